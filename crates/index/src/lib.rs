@@ -1,0 +1,1 @@
+//! Ordered multi-version index.
