@@ -1,1 +1,301 @@
-//! Ordered multi-version index.
+//! The ordered multi-version index under FluxMap.
+//!
+//! An [`Index`] maps keys to chains of versions, each with the timestamp of the
+//! commit that wrote it. One [`Writer`] changes it; any number of [`Reader`]s
+//! look at it meanwhile, at any timestamp, without locks, without waiting, and
+//! without writing memory that another reader writes (a reader claims one slot
+//! of its own while it looks). Points are found through a hash, spans through a
+//! skiplist of blocks.
+//!
+//! ```
+//! use fluxmap_index::{Direction, Horizon, Index, Span};
+//! use std::ops::ControlFlow;
+//!
+//! struct All;
+//! impl Span<u32> for All {
+//!     fn is_before(&self, _: &u32) -> bool { false }
+//!     fn is_after(&self, _: &u32) -> bool { false }
+//! }
+//!
+//! let (index, mut writer) = Index::<u32, &str>::new(0.25);
+//! let hash = |key: u32| u64::from(key).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+//!
+//! let reader = index.reader();
+//! for (timestamp, value) in [(1, "old"), (2, "new")] {
+//!     let mut batch = reader.batch(1);
+//!     batch.push(hash(7), 7, Some(value));
+//!     writer.stage(&mut batch).publish(timestamp);
+//! }
+//! assert_eq!(reader.get_at(hash(7), &7, 1), Some(&"old"));
+//! assert_eq!(reader.get_at(hash(7), &7, 2), Some(&"new"));
+//!
+//! let mut found = Vec::new();
+//! reader.scan(&All, Direction::Forward, 2, |key, value| {
+//!     found.push((*key, *value));
+//!     ControlFlow::Continue(())
+//! });
+//! assert_eq!(found, [(7, "new")]);
+//!
+//! // With no snapshot left that reads before 2, the old version can go.
+//! let trimmed = writer.trim(&Horizon::new(2, Vec::new()), 16);
+//! assert_eq!(trimmed.versions, 1);
+//! ```
+//!
+//! # The memory model
+//!
+//! This crate holds all the `unsafe` code of the workspace. Every `SAFETY`
+//! comment, and every atomic ordering that needs a reason, cites one of these.
+//!
+//! - **I1, one writer.** Links are changed only through `&mut Writer`, and there
+//!   is one `Writer` for an `Index`. The writer reads its own links with
+//!   Relaxed, and its marks on entries and blocks are its own.
+//! - **I2, publish.** An object is complete before a Release store makes it
+//!   reachable; readers follow links with Acquire.
+//! - **I3, what never changes.** An entry's key and hash, a version's timestamp
+//!   and value, a block's lower bound: from I2 on.
+//! - **I4, retire once.** An object is retired once, after the last link to it
+//!   from the roots is gone. A retired object belongs to the limbo.
+//! - **I5, grace.** What was retired is freed only when every pin that was taken
+//!   before is released ([`mod@reclaim`] has the argument, R). So a reference
+//!   obtained under a pin is good as long as the pin.
+//! - **I6, exits stay.** An unlinked object keeps its outgoing links, and what
+//!   they lead to was alive when it was unlinked; a reader that stands on it
+//!   finds its way on.
+//! - **I7, entries move right.** A split links the new block before it shortens
+//!   the old run; no entry ever moves to a block further left. A walk to the
+//!   right meets every entry that was linked when it began and still is. A walk
+//!   to the left finds each block from above, reads its run, and then makes
+//!   sure that no block was put between.
+//! - **I8, one home.** A linked entry is in exactly one run of a linked block,
+//!   and its hash leads to exactly one segment that holds it.
+//! - **I9, the writer is safe from itself.** Only the writer frees, and not
+//!   while it looks: what it reaches from the roots is alive.
+//! - **I10, exclusive ownership.** What was never linked, and what belongs to an
+//!   index that is being dropped, is reached by nobody else.
+//! - **I11, the queue.** An entry in the trim queue is linked and marked as
+//!   queued; the mark keeps it there once. Only trimming unlinks entries, and it
+//!   takes them from the queue first.
+//!
+//! Not relied on for memory safety: that `Ord`, `Eq` and `Hash` of the key agree
+//! with each other or with themselves, that they do not panic, that a [`Horizon`]
+//! tells the truth, that timestamps grow. Where those lie, answers may be wrong.
+
+#![deny(missing_docs)]
+
+mod block;
+mod chain;
+mod cursor;
+mod hash;
+mod horizon;
+mod list;
+mod node;
+mod reclaim;
+mod sync;
+mod writer;
+
+pub use cursor::{Direction, Span};
+pub use horizon::Horizon;
+pub use writer::{Batch, Freed, Staged, Trimmed, Writer};
+
+use chain::Version;
+use hash::Table;
+use list::List;
+use reclaim::{Guard, Orphans, Pins};
+use std::borrow::Borrow;
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use sync::{AtomicUsize, Ordering};
+use writer::Garbage;
+
+/// A point in the order of commits. Grows by one with each commit.
+pub type Timestamp = u64;
+
+/// The shared side of an index: what readers look at.
+pub struct Index<K, T> {
+    table: Table<K, T>,
+    list: List<K, T>,
+    pins: Pins,
+    orphans: Orphans<Garbage<K, T>>,
+    /// Written by the writer only.
+    entries: AtomicUsize,
+    versions: AtomicUsize,
+}
+
+// SAFETY: (I1 to I5) keys and values are shared by reference between threads
+// and dropped by whichever thread frees them; the links are atomics.
+unsafe impl<K: Send + Sync, T: Send + Sync> Send for Index<K, T> {}
+// SAFETY: as above.
+unsafe impl<K: Send + Sync, T: Send + Sync> Sync for Index<K, T> {}
+
+impl<K: Ord + Clone, T> Index<K, T> {
+    /// An empty index and its one writer. `probability` is the share of blocks
+    /// that reach the next level of the skiplist.
+    #[allow(clippy::new_ret_no_self)]
+    pub fn new(probability: f64) -> (Arc<Self>, Writer<K, T>) {
+        let index = Arc::new(Index {
+            table: Table::new(),
+            list: List::new(),
+            pins: Pins::new(),
+            orphans: Orphans::new(),
+            entries: AtomicUsize::new(0),
+            versions: AtomicUsize::new(0),
+        });
+        let writer = Writer::new(Arc::clone(&index), probability);
+        (index, writer)
+    }
+}
+
+impl<K, T> Index<K, T> {
+    /// A reader for a short look. While it lives, no memory that was in use when
+    /// it was made is freed, so keep it for microseconds, and never across an
+    /// await; a snapshot that is to last is protected by the [`Horizon`].
+    pub fn reader(&self) -> Reader<'_, K, T> {
+        Reader { index: self, guard: self.pins.pin() }
+    }
+
+    /// How many keys have an entry, deleted ones that are not trimmed included.
+    pub fn entries(&self) -> usize {
+        self.entries.load(Ordering::Relaxed)
+    }
+
+    /// How many versions there are, tombstones included.
+    pub fn versions(&self) -> usize {
+        self.versions.load(Ordering::Relaxed)
+    }
+}
+
+impl<K, T> Drop for Index<K, T> {
+    fn drop(&mut self) {
+        drop(self.orphans.take());
+    }
+}
+
+/// A look at an index. What it returns lives as long as it does.
+pub struct Reader<'i, K, T> {
+    index: &'i Index<K, T>,
+    guard: Guard<'i>,
+}
+
+impl<K, T> Reader<'_, K, T> {
+    fn find<Q>(&self, hash: u64, key: &Q) -> Option<&node::Entry<K, T>>
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        self.index.table.find(hash, |entry| entry.key.borrow() == key, &self.guard)
+    }
+
+    /// What `key` holds for a snapshot at `timestamp`, which must be registered
+    /// in every [`Horizon`] that is trimmed by meanwhile. Expected constant time.
+    pub fn get_at<Q>(&self, hash: u64, key: &Q, timestamp: Timestamp) -> Option<&T>
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        let version = self.find(hash, key)?.chain.at(timestamp, &self.guard)?;
+        version.value.as_ref()
+    }
+
+    /// Like [`get_at`](Self::get_at), with the key as the index holds it.
+    pub fn get_entry_at<Q>(&self, hash: u64, key: &Q, timestamp: Timestamp) -> Option<(&K, &T)>
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        let entry = self.find(hash, key)?;
+        let version = entry.chain.at(timestamp, &self.guard)?;
+        Some((&entry.key, version.value.as_ref()?))
+    }
+
+    /// What `key` held at some instant during the call: a read that needs no
+    /// snapshot. `now` reads the clock with Acquire, and may be called again.
+    pub fn latest<Q>(&self, hash: u64, key: &Q, now: impl Fn() -> Timestamp) -> Option<&T>
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        let version = self.find(hash, key)?.chain.latest(now, &self.guard)?;
+        version.value.as_ref()
+    }
+
+    /// Whether a key with this hash has a version, or tombstone, newer than
+    /// `timestamp`, given that `timestamp` is registered. Keys are told apart by
+    /// 48 bits of their hash: two that share them all may give a false yes.
+    pub fn changed(&self, hash: u64, timestamp: Timestamp) -> bool {
+        self.index.table.find(hash, |entry| self.is_newer(entry, timestamp), &self.guard).is_some()
+    }
+
+    fn is_newer(&self, entry: &node::Entry<K, T>, timestamp: Timestamp) -> bool {
+        let newest: Option<&Version<T>> = entry.chain.newest(&self.guard);
+        newest.is_some_and(|version| version.timestamp > timestamp)
+    }
+
+    /// Room for a number of writes.
+    pub fn batch(&self, capacity: usize) -> Batch<'_, K, T>
+    where
+        K: Ord,
+    {
+        Batch::new(self, capacity)
+    }
+}
+
+impl<K: Ord, T> Reader<'_, K, T> {
+    fn walk<'s>(
+        &'s self,
+        span: &impl Span<K>,
+        direction: Direction,
+        visit: impl FnMut(&'s node::Entry<K, T>) -> ControlFlow<()>,
+    ) {
+        match direction {
+            Direction::Forward => self.index.list.forward(span, &self.guard, visit),
+            Direction::Backward => self.index.list.backward(span, &self.guard, visit),
+        }
+    }
+
+    /// Visits the keys of `span` that have a value for a snapshot at `timestamp`
+    /// (registered, see [`get_at`](Self::get_at)), in order, until `visit`
+    /// breaks. Logarithmic time to the first, then constant for each.
+    pub fn scan<'s>(
+        &'s self,
+        span: &impl Span<K>,
+        direction: Direction,
+        timestamp: Timestamp,
+        mut visit: impl FnMut(&'s K, &'s T) -> ControlFlow<()>,
+    ) {
+        self.walk(span, direction, |entry| {
+            let version = entry.chain.at(timestamp, &self.guard);
+            match version.and_then(|version| version.value.as_ref()) {
+                Some(value) => visit(&entry.key, value),
+                None => ControlFlow::Continue(()),
+            }
+        });
+    }
+
+    /// Whether any key of `span` has a version, or tombstone, newer than
+    /// `timestamp`, given that `timestamp` is registered.
+    pub fn changed_within(&self, span: &impl Span<K>, timestamp: Timestamp) -> bool {
+        let mut changed = false;
+        self.walk(span, Direction::Forward, |entry| {
+            changed = self.is_newer(entry, timestamp);
+            match changed {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        });
+        changed
+    }
+}
+
+/// Runs `body`, and contains a panic in it: for destructors and comparisons of
+/// the user's types that run on nobody's behalf. The panic hook has reported it.
+fn contain<R>(body: impl FnOnce() -> R) -> Option<R> {
+    match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(result) => Some(result),
+        Err(payload) => {
+            // The payload's own destructor could panic next.
+            std::mem::forget(payload);
+            None
+        }
+    }
+}

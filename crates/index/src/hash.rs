@@ -1,0 +1,360 @@
+//! The hash: points to entries by key.
+//!
+//! Extendible hashing (Fagin, Nievergelt, Pippenger and Strong, TODS 1979): a
+//! directory, indexed by the upper bits of the hash, leads to small segments,
+//! and a segment that fills is replaced by two. So growth is spread over the
+//! inserts in steps of a few hundred entries, and a look-up consults one place
+//! whatever is going on. Within a segment, seven entries share a cache line
+//! with their seven tags (bytes of the hash) and a count of the entries that
+//! found the line full and went on to the next, so that most look-ups, hits and
+//! misses alike, touch one line here.
+//!
+//! Readers see either the old segment or the new ones. The old one goes on
+//! holding what it held; what is inserted later is not what a reader that found
+//! the old one can miss, because its commit is published later still.
+
+use crate::node::{Entry, HASH_BITS};
+use crate::reclaim::Guard;
+use crate::sync::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use crate::writer::Garbage;
+use std::ptr::{self, NonNull};
+
+/// Entries in a bucket: what a cache line holds beside their tags.
+const WIDTH: usize = 7;
+/// Buckets in a segment that has not degenerated.
+#[cfg(not(loom))]
+const SEGMENT_BUCKETS: usize = 64;
+#[cfg(loom)]
+const SEGMENT_BUCKETS: usize = 1;
+
+/// The byte of the tag word that counts entries which went on to the next bucket.
+const OVERFLOW_SHIFT: u32 = 56;
+const OVERFLOW_MAX: u64 = 0xff;
+const TAG_BYTES: u64 = (1 << OVERFLOW_SHIFT) - 1;
+const EACH_BYTE: u64 = 0x0101_0101_0101_0101;
+
+#[repr(align(64))]
+struct Bucket<K, T> {
+    /// Byte `i` below the topmost: 0 if slot `i` is empty, else the entry's tag.
+    tags: AtomicU64,
+    slots: [AtomicPtr<Entry<K, T>>; WIDTH],
+}
+
+/// A fixed number of buckets, searched from the key's own on.
+pub(crate) struct Segment<K, T> {
+    /// How many upper bits of the hash all entries share.
+    depth: u32,
+    /// Writer only.
+    len: AtomicUsize,
+    buckets: Box<[Bucket<K, T>]>,
+}
+
+/// Which segment serves which upper bits of the hash.
+pub(crate) struct Directory<K, T> {
+    depth: u32,
+    segments: Box<[AtomicPtr<Segment<K, T>>]>,
+}
+
+/// The point side of the index.
+pub(crate) struct Table<K, T> {
+    directory: AtomicPtr<Directory<K, T>>,
+}
+
+/// A hash's tag: never zero, from bits that choose neither segment nor bucket.
+fn tag_of(hash: u64) -> u64 {
+    (hash >> 32) & 0x7f | 0x80
+}
+
+/// The bytes of `tags` that equal `tag`, as 0x80 in their place, and perhaps a
+/// few above a true one (which comparing keys sorts out).
+fn matching(tags: u64, tag: u64) -> u64 {
+    let difference = (tags & TAG_BYTES | 0xff << OVERFLOW_SHIFT) ^ (EACH_BYTE * tag);
+    difference.wrapping_sub(EACH_BYTE) & !difference & (EACH_BYTE << 7) & TAG_BYTES
+}
+
+impl<K, T> Bucket<K, T> {
+    fn new() -> Self {
+        Bucket { tags: AtomicU64::new(0), slots: std::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())) }
+    }
+
+    /// The first entry among those whose tag matches that `is_it` accepts.
+    fn find<'g>(
+        &'g self,
+        tags: u64,
+        tag: u64,
+        mut is_it: impl FnMut(&'g Entry<K, T>) -> bool,
+        _pinned: &'g Guard<'_>,
+    ) -> Option<&'g Entry<K, T>> {
+        let mut left = matching(tags, tag);
+        while left != 0 {
+            let slot = left.trailing_zeros() as usize / 8;
+            left &= left - 1;
+            // Acquire: the slot may have been given to another entry since the
+            // tags were read.
+            let entry = self.slots[slot].load(Ordering::Acquire);
+            // SAFETY: (I2, I5) a slot holds null, a linked entry, or one that
+            // was unlinked after the pin was taken.
+            let entry = unsafe { entry.as_ref() };
+            if let Some(entry) = entry.filter(|entry| is_it(entry)) {
+                return Some(entry);
+            }
+        }
+        None
+    }
+
+    /// Writer: puts an entry into an empty slot, if there is one.
+    fn put(&self, entry: NonNull<Entry<K, T>>, tag: u64) -> bool {
+        let tags = self.tags.load(Ordering::Relaxed);
+        let Some(slot) = (0..WIDTH).find(|slot| tags >> (slot * 8) & 0xff == 0) else {
+            return false;
+        };
+        // Release, twice: (I2) by whichever of the two a reader comes.
+        self.slots[slot].store(entry.as_ptr(), Ordering::Release);
+        self.tags.store(tags | tag << (slot * 8), Ordering::Release);
+        true
+    }
+
+    /// Writer: empties the slot that holds `entry`, if one does.
+    fn take(&self, entry: NonNull<Entry<K, T>>) -> bool {
+        let holds = |slot: &usize| ptr::eq(self.slots[*slot].load(Ordering::Relaxed), entry.as_ptr());
+        let Some(slot) = (0..WIDTH).find(holds) else {
+            return false;
+        };
+        let tags = self.tags.load(Ordering::Relaxed);
+        self.tags.store(tags & !(0xff << (slot * 8)), Ordering::Release);
+        self.slots[slot].store(ptr::null_mut(), Ordering::Release);
+        true
+    }
+
+    fn overflow(tags: u64) -> u64 {
+        tags >> OVERFLOW_SHIFT
+    }
+
+    /// Writer: counts one entry more or less that went past this bucket. The
+    /// count sticks at its maximum, which costs look-ups a step, no more.
+    fn count_overflow(&self, more: bool) {
+        let tags = self.tags.load(Ordering::Relaxed);
+        let count = match Self::overflow(tags) {
+            OVERFLOW_MAX => OVERFLOW_MAX,
+            count if more => count + 1,
+            count => count.saturating_sub(1),
+        };
+        self.tags.store(tags & TAG_BYTES | count << OVERFLOW_SHIFT, Ordering::Release);
+    }
+}
+
+impl<K, T> Segment<K, T> {
+    fn boxed(depth: u32, buckets: usize) -> Box<Self> {
+        Box::new(Segment {
+            depth,
+            len: AtomicUsize::new(0),
+            buckets: (0..buckets).map(|_| Bucket::new()).collect(),
+        })
+    }
+
+    /// The buckets in the order in which `hash` tries them.
+    fn probe(&self, hash: u64) -> impl Iterator<Item = &Bucket<K, T>> {
+        let mask = self.buckets.len() - 1;
+        let home = (hash >> 16) as usize & mask;
+        (0..=mask).map(move |step| &self.buckets[(home + step) & mask])
+    }
+
+    fn is_full(&self) -> bool {
+        // Four fifths: above that, too many entries leave their own bucket.
+        self.len.load(Ordering::Relaxed) * 5 >= self.buckets.len() * WIDTH * 4
+    }
+
+    /// Writer: adds an entry; a segment that is not full has room.
+    fn insert(&self, entry: NonNull<Entry<K, T>>, hash: u64) {
+        for bucket in self.probe(hash) {
+            if bucket.put(entry, tag_of(hash)) {
+                self.len.store(self.len.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+                return;
+            }
+            bucket.count_overflow(true);
+        }
+        unreachable!("a segment is split before its last slot is taken");
+    }
+
+    /// Writer: removes an entry.
+    fn remove(&self, entry: NonNull<Entry<K, T>>, hash: u64) {
+        let Some(distance) = self.probe(hash).position(|bucket| bucket.take(entry)) else {
+            return;
+        };
+        for bucket in self.probe(hash).take(distance) {
+            bucket.count_overflow(false);
+        }
+        self.len.store(self.len.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
+    }
+
+    /// Writer: all entries.
+    fn entries(&self) -> impl Iterator<Item = NonNull<Entry<K, T>>> {
+        let slots = self.buckets.iter().flat_map(|bucket| &bucket.slots);
+        slots.filter_map(|slot| NonNull::new(slot.load(Ordering::Relaxed)))
+    }
+
+    /// Writer: copies the entries that `keep` wants into `fresh`.
+    fn copy_into(&self, fresh: &Segment<K, T>, keep: impl Fn(u64) -> bool) {
+        for entry in self.entries() {
+            // SAFETY: (I1, I9) linked, and only the writer unlinks.
+            let hash = unsafe { entry.as_ref() }.hash();
+            if keep(hash) {
+                fresh.insert(entry, hash);
+            }
+        }
+    }
+}
+
+impl<K, T> Directory<K, T> {
+    fn index(&self, hash: u64) -> usize {
+        // A shift by 64 is what depth 0 asks for.
+        hash.checked_shr(64 - self.depth).unwrap_or(0) as usize
+    }
+}
+
+impl<K, T> Table<K, T> {
+    pub(crate) fn new() -> Self {
+        let segment = Box::into_raw(Segment::boxed(0, SEGMENT_BUCKETS));
+        let directory = Directory { depth: 0, segments: Box::new([AtomicPtr::new(segment)]) };
+        Table { directory: AtomicPtr::new(Box::into_raw(Box::new(directory))) }
+    }
+
+    fn directory<'g>(&self, _pinned: &'g Guard<'_>) -> &'g Directory<K, T> {
+        // SAFETY: (I2, I5) never null; a directory that is replaced is retired.
+        unsafe { &*self.directory.load(Ordering::Acquire) }
+    }
+
+    fn segment<'g>(&self, hash: u64, pinned: &'g Guard<'_>) -> &'g Segment<K, T> {
+        let directory = self.directory(pinned);
+        let segment = directory.segments[directory.index(hash)].load(Ordering::Acquire);
+        // SAFETY: (I2, I5) never null; a segment that is replaced is retired.
+        unsafe { &*segment }
+    }
+
+    /// The entry with this hash that `is_it` accepts.
+    pub(crate) fn find<'g>(
+        &'g self,
+        hash: u64,
+        mut is_it: impl FnMut(&'g Entry<K, T>) -> bool,
+        pinned: &'g Guard<'_>,
+    ) -> Option<&'g Entry<K, T>> {
+        for bucket in self.segment(hash, pinned).probe(hash) {
+            // Acquire: pairs with `put`. An entry that went past this bucket was
+            // counted here before it was published.
+            let tags = bucket.tags.load(Ordering::Acquire);
+            let same = |entry: &'g Entry<K, T>| entry.hash() == hash & HASH_BITS && is_it(entry);
+            let found = bucket.find(tags, tag_of(hash), same, pinned);
+            if found.is_some() || Bucket::<K, T>::overflow(tags) == 0 {
+                return found;
+            }
+        }
+        None
+    }
+
+    /// Writer: adds an entry that is not in the table.
+    pub(crate) fn insert(
+        &self,
+        entry: NonNull<Entry<K, T>>,
+        hash: u64,
+        total: usize,
+        pinned: &Guard<'_>,
+        mut retire: impl FnMut(Garbage<K, T>),
+    ) {
+        loop {
+            let segment = self.segment(hash, pinned);
+            if !segment.is_full() {
+                return segment.insert(entry, hash);
+            }
+            self.grow(hash, total, pinned, &mut retire);
+        }
+    }
+
+    /// Writer: removes an entry that is in the table.
+    pub(crate) fn remove(&self, entry: NonNull<Entry<K, T>>, hash: u64, pinned: &Guard<'_>) {
+        self.segment(hash, pinned).remove(entry, hash);
+    }
+
+    /// Writer: makes room where `hash` belongs.
+    fn grow(&self, hash: u64, total: usize, pinned: &Guard<'_>, retire: &mut impl FnMut(Garbage<K, T>)) {
+        let directory = self.directory(pinned);
+        let old = self.segment(hash, pinned);
+        let depth = old.depth;
+        if depth < directory.depth {
+            self.split(directory, old, hash, retire);
+        } else if directory.segments.len() < 8 + total / 32 {
+            self.double(directory, retire);
+        } else {
+            // Hashes that agree in so many bits will not be told apart by one
+            // more: a larger segment keeps the directory in proportion.
+            let larger = Segment::boxed(depth, old.buckets.len() * 2);
+            old.copy_into(&larger, |_| true);
+            retire(Garbage::segment(replace(directory, hash, depth, larger)));
+        }
+    }
+
+    /// Writer: replaces `old` by two segments that agree in one bit more.
+    fn split(
+        &self,
+        directory: &Directory<K, T>,
+        old: &Segment<K, T>,
+        hash: u64,
+        retire: &mut impl FnMut(Garbage<K, T>),
+    ) {
+        let depth = old.depth + 1;
+        let bit = 1 << (64 - depth);
+        let (zeros, ones) =
+            (Segment::boxed(depth, old.buckets.len()), Segment::boxed(depth, old.buckets.len()));
+        old.copy_into(&zeros, |hash| hash & bit == 0);
+        old.copy_into(&ones, |hash| hash & bit != 0);
+        // The old segment leaves the directory with the second of the two.
+        let _still_linked = replace(directory, hash & !bit, depth, zeros);
+        retire(Garbage::segment(replace(directory, hash | bit, depth, ones)));
+    }
+
+    /// Writer: a directory of twice the length, with the same segments.
+    fn double(&self, directory: &Directory<K, T>, retire: &mut impl FnMut(Garbage<K, T>)) {
+        let twice = directory.segments.iter().flat_map(|segment| {
+            let segment = segment.load(Ordering::Relaxed);
+            [AtomicPtr::new(segment), AtomicPtr::new(segment)]
+        });
+        let doubled = Directory { depth: directory.depth + 1, segments: twice.collect() };
+        let old = self.directory.load(Ordering::Relaxed);
+        // Release: (I2).
+        self.directory.store(Box::into_raw(Box::new(doubled)), Ordering::Release);
+        retire(Garbage::directory(old));
+    }
+}
+
+/// Writer: lets every slot for the first `depth` bits of `hash` lead to `fresh`,
+/// and returns what they led to.
+fn replace<K, T>(
+    directory: &Directory<K, T>,
+    hash: u64,
+    depth: u32,
+    fresh: Box<Segment<K, T>>,
+) -> *mut Segment<K, T> {
+    let copies = 1 << (directory.depth - depth);
+    let first = directory.index(hash) / copies * copies;
+    let old = directory.segments[first].load(Ordering::Relaxed);
+    let fresh = Box::into_raw(fresh);
+    for slot in &directory.segments[first..first + copies] {
+        // Release: (I2).
+        slot.store(fresh, Ordering::Release);
+    }
+    old
+}
+
+impl<K, T> Drop for Table<K, T> {
+    fn drop(&mut self) {
+        // SAFETY: (I10) nobody else can reach the table; its directory is owned
+        // by this one pointer.
+        let directory = unsafe { Box::from_raw(self.directory.load(Ordering::Relaxed)) };
+        let mut index = 0;
+        while index < directory.segments.len() {
+            // SAFETY: (I4, I10) each segment fills one aligned run of slots, as
+            // long as its depth says, so it is met once.
+            let segment = unsafe { Box::from_raw(directory.segments[index].load(Ordering::Relaxed)) };
+            index += 1 << (directory.depth - segment.depth);
+        }
+    }
+}

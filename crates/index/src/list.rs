@@ -1,0 +1,291 @@
+//! The order: a skiplist of blocks. Readers walk it without locks; one writer
+//! inserts, splits and unlinks.
+//!
+//! Entries only ever move to the right, by a split, which links the new block
+//! before it shortens the old run: whoever walks right finds each entry in the
+//! run it has or in a block it is about to meet (I7). Blocks are not merged;
+//! one goes when its last entry goes. Johnson and Shasha ("B-trees with inserts
+//! and deletes: why free-at-empty is better than merge-at-half", 1993) show
+//! that this costs little space under mixed loads, and it leaves one race to
+//! reason about instead of several.
+
+use crate::block::{Block, Heights, MAX_HEIGHT, RUN_CAPACITY, Run};
+use crate::node::Entry;
+use crate::reclaim::Guard;
+use crate::writer::Garbage;
+use std::ptr::{self, NonNull};
+
+/// The ordered side of the index.
+pub(crate) struct List<K, T> {
+    /// The first block; its range has no lower end and it is never unlinked.
+    head: NonNull<Block<K, T>>,
+}
+
+/// Where a key belongs: found before the writer's lock is taken, and still
+/// right under it if the block's run has not changed.
+pub(crate) struct Place<'g, K, T> {
+    block: &'g Block<K, T>,
+    run: &'g Run<K, T>,
+    len: usize,
+    index: usize,
+}
+
+impl<K, T> List<K, T> {
+    pub(crate) fn new() -> Self {
+        let head = Block::boxed(None, Run::boxed(std::iter::empty()), MAX_HEIGHT);
+        List {
+            // SAFETY: (I10) a box is never null.
+            head: unsafe { NonNull::new_unchecked(Box::into_raw(head)) },
+        }
+    }
+
+    pub(crate) fn head<'g>(&self, _pinned: &'g Guard<'_>) -> &'g Block<K, T> {
+        // SAFETY: (I10) the head lives as long as the list, and a guard borrows
+        // the index that owns both.
+        unsafe { self.head.as_ref() }
+    }
+
+    /// The last block that starts at a key for which `before` holds.
+    pub(crate) fn descend<'g>(&self, before: impl Fn(&K) -> bool, pinned: &'g Guard<'_>) -> &'g Block<K, T> {
+        let mut block = self.head(pinned);
+        for level in (0..MAX_HEIGHT).rev() {
+            block = walk_level(block, level, &before, pinned);
+        }
+        block
+    }
+}
+
+/// The last block of `level` from `block` on that starts where `before` holds.
+fn walk_level<'g, K, T>(
+    mut block: &'g Block<K, T>,
+    level: usize,
+    before: impl Fn(&K) -> bool,
+    pinned: &'g Guard<'_>,
+) -> &'g Block<K, T> {
+    while let Some(next) = block.next(level, pinned) {
+        if !next.starts_where(&before) {
+            break;
+        }
+        block = next;
+    }
+    block
+}
+
+impl<K: Ord, T> List<K, T> {
+    /// Where `key` is to be inserted.
+    pub(crate) fn place<'g>(&self, key: &K, pinned: &'g Guard<'_>) -> Place<'g, K, T> {
+        place_from(self.descend(|low| low <= key, pinned), key, pinned)
+    }
+
+    /// Writer: `place` if it still holds, or the right one. Starts from the
+    /// block that was found, because a block's range never grows to the left.
+    fn confirm<'g>(&self, place: Place<'g, K, T>, key: &K, pinned: &'g Guard<'_>) -> Place<'g, K, T> {
+        if place.block.is_unlinked() {
+            return self.place(key, pinned);
+        }
+        let run = place.block.run(pinned);
+        if ptr::eq(run, place.run) && run.len() == place.len {
+            return place;
+        }
+        place_from(walk_level(place.block, 0, |low| low <= key, pinned), key, pinned)
+    }
+}
+
+fn place_from<'g, K: Ord, T>(block: &'g Block<K, T>, key: &K, pinned: &'g Guard<'_>) -> Place<'g, K, T> {
+    let mut block = block;
+    loop {
+        let run = block.run(pinned);
+        let len = run.len();
+        // After the run: a split that shortened it has linked the new block.
+        match block.next(0, pinned) {
+            Some(next) if next.starts_where(|low| low <= key) => block = next,
+            _ => {
+                let index = run.partition_point(len, |other| other < key, pinned);
+                return Place { block, run, len, index };
+            }
+        }
+    }
+}
+
+impl<K: Ord + Clone, T> List<K, T> {
+    /// Writer: links `entry`. Everything that may panic comes before the first
+    /// change. (`entry` is borrowed for its key and alive until the caller
+    /// unlinks it.)
+    pub(crate) fn insert<'g>(
+        &self,
+        entry: NonNull<Entry<K, T>>,
+        key: &K,
+        place: Place<'g, K, T>,
+        heights: &mut Heights,
+        pinned: &'g Guard<'_>,
+        mut retire: impl FnMut(Garbage<K, T>),
+    ) {
+        let Place { block, run, len, index } = self.confirm(place, key, pinned);
+        if len < RUN_CAPACITY {
+            if index == len {
+                run.append(entry);
+            } else {
+                let (left, right) = (run.pointers(index), run.pointers(len).skip(index));
+                let swapped = block.swap_run(Run::boxed(left.chain([entry]).chain(right)));
+                retire(Garbage::run(swapped));
+            }
+            return;
+        }
+        // Split. Behind the last key of a full run only the new entry moves on,
+        // so that keys that arrive in order leave full runs behind them.
+        let half = if index == len { len } else { len / 2 };
+        let low = if half == len { key } else { &run.entry(half, pinned).key };
+        let height = heights.draw();
+        let before = self.predecessors(low, height, pinned);
+        let low = low.clone();
+
+        let left = (0..half).filter_map(|slot| run.pointer(slot));
+        let right = (half..len).filter_map(|slot| run.pointer(slot));
+        let (left, right) = if half == len {
+            (None, Run::boxed([entry].into_iter()))
+        } else if index <= half {
+            let (front, back) = (run.pointers(index), (index..half).filter_map(|slot| run.pointer(slot)));
+            (Some(Run::boxed(front.chain([entry]).chain(back))), Run::boxed(right))
+        } else {
+            let front = (half..index).filter_map(|slot| run.pointer(slot));
+            let back = (index..len).filter_map(|slot| run.pointer(slot));
+            (Some(Run::boxed(left)), Run::boxed(front.chain([entry]).chain(back)))
+        };
+        self.link_behind(block, Block::boxed(Some(low), right, height), &before);
+        if let Some(left) = left {
+            retire(Garbage::run(block.swap_run(left)));
+        }
+    }
+
+    /// Writer: links `fresh` right behind `block`, bottom level first, so that
+    /// whoever meets it above can go on below.
+    fn link_behind(&self, block: &Block<K, T>, fresh: Box<Block<K, T>>, before: &[&Block<K, T>]) {
+        let height = fresh.height();
+        fresh.set_next(0, block.next_pointer(0));
+        let levels = || before.iter().enumerate().take(height).skip(1);
+        for (level, predecessor) in levels() {
+            fresh.set_next(level, predecessor.next_pointer(level));
+        }
+        let fresh = Box::into_raw(fresh);
+        block.set_next(0, fresh);
+        for (level, predecessor) in levels() {
+            predecessor.set_next(level, fresh);
+        }
+    }
+
+    /// Writer: per level below `height`, the last block that starts before `low`.
+    fn predecessors<'g>(&self, low: &K, height: usize, pinned: &'g Guard<'_>) -> Vec<&'g Block<K, T>> {
+        let mut block = self.head(pinned);
+        let mut found = vec![block; height];
+        for level in (0..MAX_HEIGHT).rev() {
+            block = walk_level(block, level, |other| other < low, pinned);
+            if level < height {
+                found[level] = block;
+            }
+        }
+        found
+    }
+
+    /// Writer: unlinks `entry` from its run, and the block with it if it was
+    /// the last. Returns the pointer that the run held, which owns the entry, or
+    /// `None` if no run holds it. Everything that may panic comes before the
+    /// first change.
+    pub(crate) fn remove(
+        &self,
+        entry: NonNull<Entry<K, T>>,
+        key: &K,
+        pinned: &Guard<'_>,
+        mut retire: impl FnMut(Garbage<K, T>),
+    ) -> Option<NonNull<Entry<K, T>>> {
+        let expected = self.place(key, pinned).block;
+        let found = match expected.run(pinned).position_of(entry) {
+            Some(index) => Some((expected, index)),
+            // Only where the key's `Ord` contradicts itself; memory safety cannot
+            // rest on it.
+            None => self.search(entry, pinned),
+        };
+        let (block, index) = found?;
+        let run = block.run(pinned);
+        let len = run.len();
+        let owned = run.pointer(index)?;
+        if len == 1 && block.low.is_some() {
+            let before = self.predecessors_of(block, pinned);
+            let unlinked = before[0].next_pointer(0);
+            // Top level first: nobody is led to it from above any more when it
+            // leaves the bottom. (I6) its own links stay.
+            for level in (0..block.height()).rev() {
+                before[level].set_next(level, block.next_pointer(level));
+            }
+            block.set_unlinked();
+            retire(Garbage::block(unlinked));
+        } else {
+            let rest = run.pointers(len).filter(|other| *other != entry);
+            retire(Garbage::run(block.swap_run(Run::boxed(rest))));
+        }
+        Some(owned)
+    }
+
+    /// Writer: the block that holds `entry`, by looking at all of them.
+    fn search<'g>(
+        &self,
+        entry: NonNull<Entry<K, T>>,
+        pinned: &'g Guard<'_>,
+    ) -> Option<(&'g Block<K, T>, usize)> {
+        let mut block = Some(self.head(pinned));
+        while let Some(current) = block {
+            if let Some(index) = current.run(pinned).position_of(entry) {
+                return Some((current, index));
+            }
+            block = current.next(0, pinned);
+        }
+        None
+    }
+
+    /// Writer: per level of `block`, the block whose link leads to it. By
+    /// address: memory safety cannot rest on the key's `Ord`, which only says
+    /// where to start looking.
+    fn predecessors_of<'g>(&self, block: &'g Block<K, T>, pinned: &'g Guard<'_>) -> Vec<&'g Block<K, T>> {
+        let target = ptr::from_ref(block);
+        let mut found = match &block.low {
+            Some(low) => self.predecessors(low, block.height(), pinned),
+            None => vec![self.head(pinned); block.height()],
+        };
+        for (level, predecessor) in found.iter_mut().enumerate() {
+            if !ptr::eq(predecessor.next_pointer(level), target) {
+                *predecessor = self.head(pinned);
+                while let Some(next) = predecessor.next(level, pinned) {
+                    if ptr::eq(next, target) {
+                        break;
+                    }
+                    *predecessor = next;
+                }
+            }
+        }
+        found
+    }
+}
+
+impl<K, T> Drop for List<K, T> {
+    fn drop(&mut self) {
+        let mut next = self.head.as_ptr();
+        while !next.is_null() {
+            // SAFETY: (I4, I8, I10) nobody else can reach the list; each block
+            // is linked once in the bottom level, each entry is in one run.
+            let block = unsafe { Box::from_raw(next) };
+            next = block.next_pointer(0);
+            free_entries(&block);
+            drop(block);
+        }
+    }
+}
+
+/// Frees the entries of a block that nobody else can reach.
+fn free_entries<K, T>(block: &Block<K, T>) {
+    // SAFETY: (I10) the block owns its run, and it is not dropped yet.
+    let run = unsafe { &*block.run_pointer() };
+    for entry in run.pointers(run.len()) {
+        // SAFETY: (I8, I10) the only run that holds it, and no reader is left.
+        let entry = unsafe { Box::from_raw(entry.as_ptr()) };
+        crate::contain(move || drop(entry));
+    }
+}

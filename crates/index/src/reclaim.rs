@@ -1,0 +1,227 @@
+//! When memory that readers may still be looking at can be freed.
+//!
+//! Epoch-based reclamation (Fraser, "Practical lock-freedom", 2004), cut down
+//! to what a single writer needs. A reader *pins*: it claims a slot and leaves
+//! the current epoch there. The writer *retires* what it has unlinked into the
+//! bag of the current epoch; now and then it seals the bag, moves the epoch on,
+//! looks at all slots, and hands out the bags that are older than every pin.
+//!
+//! Why this frees nothing too early (invariant R in `lib.rs`): the writer
+//! unlinks, executes a sequentially consistent fence, then reads the slots. A
+//! reader claims its slot, executes a sequentially consistent fence, then reads
+//! links. So either the writer sees the slot claimed, or the reader sees
+//! everything that was unlinked before the writer looked. A slot seen with
+//! epoch `e` belongs to a reader that read `e` with Acquire, so it also sees all
+//! that was unlinked in epochs before `e`, and only bags of such epochs pass it.
+//!
+//! Compared with a general reclaimer this needs no per-thread registration
+//! (a pin is one compare-and-swap on a slot that is usually the thread's own),
+//! no atomics on the retiring side, and the writer alone runs destructors.
+
+use crate::sync::{AtomicPtr, AtomicU64, Mutex, Ordering, fence, thread_hint};
+use std::collections::VecDeque;
+use std::ptr;
+
+#[cfg(not(loom))]
+const SLOTS: usize = 32;
+#[cfg(loom)]
+const SLOTS: usize = 2;
+
+/// A slot that nobody has claimed. Epochs start at 1.
+const FREE: u64 = 0;
+
+/// Two cache lines, because the adjacent-line prefetcher of x86 pairs them.
+#[repr(align(128))]
+struct Slot(AtomicU64);
+
+struct SlotGroup {
+    slots: [Slot; SLOTS],
+    /// Grown when more than `SLOTS` pins exist at once; never shrunk.
+    next: AtomicPtr<SlotGroup>,
+}
+
+impl SlotGroup {
+    fn new() -> Self {
+        SlotGroup {
+            slots: std::array::from_fn(|_| Slot(AtomicU64::new(FREE))),
+            next: AtomicPtr::new(ptr::null_mut()),
+        }
+    }
+}
+
+/// The pins of one index.
+pub(crate) struct Pins {
+    epoch: AtomicU64,
+    first: SlotGroup,
+}
+
+/// While it lives, nothing retired after it was made is freed.
+pub(crate) struct Guard<'p> {
+    slot: &'p Slot,
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        // Release: the reader's last look happens before the writer, which
+        // reads the slot with Acquire, frees anything.
+        self.slot.0.store(FREE, Ordering::Release);
+    }
+}
+
+impl Pins {
+    pub(crate) fn new() -> Self {
+        Pins { epoch: AtomicU64::new(1), first: SlotGroup::new() }
+    }
+
+    /// Pins the calling thread. Lock-free; one atomic read-modify-write unless
+    /// another pin holds the slot this thread prefers.
+    pub(crate) fn pin(&self) -> Guard<'_> {
+        // Acquire: see the module's argument. An epoch that is already old
+        // when it lands in the slot only delays reclamation.
+        let epoch = self.epoch.load(Ordering::Acquire);
+        let preferred = thread_hint() % SLOTS;
+        let mut group = &self.first;
+        loop {
+            for step in 0..SLOTS {
+                let slot = &group.slots[(preferred + step) % SLOTS];
+                let claim = slot.0.compare_exchange(FREE, epoch, Ordering::SeqCst, Ordering::Relaxed);
+                if claim.is_ok() {
+                    // On x86 a locked instruction is a full barrier already, and
+                    // an mfence behind it would double the price of a pin.
+                    if cfg!(any(loom, miri)) || !cfg!(any(target_arch = "x86", target_arch = "x86_64")) {
+                        fence(Ordering::SeqCst);
+                    } else {
+                        std::sync::atomic::compiler_fence(Ordering::SeqCst);
+                    }
+                    return Guard { slot };
+                }
+            }
+            group = self.group_after(group);
+        }
+    }
+
+    /// The group behind `group`, made if there is none.
+    fn group_after<'p>(&'p self, group: &'p SlotGroup) -> &'p SlotGroup {
+        let mut next = group.next.load(Ordering::Acquire);
+        if next.is_null() {
+            let fresh = Box::into_raw(Box::new(SlotGroup::new()));
+            match group.next.compare_exchange(next, fresh, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => next = fresh,
+                Err(theirs) => {
+                    // SAFETY: (I10) `fresh` was never shared: the exchange failed.
+                    drop(unsafe { Box::from_raw(fresh) });
+                    next = theirs;
+                }
+            }
+        }
+        // SAFETY: (I10) groups are freed only when the whole `Pins` is dropped,
+        // and `'p` borrows it.
+        unsafe { &*next }
+    }
+
+    /// The smallest epoch among all pins, or `u64::MAX` without any.
+    fn oldest(&self) -> u64 {
+        let mut oldest = u64::MAX;
+        let mut group = &self.first;
+        loop {
+            for slot in &group.slots {
+                // Acquire: pairs with the Release in `Guard::drop`.
+                let epoch = slot.0.load(Ordering::Acquire);
+                if epoch != FREE {
+                    oldest = oldest.min(epoch);
+                }
+            }
+            let next = group.next.load(Ordering::Acquire);
+            if next.is_null() {
+                return oldest;
+            }
+            // SAFETY: (I10) as in `group_after`.
+            group = unsafe { &*next };
+        }
+    }
+}
+
+impl Drop for Pins {
+    fn drop(&mut self) {
+        let mut next = self.first.next.load(Ordering::Relaxed);
+        while !next.is_null() {
+            // SAFETY: (I10) `&mut self`: no guard is left, and each group is
+            // owned by exactly one `next` pointer.
+            let group = unsafe { Box::from_raw(next) };
+            next = group.next.load(Ordering::Relaxed);
+        }
+    }
+}
+
+/// What the writer has unlinked and not yet freed.
+pub(crate) struct Limbo<G> {
+    current: Vec<G>,
+    sealed: VecDeque<(u64, Vec<G>)>,
+}
+
+impl<G> Limbo<G> {
+    pub(crate) fn new() -> Self {
+        Limbo { current: Vec::new(), sealed: VecDeque::new() }
+    }
+
+    pub(crate) fn retire(&mut self, garbage: G) {
+        self.current.push(garbage);
+    }
+
+    /// How many objects wait in the bag that is still open.
+    pub(crate) fn open(&self) -> usize {
+        self.current.len()
+    }
+
+    /// Seals the open bag and moves everything that no pin can reach any more
+    /// to `free`, for the caller to drop where destructors may run.
+    pub(crate) fn collect(&mut self, pins: &Pins, free: &mut Vec<G>) {
+        // Relaxed: only the writer stores the epoch.
+        let epoch = pins.epoch.load(Ordering::Relaxed);
+        if !self.current.is_empty() {
+            self.sealed.push_back((epoch, std::mem::take(&mut self.current)));
+            // Release: a reader that reads the new epoch sees what was
+            // unlinked in the old one.
+            pins.epoch.store(epoch + 1, Ordering::Release);
+        }
+        if self.sealed.is_empty() {
+            return;
+        }
+        fence(Ordering::SeqCst);
+        let oldest = pins.oldest();
+        while let Some((sealed_in, _)) = self.sealed.front() {
+            if *sealed_in >= oldest {
+                break;
+            }
+            if let Some((_, bag)) = self.sealed.pop_front() {
+                free.extend(bag);
+            }
+        }
+    }
+
+    /// Everything, freeable or not: for an owner that outlives all readers.
+    pub(crate) fn into_rest(self) -> impl Iterator<Item = G> {
+        let sealed = self.sealed.into_iter().flat_map(|(_, bag)| bag);
+        sealed.chain(self.current)
+    }
+}
+
+/// Garbage left by a writer that is gone, kept until the readers are, too.
+pub(crate) struct Orphans<G>(Mutex<Vec<G>>);
+
+impl<G> Orphans<G> {
+    pub(crate) fn new() -> Self {
+        Orphans(Mutex::new(Vec::new()))
+    }
+
+    pub(crate) fn adopt(&self, garbage: impl Iterator<Item = G>) {
+        // A poisoned list is still a list: nothing that can panic runs under it.
+        let mut orphans = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        orphans.extend(garbage);
+    }
+
+    pub(crate) fn take(&mut self) -> Vec<G> {
+        let mut orphans = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        std::mem::take(&mut *orphans)
+    }
+}

@@ -1,0 +1,418 @@
+//! The one that changes the index: stage, publish, trim.
+//!
+//! A batch of writes is prepared by any thread beside a [`Reader`]: keys are
+//! looked up, entries and versions allocated, places found. The [`Writer`],
+//! which exists once, then *stages* it, which links an entry with an empty chain
+//! for each new key: no reader can tell such an entry from an absent key. All
+//! user code (`Eq`, `Ord`, `Clone`) runs in these two steps. What is left, to
+//! *publish*, pushes the prepared versions and cannot fail.
+
+use crate::block::{Block, Heights, Run};
+use crate::chain::Version;
+use crate::hash::{Directory, Segment};
+use crate::list::Place;
+use crate::node::Entry;
+use crate::reclaim::Limbo;
+use crate::sync::Ordering;
+use crate::{Horizon, Index, Reader, Timestamp};
+use std::collections::VecDeque;
+use std::ptr::{self, NonNull};
+use std::sync::Arc;
+
+/// Objects retired before the limbo is sealed: enough to spread the look at
+/// all pins, few enough that large values do not pile up.
+const RETIRE_BATCH: usize = 64;
+
+/// The only handle that changes an [`Index`].
+pub struct Writer<K, T> {
+    index: Arc<Index<K, T>>,
+    limbo: Limbo<Garbage<K, T>>,
+    /// Entries whose chains have something to trim, now or later. Each is
+    /// linked, marked as queued, and here once (I11).
+    queue: VecDeque<NonNull<Entry<K, T>>>,
+    heights: Heights,
+}
+
+// SAFETY: (I1, I11) the pointers lead to entries of `index`, which the writer may
+// touch from whatever thread it is on; entries are `Send` and `Sync` if K and T are.
+unsafe impl<K: Send + Sync, T: Send + Sync> Send for Writer<K, T> {}
+
+/// Writes that will be published together.
+pub struct Batch<'r, K, T> {
+    reader: &'r Reader<'r, K, T>,
+    items: Vec<Item<'r, K, T>>,
+}
+
+struct Item<'r, K, T> {
+    hash: u64,
+    target: Target<'r, K, T>,
+    /// Taken when it is published.
+    version: Option<Box<Version<T>>>,
+}
+
+enum Target<'r, K, T> {
+    /// The key had an entry when the batch was prepared.
+    Existing(&'r Entry<K, T>, K),
+    /// It had none.
+    Fresh(Unlinked<K, T>, Option<Place<'r, K, T>>),
+    /// Under the writer: this entry takes the version. Whatever the batch had
+    /// allocated for it in vain is dropped with the batch, outside all locks.
+    Staged { entry: NonNull<Entry<K, T>>, fresh: bool, _unused: Option<Unlinked<K, T>>, _key: Option<K> },
+    /// Between two of the above.
+    Taken,
+}
+
+/// An entry that is not linked yet, and freed if it never is. Not a `Box`,
+/// which would claim to be the only way to it once it is linked.
+struct Unlinked<K, T>(NonNull<Entry<K, T>>);
+
+impl<K, T> Unlinked<K, T> {
+    fn new(key: K, hash: u64) -> Self {
+        let entry = Box::into_raw(Box::new(Entry::new(key, hash)));
+        // SAFETY: (I10) a box is never null.
+        Unlinked(unsafe { NonNull::new_unchecked(entry) })
+    }
+
+    fn entry(&self) -> &Entry<K, T> {
+        // SAFETY: (I10) not linked, so only this handle can free it.
+        unsafe { self.0.as_ref() }
+    }
+
+    /// It is linked now: the index owns it.
+    fn into_linked(self) -> NonNull<Entry<K, T>> {
+        let entry = self.0;
+        std::mem::forget(self);
+        entry
+    }
+}
+
+impl<K, T> Drop for Unlinked<K, T> {
+    fn drop(&mut self) {
+        // SAFETY: (I10) never linked, see `into_linked`.
+        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+    }
+}
+
+impl<'r, K: Ord, T> Batch<'r, K, T> {
+    pub(crate) fn new(reader: &'r Reader<'r, K, T>, capacity: usize) -> Self {
+        Batch { reader, items: Vec::with_capacity(capacity) }
+    }
+
+    /// Adds a write: a value, or `None` to delete. A key may be added once.
+    /// `hash` must be the hash that every look-up of this key passes.
+    pub fn push(&mut self, hash: u64, key: K, value: Option<T>) {
+        let guard = &self.reader.guard;
+        let index = self.reader.index;
+        let existing = index.table.find(hash, |entry| entry.key == key, guard);
+        let target = match existing {
+            Some(entry) => Target::Existing(entry, key),
+            None => {
+                let place = index.list.place(&key, guard);
+                Target::Fresh(Unlinked::new(key, hash), Some(place))
+            }
+        };
+        let version = Some(Version::boxed(value));
+        self.items.push(Item { hash, target, version });
+    }
+
+    /// How many writes there are.
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// The hashes of the keys written.
+    pub fn hashes(&self) -> impl Iterator<Item = u64> {
+        self.items.iter().map(|item| item.hash)
+    }
+}
+
+/// A batch whose every key has an entry. Dropped without
+/// [`publish`](Staged::publish), it leaves nothing that a reader could see.
+pub struct Staged<'w, 'b, 'r, K, T> {
+    writer: &'w mut Writer<K, T>,
+    batch: &'b mut Batch<'r, K, T>,
+}
+
+/// What [`Writer::trim`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Trimmed {
+    /// Versions that no snapshot could see any more.
+    pub versions: usize,
+    /// Deleted keys that left the index altogether.
+    pub keys: usize,
+    /// Entries looked at.
+    pub visited: usize,
+}
+
+impl<K: Ord + Clone, T> Writer<K, T> {
+    pub(crate) fn new(index: Arc<Index<K, T>>, probability: f64) -> Self {
+        Writer { index, limbo: Limbo::new(), queue: VecDeque::new(), heights: Heights::new(probability) }
+    }
+
+    /// Gives every key of `batch` an entry. If user code panics, nothing that a
+    /// reader could see has happened.
+    ///
+    /// # Panics
+    ///
+    /// If the batch was prepared on another index.
+    pub fn stage<'w, 'b, 'r>(&'w mut self, batch: &'b mut Batch<'r, K, T>) -> Staged<'w, 'b, 'r, K, T> {
+        assert!(ptr::eq(&*self.index, batch.reader.index), "a batch belongs to the index it was prepared on");
+        let staged = Staged { writer: self, batch };
+        let reader = staged.batch.reader;
+        for item in &mut staged.batch.items {
+            staged.writer.stage_one(item, reader);
+        }
+        staged
+    }
+
+    fn stage_one<'r>(&mut self, item: &mut Item<'r, K, T>, reader: &'r Reader<'r, K, T>) {
+        let guard = &reader.guard;
+        let (unlinked, place) = match std::mem::replace(&mut item.target, Target::Taken) {
+            Target::Existing(entry, key) if !entry.is_unlinked() => {
+                item.target = Target::staged(NonNull::from(entry), false, None, Some(key));
+                return;
+            }
+            // Trimmed away since the batch was prepared.
+            Target::Existing(_, key) => (Unlinked::new(key, item.hash), None),
+            Target::Fresh(unlinked, place) => (unlinked, place),
+            other => {
+                item.target = other;
+                return;
+            }
+        };
+        let key = &unlinked.entry().key;
+        if let Some(entry) = self.index.table.find(item.hash, |entry| entry.key == *key, guard) {
+            // Inserted since then, by another batch.
+            let entry = NonNull::from(entry);
+            item.target = Target::staged(entry, false, Some(unlinked), None);
+            return;
+        }
+        let place = match place {
+            Some(place) => place,
+            None => self.index.list.place(key, guard),
+        };
+        let entry = unlinked.0;
+        let limbo = &mut self.limbo;
+        self.index.list.insert(entry, key, place, &mut self.heights, guard, |garbage| limbo.retire(garbage));
+        // From here on nothing panics: both ways lead to the entry, or none.
+        let entry = unlinked.into_linked();
+        let total = self.index.entries.load(Ordering::Relaxed) + 1;
+        self.index.table.insert(entry, item.hash, total, guard, |garbage| limbo.retire(garbage));
+        self.index.entries.store(total, Ordering::Relaxed);
+        item.target = Target::staged(entry, true, None, None);
+    }
+
+    fn enqueue(&mut self, entry: NonNull<Entry<K, T>>) {
+        // SAFETY: (I1, I9) linked, and only the writer unlinks.
+        let marks = unsafe { entry.as_ref() };
+        if !marks.is_queued() {
+            marks.set_queued(true);
+            self.queue.push_back(entry);
+        }
+    }
+
+    /// Looks at up to `budget` entries that may hold something no snapshot in
+    /// `horizon` can see, oldest write first, and unlinks it. Stops early when
+    /// an entry has nothing to give yet, since those behind it are newer.
+    pub fn trim(&mut self, horizon: &Horizon, budget: usize) -> Trimmed {
+        let mut done = Trimmed::default();
+        while done.visited < budget {
+            let Some(pointer) = self.queue.pop_front() else {
+                break;
+            };
+            done.visited += 1;
+            // SAFETY: (I11) queued entries are linked, and so alive (I9).
+            let entry = unsafe { pointer.as_ref() };
+            entry.set_queued(false);
+            let limbo = &mut self.limbo;
+            let trimmed = entry.chain.trim(horizon, |version| limbo.retire(Garbage::Version(version)));
+            done.versions += trimmed.removed;
+            if trimmed.dead {
+                if self.unlink(pointer) {
+                    done.keys += 1;
+                    // The tombstone goes with its entry, if there was one.
+                    done.versions += usize::from(entry.chain.is_started());
+                } else {
+                    self.enqueue(pointer);
+                }
+            } else if trimmed.unfinished {
+                self.enqueue(pointer);
+                if trimmed.removed == 0 {
+                    break;
+                }
+            }
+        }
+        let versions = self.index.versions.load(Ordering::Relaxed);
+        self.index.versions.store(versions - done.versions, Ordering::Relaxed);
+        done
+    }
+
+    /// Takes an entry out of the order and the hash. Returns false, with nothing
+    /// changed, if the key's `Ord` or `Clone` panics: that panic belongs to no
+    /// caller, and the entry is tried again later.
+    fn unlink(&mut self, pointer: NonNull<Entry<K, T>>) -> bool {
+        // SAFETY: (I1, I9) linked until the end of this function.
+        let entry = unsafe { pointer.as_ref() };
+        let reader = self.index.reader();
+        let (list, limbo) = (&self.index.list, &mut self.limbo);
+        let removed = crate::contain(|| {
+            list.remove(pointer, &entry.key, &reader.guard, |garbage| limbo.retire(garbage))
+        });
+        let Some(Some(owned)) = removed else {
+            return false;
+        };
+        self.index.table.remove(owned, entry.hash(), &reader.guard);
+        entry.set_unlinked();
+        self.limbo.retire(Garbage::Entry(owned));
+        let total = self.index.entries.load(Ordering::Relaxed) - 1;
+        self.index.entries.store(total, Ordering::Relaxed);
+        true
+    }
+
+    /// How many entries wait to be trimmed.
+    pub fn backlog(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// What has been unlinked and is out of every reader's sight, if it is worth
+    /// looking: when enough has gathered, or always with `all`. Drop it where
+    /// destructors may take their time, outside all locks.
+    pub fn collect(&mut self, all: bool) -> Freed<K, T> {
+        let mut freed = Freed(Vec::new());
+        if all || self.limbo.open() >= RETIRE_BATCH {
+            self.limbo.collect(&self.index.pins, &mut freed.0);
+        }
+        freed
+    }
+}
+
+impl<'r, K, T> Target<'r, K, T> {
+    fn staged(
+        entry: NonNull<Entry<K, T>>,
+        fresh: bool,
+        unused: Option<Unlinked<K, T>>,
+        key: Option<K>,
+    ) -> Self {
+        Target::Staged { entry, fresh, _unused: unused, _key: key }
+    }
+}
+
+impl<K: Ord + Clone, T> Staged<'_, '_, '_, K, T> {
+    /// Pushes every version with this timestamp. The caller then moves the
+    /// clock, and only then does a reader see any of them. Cannot panic.
+    pub fn publish(self, timestamp: Timestamp) {
+        let mut pushed = 0;
+        for item in &mut self.batch.items {
+            let (Target::Staged { entry, fresh, .. }, Some(version)) =
+                (&mut item.target, item.version.take())
+            else {
+                continue;
+            };
+            let pointer = *entry;
+            *fresh = false;
+            let tombstone = version.value.is_none();
+            // SAFETY: (I1, I9) staged, so linked.
+            let superseded = unsafe { pointer.as_ref() }.chain.push(version, timestamp);
+            pushed += 1;
+            if superseded || tombstone {
+                self.writer.enqueue(pointer);
+            }
+        }
+        let versions = self.writer.index.versions.load(Ordering::Relaxed);
+        self.writer.index.versions.store(versions + pushed, Ordering::Relaxed);
+    }
+}
+
+impl<K, T> Drop for Staged<'_, '_, '_, K, T> {
+    fn drop(&mut self) {
+        for item in &self.batch.items {
+            if let Target::Staged { entry, fresh: true, .. } = item.target {
+                // Never published: an empty chain, for `trim` to unlink.
+                // SAFETY: (I1, I9) staged, so linked.
+                let marks = unsafe { entry.as_ref() };
+                if !marks.is_queued() {
+                    marks.set_queued(true);
+                    self.writer.queue.push_back(entry);
+                }
+            }
+        }
+    }
+}
+
+impl<K, T> Drop for Writer<K, T> {
+    fn drop(&mut self) {
+        let limbo = std::mem::replace(&mut self.limbo, Limbo::new());
+        self.index.orphans.adopt(limbo.into_rest());
+    }
+}
+
+/// Garbage that nobody can reach any more. Dropping it runs the destructors of
+/// keys and values; one that panics is contained, and the rest still run.
+#[must_use = "drop it outside locks"]
+pub struct Freed<K, T>(pub(crate) Vec<Garbage<K, T>>);
+
+impl<K, T> Freed<K, T> {
+    /// How many objects it holds.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// Something unlinked. Freed when dropped.
+pub(crate) enum Garbage<K, T> {
+    Version(NonNull<Version<T>>),
+    Entry(NonNull<Entry<K, T>>),
+    Run(*mut Run<K, T>),
+    Block(*mut Block<K, T>),
+    Segment(*mut Segment<K, T>),
+    Directory(*mut Directory<K, T>),
+}
+
+// SAFETY: (I4) the retired object is owned by this value alone, and what it
+// owns are keys and values.
+unsafe impl<K: Send + Sync, T: Send + Sync> Send for Garbage<K, T> {}
+
+impl<K, T> Garbage<K, T> {
+    pub(crate) fn run(run: *mut Run<K, T>) -> Self {
+        Garbage::Run(run)
+    }
+
+    pub(crate) fn block(block: *mut Block<K, T>) -> Self {
+        Garbage::Block(block)
+    }
+
+    pub(crate) fn segment(segment: *mut Segment<K, T>) -> Self {
+        Garbage::Segment(segment)
+    }
+
+    pub(crate) fn directory(directory: *mut Directory<K, T>) -> Self {
+        Garbage::Directory(directory)
+    }
+}
+
+impl<K, T> Drop for Garbage<K, T> {
+    fn drop(&mut self) {
+        // SAFETY: (I4, I5) made by `Box::into_raw`, retired once, and dropped
+        // only when no pin can lead to it, or by the owner of the whole index.
+        crate::contain(|| unsafe {
+            match *self {
+                Garbage::Version(version) => drop(Box::from_raw(version.as_ptr())),
+                Garbage::Entry(entry) => drop(Box::from_raw(entry.as_ptr())),
+                Garbage::Run(run) => drop(Box::from_raw(run)),
+                Garbage::Block(block) => drop(Box::from_raw(block)),
+                Garbage::Segment(segment) => drop(Box::from_raw(segment)),
+                Garbage::Directory(directory) => drop(Box::from_raw(directory)),
+            }
+        });
+    }
+}
