@@ -4,7 +4,6 @@ use crate::list::List;
 use crate::node::Entry;
 use crate::reclaim::Guard;
 use std::ops::ControlFlow;
-use std::ptr;
 
 /// A set of neighbouring keys, given by what lies on either side of it. Both
 /// sides must agree with the order of the keys: what is before one key of the
@@ -35,14 +34,17 @@ impl<K: Ord, T> List<K, T> {
     ) {
         let mut block = self.descend(|low| span.is_before(low), pinned);
         let mut last: Option<&'g Entry<K, T>> = None;
-        let mut certainly_behind_last = true;
         loop {
             let run = block.run(pinned);
             let len = run.len();
             let start = match last {
                 None => run.partition_point(len, |key| span.is_before(key), pinned),
-                Some(_) if certainly_behind_last => 0,
-                Some(last) => run.partition_point(len, |key| *key <= last.key, pinned),
+                // A block that was split off since the run before it was read
+                // starts with keys that were in that run, too (I7).
+                Some(last) if len > 0 && run.entry(0, pinned).key <= last.key => {
+                    run.partition_point(len, |key| *key <= last.key, pinned)
+                }
+                Some(_) => 0,
             };
             // One comparison usually spares those with each key of the run.
             let inside = start < len && !span.is_after(&run.entry(len - 1, pinned).key);
@@ -55,12 +57,10 @@ impl<K: Ord, T> List<K, T> {
             if start < len {
                 last = Some(run.entry(len - 1, pinned));
             }
+            // After the run: what a split took out of it is behind this link.
             let Some(next) = block.next(0, pinned) else {
                 return;
             };
-            // Unless this block was split since its run was read, every key of
-            // the next one is new to us (I7). Read after the link.
-            certainly_behind_last = ptr::eq(block.run(pinned), run);
             block = next;
         }
     }

@@ -84,7 +84,9 @@ impl<K: Ord, T> List<K, T> {
             return self.place(key, pinned);
         }
         let run = place.block.run(pinned);
-        if ptr::eq(run, place.run) && run.len() == place.len {
+        // A full run does not tell: it stays as it is when keys behind its last
+        // one start a block of their own.
+        if ptr::eq(run, place.run) && run.len() == place.len && place.len < RUN_CAPACITY {
             return place;
         }
         place_from(walk_level(place.block, 0, |low| low <= key, pinned), key, pinned)

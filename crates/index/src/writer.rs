@@ -159,7 +159,7 @@ impl<K: Ord + Clone, T> Writer<K, T> {
     ///
     /// # Panics
     ///
-    /// If the batch was prepared on another index.
+    /// If the batch was prepared on another index, or staged before.
     pub fn stage<'w, 'b, 'r>(&'w mut self, batch: &'b mut Batch<'r, K, T>) -> Staged<'w, 'b, 'r, K, T> {
         assert!(ptr::eq(&*self.index, batch.reader.index), "a batch belongs to the index it was prepared on");
         let staged = Staged { writer: self, batch };
@@ -180,10 +180,8 @@ impl<K: Ord + Clone, T> Writer<K, T> {
             // Trimmed away since the batch was prepared.
             Target::Existing(_, key) => (Unlinked::new(key, item.hash), None),
             Target::Fresh(unlinked, place) => (unlinked, place),
-            other => {
-                item.target = other;
-                return;
-            }
+            // Since then, what it was staged to may have been trimmed away.
+            Target::Staged { .. } | Target::Taken => panic!("a batch is staged once"),
         };
         let key = &unlinked.entry().key;
         if let Some(entry) = self.index.table.find(item.hash, |entry| entry.key == *key, guard) {
@@ -217,10 +215,11 @@ impl<K: Ord + Clone, T> Writer<K, T> {
     }
 
     /// Looks at up to `budget` entries that may hold something no snapshot in
-    /// `horizon` can see, oldest write first, and unlinks it. Stops early when
-    /// an entry has nothing to give yet, since those behind it are newer.
+    /// `horizon` can see, longest waiting first and each once, and unlinks it.
     pub fn trim(&mut self, horizon: &Horizon, budget: usize) -> Trimmed {
         let mut done = Trimmed::default();
+        // What has to wait on goes to the back, to be looked at another time.
+        let budget = budget.min(self.queue.len());
         while done.visited < budget {
             let Some(pointer) = self.queue.pop_front() else {
                 break;
@@ -242,9 +241,6 @@ impl<K: Ord + Clone, T> Writer<K, T> {
                 }
             } else if trimmed.unfinished {
                 self.enqueue(pointer);
-                if trimmed.removed == 0 {
-                    break;
-                }
             }
         }
         let versions = self.index.versions.load(Ordering::Relaxed);

@@ -1,0 +1,596 @@
+//! The database.
+
+pub use crate::builder::{Buildable, BuilderState, DatabaseBuilder, Initial, RelaxedDurability};
+pub use crate::handle::{Handle, HandleStream, MetadataStream};
+pub use crate::txn::overlay::TransactionRange;
+pub use crate::txn::retry::TransactOptions;
+pub use crate::txn::snapshot::{Snapshot, SnapshotRange};
+pub use crate::txn::stream::{SnapshotStream, TransactionStream};
+pub use crate::txn::transaction::Transaction;
+pub use crate::txn::write_set::Savepoint;
+
+use crate::commit::Committer;
+use crate::error::FluxError;
+use crate::key::{Key, KeyRange, Query, Span, Value};
+use crate::persistence::DurabilityLevel;
+use crate::txn::gate::{Gate, Ticket};
+use crate::txn::retry;
+use crate::txn::scan::View;
+use crate::txn::write_set::Write;
+use crate::worker::{Schedule, Worker};
+use std::borrow::Borrow;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// What concurrent transactions may see of each other.
+///
+/// ```
+/// use fluxmap::{Database, IsolationLevel};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), fluxmap::FluxError> {
+/// let db = Database::<String, u32>::builder()
+///     .isolation_level(IsolationLevel::Snapshot)
+///     .build()
+///     .await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum IsolationLevel {
+    /// Nothing: committed transactions behave as if run one after another, in an
+    /// order that respects real time (strict serializability). A transaction that
+    /// has written and that read something which was changed meanwhile fails to
+    /// commit and is to be run again.
+    #[default]
+    Serializable,
+    /// Each transaction reads one moment, and of two that write the same key at
+    /// the same time the first to commit wins. Transactions that read what the
+    /// other writes, and write different keys, both commit: *write skew*, the
+    /// only anomaly of this level.
+    Snapshot,
+}
+
+/// How often old versions are looked for in the background.
+#[derive(Clone, Copy, Debug)]
+pub struct VacuumOptions {
+    /// The time between two runs.
+    pub interval: Duration,
+}
+
+/// What a [`vacuum`](Database::vacuum) removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct VacuumStats {
+    /// Versions that no snapshot could see any more, tombstones included.
+    pub versions_removed: usize,
+    /// Deleted keys that left the index.
+    pub keys_removed: usize,
+}
+
+/// What a database holds, from [`Database::memory_info`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MemoryInfo {
+    /// The memory limit in bytes, if there is one.
+    pub max_bytes: Option<u64>,
+    /// Keys in the index, deleted ones whose tombstone may still be read included.
+    pub keys: u64,
+    /// Versions of all keys, tombstones included.
+    pub versions: u64,
+    /// Snapshots, transactions and scans that are open.
+    pub live_snapshots: u64,
+    /// Keys with versions that will go when nobody can see them any more.
+    pub backlog: u64,
+}
+
+/// What is known of one key, for choosing what to evict.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KeyMetadata<K> {
+    /// The key.
+    pub key: K,
+    /// When it was last read, on a clock of its own.
+    pub last_accessed: u64,
+    /// How often it was read.
+    pub access_count: u64,
+    /// The memory that it takes, with its value.
+    pub size_bytes: u64,
+}
+
+/// A typed, transactional key-value store in memory.
+///
+/// Cheap to clone: clones are the same database. Shared between threads and tasks
+/// freely. Everything it does is a transaction: those of several steps go through
+/// [`transact`](Self::transact) or [`begin`](Self::begin), and the other methods
+/// are transactions of one step.
+///
+/// ```
+/// use fluxmap::Database;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), fluxmap::FluxError> {
+/// let db = Database::<String, i64>::builder().build().await?;
+/// db.insert("alice".into(), 100).await?;
+/// db.insert("bob".into(), 100).await?;
+///
+/// let moved: bool = db
+///     .transact(async |tx| {
+///         let (Some(from), Some(to)) = (tx.get("alice")?, tx.get("bob")?) else {
+///             return Ok::<_, fluxmap::FluxError>(false);
+///         };
+///         tx.insert("alice".into(), *from - 20)?;
+///         tx.insert("bob".into(), *to + 20)?;
+///         Ok(true)
+///     })
+///     .await?;
+///
+/// assert!(moved);
+/// assert_eq!(db.get("alice")?.as_deref(), Some(&80));
+/// # Ok(())
+/// # }
+/// ```
+pub struct Database<K: Key, V: Value> {
+    shared: Arc<Shared<K, V>>,
+}
+
+/// What all clones, handles, transactions and snapshots of a database share.
+pub(crate) struct Shared<K: Key, V: Value> {
+    pub(crate) level: IsolationLevel,
+    pub(crate) committer: Committer<K, V>,
+    pub(crate) gate: Gate,
+    worker: Worker,
+    vacuum: Option<Schedule>,
+}
+
+/// Chains trimmed under one hold of the commit lock, outside commits.
+const TRIM_STEP: usize = 256;
+
+impl<K: Key, V: Value> Shared<K, V> {
+    /// Makes the background thread look for work.
+    pub(crate) fn wake_worker(self: &Arc<Self>) -> Result<(), FluxError> {
+        self.worker.wake(self)
+    }
+
+    /// What the background thread does when it wakes; returns when it is to wake
+    /// next without being asked to.
+    pub(crate) fn background_step(&self, now: Instant) -> Option<Instant> {
+        self.gate.expire(now);
+        let vacuum = self.vacuum.as_ref().and_then(|schedule| schedule.next_after(now));
+        self.trim_everything();
+        self.gate.deadline().into_iter().chain(vacuum).min()
+    }
+
+    /// Trims every chain that waits now, a step at a time.
+    fn trim_everything(&self) -> VacuumStats {
+        let mut left = self.committer.backlog();
+        let mut stats = VacuumStats::default();
+        while left > 0 {
+            let (trimmed, _) = self.committer.trim(TRIM_STEP.min(left));
+            stats.versions_removed += trimmed.versions;
+            stats.keys_removed += trimmed.keys;
+            left = if trimmed.visited == 0 { 0 } else { left - trimmed.visited.min(left) };
+        }
+        stats
+    }
+
+    /// A snapshot at this timestamp has ended.
+    pub(crate) fn after_release(self: &Arc<Self>, timestamp: fluxmap_index::Timestamp) {
+        if self.committer.is_blocker(timestamp)
+            && let Err(error) = self.wake_worker()
+        {
+            tracing::warn!(%error, "old versions wait for the next commits");
+        }
+    }
+}
+
+impl<K: Key, V: Value> Drop for Shared<K, V> {
+    fn drop(&mut self) {
+        self.worker.stop();
+    }
+}
+
+impl<K: Key, V: Value> Clone for Database<K, V> {
+    fn clone(&self) -> Self {
+        Database { shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl<K: Key, V: Value> Database<K, V> {
+    /// Starts to configure a database.
+    pub fn builder() -> DatabaseBuilder<K, V> {
+        DatabaseBuilder::new()
+    }
+
+    /// A database in memory with the defaults: what
+    /// [`builder()`](Self::builder)`.build()` returns.
+    ///
+    /// # Errors
+    ///
+    /// None.
+    pub async fn new_in_memory() -> Result<Self, FluxError> {
+        Self::builder().build().await
+    }
+
+    /// A database with the defaults and this durability.
+    ///
+    /// # Errors
+    ///
+    /// [`FluxError::Configuration`] for any level but
+    /// [`DurabilityLevel::InMemory`]: durability is not built yet.
+    pub async fn new(level: DurabilityLevel) -> Result<Self, FluxError> {
+        Self::builder().durability(level).build().await
+    }
+
+    pub(crate) fn open(
+        level: IsolationLevel,
+        skiplist_p: f64,
+        vacuum: Option<VacuumOptions>,
+    ) -> Result<Self, FluxError> {
+        let database = Database {
+            shared: Arc::new(Shared {
+                level,
+                committer: Committer::new(skiplist_p),
+                gate: Gate::default(),
+                worker: Worker::default(),
+                vacuum: vacuum.map(|options| Schedule::every(options.interval)),
+            }),
+        };
+        if vacuum.is_some() {
+            database.shared.wake_worker()?;
+        }
+        Ok(database)
+    }
+
+    /// A session with this database: the older, handle-based surface.
+    pub fn handle(&self) -> Handle<'_, K, V> {
+        Handle::new(self)
+    }
+
+    /// Begins a transaction that the caller commits. Prefer
+    /// [`transact`](Self::transact), which runs it again when it loses.
+    ///
+    /// Constant time, whatever else is open.
+    pub fn begin(&self) -> Transaction<K, V> {
+        Transaction::new(&self.shared, Ticket::default())
+    }
+
+    /// A read-only view of this moment.
+    ///
+    /// Constant time, whatever else is open.
+    pub fn snapshot(&self) -> Snapshot<K, V> {
+        Snapshot::new(View::new(&self.shared))
+    }
+
+    /// Runs `body` in a transaction and commits it, again from the start each
+    /// time another transaction gets in between, until it has committed.
+    ///
+    /// Each attempt runs a clone of `body`, which should therefore have no effects
+    /// but through the transaction it is given. If it returns an error, the
+    /// transaction is rolled back and the error returned. A transaction that has
+    /// lost a few times is let run ahead: commits of others wait (for as long as
+    /// its lease, a tenth of a second at first) until it has committed.
+    ///
+    /// # Errors
+    ///
+    /// What `body` returns; otherwise none in a database in memory.
+    ///
+    /// # Cancel safety
+    ///
+    /// A future that is dropped before it returns has either not committed, and
+    /// left no trace, or, if it was about to return, has committed wholly.
+    ///
+    /// ```
+    /// # use fluxmap::{Database, FluxError};
+    /// #[derive(Debug)]
+    /// enum Error {
+    ///     NoSuchCounter,
+    ///     Flux(FluxError),
+    /// }
+    ///
+    /// impl From<FluxError> for Error {
+    ///     fn from(error: FluxError) -> Self {
+    ///         Error::Flux(error)
+    ///     }
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Error> {
+    /// let db = Database::<String, u64>::builder().build().await?;
+    /// db.insert("hits".into(), 0).await?;
+    /// let tasks: Vec<_> = (0..8)
+    ///     .map(|_| {
+    ///         let db = db.clone();
+    ///         tokio::spawn(async move {
+    ///             db.transact(async |tx| {
+    ///                 let hits = tx.get("hits")?.ok_or(Error::NoSuchCounter)?;
+    ///                 tx.insert("hits".into(), *hits + 1)?;
+    ///                 Ok::<_, Error>(*hits + 1)
+    ///             })
+    ///             .await
+    ///         })
+    ///     })
+    ///     .collect();
+    /// for task in tasks {
+    ///     task.await.expect("no panic")?;
+    /// }
+    /// assert_eq!(db.get("hits")?.as_deref(), Some(&8));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn transact<T, E, F>(&self, body: F) -> Result<T, E>
+    where
+        F: AsyncFnOnce(&mut Transaction<K, V>) -> Result<T, E> + Clone,
+        E: From<FluxError>,
+    {
+        retry::transact(&self.shared, TransactOptions::default(), body).await
+    }
+
+    /// [`transact`](Self::transact) with a limit on attempts or time.
+    ///
+    /// # Errors
+    ///
+    /// What `body` returns; [`FluxError::RetriesExhausted`] or
+    /// [`FluxError::DeadlineExceeded`] when the limit is reached.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`transact`](Self::transact).
+    pub async fn transact_with<T, E, F>(&self, options: TransactOptions, body: F) -> Result<T, E>
+    where
+        F: AsyncFnOnce(&mut Transaction<K, V>) -> Result<T, E> + Clone,
+        E: From<FluxError>,
+    {
+        retry::transact(&self.shared, options, body).await
+    }
+
+    /// What `key` holds. Expected constant time; writes no memory that other
+    /// readers write, but for the value's own reference count.
+    ///
+    /// # Errors
+    ///
+    /// None in a database in memory.
+    pub fn get<Q>(&self, key: &Q) -> Result<Option<Arc<V>>, FluxError>
+    where
+        K: Borrow<Q>,
+        Q: Query + ?Sized,
+    {
+        Ok(self.read(key, Arc::clone))
+    }
+
+    /// Lets `read` look at what `key` holds, without touching its reference
+    /// count. Keep it short: memory is not reclaimed while it runs.
+    ///
+    /// ```
+    /// # use fluxmap::Database;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), fluxmap::FluxError> {
+    /// # let db = Database::<String, Vec<u8>>::builder().build().await?;
+    /// db.insert("image".into(), vec![0; 4096]).await?;
+    /// assert_eq!(db.get_with("image", |bytes| bytes.len())?, Some(4096));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub fn get_with<Q, R>(&self, key: &Q, read: impl FnOnce(&V) -> R) -> Result<Option<R>, FluxError>
+    where
+        K: Borrow<Q>,
+        Q: Query + ?Sized,
+    {
+        Ok(self.read(key, |value| read(value)))
+    }
+
+    fn read<Q, R>(&self, key: &Q, read: impl FnOnce(&Arc<V>) -> R) -> Option<R>
+    where
+        K: Borrow<Q>,
+        Q: Query + ?Sized,
+    {
+        let committer = &self.shared.committer;
+        let hash = committer.hash(key);
+        let reader = committer.reader();
+        reader.latest(hash, key, || committer.clock.now()).map(read)
+    }
+
+    /// Whether `key` holds anything.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub fn contains_key<Q>(&self, key: &Q) -> Result<bool, FluxError>
+    where
+        K: Borrow<Q>,
+        Q: Query + ?Sized,
+    {
+        Ok(self.read(key, |_| ()).is_some())
+    }
+
+    /// The smallest key, with what it holds.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub fn first(&self) -> Result<Option<(K, Arc<V>)>, FluxError> {
+        self.snapshot().first()
+    }
+
+    /// The greatest key, with what it holds.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub fn last(&self) -> Result<Option<(K, Arc<V>)>, FluxError> {
+        self.snapshot().last()
+    }
+
+    /// How many keys a range holds. Linear in what it counts.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub fn count(&self, range: impl KeyRange<K>) -> Result<usize, FluxError> {
+        Ok(View::new(&self.shared).count(Span::range(range)))
+    }
+
+    /// Puts `value` under `key`, replacing what is there. Never conflicts.
+    ///
+    /// # Errors
+    ///
+    /// None in a database in memory without a memory limit.
+    ///
+    /// # Cancel safety
+    ///
+    /// A future that is dropped before it returns has written nothing.
+    pub async fn insert(&self, key: K, value: V) -> Result<(), FluxError> {
+        self.write(key, Some(Arc::new(value))).await
+    }
+
+    /// One blind write: nothing was read, so there is nothing to certify.
+    async fn write(&self, key: K, write: Write<V>) -> Result<(), FluxError> {
+        self.shared.gate.pass(Ticket::default()).await;
+        self.shared.committer.commit(None, std::iter::once((key, write)))
+    }
+
+    /// Removes `key`, and returns what it held.
+    ///
+    /// # Errors
+    ///
+    /// As [`transact`](Self::transact).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`transact`](Self::transact).
+    pub async fn remove<Q>(&self, key: &Q) -> Result<Option<Arc<V>>, FluxError>
+    where
+        K: Borrow<Q>,
+        Q: Query + ?Sized,
+    {
+        self.transact(async |tx| tx.remove(key)).await
+    }
+
+    /// Replaces what `key` holds by what `change` makes of it, and returns the
+    /// new value; or does nothing and returns `None` if it holds nothing.
+    /// `change` runs again if another transaction gets in between.
+    ///
+    /// ```
+    /// # use fluxmap::Database;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), fluxmap::FluxError> {
+    /// # let db = Database::<String, u32>::builder().build().await?;
+    /// db.insert("n".into(), 1).await?;
+    /// assert_eq!(db.update("n", |n| n + 1).await?.as_deref(), Some(&2));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`transact`](Self::transact).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`transact`](Self::transact).
+    pub async fn update<Q, F>(&self, key: &Q, change: F) -> Result<Option<Arc<V>>, FluxError>
+    where
+        K: Borrow<Q>,
+        Q: Query + ?Sized,
+        F: Fn(&V) -> V,
+    {
+        self.transact(async |tx| tx.update(key, &change)).await
+    }
+
+    /// Puts `new` under `key` (or removes it, for `None`) if the key holds
+    /// `expected` (`None`: nothing), and returns whether it did.
+    ///
+    /// # Errors
+    ///
+    /// As [`transact`](Self::transact).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`transact`](Self::transact).
+    pub async fn compare_and_swap(
+        &self,
+        key: K,
+        expected: Option<&V>,
+        new: Option<V>,
+    ) -> Result<bool, FluxError>
+    where
+        V: PartialEq,
+    {
+        let new = new.map(Arc::new);
+        self.transact(async |tx| tx.compare_and_swap_arc(key.clone(), expected, new.clone())).await
+    }
+
+    /// What `key` holds, or what `make` makes, which is then put there. `make`
+    /// runs at most once.
+    ///
+    /// # Errors
+    ///
+    /// As [`transact`](Self::transact).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`transact`](Self::transact).
+    pub async fn get_or_insert_with(&self, key: K, make: impl FnOnce() -> V) -> Result<Arc<V>, FluxError> {
+        if let Some(value) = self.get(&key)? {
+            return Ok(value);
+        }
+        let value = Arc::new(make());
+        self.transact(async |tx| match tx.get(&key)? {
+            Some(present) => Ok(present),
+            None => tx.insert_arc(key.clone(), Arc::clone(&value)).map(|()| Arc::clone(&value)),
+        })
+        .await
+    }
+
+    /// Removes the versions that nobody can see any more, and the deleted keys.
+    ///
+    /// Commits do this as they go; it is worth calling after a long snapshot has
+    /// ended and before the database is left alone. Does not hold up commits for
+    /// longer than a few hundred keys take.
+    ///
+    /// # Errors
+    ///
+    /// None in a database in memory.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future ends the work at a good place.
+    pub async fn vacuum(&self) -> Result<VacuumStats, FluxError> {
+        Ok(self.shared.trim_everything())
+    }
+
+    /// What the database holds.
+    pub fn memory_info(&self) -> MemoryInfo {
+        let committer = &self.shared.committer;
+        MemoryInfo {
+            max_bytes: None,
+            keys: committer.index.entries() as u64,
+            versions: committer.index.versions() as u64,
+            live_snapshots: committer.active.count() as u64,
+            backlog: committer.backlog() as u64,
+        }
+    }
+
+    /// Ends background work and waits until it has ended. Dropping the last clone
+    /// does so too, without a place to report errors.
+    ///
+    /// # Errors
+    ///
+    /// None in a database in memory.
+    pub async fn close(self) -> Result<(), FluxError> {
+        self.shared.worker.stop();
+        Ok(())
+    }
+}
+
+impl<K: Key, V: Value> fmt::Debug for Database<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Database")
+            .field("isolation_level", &self.shared.level)
+            .field("keys", &self.shared.committer.index.entries())
+            .finish_non_exhaustive()
+    }
+}

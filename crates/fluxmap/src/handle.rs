@@ -1,0 +1,475 @@
+//! The handle: a session with at most one open transaction, as FluxMap 0.3 has it.
+//! A thin layer over [`Transaction`] and the one-step methods of [`Database`].
+
+use crate::db::{Database, KeyMetadata};
+use crate::error::FluxError;
+use crate::key::{Key, KeyRange, Prefix, Query, Value};
+use crate::txn::stream::{SnapshotStream, TransactionStream};
+use crate::txn::transaction::Transaction;
+use crate::txn::write_set::Savepoint;
+use futures_core::Stream;
+use std::borrow::Borrow;
+use std::fmt;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+/// A session with a [`Database`]: from [`Database::handle`].
+///
+/// Between [`begin`](Self::begin) and [`commit`](Self::commit) or
+/// [`rollback`](Self::rollback), and within [`transaction`](Self::transaction),
+/// every operation is a part of that transaction. Otherwise each is a transaction
+/// of its own. Make one for each task.
+///
+/// ```
+/// use fluxmap::Database;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), fluxmap::FluxError> {
+/// let db = Database::<String, u32>::builder().build().await?;
+/// let mut handle = db.handle();
+/// handle.insert("a".into(), 1).await?;
+///
+/// handle.begin()?;
+/// handle.insert("b".into(), 2).await?;
+/// handle.savepoint("halfway")?;
+/// handle.remove("a").await?;
+/// handle.rollback_to("halfway")?;
+/// handle.commit().await?;
+///
+/// let both = handle.range(&"a".into(), &"b".into())?;
+/// assert_eq!(both.len(), 2);
+/// # Ok(())
+/// # }
+/// ```
+pub struct Handle<'db, K: Key, V: Value> {
+    database: &'db Database<K, V>,
+    open: Option<Open<K, V>>,
+}
+
+/// The open transaction of a handle.
+struct Open<K: Key, V: Value> {
+    transaction: Transaction<K, V>,
+    savepoints: Vec<(String, Savepoint)>,
+}
+
+/// The future that the closure of [`Handle::transaction`] returns.
+type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+impl<'db, K: Key, V: Value> Handle<'db, K, V> {
+    pub(crate) fn new(database: &'db Database<K, V>) -> Self {
+        Handle { database, open: None }
+    }
+
+    fn transaction_ref(&self) -> Option<&Transaction<K, V>> {
+        self.open.as_ref().map(|open| &open.transaction)
+    }
+
+    /// What `key` holds.
+    ///
+    /// # Errors
+    ///
+    /// None in a database in memory.
+    pub fn get<Q>(&self, key: &Q) -> Result<Option<Arc<V>>, FluxError>
+    where
+        K: Borrow<Q>,
+        Q: Query + ?Sized,
+    {
+        match self.transaction_ref() {
+            Some(transaction) => transaction.get(key),
+            None => self.database.get(key),
+        }
+    }
+
+    /// Whether `key` holds anything.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub fn contains_key<Q>(&self, key: &Q) -> Result<bool, FluxError>
+    where
+        K: Borrow<Q>,
+        Q: Query + ?Sized,
+    {
+        match self.transaction_ref() {
+            Some(transaction) => transaction.contains_key(key),
+            None => self.database.contains_key(key),
+        }
+    }
+
+    /// Puts `value` under `key`, replacing what is there.
+    ///
+    /// # Errors
+    ///
+    /// As [`Database::insert`].
+    ///
+    /// # Cancel safety
+    ///
+    /// A future that is dropped before it returns has written nothing.
+    pub async fn insert(&self, key: K, value: V) -> Result<(), FluxError> {
+        match self.transaction_ref() {
+            Some(transaction) => transaction.insert(key, value),
+            None => self.database.insert(key, value).await,
+        }
+    }
+
+    /// Removes `key`, and returns what it held.
+    ///
+    /// # Errors
+    ///
+    /// As [`Database::remove`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Database::transact`].
+    pub async fn remove<Q>(&self, key: &Q) -> Result<Option<Arc<V>>, FluxError>
+    where
+        K: Borrow<Q>,
+        Q: Query + ?Sized,
+    {
+        match self.transaction_ref() {
+            Some(transaction) => transaction.remove(key),
+            None => self.database.remove(key).await,
+        }
+    }
+
+    /// Replaces what `key` holds by what `change` makes of it, and returns the
+    /// new value, or `None` if it holds nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`Database::update`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Database::transact`].
+    pub async fn update<Q, F>(&self, key: &Q, change: F) -> Result<Option<Arc<V>>, FluxError>
+    where
+        K: Borrow<Q>,
+        Q: Query + ?Sized,
+        F: Fn(&V) -> V,
+    {
+        match self.transaction_ref() {
+            Some(transaction) => transaction.update(key, change),
+            None => self.database.update(key, change).await,
+        }
+    }
+
+    /// Puts `new` under `key` if it holds `expected`, and returns whether it did.
+    ///
+    /// # Errors
+    ///
+    /// As [`Database::compare_and_swap`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Database::transact`].
+    pub async fn compare_and_swap(
+        &self,
+        key: K,
+        expected: Option<&V>,
+        new: Option<V>,
+    ) -> Result<bool, FluxError>
+    where
+        V: PartialEq,
+    {
+        match self.transaction_ref() {
+            Some(transaction) => transaction.compare_and_swap(key, expected, new),
+            None => self.database.compare_and_swap(key, expected, new).await,
+        }
+    }
+
+    /// What `key` holds, or what `make` makes, which is then put there.
+    ///
+    /// # Errors
+    ///
+    /// As [`Database::get_or_insert_with`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Database::transact`].
+    pub async fn get_or_insert_with(&self, key: K, make: impl FnOnce() -> V) -> Result<Arc<V>, FluxError> {
+        match self.transaction_ref() {
+            Some(transaction) => transaction.get_or_insert_with(key, make),
+            None => self.database.get_or_insert_with(key, make).await,
+        }
+    }
+
+    /// The pairs from `start` to `end`, both included.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub fn range(&self, start: &K, end: &K) -> Result<Vec<(K, Arc<V>)>, FluxError> {
+        match self.transaction_ref() {
+            Some(transaction) => Ok(transaction.range(start..=end)?.collect()),
+            None => Ok(self.database.snapshot().range(start..=end).collect()),
+        }
+    }
+
+    /// The pairs whose keys start with `prefix`.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub fn prefix_scan(&self, prefix: impl Prefix<K>) -> Result<Vec<(K, Arc<V>)>, FluxError> {
+        match self.transaction_ref() {
+            Some(transaction) => Ok(transaction.prefix(prefix)?.collect()),
+            None => Ok(self.database.snapshot().prefix(prefix).collect()),
+        }
+    }
+
+    /// [`range`](Self::range) as a stream.
+    pub fn range_stream(&self, start: &K, end: &K) -> HandleStream<'_, K, V> {
+        HandleStream(match self.transaction_ref() {
+            Some(transaction) => Either::Transaction(transaction.range_stream(start..=end)),
+            None => Either::Snapshot(self.database.snapshot().range_stream(start..=end)),
+        })
+    }
+
+    /// [`prefix_scan`](Self::prefix_scan) as a stream.
+    pub fn prefix_scan_stream(&self, prefix: impl Prefix<K>) -> HandleStream<'_, K, V> {
+        HandleStream(match self.transaction_ref() {
+            Some(transaction) => Either::Transaction(transaction.prefix_scan_stream(prefix)),
+            None => Either::Snapshot(self.database.snapshot().prefix_scan_stream(prefix)),
+        })
+    }
+
+    /// The smallest key, with what it holds.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub fn first(&self) -> Result<Option<(K, Arc<V>)>, FluxError> {
+        match self.transaction_ref() {
+            Some(transaction) => transaction.first(),
+            None => self.database.first(),
+        }
+    }
+
+    /// The greatest key, with what it holds.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub fn last(&self) -> Result<Option<(K, Arc<V>)>, FluxError> {
+        match self.transaction_ref() {
+            Some(transaction) => transaction.last(),
+            None => self.database.last(),
+        }
+    }
+
+    /// How many keys a range holds.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub fn count(&self, range: impl KeyRange<K>) -> Result<usize, FluxError> {
+        match self.transaction_ref() {
+            Some(transaction) => transaction.count(range),
+            None => self.database.count(range),
+        }
+    }
+
+    /// Begins a transaction on this handle.
+    ///
+    /// # Errors
+    ///
+    /// [`FluxError::TransactionAlreadyActive`] if one is open; it stays open.
+    pub fn begin(&mut self) -> Result<(), FluxError> {
+        if self.open.is_some() {
+            return Err(FluxError::TransactionAlreadyActive);
+        }
+        self.open = Some(Open { transaction: self.database.begin(), savepoints: Vec::new() });
+        Ok(())
+    }
+
+    /// Commits the open transaction. Whatever comes of it, the handle is in no
+    /// transaction afterwards.
+    ///
+    /// # Errors
+    ///
+    /// [`FluxError::NoActiveTransaction`], or as [`Transaction::commit`].
+    ///
+    /// # Cancel safety
+    ///
+    /// A future that is dropped before it returns has not committed, and the
+    /// transaction is rolled back.
+    pub async fn commit(&mut self) -> Result<(), FluxError> {
+        let open = self.open.take().ok_or(FluxError::NoActiveTransaction)?;
+        open.transaction.commit().await
+    }
+
+    /// Rolls the open transaction back.
+    ///
+    /// # Errors
+    ///
+    /// [`FluxError::NoActiveTransaction`].
+    pub fn rollback(&mut self) -> Result<(), FluxError> {
+        let open = self.open.take().ok_or(FluxError::NoActiveTransaction)?;
+        open.transaction.rollback();
+        Ok(())
+    }
+
+    /// Marks the present state of the open transaction by a name. A name that is
+    /// used again means the newest savepoint.
+    ///
+    /// # Errors
+    ///
+    /// [`FluxError::NoActiveTransaction`].
+    pub fn savepoint(&mut self, name: &str) -> Result<(), FluxError> {
+        let open = self.open.as_mut().ok_or(FluxError::NoActiveTransaction)?;
+        open.savepoints.push((name.to_string(), open.transaction.savepoint()?));
+        Ok(())
+    }
+
+    /// Takes back every write since the savepoint of this name, which stays; the
+    /// later ones end.
+    ///
+    /// # Errors
+    ///
+    /// [`FluxError::NoActiveTransaction`], or [`FluxError::SavepointNotFound`].
+    pub fn rollback_to(&mut self, name: &str) -> Result<(), FluxError> {
+        let open = self.open.as_mut().ok_or(FluxError::NoActiveTransaction)?;
+        let position = open.savepoints.iter().rposition(|(known, _)| known == name);
+        let position = position.ok_or_else(|| FluxError::SavepointNotFound(name.to_string()))?;
+        open.savepoints.truncate(position + 1);
+        open.transaction.rollback_to(&open.savepoints[position].1)
+    }
+
+    /// Runs `body` in a transaction: commits it if `body` returns `Ok`, rolls it
+    /// back if it returns `Err`, panics or is dropped. Runs once; for running
+    /// again after a conflict see [`Database::transact`].
+    ///
+    /// ```
+    /// use fluxmap::{Database, FluxError};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), FluxError> {
+    /// let db = Database::<String, u32>::builder().build().await?;
+    /// let mut handle = db.handle();
+    /// let n = handle
+    ///     .transaction(|h| Box::pin(async move {
+    ///         h.insert("n".to_string(), 1).await?;
+    ///         Ok::<_, FluxError>(h.get("n")?.map_or(0, |n| *n))
+    ///     }))
+    ///     .await?;
+    /// assert_eq!(n, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// What `body` returns, [`FluxError::TransactionAlreadyActive`], or as
+    /// [`Transaction::commit`].
+    ///
+    /// # Cancel safety
+    ///
+    /// A future that is dropped before it returns has not committed; the handle is
+    /// in no transaction then.
+    pub async fn transaction<F, T, E>(&mut self, body: F) -> Result<T, E>
+    where
+        F: for<'a> FnOnce(&'a mut Self) -> BoxFuture<'a, Result<T, E>>,
+        E: From<FluxError>,
+    {
+        self.begin()?;
+        let mut handle = RollBack(self);
+        let value = body(&mut handle).await?;
+        handle.commit().await?;
+        Ok(value)
+    }
+
+    /// Removes `key` to make room, and returns whether it held anything. Always a
+    /// transaction of its own: transactions that read the key conflict with it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Database::remove`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Database::transact`].
+    pub async fn evict<Q>(&self, key: &Q) -> Result<bool, FluxError>
+    where
+        K: Borrow<Q>,
+        Q: Query + ?Sized,
+    {
+        Ok(self.database.remove(key).await?.is_some())
+    }
+
+    /// What is known of every key, for choosing what to [`evict`](Self::evict).
+    ///
+    /// Accesses are counted where a memory limit needs them, and limits are not
+    /// built yet: the stream yields one [`FluxError::Configuration`].
+    pub fn scan_metadata(&self) -> MetadataStream<K> {
+        let why = "access statistics need a memory limit, which is not available in this version";
+        MetadataStream { error: Some(FluxError::Configuration(why.to_string())), keys: PhantomData }
+    }
+}
+
+impl<K: Key, V: Value> fmt::Debug for Handle<'_, K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle").field("transaction", &self.transaction_ref()).finish_non_exhaustive()
+    }
+}
+
+/// Leaves the handle in no transaction, however the scope ends.
+struct RollBack<'h, 'db, K: Key, V: Value>(&'h mut Handle<'db, K, V>);
+
+impl<'db, K: Key, V: Value> Deref for RollBack<'_, 'db, K, V> {
+    type Target = Handle<'db, K, V>;
+
+    fn deref(&self) -> &Self::Target {
+        self.0
+    }
+}
+
+impl<K: Key, V: Value> DerefMut for RollBack<'_, '_, K, V> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        self.0
+    }
+}
+
+impl<K: Key, V: Value> Drop for RollBack<'_, '_, K, V> {
+    fn drop(&mut self) {
+        self.0.open = None;
+    }
+}
+
+/// A scan as a stream: from [`Handle::range_stream`] and
+/// [`Handle::prefix_scan_stream`].
+#[must_use = "a stream does nothing unless it is polled"]
+pub struct HandleStream<'h, K: Key, V: Value>(Either<'h, K, V>);
+
+enum Either<'h, K: Key, V: Value> {
+    Transaction(TransactionStream<'h, K, V>),
+    Snapshot(SnapshotStream<K, V>),
+}
+
+impl<K: Key, V: Value> Stream for HandleStream<'_, K, V> {
+    type Item = Result<(K, Arc<V>), FluxError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        match &mut self.0 {
+            Either::Transaction(stream) => Pin::new(stream).poll_next(context),
+            Either::Snapshot(stream) => Pin::new(stream).poll_next(context),
+        }
+    }
+}
+
+/// What is known of every key: from [`Handle::scan_metadata`].
+#[must_use = "a stream does nothing unless it is polled"]
+pub struct MetadataStream<K> {
+    error: Option<FluxError>,
+    keys: PhantomData<fn() -> K>,
+}
+
+impl<K> Stream for MetadataStream<K> {
+    type Item = Result<KeyMetadata<K>, FluxError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        Poll::Ready(self.error.take().map(Err))
+    }
+}

@@ -1,0 +1,383 @@
+//! What can be a key, a value, a range of keys and a prefix.
+
+use fluxmap_index as index;
+use std::borrow::Borrow;
+use std::collections::{BTreeMap, btree_map};
+use std::hash::Hash;
+use std::ops::{Bound, Range, RangeFrom, RangeFull, RangeInclusive, RangeTo, RangeToInclusive};
+
+/// What a key must be. Implemented for every type that qualifies.
+///
+/// `Ord`, `Eq` and `Hash` must agree, as for the maps of the standard library.
+pub trait Key: Ord + Hash + Clone + Send + Sync + 'static {}
+impl<K: Ord + Hash + Clone + Send + Sync + 'static> Key for K {}
+
+/// What a value must be. Implemented for every type that qualifies.
+pub trait Value: Send + Sync + 'static {}
+impl<V: Send + Sync + 'static> Value for V {}
+
+/// What a key can be looked up by: any borrowed form of it, such as `str` for
+/// `String`. Implemented for every type that qualifies.
+pub trait Query: Ord + Hash {}
+impl<Q: Ord + Hash + ?Sized> Query for Q {}
+
+/// One end of a range: a key, a reference to one, or a borrowed form of which a
+/// key can be made.
+///
+/// Implement it for the borrowed forms of your own key types:
+///
+/// ```
+/// use fluxmap::KeyBound;
+///
+/// #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// struct Name(String);
+///
+/// impl KeyBound<Name> for &str {
+///     fn into_key(self) -> Name {
+///         Name(self.to_string())
+///     }
+/// }
+/// ```
+pub trait KeyBound<K> {
+    /// The key.
+    fn into_key(self) -> K;
+}
+
+impl<K> KeyBound<K> for K {
+    fn into_key(self) -> K {
+        self
+    }
+}
+
+impl<K: Clone> KeyBound<K> for &K {
+    fn into_key(self) -> K {
+        self.clone()
+    }
+}
+
+impl KeyBound<String> for &str {
+    fn into_key(self) -> String {
+        self.to_owned()
+    }
+}
+
+impl<T: Clone> KeyBound<Vec<T>> for &[T] {
+    fn into_key(self) -> Vec<T> {
+        self.to_owned()
+    }
+}
+
+impl<T: Clone, const N: usize> KeyBound<Vec<T>> for &[T; N] {
+    fn into_key(self) -> Vec<T> {
+        self.to_vec()
+    }
+}
+
+/// A range of keys: `"a".."f"`, `10..=20`, `..`, `from..`, `(Bound, Bound)`.
+///
+/// A range whose end lies before its start is empty.
+pub trait KeyRange<K> {
+    /// The two ends.
+    fn into_bounds(self) -> (Bound<K>, Bound<K>);
+}
+
+impl<K> KeyRange<K> for RangeFull {
+    fn into_bounds(self) -> (Bound<K>, Bound<K>) {
+        (Bound::Unbounded, Bound::Unbounded)
+    }
+}
+
+impl<K, B: KeyBound<K>> KeyRange<K> for Range<B> {
+    fn into_bounds(self) -> (Bound<K>, Bound<K>) {
+        (Bound::Included(self.start.into_key()), Bound::Excluded(self.end.into_key()))
+    }
+}
+
+impl<K, B: KeyBound<K>> KeyRange<K> for RangeInclusive<B> {
+    fn into_bounds(self) -> (Bound<K>, Bound<K>) {
+        let (start, end) = self.into_inner();
+        (Bound::Included(start.into_key()), Bound::Included(end.into_key()))
+    }
+}
+
+impl<K, B: KeyBound<K>> KeyRange<K> for RangeFrom<B> {
+    fn into_bounds(self) -> (Bound<K>, Bound<K>) {
+        (Bound::Included(self.start.into_key()), Bound::Unbounded)
+    }
+}
+
+impl<K, B: KeyBound<K>> KeyRange<K> for RangeTo<B> {
+    fn into_bounds(self) -> (Bound<K>, Bound<K>) {
+        (Bound::Unbounded, Bound::Excluded(self.end.into_key()))
+    }
+}
+
+impl<K, B: KeyBound<K>> KeyRange<K> for RangeToInclusive<B> {
+    fn into_bounds(self) -> (Bound<K>, Bound<K>) {
+        (Bound::Unbounded, Bound::Included(self.end.into_key()))
+    }
+}
+
+impl<K, A: KeyBound<K>, B: KeyBound<K>> KeyRange<K> for (Bound<A>, Bound<B>) {
+    fn into_bounds(self) -> (Bound<K>, Bound<K>) {
+        (self.0.map(KeyBound::into_key), self.1.map(KeyBound::into_key))
+    }
+}
+
+/// A prefix of keys: text for keys that borrow as `str`, bytes for keys that
+/// borrow as `[u8]`.
+pub trait Prefix<K>: sealed::IntoSpan<K> {}
+impl<K, P: sealed::IntoSpan<K>> Prefix<K> for P {}
+
+/// The keys that a transaction has written, each with the slot of its write.
+pub(crate) type OwnKeys<K> = BTreeMap<K, usize>;
+
+pub(crate) mod sealed {
+    use super::{Borrow, Span, own_bytes, own_text};
+
+    pub trait IntoSpan<K> {
+        fn into_span(self) -> Span<K>;
+    }
+
+    impl<K: Borrow<str> + Ord> IntoSpan<K> for &str {
+        fn into_span(self) -> Span<K> {
+            Span(super::Kind::Prefix {
+                prefix: self.as_bytes().into(),
+                bytes_of: |key| key.borrow().as_bytes(),
+                own: own_text,
+            })
+        }
+    }
+
+    impl<K: Borrow<str> + Ord> IntoSpan<K> for &String {
+        fn into_span(self) -> Span<K> {
+            self.as_str().into_span()
+        }
+    }
+
+    impl<K: Borrow<[u8]> + Ord> IntoSpan<K> for &[u8] {
+        fn into_span(self) -> Span<K> {
+            Span(super::Kind::Prefix { prefix: self.into(), bytes_of: |key| key.borrow(), own: own_bytes })
+        }
+    }
+
+    impl<K: Borrow<[u8]> + Ord> IntoSpan<K> for &Vec<u8> {
+        fn into_span(self) -> Span<K> {
+            self.as_slice().into_span()
+        }
+    }
+
+    impl<K: Borrow<[u8]> + Ord, const N: usize> IntoSpan<K> for &[u8; N] {
+        fn into_span(self) -> Span<K> {
+            self.as_slice().into_span()
+        }
+    }
+}
+
+/// A set of neighbouring keys: a range or a prefix, in one owned type, so that
+/// everything behind the surface has one kind of scan.
+#[derive(Clone)]
+pub struct Span<K>(Kind<K>);
+
+#[derive(Clone)]
+enum Kind<K> {
+    Range {
+        lower: Bound<K>,
+        upper: Bound<K>,
+    },
+    Prefix {
+        prefix: Box<[u8]>,
+        bytes_of: fn(&K) -> &[u8],
+        /// The written keys that have the prefix.
+        own: for<'m> fn(&'m OwnKeys<K>, &[u8]) -> btree_map::Range<'m, K, usize>,
+    },
+}
+
+impl<K: Ord> Span<K> {
+    pub(crate) fn range(range: impl KeyRange<K>) -> Self {
+        let (lower, upper) = range.into_bounds();
+        Span(Kind::Range { lower, upper })
+    }
+
+    pub(crate) fn prefix(prefix: impl Prefix<K>) -> Self {
+        prefix.into_span()
+    }
+
+    /// The written keys of this span, in order.
+    pub(crate) fn own<'m>(&self, written: &'m OwnKeys<K>) -> btree_map::Range<'m, K, usize> {
+        match &self.0 {
+            Kind::Prefix { prefix, own, .. } => own(written, prefix),
+            Kind::Range { lower, upper } => match is_inverted(lower, upper) {
+                // `BTreeMap::range` would panic.
+                true => btree_map::Range::default(),
+                false => written.range((lower.as_ref(), upper.as_ref())),
+            },
+        }
+    }
+}
+
+fn is_inverted<K: Ord>(lower: &Bound<K>, upper: &Bound<K>) -> bool {
+    match (lower, upper) {
+        (Bound::Included(from), Bound::Included(to)) => from > to,
+        (Bound::Included(from) | Bound::Excluded(from), Bound::Included(to) | Bound::Excluded(to)) => {
+            from >= to
+        }
+        _ => false,
+    }
+}
+
+impl<K: Ord> index::Span<K> for Span<K> {
+    fn is_before(&self, key: &K) -> bool {
+        match &self.0 {
+            Kind::Range { lower, .. } => is_below(key, lower),
+            Kind::Prefix { prefix, bytes_of, .. } => bytes_of(key) < prefix,
+        }
+    }
+
+    fn is_after(&self, key: &K) -> bool {
+        match &self.0 {
+            Kind::Range { upper, .. } => is_above(key, upper),
+            Kind::Prefix { prefix, bytes_of, .. } => {
+                let bytes = bytes_of(key);
+                bytes > prefix && !bytes.starts_with(prefix)
+            }
+        }
+    }
+}
+
+fn is_below<K: Ord>(key: &K, lower: &Bound<K>) -> bool {
+    match lower {
+        Bound::Unbounded => false,
+        Bound::Included(from) => key < from,
+        Bound::Excluded(from) => key <= from,
+    }
+}
+
+fn is_above<K: Ord>(key: &K, upper: &Bound<K>) -> bool {
+    match upper {
+        Bound::Unbounded => false,
+        Bound::Included(to) => key > to,
+        Bound::Excluded(to) => key >= to,
+    }
+}
+
+fn own_text<'m, K: Borrow<str> + Ord>(
+    written: &'m OwnKeys<K>,
+    prefix: &[u8],
+) -> btree_map::Range<'m, K, usize> {
+    // The prefix came from a `str`; were it not one, no key could start with it.
+    let Ok(prefix) = str::from_utf8(prefix) else {
+        return btree_map::Range::default();
+    };
+    let end = text_successor(prefix);
+    let upper = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+    written.range::<str, _>((Bound::Included(prefix), upper))
+}
+
+fn own_bytes<'m, K: Borrow<[u8]> + Ord>(
+    written: &'m OwnKeys<K>,
+    prefix: &[u8],
+) -> btree_map::Range<'m, K, usize> {
+    let end = byte_successor(prefix);
+    let upper = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+    written.range::<[u8], _>((Bound::Included(prefix), upper))
+}
+
+/// The smallest text that is greater than everything that starts with `prefix`.
+fn text_successor(prefix: &str) -> Option<String> {
+    let mut end = prefix.to_owned();
+    while let Some(last) = end.pop() {
+        // The range of `char` steps over the surrogates.
+        if let Some(next) = (last..=char::MAX).nth(1) {
+            end.push(next);
+            return Some(end);
+        }
+    }
+    None
+}
+
+/// The smallest byte string that is greater than everything with this prefix.
+fn byte_successor(prefix: &[u8]) -> Option<Vec<u8>> {
+    let kept = prefix.iter().rposition(|byte| *byte != u8::MAX)?;
+    let mut end = prefix[..=kept].to_vec();
+    end[kept] += 1;
+    Some(end)
+}
+
+/// The part of a span between two bounds.
+#[derive(Clone)]
+pub(crate) struct Part<K> {
+    pub(crate) span: Span<K>,
+    pub(crate) lower: Bound<K>,
+    pub(crate) upper: Bound<K>,
+}
+
+impl<K> Part<K> {
+    pub(crate) fn whole(span: Span<K>) -> Self {
+        Part { span, lower: Bound::Unbounded, upper: Bound::Unbounded }
+    }
+}
+
+impl<K: Ord> index::Span<K> for Part<K> {
+    fn is_before(&self, key: &K) -> bool {
+        is_below(key, &self.lower) || self.span.is_before(key)
+    }
+
+    fn is_after(&self, key: &K) -> bool {
+        is_above(key, &self.upper) || self.span.is_after(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fluxmap_index::Span as _;
+
+    fn contains<K: Ord>(span: &Span<K>, key: &K) -> bool {
+        !span.is_before(key) && !span.is_after(key)
+    }
+
+    #[test]
+    fn ranges_contain_what_the_standard_library_says() {
+        let (a, b, c) = ("a".to_string(), "b".to_string(), "c".to_string());
+        let span = Span::<String>::range("a".."c");
+        assert!(contains(&span, &a) && contains(&span, &b) && !contains(&span, &c));
+        let span = Span::<String>::range((Bound::Excluded("a"), Bound::Included("c")));
+        assert!(!contains(&span, &a) && contains(&span, &c));
+        let span = Span::<u64>::range(10..=20);
+        assert!(contains(&span, &10) && contains(&span, &20) && !contains(&span, &21));
+    }
+
+    #[test]
+    fn inverted_ranges_are_empty_and_do_not_panic() {
+        let written = OwnKeys::from([(5, 0), (15, 1)]);
+        assert_eq!(Span::<u64>::range(20..=10).own(&written).count(), 0);
+        assert_eq!(Span::<u64>::range(5..5).own(&written).count(), 0);
+        let both = (Bound::Excluded(5), Bound::Excluded(5));
+        assert_eq!(Span::<u64>::range(both).own(&written).count(), 0);
+        assert_eq!(Span::<u64>::range(5..=5).own(&written).count(), 1);
+    }
+
+    #[test]
+    fn a_prefix_is_the_keys_that_start_with_it() {
+        let keys = ["", "u", "user", "user:", "user:a", "user:\u{10ffff}", "user;", "v"].map(String::from);
+        let written: OwnKeys<String> = keys.iter().cloned().zip(0..).collect();
+        for prefix in ["", "user", "user:", "user:\u{10ffff}", "\u{10ffff}", "x", "\u{d7ff}"] {
+            let span = Span::<String>::prefix(prefix);
+            let expected: Vec<&String> = written.keys().filter(|key| key.starts_with(prefix)).collect();
+            let own: Vec<&String> = span.own(&written).map(|(key, _)| key).collect();
+            assert_eq!(own, expected, "own keys with prefix {prefix:?}");
+            let found: Vec<&String> = written.keys().filter(|key| contains(&span, key)).collect();
+            assert_eq!(found, expected, "keys with prefix {prefix:?}");
+        }
+    }
+
+    #[test]
+    fn a_byte_prefix_of_the_greatest_bytes_has_no_end() {
+        let written: OwnKeys<Vec<u8>> =
+            [vec![0xfe], vec![0xff, 1], vec![0xff, 0xff, 7]].into_iter().zip(0..).collect();
+        assert_eq!(Span::<Vec<u8>>::prefix(&[0xff_u8]).own(&written).count(), 2);
+        assert_eq!(Span::<Vec<u8>>::prefix(&[0xff_u8, 0xff]).own(&written).count(), 1);
+        assert_eq!(Span::<Vec<u8>>::prefix(&[0xfe_u8]).own(&written).count(), 1);
+    }
+}

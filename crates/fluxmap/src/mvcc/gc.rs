@@ -1,0 +1,66 @@
+//! When old versions go.
+//!
+//! Every commit trims a bounded number of chains, somewhat more than it made
+//! longer, so a steady load keeps memory flat by itself. The horizon it trims by
+//! is taken anew every few commits only: taking it visits every shard of live
+//! snapshots, and an old horizon keeps too much, never too little.
+
+use crate::mvcc::active::Active;
+use crate::mvcc::clock::Clock;
+use fluxmap_index::{Horizon, Timestamp, Writer};
+
+/// Commits between two looks at the live snapshots.
+const REFRESH: usize = 32;
+
+/// Chains waiting to be trimmed that commits alone would take long over.
+const WORTH_A_THREAD: usize = 4096;
+
+/// The collector's memory from one commit to the next.
+#[derive(Default)]
+pub(crate) struct Collector {
+    horizon: Horizon,
+    commits: usize,
+}
+
+impl Collector {
+    /// One commit's share of the work.
+    pub(crate) fn after_commit<K: Ord + Clone, T>(
+        &mut self,
+        writer: &mut Writer<K, T>,
+        writes: usize,
+        active: &Active,
+        clock: &Clock,
+    ) {
+        self.commits += 1;
+        if writer.backlog() == 0 {
+            return;
+        }
+        // A look costs more the more snapshots there are, so it comes less often.
+        if self.commits >= REFRESH.max(self.horizon.len()) {
+            self.refresh(active, clock);
+        }
+        for _ in 0..2 + 2 * writes {
+            let trimmed = writer.trim(&self.horizon, 1);
+            if trimmed.versions == 0 {
+                // What waits longest has nothing to give yet.
+                break;
+            }
+        }
+    }
+
+    /// Takes the horizon anew.
+    pub(crate) fn refresh(&mut self, active: &Active, clock: &Clock) {
+        self.commits = 0;
+        self.horizon = active.horizon(clock);
+    }
+
+    pub(crate) fn horizon(&self) -> &Horizon {
+        &self.horizon
+    }
+
+    /// The snapshot that keeps a backlog worth a thread's attention, if any.
+    pub(crate) fn blocker(&self, backlog: usize) -> Option<Timestamp> {
+        let blocked = backlog >= WORTH_A_THREAD && !self.horizon.is_empty();
+        blocked.then(|| self.horizon.oldest())
+    }
+}

@@ -1,0 +1,7 @@
+//! The machinery of versions: the clock, the live snapshots, certification and
+//! garbage collection.
+
+pub(crate) mod active;
+pub(crate) mod certify;
+pub(crate) mod clock;
+pub(crate) mod gc;

@@ -1,0 +1,11 @@
+//! Transactions, snapshots and what they read and write.
+
+pub(crate) mod gate;
+pub(crate) mod overlay;
+pub(crate) mod read_set;
+pub(crate) mod retry;
+pub(crate) mod scan;
+pub(crate) mod snapshot;
+pub(crate) mod stream;
+pub(crate) mod transaction;
+pub(crate) mod write_set;

@@ -1,0 +1,152 @@
+//! Scans of the committed state, in chunks.
+//!
+//! A [`Cursor`] looks at the index for a moment, takes out a chunk of pairs, and
+//! lets go: between two chunks it holds no pin, no lock, only the key at which
+//! it goes on. The registered timestamp of its view is what makes the chunks
+//! parts of one picture.
+
+use crate::db::Shared;
+use crate::key::{Key, Part, Query, Span, Value};
+use crate::mvcc::active::Registration;
+use fluxmap_index::{Direction, Timestamp};
+use std::borrow::Borrow;
+use std::collections::VecDeque;
+use std::ops::{Bound, ControlFlow};
+use std::sync::Arc;
+
+/// A registered timestamp of a database: what snapshots and transactions read
+/// through. Dropping it lets the versions go that only it could see.
+pub(crate) struct View<K: Key, V: Value> {
+    pub(crate) shared: Arc<Shared<K, V>>,
+    registration: Registration,
+}
+
+impl<K: Key, V: Value> View<K, V> {
+    pub(crate) fn new(shared: &Arc<Shared<K, V>>) -> Self {
+        let committer = &shared.committer;
+        let registration = committer.active.register(&committer.clock);
+        View { shared: Arc::clone(shared), registration }
+    }
+
+    pub(crate) fn timestamp(&self) -> Timestamp {
+        self.registration.timestamp
+    }
+
+    /// Reads what `key` holds, without a copy.
+    pub(crate) fn get_with<Q, R>(&self, key: &Q, read: impl FnOnce(&Arc<V>) -> R) -> Option<R>
+    where
+        K: Borrow<Q>,
+        Q: Query + ?Sized,
+    {
+        let committer = &self.shared.committer;
+        let hash = committer.hash(key);
+        let reader = committer.reader();
+        reader.get_at(hash, key, self.timestamp()).map(read)
+    }
+
+    /// Calls `visit` with each pair of `part` in order, under a pin, without
+    /// copying anything.
+    pub(crate) fn visit(
+        &self,
+        part: &Part<K>,
+        direction: Direction,
+        mut visit: impl FnMut(&K, &Arc<V>) -> ControlFlow<()>,
+    ) {
+        let reader = self.shared.committer.reader();
+        reader.scan(part, direction, self.timestamp(), &mut visit);
+    }
+
+    /// How many pairs a span holds.
+    pub(crate) fn count(&self, span: Span<K>) -> usize {
+        let mut count = 0;
+        self.visit(&Part::whole(span), Direction::Forward, |_, _| {
+            count += 1;
+            ControlFlow::Continue(())
+        });
+        count
+    }
+}
+
+impl<K: Key, V: Value> Drop for View<K, V> {
+    fn drop(&mut self) {
+        self.shared.committer.active.release(self.registration);
+        self.shared.after_release(self.registration.timestamp);
+    }
+}
+
+/// Pairs taken out at first, and at most.
+const CHUNK: (usize, usize) = (16, 256);
+
+/// Pairs taken out of the index and not handed out yet.
+type Pairs<K, V> = VecDeque<(K, Arc<V>)>;
+
+/// A double-ended walk over a span of one view.
+pub(crate) struct Cursor<K, V> {
+    /// What has not been taken out yet, between the two buffers.
+    rest: Part<K>,
+    exhausted: bool,
+    chunk: usize,
+    /// Nearest pair first, in the direction of the end it belongs to.
+    front: Pairs<K, V>,
+    back: Pairs<K, V>,
+}
+
+impl<K: Key, V: Value> Cursor<K, V> {
+    pub(crate) fn new(span: Span<K>) -> Self {
+        Cursor {
+            rest: Part::whole(span),
+            exhausted: false,
+            chunk: CHUNK.0,
+            front: VecDeque::new(),
+            back: VecDeque::new(),
+        }
+    }
+
+    /// The key that `pop` would return next.
+    pub(crate) fn peek(&mut self, view: &View<K, V>, direction: Direction) -> Option<&K> {
+        self.fill(view, direction);
+        let (near, far) = self.buffers(direction);
+        let pair = if near.is_empty() { far.back() } else { near.front() };
+        pair.map(|(key, _)| key)
+    }
+
+    /// The next pair at one end.
+    pub(crate) fn pop(&mut self, view: &View<K, V>, direction: Direction) -> Option<(K, Arc<V>)> {
+        self.fill(view, direction);
+        let (near, far) = self.buffers(direction);
+        if near.is_empty() { far.pop_back() } else { near.pop_front() }
+    }
+
+    fn buffers(&mut self, direction: Direction) -> (&mut Pairs<K, V>, &mut Pairs<K, V>) {
+        match direction {
+            Direction::Forward => (&mut self.front, &mut self.back),
+            Direction::Backward => (&mut self.back, &mut self.front),
+        }
+    }
+
+    /// Takes out the next chunk at one end, if its buffer is empty and there is
+    /// something left.
+    fn fill(&mut self, view: &View<K, V>, direction: Direction) {
+        if self.exhausted || !self.buffers(direction).0.is_empty() {
+            return;
+        }
+        let wanted = self.chunk;
+        self.chunk = CHUNK.1.min(wanted * 4);
+        let mut taken = VecDeque::with_capacity(wanted);
+        view.visit(&self.rest, direction, |key, value| {
+            taken.push_back((key.clone(), Arc::clone(value)));
+            if taken.len() == wanted { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        match taken.back() {
+            Some((last, _)) if taken.len() == wanted => {
+                let bound = Bound::Excluded(last.clone());
+                match direction {
+                    Direction::Forward => self.rest.lower = bound,
+                    Direction::Backward => self.rest.upper = bound,
+                }
+            }
+            _ => self.exhausted = true,
+        }
+        *self.buffers(direction).0 = taken;
+    }
+}

@@ -1,0 +1,163 @@
+//! A snapshot: a read-only view of one moment.
+
+use crate::error::FluxError;
+use crate::key::{Key, KeyRange, Prefix, Query, Span, Value};
+use crate::txn::scan::{Cursor, View};
+use crate::txn::stream::SnapshotStream;
+use fluxmap_index::Direction;
+use std::borrow::Borrow;
+use std::fmt;
+use std::iter::FusedIterator;
+use std::sync::Arc;
+
+/// The database as it was at one moment: from
+/// [`Database::snapshot`](crate::Database::snapshot).
+///
+/// Owned, `'static`, `Send`, `Sync` and cheap to clone. Its reads never wait,
+/// never fail because of others, and nothing tracks them. While it, a clone or
+/// an iterator of it lives, the versions that it can see are kept.
+///
+/// ```
+/// use fluxmap::Database;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), fluxmap::FluxError> {
+/// let db = Database::<String, u32>::builder().build().await?;
+/// db.insert("ada".into(), 1).await?;
+/// let before = db.snapshot();
+/// db.insert("ada".into(), 2).await?;
+/// db.insert("bob".into(), 3).await?;
+///
+/// assert_eq!(before.get("ada")?.as_deref(), Some(&1));
+/// for (name, n) in before.range("a".."c") {
+///     println!("{name}: {n}"); // ada: 1
+/// }
+/// assert_eq!(before.count(..)?, 1);
+/// assert_eq!(db.count(..)?, 2);
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "a snapshot is there to be read"]
+pub struct Snapshot<K: Key, V: Value> {
+    view: Arc<View<K, V>>,
+}
+
+impl<K: Key, V: Value> Clone for Snapshot<K, V> {
+    fn clone(&self) -> Self {
+        Snapshot { view: Arc::clone(&self.view) }
+    }
+}
+
+impl<K: Key, V: Value> Snapshot<K, V> {
+    pub(crate) fn new(view: View<K, V>) -> Self {
+        Snapshot { view: Arc::new(view) }
+    }
+
+    /// What `key` held. Expected constant time.
+    ///
+    /// # Errors
+    ///
+    /// None in a database in memory.
+    pub fn get<Q>(&self, key: &Q) -> Result<Option<Arc<V>>, FluxError>
+    where
+        K: Borrow<Q>,
+        Q: Query + ?Sized,
+    {
+        Ok(self.view.get_with(key, Arc::clone))
+    }
+
+    /// Whether `key` held anything.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub fn contains_key<Q>(&self, key: &Q) -> Result<bool, FluxError>
+    where
+        K: Borrow<Q>,
+        Q: Query + ?Sized,
+    {
+        Ok(self.view.get_with(key, |_| ()).is_some())
+    }
+
+    /// The pairs of a range, lazily, from either end.
+    pub fn range(&self, range: impl KeyRange<K>) -> SnapshotRange<K, V> {
+        SnapshotRange::new(&self.view, Span::range(range))
+    }
+
+    /// The pairs whose keys start with `prefix`, lazily, from either end.
+    pub fn prefix(&self, prefix: impl Prefix<K>) -> SnapshotRange<K, V> {
+        SnapshotRange::new(&self.view, Span::prefix(prefix))
+    }
+
+    /// [`range`](Self::range) as a stream that gives the executor a turn now and
+    /// then.
+    pub fn range_stream(&self, range: impl KeyRange<K>) -> SnapshotStream<K, V> {
+        SnapshotStream::new(self.range(range))
+    }
+
+    /// [`prefix`](Self::prefix) as a stream.
+    pub fn prefix_scan_stream(&self, prefix: impl Prefix<K>) -> SnapshotStream<K, V> {
+        SnapshotStream::new(self.prefix(prefix))
+    }
+
+    /// The smallest key, with what it held.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub fn first(&self) -> Result<Option<(K, Arc<V>)>, FluxError> {
+        Ok(self.range(..).next())
+    }
+
+    /// The greatest key, with what it held.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub fn last(&self) -> Result<Option<(K, Arc<V>)>, FluxError> {
+        Ok(self.range(..).next_back())
+    }
+
+    /// How many keys a range held. Linear in what it counts.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub fn count(&self, range: impl KeyRange<K>) -> Result<usize, FluxError> {
+        Ok(self.view.count(Span::range(range)))
+    }
+}
+
+impl<K: Key, V: Value> fmt::Debug for Snapshot<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshot").field("timestamp", &self.view.timestamp()).finish_non_exhaustive()
+    }
+}
+
+/// The pairs of a range or prefix in a snapshot: from [`Snapshot::range`] and
+/// [`Snapshot::prefix`]. Lazy, double-ended, and free of the snapshot's lifetime.
+pub struct SnapshotRange<K: Key, V: Value> {
+    view: Arc<View<K, V>>,
+    cursor: Cursor<K, V>,
+}
+
+impl<K: Key, V: Value> SnapshotRange<K, V> {
+    fn new(view: &Arc<View<K, V>>, span: Span<K>) -> Self {
+        SnapshotRange { view: Arc::clone(view), cursor: Cursor::new(span) }
+    }
+}
+
+impl<K: Key, V: Value> Iterator for SnapshotRange<K, V> {
+    type Item = (K, Arc<V>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.cursor.pop(&self.view, Direction::Forward)
+    }
+}
+
+impl<K: Key, V: Value> DoubleEndedIterator for SnapshotRange<K, V> {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        self.cursor.pop(&self.view, Direction::Backward)
+    }
+}
+
+impl<K: Key, V: Value> FusedIterator for SnapshotRange<K, V> {}

@@ -1,0 +1,107 @@
+//! Streams: the iterators, with a turn for the executor now and then.
+//!
+//! Nothing here waits for anything, but a scan of millions of pairs that never
+//! yielded would keep other tasks of its thread waiting.
+
+use crate::error::FluxError;
+use crate::key::{Key, Value};
+use crate::txn::overlay::TransactionRange;
+use crate::txn::snapshot::SnapshotRange;
+use futures_core::stream::{FusedStream, Stream};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+/// Items between two turns for the executor.
+const ITEMS_PER_TURN: u32 = 128;
+
+/// An iterator as a stream.
+struct Turns<I> {
+    iterator: I,
+    left: u32,
+    finished: bool,
+}
+
+impl<I: Iterator> Turns<I> {
+    fn new(iterator: I) -> Self {
+        Turns { iterator, left: ITEMS_PER_TURN, finished: false }
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<I::Item, FluxError>>> {
+        if self.left == 0 {
+            self.left = ITEMS_PER_TURN;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.left -= 1;
+        let item = self.iterator.next();
+        self.finished = item.is_none();
+        Poll::Ready(item.map(Ok))
+    }
+}
+
+/// A scan of a transaction as a stream: from
+/// [`Transaction::range_stream`](crate::Transaction::range_stream) and
+/// [`Transaction::prefix_scan_stream`](crate::Transaction::prefix_scan_stream).
+///
+/// It holds no lock and no pin between two items. Dropping it ends the scan; what
+/// it has passed counts as read.
+#[must_use = "a stream does nothing unless it is polled"]
+pub struct TransactionStream<'t, K: Key, V: Value> {
+    turns: Turns<TransactionRange<'t, K, V>>,
+}
+
+impl<'t, K: Key, V: Value> TransactionStream<'t, K, V> {
+    pub(crate) fn new(range: TransactionRange<'t, K, V>) -> Self {
+        TransactionStream { turns: Turns::new(range) }
+    }
+}
+
+// Nothing in a stream is pinned in place.
+impl<K: Key, V: Value> Unpin for TransactionStream<'_, K, V> {}
+
+impl<K: Key, V: Value> Stream for TransactionStream<'_, K, V> {
+    type Item = Result<(K, Arc<V>), FluxError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.turns.poll(context)
+    }
+}
+
+impl<K: Key, V: Value> FusedStream for TransactionStream<'_, K, V> {
+    fn is_terminated(&self) -> bool {
+        self.turns.finished
+    }
+}
+
+/// A scan of a snapshot as a stream: from
+/// [`Snapshot::range_stream`](crate::Snapshot::range_stream) and
+/// [`Snapshot::prefix_scan_stream`](crate::Snapshot::prefix_scan_stream). Owned
+/// and `'static`.
+#[must_use = "a stream does nothing unless it is polled"]
+pub struct SnapshotStream<K: Key, V: Value> {
+    turns: Turns<SnapshotRange<K, V>>,
+}
+
+impl<K: Key, V: Value> SnapshotStream<K, V> {
+    pub(crate) fn new(range: SnapshotRange<K, V>) -> Self {
+        SnapshotStream { turns: Turns::new(range) }
+    }
+}
+
+// Nothing in a stream is pinned in place.
+impl<K: Key, V: Value> Unpin for SnapshotStream<K, V> {}
+
+impl<K: Key, V: Value> Stream for SnapshotStream<K, V> {
+    type Item = Result<(K, Arc<V>), FluxError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.turns.poll(context)
+    }
+}
+
+impl<K: Key, V: Value> FusedStream for SnapshotStream<K, V> {
+    fn is_terminated(&self) -> bool {
+        self.turns.finished
+    }
+}

@@ -1,0 +1,416 @@
+//! A transaction: reads at its snapshot, buffers its writes, commits them as one.
+
+use crate::db::{IsolationLevel, Shared};
+use crate::error::FluxError;
+use crate::key::{Key, KeyRange, Part, Prefix, Query, Span, Value};
+use crate::mvcc::certify::Certificate;
+use crate::sync::{Mutex, MutexGuard};
+use crate::txn::gate::Ticket;
+use crate::txn::overlay::TransactionRange;
+use crate::txn::read_set::{RangeId, ReadSet};
+use crate::txn::scan::View;
+use crate::txn::stream::TransactionStream;
+use crate::txn::write_set::{Savepoint, Write, WriteSet};
+use std::borrow::Borrow;
+use std::fmt;
+use std::sync::Arc;
+
+/// A transaction that is under way: from [`Database::begin`](crate::Database::begin),
+/// or handed to the closure of [`Database::transact`](crate::Database::transact).
+///
+/// It reads the database as it was when the transaction began, plus its own
+/// writes, which nobody else sees until [`commit`](Self::commit). Dropping it
+/// rolls it back. It owns what it needs (no lifetime, `Send`, `Sync`), holds no
+/// lock, and may live across awaits; while it does, the versions that it can see
+/// are kept.
+///
+/// ```
+/// use fluxmap::Database;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), fluxmap::FluxError> {
+/// let db = Database::<String, u32>::builder().build().await?;
+/// let tx = db.begin();
+/// tx.insert("apples".into(), 3)?;
+/// assert_eq!(tx.get("apples")?.as_deref(), Some(&3));
+/// assert!(db.get("apples")?.is_none());
+/// tx.commit().await?;
+/// assert!(db.contains_key("apples")?);
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "a transaction that is dropped is rolled back"]
+pub struct Transaction<K: Key, V: Value> {
+    view: View<K, V>,
+    ticket: Ticket,
+    state: Mutex<State<K, V>>,
+}
+
+/// What changes as a transaction runs.
+pub(crate) struct State<K, V> {
+    pub(crate) reads: ReadSet<K>,
+    pub(crate) writes: WriteSet<K, V>,
+}
+
+impl<K: Key, V: Value> Transaction<K, V> {
+    pub(crate) fn new(shared: &Arc<Shared<K, V>>, ticket: Ticket) -> Self {
+        let state = State { reads: ReadSet::default(), writes: WriteSet::default() };
+        Transaction { view: View::new(shared), ticket, state: Mutex::new(state) }
+    }
+
+    pub(crate) fn view(&self) -> &View<K, V> {
+        &self.view
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State<K, V>> {
+        self.state.lock()
+    }
+
+    /// Whether reads must be certified.
+    fn tracks_reads(&self) -> bool {
+        self.isolation_level() == IsolationLevel::Serializable
+    }
+
+    pub(crate) fn begin_scan(&self, span: &Span<K>) -> Option<RangeId> {
+        let part = self.tracks_reads().then(|| Part::whole(span.clone()))?;
+        Some(self.state().reads.begin_scan(part))
+    }
+
+    /// The isolation level, which is that of the database.
+    pub fn isolation_level(&self) -> IsolationLevel {
+        self.view.shared.level
+    }
+
+    /// Reads `key`, own write or committed, and notes that it was read.
+    fn read<Q, R>(&self, key: &Q, take: impl FnOnce(&K, &Arc<V>) -> R) -> Option<R>
+    where
+        K: Borrow<Q>,
+        Q: Query + ?Sized,
+    {
+        let committer = &self.view.shared.committer;
+        let hash = committer.hash(key);
+        {
+            let mut state = self.state();
+            if let Some((stored, own)) = state.writes.get(key) {
+                return own.as_ref().map(|value| take(stored, value));
+            }
+            if self.tracks_reads() {
+                state.reads.note_point(hash);
+            }
+        }
+        let reader = committer.reader();
+        let found = reader.get_entry_at(hash, key, self.view.timestamp());
+        found.map(|(stored, value)| take(stored, value))
+    }
+
+    /// What `key` holds. Expected constant time.
+    ///
+    /// # Errors
+    ///
+    /// None in a database in memory.
+    pub fn get<Q>(&self, key: &Q) -> Result<Option<Arc<V>>, FluxError>
+    where
+        K: Borrow<Q>,
+        Q: Query + ?Sized,
+    {
+        Ok(self.read(key, |_, value| Arc::clone(value)))
+    }
+
+    /// Whether `key` holds anything. Counts as a read of it.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub fn contains_key<Q>(&self, key: &Q) -> Result<bool, FluxError>
+    where
+        K: Borrow<Q>,
+        Q: Query + ?Sized,
+    {
+        Ok(self.read(key, |_, _| ()).is_some())
+    }
+
+    /// Puts `value` under `key`, replacing what is there. A blind write: nothing
+    /// is read, so at [`IsolationLevel::Serializable`] it cannot conflict.
+    ///
+    /// # Errors
+    ///
+    /// None in a database without a memory limit.
+    pub fn insert(&self, key: K, value: V) -> Result<(), FluxError> {
+        self.insert_arc(key, Arc::new(value))
+    }
+
+    /// [`insert`](Self::insert) for a value that is shared already, such as one
+    /// that a read returned.
+    ///
+    /// # Errors
+    ///
+    /// As [`insert`](Self::insert).
+    pub fn insert_arc(&self, key: K, value: Arc<V>) -> Result<(), FluxError> {
+        self.state().writes.set(key, Some(value));
+        Ok(())
+    }
+
+    /// Removes `key`, and returns what it held. Counts as a read of it.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub fn remove<Q>(&self, key: &Q) -> Result<Option<Arc<V>>, FluxError>
+    where
+        K: Borrow<Q>,
+        Q: Query + ?Sized,
+    {
+        let Some((stored, value)) = self.read(key, |stored, value| (stored.clone(), Arc::clone(value)))
+        else {
+            return Ok(None);
+        };
+        self.state().writes.set(stored, None);
+        Ok(Some(value))
+    }
+
+    /// Replaces what `key` holds by what `change` makes of it, and returns the
+    /// new value; or does nothing and returns `None` if it holds nothing.
+    ///
+    /// ```
+    /// # use fluxmap::Database;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), fluxmap::FluxError> {
+    /// # let db = Database::<String, u32>::builder().build().await?;
+    /// let tx = db.begin();
+    /// tx.insert("n".into(), 1)?;
+    /// assert_eq!(tx.update("n", |n| n + 1)?.as_deref(), Some(&2));
+    /// assert!(tx.update("m", |m| m + 1)?.is_none());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get) and [`insert`](Self::insert).
+    pub fn update<Q>(&self, key: &Q, change: impl FnOnce(&V) -> V) -> Result<Option<Arc<V>>, FluxError>
+    where
+        K: Borrow<Q>,
+        Q: Query + ?Sized,
+    {
+        let Some((stored, value)) = self.read(key, |stored, value| (stored.clone(), Arc::clone(value)))
+        else {
+            return Ok(None);
+        };
+        let changed = Arc::new(change(&value));
+        self.insert_arc(stored, Arc::clone(&changed))?;
+        Ok(Some(changed))
+    }
+
+    /// Puts `new` under `key` (or removes it, for `None`) if the key holds
+    /// `expected` (`None`: nothing), and returns whether it did.
+    ///
+    /// ```
+    /// # use fluxmap::Database;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), fluxmap::FluxError> {
+    /// # let db = Database::<String, u32>::builder().build().await?;
+    /// let tx = db.begin();
+    /// assert!(tx.compare_and_swap("leader".into(), None, Some(7))?);
+    /// assert!(!tx.compare_and_swap("leader".into(), None, Some(8))?);
+    /// assert!(tx.compare_and_swap("leader".into(), Some(&7), None)?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get) and [`insert`](Self::insert).
+    pub fn compare_and_swap(&self, key: K, expected: Option<&V>, new: Option<V>) -> Result<bool, FluxError>
+    where
+        V: PartialEq,
+    {
+        self.compare_and_swap_arc(key, expected, new.map(Arc::new))
+    }
+
+    pub(crate) fn compare_and_swap_arc(
+        &self,
+        key: K,
+        expected: Option<&V>,
+        new: Write<V>,
+    ) -> Result<bool, FluxError>
+    where
+        V: PartialEq,
+    {
+        let present = self.get(&key)?;
+        let matches = present.as_deref() == expected;
+        if matches && (new.is_some() || present.is_some()) {
+            self.state().writes.set(key, new);
+        }
+        Ok(matches)
+    }
+
+    /// What `key` holds, or what `make` makes, which is then put there.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get) and [`insert`](Self::insert).
+    pub fn get_or_insert_with(&self, key: K, make: impl FnOnce() -> V) -> Result<Arc<V>, FluxError> {
+        match self.get(&key)? {
+            Some(value) => Ok(value),
+            None => {
+                let value = Arc::new(make());
+                self.insert_arc(key, Arc::clone(&value))?;
+                Ok(value)
+            }
+        }
+    }
+
+    /// The pairs of a range, lazily, from either end.
+    ///
+    /// ```
+    /// # use fluxmap::Database;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), fluxmap::FluxError> {
+    /// # let db = Database::<String, u32>::builder().build().await?;
+    /// let tx = db.begin();
+    /// for (n, name) in ["ada", "bob", "cyd"].into_iter().enumerate() {
+    ///     tx.insert(name.into(), n as u32)?;
+    /// }
+    /// let names: Vec<String> = tx.range("b"..)?.map(|(name, _)| name).collect();
+    /// assert_eq!(names, ["bob", "cyd"]);
+    /// let last = tx.range(..)?.next_back();
+    /// assert_eq!(last.map(|(name, _)| name).as_deref(), Some("cyd"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub fn range(&self, range: impl KeyRange<K>) -> Result<TransactionRange<'_, K, V>, FluxError> {
+        Ok(TransactionRange::new(self, Span::range(range)))
+    }
+
+    /// The pairs whose keys start with `prefix`, like [`range`](Self::range).
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub fn prefix(&self, prefix: impl Prefix<K>) -> Result<TransactionRange<'_, K, V>, FluxError> {
+        Ok(TransactionRange::new(self, Span::prefix(prefix)))
+    }
+
+    /// [`range`](Self::range) as a stream that gives the executor a turn now and
+    /// then. The transaction may write while it runs.
+    pub fn range_stream(&self, range: impl KeyRange<K>) -> TransactionStream<'_, K, V> {
+        TransactionStream::new(TransactionRange::new(self, Span::range(range)))
+    }
+
+    /// [`prefix`](Self::prefix) as a stream.
+    pub fn prefix_scan_stream(&self, prefix: impl Prefix<K>) -> TransactionStream<'_, K, V> {
+        TransactionStream::new(TransactionRange::new(self, Span::prefix(prefix)))
+    }
+
+    /// The smallest key, with what it holds.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub fn first(&self) -> Result<Option<(K, Arc<V>)>, FluxError> {
+        Ok(self.range(..)?.next())
+    }
+
+    /// The greatest key, with what it holds.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub fn last(&self) -> Result<Option<(K, Arc<V>)>, FluxError> {
+        Ok(self.range(..)?.next_back())
+    }
+
+    /// How many keys a range holds. Counts as a read of all of it. Linear in
+    /// what it counts.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub fn count(&self, range: impl KeyRange<K>) -> Result<usize, FluxError> {
+        Ok(self.range(range)?.count())
+    }
+
+    /// Marks the present state of the transaction's writes, to
+    /// [`rollback_to`](Self::rollback_to) it later.
+    ///
+    /// # Errors
+    ///
+    /// None today.
+    pub fn savepoint(&self) -> Result<Savepoint, FluxError> {
+        Ok(self.state().writes.savepoint())
+    }
+
+    /// Takes back every write since `savepoint`, which stays valid; later
+    /// savepoints end. What was read since then still counts as read.
+    ///
+    /// ```
+    /// # use fluxmap::Database;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), fluxmap::FluxError> {
+    /// # let db = Database::<String, u32>::builder().build().await?;
+    /// let tx = db.begin();
+    /// tx.insert("kept".into(), 1)?;
+    /// let savepoint = tx.savepoint()?;
+    /// tx.insert("kept".into(), 2)?;
+    /// tx.insert("dropped".into(), 3)?;
+    /// tx.rollback_to(&savepoint)?;
+    /// assert_eq!(tx.get("kept")?.as_deref(), Some(&1));
+    /// assert!(!tx.contains_key("dropped")?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`FluxError::SavepointNotFound`] if it has ended, or belongs to another
+    /// transaction.
+    pub fn rollback_to(&self, savepoint: &Savepoint) -> Result<(), FluxError> {
+        match self.state().writes.rollback_to(*savepoint) {
+            true => Ok(()),
+            false => Err(FluxError::SavepointNotFound(format!("#{}", savepoint.id))),
+        }
+    }
+
+    /// Makes all writes visible at once, or none.
+    ///
+    /// A transaction that has written nothing always commits. Waits only if
+    /// another transaction has been given the right to go first.
+    ///
+    /// # Errors
+    ///
+    /// [`FluxError::SerializationConflict`] if something that was read has been
+    /// changed since the transaction began, or, under
+    /// [`IsolationLevel::Snapshot`], [`FluxError::WriteConflict`] if a key that
+    /// it writes has been. Nothing has been applied then.
+    ///
+    /// # Cancel safety
+    ///
+    /// A future that is dropped before it returns has not committed; the
+    /// transaction is rolled back.
+    pub async fn commit(self) -> Result<(), FluxError> {
+        if self.state().writes.is_empty() {
+            return Ok(());
+        }
+        let Transaction { view, ticket, state } = self;
+        view.shared.gate.pass(ticket).await;
+        let State { reads, writes } = state.into_inner();
+        let certificate = Certificate { level: view.shared.level, snapshot: view.timestamp(), reads: &reads };
+        view.shared.committer.commit(Some(&certificate), writes.into_writes())
+    }
+
+    /// Ends the transaction without a trace, as dropping it does.
+    pub fn rollback(self) {}
+}
+
+impl<K: Key, V: Value> fmt::Debug for Transaction<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let writes = self.state().writes.len();
+        f.debug_struct("Transaction")
+            .field("snapshot", &self.view.timestamp())
+            .field("writes", &writes)
+            .finish_non_exhaustive()
+    }
+}

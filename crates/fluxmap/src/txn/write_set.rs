@@ -1,0 +1,162 @@
+//! What a transaction will write, and its savepoints.
+//!
+//! Each write has a slot in a list that only grows; the map says which slot
+//! holds for a key now. While there are savepoints, what the map said before is
+//! kept in an undo log, and rolling back replays it from the end.
+
+use crate::key::{OwnKeys, Query};
+use std::borrow::Borrow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A value to write, or `None` to delete.
+pub(crate) type Write<V> = Option<Arc<V>>;
+
+/// Buffered writes, in key order.
+pub(crate) struct WriteSet<K, V> {
+    keys: OwnKeys<K>,
+    slots: Vec<Write<V>>,
+    undo: Vec<(K, Option<usize>)>,
+    savepoints: Vec<Mark>,
+}
+
+struct Mark {
+    id: u64,
+    undo: usize,
+    slots: usize,
+}
+
+/// A point within a transaction to which it can be rolled back: see
+/// [`Transaction::savepoint`](crate::Transaction::savepoint).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Savepoint {
+    pub(crate) id: u64,
+}
+
+impl<K, V> Default for WriteSet<K, V> {
+    fn default() -> Self {
+        WriteSet { keys: OwnKeys::new(), slots: Vec::new(), undo: Vec::new(), savepoints: Vec::new() }
+    }
+}
+
+impl<K: Ord + Clone, V> WriteSet<K, V> {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Buffers a write.
+    pub(crate) fn set(&mut self, key: K, write: Write<V>) {
+        let undo = (!self.savepoints.is_empty()).then(|| key.clone());
+        self.slots.push(write);
+        let before = self.keys.insert(key, self.slots.len() - 1);
+        match (undo, before) {
+            (Some(key), before) => self.undo.push((key, before)),
+            // Nothing can bring the old write back; let go of its value.
+            (None, Some(before)) => self.slots[before] = None,
+            (None, None) => {}
+        }
+    }
+
+    /// The buffered write to a key, if there is one, with the key.
+    pub(crate) fn get<Q>(&self, key: &Q) -> Option<(&K, &Write<V>)>
+    where
+        K: Borrow<Q>,
+        Q: Query + ?Sized,
+    {
+        self.keys.get_key_value(key).map(|(key, slot)| (key, &self.slots[*slot]))
+    }
+
+    pub(crate) fn keys(&self) -> &OwnKeys<K> {
+        &self.keys
+    }
+
+    /// The write in a slot that [`keys`](Self::keys) named.
+    pub(crate) fn slot(&self, slot: usize) -> &Write<V> {
+        &self.slots[slot]
+    }
+
+    pub(crate) fn savepoint(&mut self) -> Savepoint {
+        // Unique in the process, so that one transaction's savepoint is not
+        // mistaken for another's. Relaxed: only uniqueness is needed.
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        self.savepoints.push(Mark { id, undo: self.undo.len(), slots: self.slots.len() });
+        Savepoint { id }
+    }
+
+    /// Takes back every write since the savepoint, and ends the later ones.
+    /// Returns false, with nothing changed, if it is not one of ours.
+    pub(crate) fn rollback_to(&mut self, savepoint: Savepoint) -> bool {
+        let Some(position) = self.savepoints.iter().position(|mark| mark.id == savepoint.id) else {
+            return false;
+        };
+        self.savepoints.truncate(position + 1);
+        let (undo, slots) = (self.savepoints[position].undo, self.savepoints[position].slots);
+        for (key, before) in self.undo.drain(undo..).rev() {
+            match before {
+                Some(slot) => self.keys.insert(key, slot),
+                None => self.keys.remove(&key),
+            };
+        }
+        self.slots.truncate(slots);
+        true
+    }
+
+    /// The writes, in key order.
+    pub(crate) fn into_writes(mut self) -> impl ExactSizeIterator<Item = (K, Write<V>)> {
+        self.keys.into_iter().map(move |(key, slot)| (key, self.slots[slot].take()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn contents(writes: &WriteSet<&'static str, u32>) -> Vec<(&'static str, Option<u32>)> {
+        let slots = writes.keys().iter();
+        slots.map(|(key, slot)| (*key, writes.slot(*slot).as_deref().copied())).collect()
+    }
+
+    #[test]
+    fn rolling_back_restores_what_a_savepoint_saw_again_and_again() {
+        let mut writes = WriteSet::default();
+        writes.set("a", Some(Arc::new(1)));
+        writes.set("b", None);
+        let outer = writes.savepoint();
+        writes.set("a", Some(Arc::new(2)));
+        writes.set("c", Some(Arc::new(3)));
+        let inner = writes.savepoint();
+        writes.set("b", Some(Arc::new(4)));
+        writes.set("a", None);
+        assert!(writes.rollback_to(inner));
+        assert_eq!(contents(&writes), [("a", Some(2)), ("b", None), ("c", Some(3))]);
+        writes.set("d", Some(Arc::new(5)));
+        assert!(writes.rollback_to(outer));
+        assert_eq!(contents(&writes), [("a", Some(1)), ("b", None)]);
+        assert!(!writes.rollback_to(inner), "it ended with the rollback to an earlier one");
+        writes.set("e", Some(Arc::new(6)));
+        assert!(writes.rollback_to(outer), "it stays valid");
+        assert_eq!(contents(&writes), [("a", Some(1)), ("b", None)]);
+    }
+
+    #[test]
+    fn a_savepoint_of_another_transaction_is_refused() {
+        let (mut one, mut other) = (WriteSet::<u8, u8>::default(), WriteSet::<u8, u8>::default());
+        let savepoint = one.savepoint();
+        other.savepoint();
+        assert!(!other.rollback_to(savepoint));
+    }
+
+    #[test]
+    fn an_overwritten_value_is_let_go_at_once() {
+        let mut writes = WriteSet::default();
+        let value = Arc::new(1);
+        writes.set("a", Some(Arc::clone(&value)));
+        writes.set("a", Some(Arc::new(2)));
+        assert_eq!(Arc::strong_count(&value), 1);
+    }
+}

@@ -1,0 +1,202 @@
+//! Scans against splits and unlinked blocks. Under loom a run holds two
+//! entries, so keys that were inserted in ascending order lie in pairs.
+
+use crate::support::{ALL, Between, Store, Write, check, spread};
+use fluxmap_index::Direction::{self, Backward, Forward};
+use loom::thread;
+use std::sync::Arc;
+
+/// A scan beside structural changes. At the snapshot from before them, and at one
+/// from among them, it must meet the right keys, once each, in order.
+struct Scan {
+    /// Keys inserted at first, one commit each.
+    keys: &'static [u8],
+    /// Of those, the ones deleted before the first snapshot: a vacuum beside the
+    /// scan unlinks them.
+    deleted: &'static [u8],
+    /// Commits beside the scan, after that vacuum. Each is vacuumed behind.
+    work: &'static [&'static [Write]],
+    span: Between,
+    /// The share of blocks with an express link.
+    probability: f64,
+}
+
+/// All blocks have only the bottom link.
+const LOW: f64 = 0.05;
+/// All blocks that the models make have an express link as well.
+const HIGH: f64 = 0.75;
+
+impl Scan {
+    const fn of(keys: &'static [u8]) -> Self {
+        Scan { keys, deleted: &[], work: &[], span: ALL, probability: LOW }
+    }
+
+    /// The timestamp of the last commit before the scan.
+    fn start(&self) -> usize {
+        self.keys.len() + self.deleted.len()
+    }
+
+    /// What is to be met at `timestamp`.
+    fn expected(&self, direction: Direction, timestamp: usize) -> Vec<u8> {
+        let mut keys = self.keys.to_vec();
+        keys.retain(|key| !self.deleted.contains(key));
+        for (key, value) in self.work[..timestamp - self.start()].concat() {
+            keys.retain(|other| *other != key);
+            keys.extend(value.map(|_| key));
+        }
+        keys.retain(|key| (self.span.0..=self.span.1).contains(key));
+        keys.sort_unstable();
+        if direction == Backward {
+            keys.reverse();
+        }
+        keys
+    }
+
+    fn check(self, direction: Direction) {
+        let scan = Arc::new(self);
+        check(move || scan.run(direction));
+    }
+
+    fn run(self: &Arc<Self>, direction: Direction) {
+        let (store, mut writer) = Store::with(spread, self.probability);
+        store.fill(&mut writer, self.keys);
+        for key in self.deleted {
+            store.commit(&mut writer, &[(*key, None)]);
+        }
+        let start = store.now();
+        let (scan, shared) = (Arc::clone(self), Arc::clone(&store));
+        let reader = thread::spawn(move || {
+            for timestamp in [start, shared.now()] {
+                let met = shared.scan(&scan.span, direction, timestamp);
+                assert_eq!(met, scan.expected(direction, timestamp as usize), "at {timestamp}");
+            }
+        });
+        store.vacuum(&mut writer, &[start]);
+        for commit in self.work {
+            store.commit(&mut writer, commit);
+            store.vacuum(&mut writer, &[start]);
+        }
+        reader.join().unwrap();
+    }
+}
+
+const MIDDLE_SPLIT: Scan = Scan { work: &[&[(15, Some(15))]], ..Scan::of(&[10, 20]) };
+
+#[test]
+fn a_split_in_the_middle_forward() {
+    MIDDLE_SPLIT.check(Forward);
+}
+
+#[test]
+fn a_split_in_the_middle_backward() {
+    MIDDLE_SPLIT.check(Backward);
+}
+
+/// The block that splits has one before it and one behind it.
+const INNER_SPLIT: Scan =
+    Scan { work: &[&[(35, Some(35))]], probability: HIGH, ..Scan::of(&[10, 20, 30, 40, 50]) };
+
+#[test]
+fn a_split_between_blocks_forward() {
+    INNER_SPLIT.check(Forward);
+}
+
+#[test]
+fn a_split_between_blocks_backward() {
+    INNER_SPLIT.check(Backward);
+}
+
+const APPENDS: Scan = Scan { work: &[&[(30, Some(30)), (40, Some(40))]], ..Scan::of(&[10, 20]) };
+
+#[test]
+fn appends_forward() {
+    APPENDS.check(Forward);
+}
+
+#[test]
+fn appends_backward() {
+    APPENDS.check(Backward);
+}
+
+/// The blocks are 10 20, 30, 40 50 as soon as 35 has left; 30 leaves with its.
+const UNLINK: Scan = Scan { deleted: &[30, 35], ..Scan::of(&[10, 20, 30, 35, 40, 50]) };
+
+#[test]
+fn an_unlinked_block_forward() {
+    UNLINK.check(Forward);
+}
+
+#[test]
+fn an_unlinked_block_backward() {
+    UNLINK.check(Backward);
+}
+
+const UNLINK_HIGH: Scan = Scan { span: Between(20, 40), probability: HIGH, ..UNLINK };
+
+#[test]
+fn an_unlinked_block_with_express_links_forward() {
+    UNLINK_HIGH.check(Forward);
+}
+
+#[test]
+fn an_unlinked_block_with_express_links_backward() {
+    UNLINK_HIGH.check(Backward);
+}
+
+/// Two neighbours leave: who stands on the first is led to the second.
+const UNLINK_TWO: Scan = Scan { deleted: &[30, 31, 40, 41], ..Scan::of(&[10, 20, 30, 31, 40, 41, 50]) };
+
+#[test]
+fn two_unlinked_blocks_forward() {
+    UNLINK_TWO.check(Forward);
+}
+
+#[test]
+fn two_unlinked_blocks_backward() {
+    UNLINK_TWO.check(Backward);
+}
+
+/// A block leaves, and the one before it splits within the range that it takes
+/// over.
+const UNLINK_AND_SPLIT: Scan =
+    Scan { deleted: &[30], work: &[&[(15, Some(15)), (35, Some(35))]], ..Scan::of(&[10, 20, 30]) };
+
+#[test]
+fn a_split_where_a_block_was_unlinked_forward() {
+    UNLINK_AND_SPLIT.check(Forward);
+}
+
+#[test]
+fn a_split_where_a_block_was_unlinked_backward() {
+    UNLINK_AND_SPLIT.check(Backward);
+}
+
+const REMOVE: Scan = Scan { deleted: &[10], work: &[&[(12, Some(12))]], ..Scan::of(&[10, 20, 30]) };
+
+#[test]
+fn an_entry_removed_from_a_run_forward() {
+    REMOVE.check(Forward);
+}
+
+#[test]
+fn an_entry_removed_from_a_run_backward() {
+    REMOVE.check(Backward);
+}
+
+#[test]
+fn a_span_is_changed_by_a_commit_within_it_only() {
+    check(|| {
+        let (store, mut writer) = Store::new();
+        store.fill(&mut writer, &[10, 20, 30]);
+        let shared = Arc::clone(&store);
+        let reader = thread::spawn(move || {
+            let now = shared.now();
+            let changed = |span| shared.index.reader().changed_within(&span, 3);
+            assert!(!changed(Between(21, 40)));
+            assert!(now < 4 || changed(Between(11, 19)));
+        });
+        store.fill(&mut writer, &[15]);
+        store.vacuum(&mut writer, &[3]);
+        reader.join().unwrap();
+    });
+}
