@@ -16,7 +16,6 @@ use crate::persistence::DurabilityLevel;
 use crate::txn::gate::{Gate, Ticket};
 use crate::txn::retry;
 use crate::txn::scan::View;
-use crate::txn::write_set::Write;
 use crate::worker::{Schedule, Worker};
 use std::borrow::Borrow;
 use std::fmt;
@@ -443,13 +442,22 @@ impl<K: Key, V: Value> Database<K, V> {
     ///
     /// A future that is dropped before it returns has written nothing.
     pub async fn insert(&self, key: K, value: V) -> Result<(), FluxError> {
-        self.write(key, Some(Arc::new(value))).await
+        self.insert_arc(key, Arc::new(value)).await
     }
 
-    /// One blind write: nothing was read, so there is nothing to certify.
-    async fn write(&self, key: K, write: Write<V>) -> Result<(), FluxError> {
+    /// [`insert`](Self::insert) for a value that is shared already.
+    ///
+    /// # Errors
+    ///
+    /// As [`insert`](Self::insert).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`insert`](Self::insert).
+    pub async fn insert_arc(&self, key: K, value: Arc<V>) -> Result<(), FluxError> {
         self.shared.gate.pass(Ticket::default()).await;
-        self.shared.committer.commit(None, std::iter::once((key, write)))
+        // Nothing was read, so there is nothing to certify.
+        self.shared.committer.commit(None, std::iter::once((key, Some(value))))
     }
 
     /// Removes `key`, and returns what it held.

@@ -18,6 +18,15 @@ impl<T> Version<T> {
     pub(crate) fn boxed(value: Option<T>) -> Box<Self> {
         Box::new(Version { timestamp: 0, value, older: AtomicPtr::new(ptr::null_mut()) })
     }
+
+    /// This version, or the newest behind it, that a snapshot at `timestamp` sees.
+    pub(crate) fn at<'g>(&'g self, timestamp: Timestamp, pinned: &'g Guard<'_>) -> Option<&'g Version<T>> {
+        let mut version = self;
+        while version.timestamp > timestamp {
+            version = older(version, pinned)?;
+        }
+        Some(version)
+    }
 }
 
 /// The versions of one key. Timestamps strictly decrease along it.
@@ -51,11 +60,7 @@ impl<T> Chain<T> {
     /// The version that a snapshot at `timestamp` sees. The snapshot must be
     /// registered, or the caller the writer: else the version may be trimmed.
     pub(crate) fn at<'g>(&self, timestamp: Timestamp, pinned: &'g Guard<'_>) -> Option<&'g Version<T>> {
-        let mut version = self.newest(pinned)?;
-        while version.timestamp > timestamp {
-            version = older(version, pinned)?;
-        }
-        Some(version)
+        self.newest(pinned)?.at(timestamp, pinned)
     }
 
     /// The version that was current at some instant during the call, without

@@ -30,8 +30,8 @@
 //! assert_eq!(reader.get_at(hash(7), &7, 2), Some(&"new"));
 //!
 //! let mut found = Vec::new();
-//! reader.scan(&All, Direction::Forward, 2, |key, value| {
-//!     found.push((*key, *value));
+//! reader.scan(&All, Direction::Forward, 2, |pairs| {
+//!     found.extend(pairs.iter().map(|(key, value)| (**key, **value)));
 //!     ControlFlow::Continue(())
 //! });
 //! assert_eq!(found, [(7, "new")]);
@@ -85,6 +85,7 @@
 mod block;
 mod chain;
 mod cursor;
+mod group;
 mod hash;
 mod horizon;
 mod list;
@@ -98,6 +99,7 @@ pub use horizon::Horizon;
 pub use writer::{Batch, Freed, Staged, Trimmed, Writer};
 
 use chain::Version;
+use group::Group;
 use hash::Table;
 use list::List;
 use reclaim::{Guard, Orphans, Pins};
@@ -256,20 +258,32 @@ impl<K: Ord, T> Reader<'_, K, T> {
     /// Visits the keys of `span` that have a value for a snapshot at `timestamp`
     /// (registered, see [`get_at`](Self::get_at)), in order, until `visit`
     /// breaks. Logarithmic time to the first, then constant for each.
+    ///
+    /// Pairs come in small groups. Each is a chain of pointers (entry, version,
+    /// what the value points to), and following a dozen chains side by side costs
+    /// little more than following one: the cache misses overlap. A visitor that
+    /// follows pointers of its own does well to go over a group in the same way.
     pub fn scan<'s>(
         &'s self,
         span: &impl Span<K>,
         direction: Direction,
         timestamp: Timestamp,
-        mut visit: impl FnMut(&'s K, &'s T) -> ControlFlow<()>,
+        mut visit: impl FnMut(&[(&'s K, &'s T)]) -> ControlFlow<()>,
     ) {
+        let mut group = Group::new();
+        let mut stopped = false;
         self.walk(span, direction, |entry| {
-            let version = entry.chain.at(timestamp, &self.guard);
-            match version.and_then(|version| version.value.as_ref()) {
-                Some(value) => visit(&entry.key, value),
-                None => ControlFlow::Continue(()),
+            group.push(entry);
+            if !group.is_full() {
+                return ControlFlow::Continue(());
             }
+            let flow = group.flush(timestamp, &self.guard, &mut visit);
+            stopped = flow.is_break();
+            flow
         });
+        if !stopped {
+            let _ = group.flush(timestamp, &self.guard, &mut visit);
+        }
     }
 
     /// Whether any key of `span` has a version, or tombstone, newer than

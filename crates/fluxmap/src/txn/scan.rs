@@ -11,6 +11,7 @@ use crate::mvcc::active::Registration;
 use fluxmap_index::{Direction, Timestamp};
 use std::borrow::Borrow;
 use std::collections::VecDeque;
+use std::hint::black_box;
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
@@ -44,23 +45,12 @@ impl<K: Key, V: Value> View<K, V> {
         reader.get_at(hash, key, self.timestamp()).map(read)
     }
 
-    /// Calls `visit` with each pair of `part` in order, under a pin, without
-    /// copying anything.
-    pub(crate) fn visit(
-        &self,
-        part: &Part<K>,
-        direction: Direction,
-        mut visit: impl FnMut(&K, &Arc<V>) -> ControlFlow<()>,
-    ) {
-        let reader = self.shared.committer.reader();
-        reader.scan(part, direction, self.timestamp(), &mut visit);
-    }
-
     /// How many pairs a span holds.
     pub(crate) fn count(&self, span: Span<K>) -> usize {
         let mut count = 0;
-        self.visit(&Part::whole(span), Direction::Forward, |_, _| {
-            count += 1;
+        let reader = self.shared.committer.reader();
+        reader.scan(&span, Direction::Forward, self.timestamp(), |pairs| {
+            count += pairs.len();
             ControlFlow::Continue(())
         });
         count
@@ -131,10 +121,17 @@ impl<K: Key, V: Value> Cursor<K, V> {
             return;
         }
         let wanted = self.chunk;
-        self.chunk = CHUNK.1.min(wanted * 4);
+        self.chunk = CHUNK.1.min(wanted * 2);
         let mut taken = VecDeque::with_capacity(wanted);
-        view.visit(&self.rest, direction, |key, value| {
-            taken.push_back((key.clone(), Arc::clone(value)));
+        let reader = view.shared.committer.reader();
+        reader.scan(&self.rest, direction, view.timestamp(), |pairs| {
+            let pairs = &pairs[..pairs.len().min(wanted - taken.len())];
+            // Look at every value before the first is cloned: the misses overlap,
+            // which locked increments do not.
+            for (_, value) in pairs {
+                black_box(Arc::strong_count(value));
+            }
+            taken.extend(pairs.iter().map(|(key, value)| (K::clone(key), Arc::clone(value))));
             if taken.len() == wanted { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         match taken.back() {
