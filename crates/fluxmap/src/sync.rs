@@ -4,23 +4,32 @@
 #[cfg(not(shuttle))]
 pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
 #[cfg(not(shuttle))]
-pub(crate) use std::sync::atomic::{AtomicU64, Ordering};
+pub(crate) use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+};
 
 #[cfg(shuttle)]
 pub(crate) use model::{Condvar, Mutex, MutexGuard};
 #[cfg(shuttle)]
-pub(crate) use shuttle::sync::atomic::{AtomicU64, Ordering};
+pub(crate) use shuttle::{
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+};
 
 /// shuttle's locks with the signatures of `parking_lot`'s, which do not poison.
 #[cfg(shuttle)]
 mod model {
     use shuttle::sync as inner;
+    use std::ops::{Deref, DerefMut};
+    use std::sync::PoisonError;
     use std::time::Duration;
-
-    pub(crate) type MutexGuard<'a, T> = inner::MutexGuard<'a, T>;
 
     #[derive(Default)]
     pub(crate) struct Mutex<T>(inner::Mutex<T>);
+
+    /// Empty only inside [`Condvar::wait`], which takes the guard by value.
+    pub(crate) struct MutexGuard<'a, T>(Option<inner::MutexGuard<'a, T>>);
 
     impl<T> Mutex<T> {
         pub(crate) fn new(value: T) -> Self {
@@ -28,11 +37,25 @@ mod model {
         }
 
         pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
-            self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+            MutexGuard(Some(self.0.lock().unwrap_or_else(PoisonError::into_inner)))
         }
 
         pub(crate) fn into_inner(self) -> T {
-            self.0.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner())
+            self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
+        }
+    }
+
+    impl<T> Deref for MutexGuard<'_, T> {
+        type Target = T;
+
+        fn deref(&self) -> &T {
+            self.0.as_deref().expect("only a waiting guard is empty")
+        }
+    }
+
+    impl<T> DerefMut for MutexGuard<'_, T> {
+        fn deref_mut(&mut self) -> &mut T {
+            self.0.as_deref_mut().expect("only a waiting guard is empty")
         }
     }
 
@@ -45,17 +68,14 @@ mod model {
         }
 
         pub(crate) fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
-            // The model's wait takes the guard by value; take it out and put
-            // the new one back.
-            replace(guard, |guard| self.0.wait(guard).unwrap_or_else(|poisoned| poisoned.into_inner()));
+            if let Some(held) = guard.0.take() {
+                guard.0 = Some(self.0.wait(held).unwrap_or_else(PoisonError::into_inner));
+            }
         }
 
+        /// Time does not pass in a model.
         pub(crate) fn wait_for<T>(&self, guard: &mut MutexGuard<'_, T>, _limit: Duration) {
             self.wait(guard);
         }
-    }
-
-    fn replace<G>(_slot: &mut G, _with: impl FnOnce(G) -> G) {
-        unreachable!("models do not start the background worker");
     }
 }

@@ -8,9 +8,9 @@
 use crate::db::Shared;
 use crate::error::FluxError;
 use crate::key::{Key, Value};
+use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Condvar, Mutex};
 use std::sync::{Arc, Weak};
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 #[derive(Default)]

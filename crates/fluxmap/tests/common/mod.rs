@@ -1,0 +1,128 @@
+//! What several test files share: opening a database, waiting without a runtime,
+//! and the database as a store that the testkit's driver can run.
+
+// Every test file is a crate of its own and uses a part of this one.
+#![allow(dead_code)]
+
+pub(crate) mod bench;
+
+use std::hash::Hash;
+use std::io::Write as _;
+
+use fluxmap::{Database, FluxError, IsolationLevel, Transaction};
+use fluxmap_testkit::driver::{Session, Store, ends};
+use fluxmap_testkit::op::Scan;
+use futures::executor::block_on;
+
+/// Both levels, for tests that state what each of them does.
+pub(crate) const LEVELS: [IsolationLevel; 2] = [IsolationLevel::Serializable, IsolationLevel::Snapshot];
+
+/// An empty database at `level`.
+pub(crate) fn open_at<K, V>(level: IsolationLevel) -> Database<K, V>
+where
+    K: Ord + Hash + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    block_on(Database::builder().isolation_level(level).build()).expect("an empty database opens")
+}
+
+/// An empty database at the default level.
+pub(crate) fn open<K, V>() -> Database<K, V>
+where
+    K: Ord + Hash + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    block_on(Database::new_in_memory()).expect("an empty database opens")
+}
+
+/// Commits on the calling thread.
+pub(crate) fn commit<K, V>(tx: Transaction<K, V>) -> Result<(), FluxError>
+where
+    K: Ord + Hash + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    block_on(tx.commit())
+}
+
+/// Everything in the database, as plain numbers.
+pub(crate) fn content<K>(db: &Database<K, u64>) -> Vec<(K, u64)>
+where
+    K: Ord + Hash + Clone + Send + Sync + 'static,
+{
+    db.snapshot().range(..).map(|(key, value)| (key, *value)).collect()
+}
+
+/// Asserts that nothing holds a snapshot any more, so nothing holds back garbage.
+#[track_caller]
+pub(crate) fn assert_nothing_pinned<K, V>(db: &Database<K, V>)
+where
+    K: Ord + Hash + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    let info = db.memory_info();
+    assert_eq!(info.live_snapshots, 0, "a snapshot is still registered");
+    assert!(info.oldest_snapshot_age.is_none(), "a snapshot still ages");
+}
+
+/// Prints a line even where the test harness captures the output of tests.
+pub(crate) fn report(line: &str) {
+    // Nothing depends on it: a closed stderr is no failure.
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// The database as the driver sees it.
+pub(crate) struct Library(pub(crate) Database<u64, u64>);
+
+impl Store for Library {
+    type Session = LibrarySession;
+
+    fn begin(&self, _only_reads: bool) -> LibrarySession {
+        LibrarySession(self.0.begin())
+    }
+}
+
+/// A transaction of [`Library`].
+pub(crate) struct LibrarySession(pub(crate) Transaction<u64, u64>);
+
+impl Session for LibrarySession {
+    fn get(&mut self, key: u64) -> Option<u64> {
+        self.0.get(&key).expect("a read succeeds").map(|value| *value)
+    }
+
+    fn scan(&mut self, scan: &Scan<u64>) -> Vec<(u64, u64)> {
+        let range = self.0.range(ends(scan)).expect("a range succeeds");
+        take(range.map(|(key, value)| (key, *value)), scan)
+    }
+
+    fn put(&mut self, key: u64, value: u64) {
+        self.0.insert(key, value).expect("a buffered write succeeds");
+    }
+
+    fn remove(&mut self, key: u64) -> Option<u64> {
+        self.0.remove(&key).expect("a remove succeeds").map(|value| *value)
+    }
+
+    fn commit(self) -> bool {
+        match commit(self.0) {
+            Ok(()) => true,
+            Err(FluxError::SerializationConflict | FluxError::WriteConflict) => false,
+            Err(error) => panic!("a commit fails only for a conflict: {error}"),
+        }
+    }
+}
+
+/// Advances a double-ended iterator as `scan` asks: exactly `limit` times, so
+/// that it stops early rather than finding out that there is no more.
+pub(crate) fn take<T>(mut items: impl DoubleEndedIterator<Item = T>, scan: &Scan<u64>) -> Vec<T> {
+    let mut step = || {
+        if scan.reverse { items.next_back() } else { items.next() }
+    };
+    let mut taken = Vec::new();
+    for _ in 0..scan.limit.unwrap_or(usize::MAX) {
+        match step() {
+            Some(item) => taken.push(item),
+            None => break,
+        }
+    }
+    taken
+}

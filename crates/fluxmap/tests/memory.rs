@@ -1,0 +1,301 @@
+//! What is no longer reachable is given back (defect 17 of the list: 10,000 updates
+//! of one key of which vacuum reclaimed nothing, and a dropped database that leaked
+//! every value). Keys and values are counted while they live; nothing is timed.
+
+mod common;
+
+use std::thread;
+use std::time::Duration;
+
+use common::{LEVELS, assert_nothing_pinned, commit, open, open_at};
+use fluxmap::{Database, FluxError, VacuumOptions};
+use fluxmap_testkit::ledger::{Ledger, Tracked};
+use futures::StreamExt;
+use futures::executor::block_on;
+
+type Store = Database<u64, Tracked<u64>>;
+
+/// What may lie about at any time in a steady state, however much was written:
+/// garbage that is on its way out. Far below the number of writes of each test.
+const SLACK: usize = 600;
+
+fn put(db: &Store, ledger: &Ledger, key: u64, value: u64) {
+    block_on(db.insert(key, ledger.track(value))).expect("an insert commits");
+}
+
+fn vacuum<K, V>(db: &Database<K, V>) -> (usize, usize)
+where
+    K: Ord + std::hash::Hash + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    let removed = block_on(db.vacuum()).expect("vacuum succeeds");
+    (removed.versions_removed, removed.keys_removed)
+}
+
+#[track_caller]
+fn all_gone(ledger: &Ledger) {
+    assert_eq!(ledger.live(), 0, "of {} made", ledger.made());
+    assert_eq!(ledger.dropped_twice(), 0);
+}
+
+/// 17: 10,000 updates of one key leave a handful of versions with nobody calling
+/// vacuum, one after a vacuum, none when the database is dropped.
+#[test]
+fn defect_17_updates_of_one_key_stay_flat() {
+    for level in LEVELS {
+        let ledger = Ledger::default();
+        let db: Store = open_at(level);
+        for value in 0..10_000 {
+            put(&db, &ledger, 1, value);
+            assert!(ledger.live() <= SLACK, "{} live after {value} updates", ledger.live());
+        }
+        assert!(db.memory_info().versions <= SLACK as u64);
+        vacuum(&db);
+        let info = db.memory_info();
+        assert_eq!((info.keys, info.versions), (1, 1));
+        assert!(ledger.live() <= SLACK);
+        drop(db);
+        all_gone(&ledger);
+    }
+}
+
+/// The same with short snapshots and transactions all the while, each of which holds
+/// back what it needs and no more.
+#[test]
+fn short_snapshots_do_not_pile_up_versions() {
+    let ledger = Ledger::default();
+    let db: Store = open();
+    put(&db, &ledger, 1, 0);
+    let mut view = db.snapshot();
+    for value in 1..5_000 {
+        let tx = db.begin();
+        assert_eq!(tx.get(&1).expect("a read succeeds").expect("it is there").value, value - 1);
+        tx.insert(1, ledger.track(value)).expect("a write is buffered");
+        commit(tx).expect("nobody else writes");
+        if value % 10 == 0 {
+            assert_eq!(view.get(&1).expect("a read succeeds").expect("it is there").value, value - 10);
+            view = db.snapshot();
+        }
+        assert!(ledger.live() <= SLACK, "{} live after {value} updates", ledger.live());
+    }
+    drop(view);
+    vacuum(&db);
+    assert_eq!(db.memory_info().versions, 1);
+    drop(db);
+    all_gone(&ledger);
+}
+
+/// A queue: keys come in at one end and go out at the other. Keys and values stay as
+/// many as the queue is long, with nobody calling vacuum.
+#[test]
+fn inserts_and_deletes_stay_flat() {
+    const LENGTH: u64 = 20;
+    let (keys, values) = (Ledger::default(), Ledger::default());
+    let db: Database<Counted, Tracked<u64>> = open();
+    for number in 0..4_000 {
+        block_on(db.insert(Counted(keys.track(number)), values.track(number))).expect("an insert commits");
+        if number >= LENGTH {
+            let oldest = Counted(keys.track(number - LENGTH));
+            let removed = block_on(db.remove(&oldest)).expect("a remove commits");
+            assert_eq!(removed.map(|value| value.value), Some(number - LENGTH));
+        }
+        let info = db.memory_info();
+        assert!(info.keys <= SLACK as u64 && info.versions <= SLACK as u64, "{info:?} at {number}");
+        assert!(values.live() <= SLACK, "{} values at {number}", values.live());
+        assert!(keys.live() <= 4 * SLACK, "{} keys at {number}", keys.live());
+    }
+    assert_eq!(db.count(..).expect("a count succeeds"), LENGTH as usize);
+    vacuum(&db);
+    let info = db.memory_info();
+    assert_eq!((info.keys, info.versions), (LENGTH, LENGTH));
+    drop(db);
+    all_gone(&keys);
+    all_gone(&values);
+}
+
+/// A key that counts itself.
+#[derive(Clone)]
+struct Counted(Tracked<u64>);
+
+impl PartialEq for Counted {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.value == other.0.value
+    }
+}
+impl Eq for Counted {}
+impl PartialOrd for Counted {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Counted {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.0.value.cmp(&other.0.value)
+    }
+}
+impl std::hash::Hash for Counted {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.0.value.hash(state);
+    }
+}
+
+/// What a snapshot held back goes once it is released: vacuum removes it, says so,
+/// and finds nothing the second time.
+#[test]
+fn vacuum_removes_what_a_snapshot_held_back() {
+    let ledger = Ledger::default();
+    let db: Store = open();
+    for key in 0..10 {
+        put(&db, &ledger, key, 0);
+    }
+    let view = db.snapshot();
+    for key in 0..10 {
+        for value in 1..50 {
+            put(&db, &ledger, key, value);
+        }
+    }
+    for key in 0..5 {
+        drop(block_on(db.remove(&key)).expect("a remove commits"));
+    }
+    vacuum(&db);
+    let held = db.memory_info();
+    assert!(held.versions >= 15, "ten old versions and five new ones are in use: {held:?}");
+    assert_eq!(held.live_snapshots, 1);
+    assert!(held.oldest_snapshot_age.is_some());
+    assert_eq!(view.count(..).expect("a count succeeds"), 10);
+    assert!(view.range(..).all(|(_, value)| value.value == 0));
+
+    drop(view);
+    let before = db.memory_info();
+    let (versions, keys) = vacuum(&db);
+    let info = db.memory_info();
+    assert_eq!((info.keys, info.versions, info.live_snapshots), (5, 5, 0));
+    assert_eq!(versions as u64, before.versions - info.versions, "it says what it removed");
+    assert_eq!(keys as u64, before.keys - info.keys, "it says what it removed");
+    assert_eq!(vacuum(&db), (0, 0));
+    drop(db);
+    all_gone(&ledger);
+}
+
+/// An older snapshot that goes does not free what a newer one needs, nor the other
+/// way round.
+#[test]
+fn each_snapshot_holds_its_own() {
+    for oldest_first in [false, true] {
+        let ledger = Ledger::default();
+        let db: Store = open();
+        let mut views = Vec::new();
+        for value in 0..20 {
+            put(&db, &ledger, 1, value);
+            views.push((db.snapshot(), value));
+        }
+        while !views.is_empty() {
+            let (view, value) = if oldest_first { views.remove(0) } else { views.pop().expect("not empty") };
+            vacuum(&db);
+            assert_eq!(view.get(&1).expect("a read succeeds").expect("it is there").value, value);
+            for (view, value) in &views {
+                assert_eq!(view.get(&1).expect("a read succeeds").expect("it is there").value, *value);
+            }
+        }
+        vacuum(&db);
+        assert_eq!(db.memory_info().versions, 1);
+        drop(db);
+        all_gone(&ledger);
+    }
+}
+
+/// Dropping the database gives everything back, whatever state it was in: with
+/// updates, deletes, refused and unfinished transactions, streams, after vacuum or
+/// not, with a background vacuum or not. What outlives it keeps what it needs.
+#[test]
+fn a_dropped_database_drops_everything() {
+    for auto_vacuum in [false, true] {
+        let ledger = Ledger::default();
+        let mut builder = Store::builder();
+        if auto_vacuum {
+            builder = builder.auto_vacuum(VacuumOptions { interval: Duration::from_secs(3600) });
+        }
+        let db = block_on(builder.build()).expect("an empty database opens");
+        for key in 0..500 {
+            put(&db, &ledger, key, 1);
+        }
+        let view = db.snapshot();
+        for key in 0..500 {
+            match key % 3 {
+                0 => put(&db, &ledger, key, 2),
+                1 => drop(block_on(db.remove(&key)).expect("a remove commits")),
+                _ => {}
+            }
+        }
+        let refused = db.begin();
+        assert!(refused.get(&0).expect("a read succeeds").is_some());
+        refused.insert(1000, ledger.track(0)).expect("a write is buffered");
+        put(&db, &ledger, 0, 3);
+        assert!(matches!(commit(refused), Err(FluxError::SerializationConflict)));
+        let unfinished = db.begin();
+        unfinished.insert(1001, ledger.track(0)).expect("a write is buffered");
+        let mut stream = view.range_stream(..);
+        drop(block_on(stream.next()));
+        let kept = db.get(&2).expect("a read succeeds").expect("it is there");
+
+        drop(db);
+        assert_eq!(view.count(..).expect("a count succeeds"), 500);
+        assert_eq!(block_on(stream.count()), 499);
+        drop((view, unfinished));
+        assert_eq!(kept.value, 1);
+        assert_eq!(ledger.live(), 1, "what was read is kept by its reader alone");
+        drop(kept);
+        all_gone(&ledger);
+    }
+}
+
+/// What a transaction wrote goes with it when it does not commit, or when it writes
+/// again; nothing waits for a vacuum.
+#[test]
+fn buffered_writes_go_with_their_transaction() {
+    let ledger = Ledger::default();
+    let db: Store = open();
+    let tx = db.begin();
+    for key in 0..100 {
+        tx.insert(key % 10, ledger.track(key)).expect("a write is buffered");
+    }
+    assert_eq!(ledger.live(), 10);
+    let savepoint = tx.savepoint().expect("a savepoint is set");
+    tx.insert(0, ledger.track(0)).expect("a write is buffered");
+    tx.remove(&1).expect("a remove succeeds");
+    tx.rollback_to(&savepoint).expect("the savepoint is there");
+    assert_eq!(tx.count(..).expect("a count succeeds"), 10);
+    tx.rollback();
+    all_gone(&ledger);
+    assert_nothing_pinned(&db);
+}
+
+/// Threads that update, insert and delete at once leave what is alive, and a handful.
+#[test]
+fn busy_threads_leave_no_garbage() {
+    let ledger = Ledger::default();
+    let db: Store = open();
+    thread::scope(|scope| {
+        for thread in 0..3u64 {
+            let (db, ledger) = (&db, &ledger);
+            scope.spawn(move || {
+                for round in 0..1_500 {
+                    let key = (round * 5 + thread) % 50;
+                    match (round + thread) % 4 {
+                        0 => drop(block_on(db.remove(&key)).expect("a remove commits")),
+                        1 => drop(db.snapshot().range(..).count()),
+                        _ => put(db, ledger, key, round),
+                    }
+                }
+            });
+        }
+    });
+    assert_nothing_pinned(&db);
+    vacuum(&db);
+    let alive = db.count(..).expect("a count succeeds");
+    let info = db.memory_info();
+    assert_eq!((info.keys, info.versions), (alive as u64, alive as u64));
+    assert!(ledger.live() <= alive + SLACK, "{} values for {alive} keys", ledger.live());
+    drop(db);
+    all_gone(&ledger);
+}
