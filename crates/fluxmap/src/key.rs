@@ -351,7 +351,8 @@ mod tests {
     #[test]
     fn inverted_ranges_are_empty_and_do_not_panic() {
         let written = OwnKeys::from([(5, 0), (15, 1)]);
-        assert_eq!(Span::<u64>::range(20..=10).own(&written).count(), 0);
+        let (from, to) = (20, 10);
+        assert_eq!(Span::<u64>::range(from..=to).own(&written).count(), 0);
         assert_eq!(Span::<u64>::range(5..5).own(&written).count(), 0);
         let both = (Bound::Excluded(5), Bound::Excluded(5));
         assert_eq!(Span::<u64>::range(both).own(&written).count(), 0);

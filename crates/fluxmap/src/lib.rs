@@ -1,5 +1,118 @@
 //! An embedded, typed, in-memory, transactional key-value store: strictly
-//! serializable, multi-version, at home in async code.
+//! serializable, multi-version, at home in async code and tied to no runtime.
+//!
+//! ```
+//! use fluxmap::{Database, FluxError};
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), FluxError> {
+//! let db = Database::<String, i64>::builder().build().await?;
+//! db.insert("alice".into(), 100).await?;
+//! db.insert("bob".into(), 100).await?;
+//!
+//! // A transaction of several steps: all of it happens, or nothing.
+//! db.transact(async |tx| {
+//!     tx.update("alice", |balance| balance - 20)?;
+//!     tx.update("bob", |balance| balance + 20)?;
+//!     Ok::<_, FluxError>(())
+//! })
+//! .await?;
+//!
+//! // A view of one moment, for as long as it is kept.
+//! let total: i64 = db.snapshot().range(..).map(|(_, balance)| *balance).sum();
+//! assert_eq!(total, 200);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Which types can I store?
+//!
+//! Any key that is `Ord + Hash + Clone + Send + Sync + 'static`, and any value that
+//! is `Send + Sync + 'static`. Values come back as `Arc<V>`; nothing is serialized
+//! and nothing copied. `Ord`, `Eq` and `Hash` of the key must agree, as for the
+//! maps of the standard library, and so must those of the borrowed forms it is
+//! looked up by.
+//!
+//! # How do I read?
+//!
+//! - One key, now: [`Database::get`], or [`get_with`](Database::get_with), which
+//!   does not even touch the value's reference count.
+//! - Several keys of one moment, or a range: a [`Snapshot`]. It is owned, cheap to
+//!   clone, and can be read for hours while others write.
+//! - Something that a write depends on: a [`Transaction`].
+//!
+//! Look-ups take borrowed forms (`get("alice")` with `String` keys). Ranges are
+//! `"a".."f"`, `10..=20`, `..`, or a pair of bounds; prefixes are text or bytes.
+//! Iterators are lazy and double-ended, and for those who `await` between items
+//! there are streams.
+//!
+//! ```
+//! # use fluxmap::{Database, FluxError};
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), FluxError> {
+//! let db = Database::<String, u32>::builder().build().await?;
+//! for (n, key) in ["user:ada", "user:bob", "user:cyd", "zoo"].into_iter().enumerate() {
+//!     db.insert(key.to_string(), n as u32).await?;
+//! }
+//! let view = db.snapshot();
+//! assert_eq!(view.prefix("user:").count(), 3);
+//! assert_eq!(view.range("user:b"..).next().map(|(key, _)| key).as_deref(), Some("user:bob"));
+//! assert_eq!(view.range(.."zoo").next_back().map(|(key, _)| key).as_deref(), Some("user:cyd"));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # How do I write?
+//!
+//! - One key, whatever it holds: [`Database::insert`] and [`remove`](Database::remove).
+//! - One key, depending on what it holds: [`update`](Database::update),
+//!   [`compare_and_swap`](Database::compare_and_swap),
+//!   [`get_or_insert_with`](Database::get_or_insert_with).
+//! - Anything else: [`Database::transact`]. It begins, runs your closure, commits,
+//!   and does it again if another transaction got in between. A transaction that
+//!   keeps losing is let run ahead, so it does commit in the end.
+//! - By hand: [`Database::begin`] and [`Transaction::commit`], with
+//!   [`savepoint`](Transaction::savepoint) and [`rollback_to`](Transaction::rollback_to).
+//!
+//! # What may go wrong?
+//!
+//! In memory, conflicts, and nothing else: [`FluxError::SerializationConflict`] (or
+//! [`WriteConflict`](FluxError::WriteConflict) at the snapshot level) from
+//! [`Transaction::commit`]. Nothing has been applied then. `transact` deals with
+//! them; [`FluxError::is_retryable`] tells them from the rest.
+//!
+//! # What is guaranteed?
+//!
+//! At [`IsolationLevel::Serializable`], the default, committed transactions behave
+//! as if run one after another, in an order that respects real time. Phantoms,
+//! write skew, lost updates and the read-only anomaly cannot happen. Read-only
+//! transactions always commit, their reads never wait, and nothing tracks them. At
+//! [`IsolationLevel::Snapshot`], write skew is possible, and nothing else.
+//!
+//! A commit is all or nothing: if the closure fails or panics, or the future is
+//! dropped at any await, the transaction has not happened.
+//!
+//! # Does it block my executor?
+//!
+//! No. Inside a transaction, reads and writes are plain functions that wait for
+//! nobody. Commits take turns under a lock that is held for about as long as it
+//! takes to link the new versions; `commit` waits, asynchronously, only while a
+//! transaction that had kept losing runs ahead. No lock and no pin is held across
+//! an await, all futures and streams are `Send`, and any executor will do.
+//!
+//! # What happens to old versions?
+//!
+//! Each commit removes a few that nobody can see any more, so a steady load keeps
+//! memory flat. A snapshot or transaction that is kept open keeps the versions that
+//! it can see, one for each key at most, and no others.
+//! [`Database::memory_info`] shows how many there are;
+//! [`Database::vacuum`] removes what is left after a burst.
+//!
+//! # What if my types panic?
+//!
+//! Keys and values whose `Ord`, `Hash`, `Eq`, `Clone` or `Drop` panics leave the
+//! store consistent: the operation that called them has not happened. Panics of
+//! destructors that run on nobody's behalf, long after the commit that replaced the
+//! value, are contained.
 
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]
@@ -18,9 +131,19 @@ mod txn;
 mod worker;
 
 pub use db::{
-    Database, DatabaseBuilder, Handle, HandleStream, IsolationLevel, KeyMetadata, MemoryInfo, Savepoint,
-    Snapshot, SnapshotRange, SnapshotStream, TransactOptions, Transaction, TransactionRange,
+    Database, DatabaseBuilder, Handle, HandleStream, IsolationLevel, KeyMetadata, MemoryInfo, MetadataStream,
+    Savepoint, Snapshot, SnapshotRange, SnapshotStream, TransactOptions, Transaction, TransactionRange,
     TransactionStream, VacuumOptions, VacuumStats,
 };
 pub use error::{FluxError, PersistenceError};
 pub use key::{Key, KeyBound, KeyRange, Prefix, Query, Value};
+
+/// The examples of the README of FluxMap 0.3.7, unchanged.
+#[cfg(doctest)]
+#[doc = include_str!("../tests/seed_examples.md")]
+mod seed_examples {}
+
+/// The examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+mod readme {}

@@ -35,7 +35,7 @@ impl Worker {
     /// Makes the thread look for work, and starts it if it is not there.
     pub(crate) fn wake<K: Key, V: Value>(&self, shared: &Arc<Shared<K, V>>) -> Result<(), FluxError> {
         let mut thread = self.thread.lock();
-        if thread.is_none() {
+        if thread.as_ref().is_none_or(JoinHandle::is_finished) {
             let (signal, weak) = (Arc::clone(&self.signal), Arc::downgrade(shared));
             let started = thread::Builder::new()
                 .name("fluxmap-worker".to_string())
@@ -51,16 +51,19 @@ impl Worker {
         Ok(())
     }
 
-    /// Ends the thread and waits until it has.
+    /// Ends the thread and waits until it has. It can be woken again.
     pub(crate) fn stop(&self) {
+        // Not held while joining: what the thread drops may want to wake it.
+        let Some(thread) = self.thread.lock().take() else {
+            return;
+        };
         self.signal.state.lock().stopped = true;
         self.signal.changed.notify_one();
-        let thread = self.thread.lock().take();
         // The last reference to a database can be dropped by its own worker.
-        let thread = thread.filter(|thread| thread.thread().id() != thread::current().id());
-        if thread.is_some_and(|thread| thread.join().is_err()) {
+        if thread.thread().id() != thread::current().id() && thread.join().is_err() {
             tracing::error!("the background thread of a database had panicked");
         }
+        self.signal.state.lock().stopped = false;
     }
 }
 

@@ -92,6 +92,11 @@ impl<K: Key, V: Value> Cursor<K, V> {
         }
     }
 
+    /// The pair at one end of a span.
+    pub(crate) fn end(span: Span<K>, view: &View<K, V>, direction: Direction) -> Option<(K, Arc<V>)> {
+        Cursor { chunk: 1, ..Cursor::new(span) }.pop(view, direction)
+    }
+
     /// The key that `pop` would return next.
     pub(crate) fn peek(&mut self, view: &View<K, V>, direction: Direction) -> Option<&K> {
         self.fill(view, direction);

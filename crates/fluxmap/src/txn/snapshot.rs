@@ -105,7 +105,7 @@ impl<K: Key, V: Value> Snapshot<K, V> {
     ///
     /// As [`get`](Self::get).
     pub fn first(&self) -> Result<Option<(K, Arc<V>)>, FluxError> {
-        Ok(self.range(..).next())
+        Ok(Cursor::end(Span::range(..), &self.view, Direction::Forward))
     }
 
     /// The greatest key, with what it held.
@@ -114,7 +114,7 @@ impl<K: Key, V: Value> Snapshot<K, V> {
     ///
     /// As [`get`](Self::get).
     pub fn last(&self) -> Result<Option<(K, Arc<V>)>, FluxError> {
-        Ok(self.range(..).next_back())
+        Ok(Cursor::end(Span::range(..), &self.view, Direction::Backward))
     }
 
     /// How many keys a range held. Linear in what it counts.
