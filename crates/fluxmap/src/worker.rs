@@ -15,8 +15,13 @@ use std::time::{Duration, Instant};
 
 #[derive(Default)]
 pub(crate) struct Worker {
+    running: Mutex<Option<Running>>,
+}
+
+/// A thread that is there, and what it listens to.
+struct Running {
     signal: Arc<Signal>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    thread: JoinHandle<()>,
 }
 
 #[derive(Default)]
@@ -31,39 +36,43 @@ struct State {
     stopped: bool,
 }
 
+impl Signal {
+    fn set(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.state.lock());
+        self.changed.notify_one();
+    }
+}
+
 impl Worker {
     /// Makes the thread look for work, and starts it if it is not there.
     pub(crate) fn wake<K: Key, V: Value>(&self, shared: &Arc<Shared<K, V>>) -> Result<(), FluxError> {
-        let mut thread = self.thread.lock();
-        if thread.as_ref().is_none_or(JoinHandle::is_finished) {
-            let (signal, weak) = (Arc::clone(&self.signal), Arc::downgrade(shared));
-            let started = thread::Builder::new()
-                .name("fluxmap-worker".to_string())
-                .spawn(move || run(&signal, &weak))
-                .map_err(|error| {
-                    FluxError::Configuration(format!("the background thread could not be started: {error}"))
-                })?;
-            *thread = Some(started);
+        let mut running = self.running.lock();
+        if let Some(running) = &*running {
+            running.signal.set(|state| state.woken = true);
+            return Ok(());
         }
-        drop(thread);
-        self.signal.state.lock().woken = true;
-        self.signal.changed.notify_one();
+        // It looks for work as it starts.
+        let signal = Arc::new(Signal::default());
+        let (listener, database) = (Arc::clone(&signal), Arc::downgrade(shared));
+        let builder = thread::Builder::new().name("fluxmap-worker".to_string());
+        let thread = builder.spawn(move || run(&listener, &database)).map_err(|error| {
+            FluxError::Configuration(format!("the background thread could not be started: {error}"))
+        })?;
+        *running = Some(Running { signal, thread });
         Ok(())
     }
 
-    /// Ends the thread and waits until it has. It can be woken again.
+    /// Ends the thread and waits until it has. Waking starts another.
     pub(crate) fn stop(&self) {
-        // Not held while joining: what the thread drops may want to wake it.
-        let Some(thread) = self.thread.lock().take() else {
+        // Not locked while joining: what the thread drops may want to wake it.
+        let Some(Running { signal, thread }) = self.running.lock().take() else {
             return;
         };
-        self.signal.state.lock().stopped = true;
-        self.signal.changed.notify_one();
+        signal.set(|state| state.stopped = true);
         // The last reference to a database can be dropped by its own worker.
         if thread.thread().id() != thread::current().id() && thread.join().is_err() {
             tracing::error!("the background thread of a database had panicked");
         }
-        self.signal.state.lock().stopped = false;
     }
 }
 
