@@ -32,6 +32,7 @@ pub(crate) fn all() -> Vec<(&'static str, Make)> {
         ("crossbeam-skiplist", || Box::<Skip>::default()),
         ("scc::TreeIndex", || Box::<Tree>::default()),
         ("dashmap", || Box::<Dash>::default()),
+        ("papaya", || Box::<Papaya>::default()),
     ]
 }
 
@@ -128,6 +129,23 @@ impl Store for Dash {
 
     fn get(&self, key: &str) -> Option<Arc<Vec<u8>>> {
         self.0.get(key).map(|value| Arc::clone(&value))
+    }
+
+    fn scan(&self, _: &str, _: usize) -> Option<usize> {
+        None
+    }
+}
+
+#[derive(Default)]
+struct Papaya(papaya::HashMap<String, Arc<Vec<u8>>>);
+
+impl Store for Papaya {
+    fn put(&self, key: String, value: Arc<Vec<u8>>) {
+        self.0.pin().insert(key, value);
+    }
+
+    fn get(&self, key: &str) -> Option<Arc<Vec<u8>>> {
+        self.0.pin().get(key).map(Arc::clone)
     }
 
     fn scan(&self, _: &str, _: usize) -> Option<usize> {

@@ -9,6 +9,7 @@ use crate::db::Shared;
 use crate::key::{Key, Part, Query, Span, Value};
 use crate::mvcc::active::Registration;
 use fluxmap_index::{Direction, Timestamp};
+use std::any::Any;
 use std::borrow::Borrow;
 use std::collections::VecDeque;
 use std::hint::black_box;
@@ -131,9 +132,11 @@ impl<K: Key, V: Value> Cursor<K, V> {
         let reader = view.shared.committer.reader();
         reader.scan(&self.rest, direction, view.timestamp(), |pairs| {
             let pairs = &pairs[..pairs.len().min(wanted - taken.len())];
-            // Look at every value before the first is cloned: the misses overlap,
-            // which locked increments do not.
-            for (_, value) in pairs {
+            // Look at what all of them point to before the first is cloned: these
+            // cache misses overlap, those of allocations and locked increments
+            // would not.
+            for (key, value) in pairs {
+                touch(*key);
                 black_box(Arc::strong_count(value));
             }
             taken.extend(pairs.iter().map(|(key, value)| (K::clone(key), Arc::clone(value))));
@@ -150,5 +153,15 @@ impl<K: Key, V: Value> Cursor<K, V> {
             _ => self.exhausted = true,
         }
         *self.buffers(direction).0 = taken;
+    }
+}
+
+/// Loads the first cache line of what a key of the commonest types owns.
+fn touch<K: 'static>(key: &K) {
+    let key: &dyn Any = key;
+    if let Some(text) = key.downcast_ref::<String>() {
+        black_box(text.as_bytes().first().copied());
+    } else if let Some(bytes) = key.downcast_ref::<Vec<u8>>() {
+        black_box(bytes.first().copied());
     }
 }
