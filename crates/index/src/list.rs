@@ -74,38 +74,28 @@ fn walk_level<'g, K, T>(
 impl<K: Ord, T> List<K, T> {
     /// Where `key` is to be inserted.
     pub(crate) fn place<'g>(&self, key: &K, pinned: &'g Guard<'_>) -> Place<'g, K, T> {
-        place_from(self.descend(|low| low <= key, pinned), key, pinned)
-    }
-
-    /// Writer: `place` if it still holds, or the right one. Starts from the
-    /// block that was found, because a block's range never grows to the left.
-    fn confirm<'g>(&self, place: Place<'g, K, T>, key: &K, pinned: &'g Guard<'_>) -> Place<'g, K, T> {
-        if place.block.is_unlinked() {
-            return self.place(key, pinned);
-        }
-        let run = place.block.run(pinned);
-        // A full run does not tell: it stays as it is when keys behind its last
-        // one start a block of their own.
-        if ptr::eq(run, place.run) && run.len() == place.len && place.len < RUN_CAPACITY {
-            return place;
-        }
-        place_from(walk_level(place.block, 0, |low| low <= key, pinned), key, pinned)
-    }
-}
-
-fn place_from<'g, K: Ord, T>(block: &'g Block<K, T>, key: &K, pinned: &'g Guard<'_>) -> Place<'g, K, T> {
-    let mut block = block;
-    loop {
-        let run = block.run(pinned);
-        let len = run.len();
-        // After the run: a split that shortened it has linked the new block.
-        match block.next(0, pinned) {
-            Some(next) if next.starts_where(|low| low <= key) => block = next,
-            _ => {
-                let index = run.partition_point(len, |other| other < key, pinned);
-                return Place { block, run, len, index };
+        let mut block = self.descend(|low| low <= key, pinned);
+        loop {
+            let run = block.run(pinned);
+            let len = run.len();
+            // After the run: a split that shortened it has linked the new block.
+            match block.next(0, pinned) {
+                Some(next) if next.starts_where(|low| low <= key) => block = next,
+                _ => {
+                    let index = run.partition_point(len, |other| other < key, pinned);
+                    return Place { block, run, len, index };
+                }
             }
         }
+    }
+
+    /// Writer: `place` if it still holds, or the right one. It holds if the run is
+    /// the one that was looked at, since a split replaces it. A full run does not
+    /// tell: it stays as it is when a key behind its last one starts a new block.
+    fn confirm<'g>(&self, place: Place<'g, K, T>, key: &K, pinned: &'g Guard<'_>) -> Place<'g, K, T> {
+        let run = place.block.run(pinned);
+        let unchanged = ptr::eq(run, place.run) && run.len() == place.len && place.len < RUN_CAPACITY;
+        if unchanged && !place.block.is_unlinked() { place } else { self.place(key, pinned) }
     }
 }
 

@@ -156,10 +156,8 @@ fn two_unlinked_blocks_backward() {
     UNLINK_TWO.check(Backward);
 }
 
-/// A block leaves, and the one before it splits within the range that it takes
-/// over.
-const UNLINK_AND_SPLIT: Scan =
-    Scan { deleted: &[30], work: &[&[(15, Some(15)), (35, Some(35))]], ..Scan::of(&[10, 20, 30]) };
+/// A block leaves, and the one before it, which takes over its range, splits.
+const UNLINK_AND_SPLIT: Scan = Scan { deleted: &[30], work: &[&[(15, Some(15))]], ..Scan::of(&[10, 20, 30]) };
 
 #[test]
 fn a_split_where_a_block_was_unlinked_forward() {
@@ -169,6 +167,20 @@ fn a_split_where_a_block_was_unlinked_forward() {
 #[test]
 fn a_split_where_a_block_was_unlinked_backward() {
     UNLINK_AND_SPLIT.check(Backward);
+}
+
+/// A block leaves, and another takes its place.
+const UNLINK_AND_RETURN: Scan =
+    Scan { deleted: &[30], work: &[&[(30, Some(30))]], ..Scan::of(&[10, 20, 30]) };
+
+#[test]
+fn a_key_back_where_a_block_was_unlinked_forward() {
+    UNLINK_AND_RETURN.check(Forward);
+}
+
+#[test]
+fn a_key_back_where_a_block_was_unlinked_backward() {
+    UNLINK_AND_RETURN.check(Backward);
 }
 
 const REMOVE: Scan = Scan { deleted: &[10], work: &[&[(12, Some(12))]], ..Scan::of(&[10, 20, 30]) };

@@ -29,6 +29,24 @@ fn what_a_pin_found_stays_while_it_lives() {
     });
 }
 
+/// The writer pins nothing between what it unlinks and the look at the pins, so
+/// that only the epoch tells the reader of it.
+#[test]
+fn a_version_stays_while_a_pin_leads_to_it() {
+    check(|| {
+        let (store, mut writer) = Store::new();
+        store.fill(&mut writer, &[1]);
+        store.commit(&mut writer, &[(1, Some(2))]);
+        let shared = Arc::clone(&store);
+        let reader = thread::spawn(move || {
+            // Not registered: whether it is still there is open.
+            assert!(shared.get_at(1, 1).is_none_or(|value| value == 1));
+        });
+        store.vacuum(&mut writer, &[]);
+        reader.join().unwrap();
+    });
+}
+
 #[test]
 fn two_pins_of_one_thread_each_hold() {
     check(|| {

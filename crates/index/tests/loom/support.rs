@@ -2,10 +2,13 @@
 //! after, or at the same time as, they are dropped; and a small store.
 
 use fluxmap_index::{Batch, Direction, Horizon, Index, Reader, Span, Timestamp, Writer};
+use loom::alloc::Track;
 use loom::cell::UnsafeCell;
 use loom::sync::atomic::{AtomicU64, Ordering};
+use std::cell::Cell;
 use std::cmp;
 use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 /// Runs `model` under all interleavings with up to three preemptions, or as many
@@ -14,28 +17,42 @@ pub(crate) fn check(model: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = builder.preemption_bound.or(Some(3));
     builder.max_branches = 20_000;
-    builder.check(model);
+    builder.check(move || {
+        model();
+        assert!(!DROPPED_TOO_EARLY.take(), "something was dropped before the last look at it was over");
+    });
 }
 
-/// Loom fails the model if a look at it is not ordered before its end.
-struct Canary(UnsafeCell<()>);
+thread_local! {
+    /// Loom's complaint about a drop, which is made within a destructor: the
+    /// index contains panics there. All threads of a model are one to the system.
+    static DROPPED_TOO_EARLY: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Fails the model if a look at it is not ordered before its end, or if it is
+/// never dropped.
+struct Canary {
+    life: UnsafeCell<()>,
+    _leaks: Track<()>,
+}
 
 // SAFETY: loom checks every access.
 unsafe impl Sync for Canary {}
 
 impl Canary {
     fn new() -> Self {
-        Canary(UnsafeCell::new(()))
+        Canary { life: UnsafeCell::new(()), _leaks: Track::new(()) }
     }
 
     fn look(&self) {
-        self.0.with(|_| ());
+        self.life.with(|_| ());
     }
 }
 
 impl Drop for Canary {
     fn drop(&mut self) {
-        self.0.with_mut(|_| ());
+        let end = catch_unwind(AssertUnwindSafe(|| self.life.with_mut(|_| ())));
+        DROPPED_TOO_EARLY.set(DROPPED_TOO_EARLY.get() || end.is_err());
     }
 }
 
@@ -205,9 +222,11 @@ impl Store {
     pub(crate) fn scan(&self, span: &Between, direction: Direction, timestamp: Timestamp) -> Vec<u8> {
         let reader = self.index.reader();
         let mut found = Vec::new();
-        reader.scan(span, direction, timestamp, |key, value| {
-            value.number();
-            found.push(key.number());
+        reader.scan(span, direction, timestamp, |pairs| {
+            for (key, value) in pairs {
+                value.number();
+                found.push(key.number());
+            }
             ControlFlow::Continue(())
         });
         found

@@ -1,0 +1,162 @@
+//! One stored record: its fields in the order of the file, and how it shows itself.
+//!
+//! On a line of text a field that would be ambiguous is quoted as the shell reads it, so a
+//! record never takes more than one line whatever it contains.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use crate::shell::words::quote;
+
+/// What the rows of one delimited file have in common.
+#[derive(Debug)]
+pub(crate) struct Layout {
+    /// The names of the columns; `None` if the file has no header.
+    pub(crate) names: Option<Vec<String>>,
+    /// What stands between two fields when a row without names is shown.
+    pub(crate) delimiter: char,
+}
+
+/// A value of the database that an import fills.
+#[derive(Debug)]
+pub(crate) enum Record {
+    /// A row of a delimited file.
+    Row {
+        /// Shared by all rows of the file.
+        layout: Arc<Layout>,
+        /// As many as the layout has names.
+        fields: Box<[Box<str>]>,
+    },
+    /// An object of a JSON Lines file, or one that was typed in.
+    Object(Map<String, Value>),
+    /// Plain text that was typed in.
+    Text(Box<str>),
+}
+
+impl Record {
+    /// What `set` stores for `text`: the members of a JSON object, else the text itself.
+    pub(crate) fn typed(text: &str) -> Self {
+        match serde_json::from_str(text) {
+            Ok(Value::Object(members)) => Self::Object(members),
+            _ => Self::Text(text.into()),
+        }
+    }
+
+    /// An object by column name, an array if the columns have no names, or a string.
+    pub(crate) fn to_json(&self) -> Value {
+        match self {
+            Self::Row { layout, fields } => {
+                let values = fields.iter().map(|field| Value::from(&**field));
+                match &layout.names {
+                    Some(names) => Value::Object(names.iter().cloned().zip(values).collect()),
+                    None => Value::Array(values.collect()),
+                }
+            }
+            Self::Object(members) => Value::Object(members.clone()),
+            Self::Text(text) => Value::from(&**text),
+        }
+    }
+}
+
+impl fmt::Display for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Row { layout, fields } => match &layout.names {
+                Some(names) => {
+                    let pairs = names.iter().zip(fields).map(|(name, field)| pair(name, field));
+                    write_joined(f, ' ', pairs)
+                }
+                None => {
+                    let special = |c: char| c == layout.delimiter || c == '"' || c.is_control();
+                    let shown = fields.iter().map(|field| match field.contains(special) {
+                        true => quote(field),
+                        false => field.to_string(),
+                    });
+                    write_joined(f, layout.delimiter, shown)
+                }
+            },
+            Self::Object(members) => {
+                let pairs = members.iter().map(|(name, value)| match value {
+                    Value::String(text) => pair(name, text),
+                    other => format!("{}={other}", plain_or_quoted(name)),
+                });
+                write_joined(f, ' ', pairs)
+            }
+            Self::Text(text) => f.write_str(&one_line(text)),
+        }
+    }
+}
+
+/// `name=value`.
+fn pair(name: &str, value: &str) -> String {
+    format!("{}={}", plain_or_quoted(name), plain_or_quoted(value))
+}
+
+/// Quoted if the end of `text` could not be told otherwise.
+fn plain_or_quoted(text: &str) -> String {
+    let special = |c: char| c.is_whitespace() || c.is_control() || c == '"' || c == '=';
+    if text.contains(special) { quote(text) } else { text.to_owned() }
+}
+
+/// `text` itself, or quoted if it would not stay on its line.
+pub(crate) fn one_line(text: &str) -> String {
+    if text.contains(char::is_control) { quote(text) } else { text.to_owned() }
+}
+
+fn write_joined(
+    f: &mut fmt::Formatter<'_>,
+    separator: char,
+    parts: impl Iterator<Item = String>,
+) -> fmt::Result {
+    for (place, part) in parts.enumerate() {
+        if place > 0 {
+            fmt::Write::write_char(f, separator)?;
+        }
+        f.write_str(&part)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn row(names: Option<&[&str]>, fields: &[&str]) -> Record {
+        let names = names.map(|names| names.iter().map(|&name| name.to_owned()).collect());
+        let layout = Arc::new(Layout { names, delimiter: ';' });
+        Record::Row { layout, fields: fields.iter().map(|&field| field.into()).collect() }
+    }
+
+    #[test]
+    fn a_row_without_names_is_shown_as_in_the_file() {
+        let record = row(None, &["0041", "LATIN CAPITAL LETTER A", "", "a;b"]);
+        assert_eq!(record.to_string(), "0041;LATIN CAPITAL LETTER A;;\"a;b\"");
+        assert_eq!(record.to_json(), json!(["0041", "LATIN CAPITAL LETTER A", "", "a;b"]));
+    }
+
+    #[test]
+    fn a_row_with_names_shows_them_in_order() {
+        let record = row(Some(&["code", "name"]), &["NO", "Kingdom of Norway"]);
+        assert_eq!(record.to_string(), "code=NO name=\"Kingdom of Norway\"");
+        assert_eq!(record.to_json().to_string(), r#"{"code":"NO","name":"Kingdom of Norway"}"#);
+    }
+
+    #[test]
+    fn a_record_stays_on_one_line() {
+        for record in [row(None, &["a\nb"]), row(Some(&["x"]), &["a\nb"]), Record::typed("a\nb")] {
+            assert!(!record.to_string().contains('\n'), "{record}");
+            assert!(record.to_string().contains("\\n"), "{record}");
+        }
+    }
+
+    #[test]
+    fn typed_json_objects_have_fields_and_anything_else_is_text() {
+        let object = Record::typed(r#"{"b":1,"a":"x y"}"#);
+        assert_eq!(object.to_string(), "b=1 a=\"x y\"");
+        assert_eq!(Record::typed("12").to_json(), json!("12"));
+        assert_eq!(Record::typed("{broken").to_string(), "{broken");
+    }
+}

@@ -1,0 +1,186 @@
+//! What the tests of the index share.
+
+#![allow(dead_code, unreachable_pub)]
+
+use fluxmap_index::{Direction, Horizon, Reader, Span, Timestamp, Writer};
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A key that stands for a number, in the order of numbers.
+pub trait TestKey: Ord + Clone + std::fmt::Debug + Send + Sync + 'static {
+    fn of(number: u32) -> Self;
+    fn number(&self) -> u32;
+}
+
+impl TestKey for u32 {
+    fn of(number: u32) -> Self {
+        number
+    }
+
+    fn number(&self) -> u32 {
+        *self
+    }
+}
+
+impl TestKey for String {
+    fn of(number: u32) -> Self {
+        format!("key/{number:010}")
+    }
+
+    fn number(&self) -> u32 {
+        self[4..].parse().unwrap()
+    }
+}
+
+/// How the numbers of keys become hashes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hashing {
+    /// As a hash should be.
+    Mixed,
+    /// One hash for all.
+    Constant,
+    /// The upper 32 bits agree, so that no segment that splits gets smaller.
+    SharedUpper,
+    /// Only the bits that choose a segment differ.
+    UpperOnly,
+    /// Only the bits that are not kept differ: all are the same to the index.
+    LowerOnly,
+}
+
+impl Hashing {
+    pub fn of(self, number: u32) -> u64 {
+        let mixed = (u64::from(number) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mixed = (mixed ^ (mixed >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
+        match self {
+            Hashing::Mixed => mixed,
+            Hashing::Constant => 42,
+            Hashing::SharedUpper => 0xabcd_ef01_0000_0000 | mixed >> 32,
+            Hashing::UpperOnly => mixed & !(u64::MAX >> 24),
+            Hashing::LowerOnly => 0x1234_5678_9abc_0000 | mixed & 0xffff,
+        }
+    }
+}
+
+/// Keys from the first up to and including the second.
+pub struct Between<K>(pub Option<K>, pub Option<K>);
+
+impl<K> Between<K> {
+    pub const ALL: Self = Between(None, None);
+}
+
+impl<K: Ord> Span<K> for Between<K> {
+    fn is_before(&self, key: &K) -> bool {
+        self.0.as_ref().is_some_and(|from| key < from)
+    }
+
+    fn is_after(&self, key: &K) -> bool {
+        self.1.as_ref().is_some_and(|to| key > to)
+    }
+}
+
+/// The first `limit` pairs of a scan.
+pub fn scan<'r, K: Ord, T>(
+    reader: &'r Reader<'_, K, T>,
+    span: &impl Span<K>,
+    direction: Direction,
+    timestamp: Timestamp,
+    limit: usize,
+) -> Vec<(&'r K, &'r T)> {
+    let mut found = Vec::new();
+    reader.scan(span, direction, timestamp, |pairs| {
+        assert!(!pairs.is_empty(), "a visitor is called for nothing");
+        found.extend_from_slice(pairs);
+        match found.len() < limit {
+            true => ControlFlow::Continue(()),
+            false => ControlFlow::Break(()),
+        }
+    });
+    found.truncate(limit);
+    found
+}
+
+/// One commit with one reader, prepared and published at once.
+pub fn commit<K: Ord + Clone, T>(
+    writer: &mut Writer<K, T>,
+    reader: &Reader<'_, K, T>,
+    timestamp: Timestamp,
+    writes: impl IntoIterator<Item = (u64, K, Option<T>)>,
+) {
+    let mut batch = reader.batch(0);
+    for (hash, key, value) in writes {
+        batch.push(hash, key, value);
+    }
+    writer.stage(&mut batch).publish(timestamp);
+}
+
+/// The clock and the live snapshots.
+#[derive(Default)]
+pub struct Registry {
+    clock: AtomicU64,
+    live: Mutex<BTreeMap<Timestamp, usize>>,
+}
+
+impl Registry {
+    pub fn now(&self) -> Timestamp {
+        self.clock.load(Ordering::Acquire)
+    }
+
+    pub fn publish(&self, timestamp: Timestamp) {
+        self.clock.store(timestamp, Ordering::Release);
+    }
+
+    /// Registers a snapshot of the present.
+    pub fn register(&self) -> Timestamp {
+        let mut live = self.live.lock().unwrap();
+        // Under the lock: a horizon taken before has an older clock.
+        let now = self.now();
+        *live.entry(now).or_insert(0) += 1;
+        now
+    }
+
+    pub fn release(&self, timestamp: Timestamp) {
+        let mut live = self.live.lock().unwrap();
+        let count = live.get_mut(&timestamp).expect("registered");
+        *count -= 1;
+        if *count == 0 {
+            live.remove(&timestamp);
+        }
+    }
+
+    pub fn live(&self) -> Vec<Timestamp> {
+        self.live.lock().unwrap().keys().copied().collect()
+    }
+
+    pub fn horizon(&self) -> Horizon {
+        let now = self.now();
+        Horizon::new(now, self.live())
+    }
+}
+
+/// Numbers that look random and are the same in every run (xorshift64).
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Self {
+        Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    pub fn below(&mut self, bound: usize) -> usize {
+        (self.next() >> 11) as usize % bound
+    }
+
+    pub fn shuffle<E>(&mut self, elements: &mut [E]) {
+        for index in (1..elements.len()).rev() {
+            elements.swap(index, self.below(index + 1));
+        }
+    }
+}
