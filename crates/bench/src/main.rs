@@ -31,6 +31,9 @@ struct Options {
     /// Only stores whose names contain this.
     #[arg(long, default_value = "")]
     only: String,
+    /// Only workloads whose names contain this (and the load, which they need).
+    #[arg(long, default_value = "")]
+    workload: String,
     /// Prints JSON instead of a table.
     #[arg(long)]
     json: bool,
@@ -70,6 +73,11 @@ fn main() {
             bar.set_message(*name);
             let store: Box<dyn Store> = make();
             for workload in Workload::ALL {
+                if !workload.name().contains(options.workload.as_str())
+                    && !workload.name().starts_with("load")
+                {
+                    continue;
+                }
                 let nanoseconds = workload.run(&*store, &keys, options.operations, round as u64);
                 let known =
                     series.iter_mut().find(|row| row.store == *name && row.workload == workload.name());
