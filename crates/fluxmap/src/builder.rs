@@ -1,7 +1,8 @@
 //! How a database is configured.
 
-use crate::db::{Database, IsolationLevel, VacuumOptions};
+use crate::db::Database;
 use crate::error::FluxError;
+use crate::info::{IsolationLevel, VacuumOptions};
 use crate::key::{Key, Value};
 use crate::mem::{EvictionPolicy, MemSize};
 use crate::persistence::{DurabilityLevel, PersistenceOptions};

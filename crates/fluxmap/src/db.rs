@@ -2,6 +2,7 @@
 
 pub use crate::builder::{Buildable, BuilderState, DatabaseBuilder, Initial, RelaxedDurability};
 pub use crate::handle::{Handle, HandleStream, MetadataStream};
+pub use crate::info::{IsolationLevel, KeyMetadata, MemoryInfo, VacuumOptions, VacuumStats};
 pub use crate::txn::overlay::TransactionRange;
 pub use crate::txn::retry::TransactOptions;
 pub use crate::txn::snapshot::{Snapshot, SnapshotRange};
@@ -9,93 +10,16 @@ pub use crate::txn::stream::{SnapshotStream, TransactionStream};
 pub use crate::txn::transaction::Transaction;
 pub use crate::txn::write_set::Savepoint;
 
-use crate::commit::Committer;
 use crate::error::FluxError;
 use crate::key::{Key, KeyRange, Query, Span, Value};
 use crate::persistence::DurabilityLevel;
-use crate::txn::gate::{Gate, Ticket};
+use crate::shared::Shared;
+use crate::txn::gate::Ticket;
 use crate::txn::retry;
 use crate::txn::scan::View;
-use crate::worker::{Schedule, Worker};
 use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-/// What concurrent transactions may see of each other.
-///
-/// ```
-/// use fluxmap::{Database, IsolationLevel};
-/// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), fluxmap::FluxError> {
-/// let db = Database::<String, u32>::builder()
-///     .isolation_level(IsolationLevel::Snapshot)
-///     .build()
-///     .await?;
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum IsolationLevel {
-    /// Nothing: committed transactions behave as if run one after another, in an
-    /// order that respects real time (strict serializability). A transaction that
-    /// has written and that read something which was changed meanwhile fails to
-    /// commit and is to be run again.
-    #[default]
-    Serializable,
-    /// Each transaction reads one moment, and of two that write the same key at
-    /// the same time the first to commit wins. Transactions that read what the
-    /// other writes, and write different keys, both commit: *write skew*, the
-    /// only anomaly of this level.
-    Snapshot,
-}
-
-/// How often old versions are looked for in the background.
-#[derive(Clone, Copy, Debug)]
-pub struct VacuumOptions {
-    /// The time between two runs.
-    pub interval: Duration,
-}
-
-/// What a [`vacuum`](Database::vacuum) removed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct VacuumStats {
-    /// Versions that no snapshot could see any more, tombstones included.
-    pub versions_removed: usize,
-    /// Deleted keys that left the index.
-    pub keys_removed: usize,
-}
-
-/// What a database holds, from [`Database::memory_info`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct MemoryInfo {
-    /// The memory limit in bytes, if there is one.
-    pub max_bytes: Option<u64>,
-    /// Keys in the index, deleted ones whose tombstone may still be read included.
-    pub keys: u64,
-    /// Versions of all keys, tombstones included.
-    pub versions: u64,
-    /// Snapshots, transactions and scans that are open.
-    pub live_snapshots: u64,
-    /// Keys with versions that will go when nobody can see them any more.
-    pub backlog: u64,
-}
-
-/// What is known of one key, for choosing what to evict.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct KeyMetadata<K> {
-    /// The key.
-    pub key: K,
-    /// When it was last read, on a clock of its own.
-    pub last_accessed: u64,
-    /// How often it was read.
-    pub access_count: u64,
-    /// The memory that it takes, with its value.
-    pub size_bytes: u64,
-}
 
 /// A typed, transactional key-value store in memory.
 ///
@@ -130,62 +54,6 @@ pub struct KeyMetadata<K> {
 /// ```
 pub struct Database<K: Key, V: Value> {
     shared: Arc<Shared<K, V>>,
-}
-
-/// What all clones, handles, transactions and snapshots of a database share.
-pub(crate) struct Shared<K: Key, V: Value> {
-    pub(crate) level: IsolationLevel,
-    pub(crate) committer: Committer<K, V>,
-    pub(crate) gate: Gate,
-    worker: Worker,
-    vacuum: Option<Schedule>,
-}
-
-/// Chains trimmed under one hold of the commit lock, outside commits.
-const TRIM_STEP: usize = 256;
-
-impl<K: Key, V: Value> Shared<K, V> {
-    /// Makes the background thread look for work.
-    pub(crate) fn wake_worker(self: &Arc<Self>) -> Result<(), FluxError> {
-        self.worker.wake(self)
-    }
-
-    /// What the background thread does when it wakes; returns when it is to wake
-    /// next without being asked to.
-    pub(crate) fn background_step(&self, now: Instant) -> Option<Instant> {
-        self.gate.expire(now);
-        let vacuum = self.vacuum.as_ref().and_then(|schedule| schedule.next_after(now));
-        self.trim_everything();
-        self.gate.deadline().into_iter().chain(vacuum).min()
-    }
-
-    /// Trims every chain that waits now, a step at a time.
-    fn trim_everything(&self) -> VacuumStats {
-        let mut left = self.committer.backlog();
-        let mut stats = VacuumStats::default();
-        while left > 0 {
-            let (trimmed, _) = self.committer.trim(TRIM_STEP.min(left));
-            stats.versions_removed += trimmed.versions;
-            stats.keys_removed += trimmed.keys;
-            left = if trimmed.visited == 0 { 0 } else { left - trimmed.visited.min(left) };
-        }
-        stats
-    }
-
-    /// A snapshot at this timestamp has ended.
-    pub(crate) fn after_release(self: &Arc<Self>, timestamp: fluxmap_index::Timestamp) {
-        if self.committer.is_blocker(timestamp)
-            && let Err(error) = self.wake_worker()
-        {
-            tracing::warn!(%error, "old versions wait for the next commits");
-        }
-    }
-}
-
-impl<K: Key, V: Value> Drop for Shared<K, V> {
-    fn drop(&mut self) {
-        self.worker.stop();
-    }
 }
 
 impl<K: Key, V: Value> Clone for Database<K, V> {
@@ -225,19 +93,7 @@ impl<K: Key, V: Value> Database<K, V> {
         skiplist_p: f64,
         vacuum: Option<VacuumOptions>,
     ) -> Result<Self, FluxError> {
-        let database = Database {
-            shared: Arc::new(Shared {
-                level,
-                committer: Committer::new(skiplist_p),
-                gate: Gate::default(),
-                worker: Worker::default(),
-                vacuum: vacuum.map(|options| Schedule::every(options.interval)),
-            }),
-        };
-        if vacuum.is_some() {
-            database.shared.wake_worker()?;
-        }
-        Ok(database)
+        Ok(Database { shared: Shared::new(level, skiplist_p, vacuum)? })
     }
 
     /// A session with this database: the older, handle-based surface.
@@ -589,7 +445,7 @@ impl<K: Key, V: Value> Database<K, V> {
     ///
     /// None in a database in memory.
     pub async fn close(self) -> Result<(), FluxError> {
-        self.shared.worker.stop();
+        self.shared.stop_worker();
         Ok(())
     }
 }

@@ -1,8 +1,9 @@
 //! The handle: a session with at most one open transaction, as FluxMap 0.3 has it.
 //! A thin layer over [`Transaction`] and the one-step methods of [`Database`].
 
-use crate::db::{Database, KeyMetadata};
+use crate::db::Database;
 use crate::error::FluxError;
+use crate::info::KeyMetadata;
 use crate::key::{Key, KeyRange, Prefix, Query, Value};
 use crate::txn::stream::{SnapshotStream, TransactionStream};
 use crate::txn::transaction::Transaction;

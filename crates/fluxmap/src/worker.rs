@@ -5,9 +5,9 @@
 //! database has no thread, sleeps until there is, and is joined when the database
 //! is dropped. It holds the database weakly.
 
-use crate::db::Shared;
 use crate::error::FluxError;
 use crate::key::{Key, Value};
+use crate::shared::Shared;
 use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Condvar, Mutex};
 use std::sync::{Arc, Weak};

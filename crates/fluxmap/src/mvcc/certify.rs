@@ -18,8 +18,8 @@
 //! has been written since its snapshot (the first committer wins). What it read
 //! is not looked at, hence write skew.
 
-use crate::db::IsolationLevel;
 use crate::error::FluxError;
+use crate::info::IsolationLevel;
 use crate::txn::read_set::ReadSet;
 use fluxmap_index::{Batch, Reader, Timestamp};
 

@@ -1,8 +1,8 @@
 //! Running a transaction until it commits.
 
-use crate::db::Shared;
 use crate::error::FluxError;
 use crate::key::{Key, Value};
+use crate::shared::Shared;
 use crate::txn::gate::{Ticket, Turn};
 use crate::txn::transaction::Transaction;
 use std::future::poll_fn;

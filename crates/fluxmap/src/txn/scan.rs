@@ -5,9 +5,9 @@
 //! it goes on. The registered timestamp of its view is what makes the chunks
 //! parts of one picture.
 
-use crate::db::Shared;
 use crate::key::{Key, Part, Query, Span, Value};
 use crate::mvcc::active::Registration;
+use crate::shared::Shared;
 use fluxmap_index::{Direction, Timestamp};
 use std::any::Any;
 use std::borrow::Borrow;

@@ -1,9 +1,10 @@
 //! A transaction: reads at its snapshot, buffers its writes, commits them as one.
 
-use crate::db::{IsolationLevel, Shared};
 use crate::error::FluxError;
+use crate::info::IsolationLevel;
 use crate::key::{Key, KeyRange, Part, Prefix, Query, Span, Value};
 use crate::mvcc::certify::Certificate;
+use crate::shared::Shared;
 use crate::sync::{Mutex, MutexGuard};
 use crate::txn::gate::Ticket;
 use crate::txn::overlay::TransactionRange;
@@ -102,6 +103,14 @@ impl<K: Key, V: Value> Transaction<K, V> {
         found.map(|(stored, value)| take(stored, value))
     }
 
+    fn read_pair<Q>(&self, key: &Q) -> Option<(K, Arc<V>)>
+    where
+        K: Borrow<Q>,
+        Q: Query + ?Sized,
+    {
+        self.read(key, |stored, value| (stored.clone(), Arc::clone(value)))
+    }
+
     /// What `key` holds. Expected constant time.
     ///
     /// # Errors
@@ -159,8 +168,7 @@ impl<K: Key, V: Value> Transaction<K, V> {
         K: Borrow<Q>,
         Q: Query + ?Sized,
     {
-        let Some((stored, value)) = self.read(key, |stored, value| (stored.clone(), Arc::clone(value)))
-        else {
+        let Some((stored, value)) = self.read_pair(key) else {
             return Ok(None);
         };
         self.state().writes.set(stored, None);
@@ -191,8 +199,7 @@ impl<K: Key, V: Value> Transaction<K, V> {
         K: Borrow<Q>,
         Q: Query + ?Sized,
     {
-        let Some((stored, value)) = self.read(key, |stored, value| (stored.clone(), Arc::clone(value)))
-        else {
+        let Some((stored, value)) = self.read_pair(key) else {
             return Ok(None);
         };
         let changed = Arc::new(change(&value));
