@@ -1,0 +1,108 @@
+//! The background thread: what it removes with nobody calling `vacuum`, and that
+//! it ends with the database.
+
+use fluxmap::db::VacuumOptions;
+use fluxmap::{Database, FluxError};
+use futures::executor::block_on;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+/// Far longer than anything here takes: a bound for a test that has failed.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A value that says when it is dropped.
+struct Told {
+    number: u32,
+    dropped: Sender<u32>,
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        // The receiver may be gone at the end of a test.
+        let _ = self.dropped.send(self.number);
+    }
+}
+
+fn values() -> (impl Fn(u32) -> Told, Receiver<u32>) {
+    let (dropped, told) = channel();
+    (move |number| Told { number, dropped: dropped.clone() }, told)
+}
+
+#[test]
+fn auto_vacuum_removes_old_versions_of_a_database_that_is_left_alone() -> Result<(), FluxError> {
+    let (value, told) = values();
+    let vacuum = VacuumOptions { interval: Duration::from_millis(1) };
+    let db = block_on(Database::<u32, Told>::builder().auto_vacuum(vacuum).build())?;
+    block_on(db.insert(1, value(10)))?;
+    let view = db.snapshot();
+    block_on(db.insert(1, value(20)))?;
+    assert_eq!(view.get(&1)?.map(|value| value.number), Some(10));
+    drop(view);
+    assert_eq!(told.recv_timeout(PATIENCE), Ok(10));
+    assert_eq!(db.get(&1)?.map(|value| value.number), Some(20));
+    Ok(())
+}
+
+#[test]
+fn the_end_of_a_snapshot_that_kept_much_frees_it_without_another_commit() -> Result<(), FluxError> {
+    const KEYS: u32 = 10_000;
+    let (value, told) = values();
+    let db = block_on(Database::<u32, Told>::new_in_memory())?;
+    for key in 0..KEYS {
+        block_on(db.insert(key, value(key)))?;
+    }
+    let view = db.snapshot();
+    for key in 0..KEYS {
+        block_on(db.insert(key, value(KEYS + key)))?;
+    }
+    assert_eq!(view.get(&0)?.map(|value| value.number), Some(0), "the snapshot keeps what it sees");
+    assert!(told.try_recv().is_err(), "nothing may be dropped while the snapshot sees it");
+    drop(view);
+    let mut dropped: Vec<u32> = (0..KEYS).map_while(|_| told.recv_timeout(PATIENCE).ok()).collect();
+    dropped.sort_unstable();
+    assert_eq!(dropped, (0..KEYS).collect::<Vec<_>>());
+    Ok(())
+}
+
+/// How many threads of this process are background threads of a database.
+#[cfg(target_os = "linux")]
+fn workers() -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").expect("a process has threads");
+    let names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    names.filter(|name| name.trim() == "fluxmap-worker").count()
+}
+
+/// Respawns itself to be alone in its process, because it counts threads.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_thread_ends_with_the_last_clone_whatever_its_interval() -> Result<(), FluxError> {
+    const CHILD: &str = "FLUXMAP_TEST_CHILD";
+    if std::env::var_os(CHILD).is_none() {
+        let this = std::env::current_exe().expect("a test is a program");
+        let name = "the_thread_ends_with_the_last_clone_whatever_its_interval";
+        let status = std::process::Command::new(this).args([name, "--exact"]).env(CHILD, "1").status();
+        assert!(status.expect("the test starts").success());
+        return Ok(());
+    }
+    for interval in [Duration::from_nanos(1), Duration::from_secs(3600), Duration::MAX] {
+        let vacuum = VacuumOptions { interval };
+        let db = block_on(Database::<u32, u32>::builder().auto_vacuum(vacuum).build())?;
+        let clone = db.clone();
+        let view = db.snapshot();
+        // A thread names itself once it runs.
+        let started = Instant::now();
+        while workers() == 0 && started.elapsed() < PATIENCE {
+            std::thread::yield_now();
+        }
+        drop(db);
+        drop(clone);
+        assert_eq!(workers(), 1, "a snapshot keeps the database");
+        drop(view);
+        assert_eq!(workers(), 0, "it was joined");
+
+        let db = block_on(Database::<u32, u32>::builder().auto_vacuum(vacuum).build())?;
+        block_on(db.close())?;
+        assert_eq!(workers(), 0);
+    }
+    Ok(())
+}
