@@ -72,6 +72,17 @@ fn workers() -> usize {
     names.filter(|name| name.trim() == "fluxmap-worker").count()
 }
 
+/// Whether there are soon this many. A thread is named once it runs, and listed for
+/// a moment after it has been joined.
+#[cfg(target_os = "linux")]
+fn comes_to(expected: usize) -> bool {
+    let started = Instant::now();
+    while workers() != expected && started.elapsed() < PATIENCE {
+        std::thread::yield_now();
+    }
+    workers() == expected
+}
+
 /// Respawns itself to be alone in its process, because it counts threads.
 #[cfg(target_os = "linux")]
 #[test]
@@ -89,20 +100,16 @@ fn the_thread_ends_with_the_last_clone_whatever_its_interval() -> Result<(), Flu
         let db = block_on(Database::<u32, u32>::builder().auto_vacuum(vacuum).build())?;
         let clone = db.clone();
         let view = db.snapshot();
-        // A thread names itself once it runs.
-        let started = Instant::now();
-        while workers() == 0 && started.elapsed() < PATIENCE {
-            std::thread::yield_now();
-        }
+        assert!(comes_to(1));
         drop(db);
         drop(clone);
         assert_eq!(workers(), 1, "a snapshot keeps the database");
         drop(view);
-        assert_eq!(workers(), 0, "it was joined");
+        assert!(comes_to(0), "it ends with the last of them");
 
         let db = block_on(Database::<u32, u32>::builder().auto_vacuum(vacuum).build())?;
         block_on(db.close())?;
-        assert_eq!(workers(), 0);
+        assert!(comes_to(0));
     }
     Ok(())
 }
