@@ -89,20 +89,25 @@ impl<K: Ord + Clone, V> WriteSet<K, V> {
     }
 
     /// Takes back every write since the savepoint, and ends the later ones.
-    /// Returns false, with nothing changed, if it is not one of ours.
+    /// Returns false, with nothing changed, if it is not one of ours. Linear in the
+    /// writes of the transaction.
     pub(crate) fn rollback_to(&mut self, savepoint: Savepoint) -> bool {
         let Some(position) = self.savepoints.iter().position(|mark| mark.id == savepoint.id) else {
             return false;
         };
-        self.savepoints.truncate(position + 1);
         let (undo, slots) = (self.savepoints[position].undo, self.savepoints[position].slots);
-        for (key, before) in self.undo.drain(undo..).rev() {
+        // On a copy: if a key's `Clone` or `Ord` panics, nothing has changed.
+        let mut keys = self.keys.clone();
+        for (key, before) in self.undo[undo..].iter().rev() {
             match before {
-                Some(slot) => self.keys.insert(key, slot),
-                None => self.keys.remove(&key),
+                Some(slot) => keys.insert(key.clone(), *slot),
+                None => keys.remove(key),
             };
         }
-        self.slots.truncate(slots);
+        // Nothing panics in here; destructors run when all is in place.
+        let _old = std::mem::replace(&mut self.keys, keys);
+        let (_undone, _unwritten) = (self.undo.split_off(undo), self.slots.split_off(slots));
+        self.savepoints.truncate(position + 1);
         true
     }
 
