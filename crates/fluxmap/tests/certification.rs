@@ -69,6 +69,21 @@ fn write_skew_on_present_keys() {
     }
 }
 
+/// `remove` tells what was there, so it reads, present or not: both levels refuse one
+/// whose key was changed meanwhile, though it would be gone either way.
+#[test]
+fn a_remove_is_a_read() {
+    for level in LEVELS {
+        let db = two(level);
+        let t1 = db.begin();
+        assert_eq!(t1.remove("x").expect("a remove succeeds").as_deref(), Some(&10));
+        put(&t1, "z", 1);
+        block_on(db.insert("x".into(), 11)).expect("an insert commits");
+        ends(t1, Unserializable, Overwritten);
+        now(&db, "x", Some(11));
+    }
+}
+
 /// The read may come after the commit that overwrote it: it still returns the old
 /// value, and still counts. Serializable refuses, Snapshot commits.
 #[test]
@@ -116,7 +131,8 @@ fn a_return_to_a_savepoint_forgets_no_reads() {
         let db = two(level);
         let point = db.begin();
         let range = db.begin();
-        let reads: [(&Tx, &str, fn(&Tx)); 2] = [
+        type Read = fn(&Tx);
+        let reads: [(&Tx, &str, Read); 2] = [
             (&point, "p", |tx| assert_eq!(get(tx, "x"), Some(10))),
             (&range, "r", |tx| assert_eq!(scan(tx).len(), 2)),
         ];

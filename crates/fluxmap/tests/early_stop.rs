@@ -40,11 +40,42 @@ fn an_early_stop_reads_no_further() {
     }
 }
 
+/// The same far into a long range: whatever an iterator fetches ahead, it has read
+/// what it handed out, to the key.
+#[test]
+fn an_early_stop_is_exact_in_a_long_range() {
+    let keys: Vec<u64> = (1..=400).map(|n| n * 10).collect();
+    for n in [1, 2, 15, 16, 17, 31, 32, 33, 47, 48, 49, 63, 64, 65, 127, 128, 129, 255, 256, 257, 399] {
+        let (up, down) = (keys[n - 1], keys[400 - n]);
+        let forward = |tx: &Transaction<u64, u64>| {
+            let last = tx.range(..).expect("a range succeeds").take(n).last();
+            assert_eq!(last.expect("there are 400").0, up);
+        };
+        let backward = |tx: &Transaction<u64, u64>| {
+            let last = tx.range(..).expect("a range succeeds").rev().take(n).last();
+            assert_eq!(last.expect("there are 400").0, down);
+        };
+        for (key, walked_up, walked_down) in [
+            (up - 1, true, up > down),
+            (up, true, up >= down),
+            (up + 1, false, up >= down),
+            (down - 1, up >= down, false),
+            (down, up >= down, true),
+            (down + 1, up > down, true),
+        ] {
+            let change = |db: &Database<u64, u64>| insert(db, key);
+            certified(&keys, forward, &9_999, change, walked_up, &format!("{key} after {n}"));
+            certified(&keys, backward, &9_999, change, walked_down, &format!("{key} after {n} down"));
+        }
+    }
+}
+
 /// An iterator that was told that there is no more has read to the end of its range;
 /// the two ends that met have read all of it.
 #[test]
 fn an_exhausted_iterator_has_read_the_whole_range() {
-    let drains: [(&str, fn(&Transaction<u64, u64>)); 4] = [
+    type Drain = fn(&Transaction<u64, u64>);
+    let drains: [(&str, Drain); 4] = [
         ("forward", |tx| {
             let mut items = tx.range(0..=60u64).expect("succeeds");
             while items.next().is_some() {}

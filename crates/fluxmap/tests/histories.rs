@@ -14,7 +14,7 @@ use common::{LEVELS, Library, LibrarySession, assert_nothing_pinned, open, open_
 use fluxmap::{IsolationLevel, Snapshot};
 use fluxmap_testkit::driver::{Session, Store, ends, run};
 use fluxmap_testkit::op::Scan;
-use fluxmap_testkit::workload::{Plan, Seed, Shape, plan, skew};
+use fluxmap_testkit::workload::{Plan, Seed, Shape, Step, plan, scaled, skew};
 
 /// Few threads, longer scripts: much real time between transactions.
 const LONG: Shape =
@@ -30,7 +30,7 @@ const TIGHT: Shape =
 fn all_serializable(name: &str, shape: &Shape, runs: u64) {
     let seed = Seed::from_env();
     let (mut committed, mut refused) = (0, 0);
-    for number in 0..runs {
+    for number in 0..scaled(runs) {
         let store = Library(open());
         let history = run(&store, &plan(shape, &mut seed.rng(number)));
         assert!(history.is_strictly_serializable(), "{seed}, run {number}: no order explains\n{history}");
@@ -45,17 +45,17 @@ fn all_serializable(name: &str, shape: &Shape, runs: u64) {
 
 #[test]
 fn long_histories_are_strictly_serializable() {
-    all_serializable("2 to 3 threads", &LONG, 1500);
+    all_serializable("2 to 3 threads", &LONG, 5_000);
 }
 
 #[test]
 fn wide_histories_are_strictly_serializable() {
-    all_serializable("4 to 8 threads", &WIDE, 800);
+    all_serializable("4 to 8 threads", &WIDE, 2_500);
 }
 
 #[test]
 fn tight_histories_are_strictly_serializable() {
-    all_serializable("in step", &TIGHT, 1200);
+    all_serializable("in step", &TIGHT, 4_000);
 }
 
 /// Readers through `Database::snapshot` see a state of the same order: real time
@@ -63,7 +63,7 @@ fn tight_histories_are_strictly_serializable() {
 #[test]
 fn snapshots_fit_into_the_order() {
     let seed = Seed::from_env();
-    for number in 0..600 {
+    for number in 0..scaled(2_000) {
         let store = SnapshotReads(Library(open()));
         let history = run(&store, &plan(&LONG, &mut seed.rng(number)));
         assert!(history.is_strictly_serializable(), "{seed}, run {number}\n{history}");
@@ -86,7 +86,6 @@ fn snapshot_level_is_serializable_where_reads_are_written() {
 
 /// Every transaction reads the one key and writes it.
 fn read_and_write_one(threads: usize, rounds: usize) -> Plan {
-    use fluxmap_testkit::workload::Step;
     let mut plan = skew(threads, rounds, false);
     for steps in plan.threads.iter_mut().flatten() {
         let value = steps.iter().find_map(|step| match step {

@@ -161,7 +161,6 @@ fn vacuum_removes_what_a_snapshot_held_back() {
     let held = db.memory_info();
     assert!(held.versions >= 15, "ten old versions and five new ones are in use: {held:?}");
     assert_eq!(held.live_snapshots, 1);
-    assert!(held.oldest_snapshot_age.is_some());
     assert_eq!(view.count(..).expect("a count succeeds"), 10);
     assert!(view.range(..).all(|(_, value)| value.value == 0));
 

@@ -22,7 +22,8 @@ fn walk_all(tx: &Transaction<u64, u64>) {
 #[test]
 fn every_kind_of_change_is_a_phantom() {
     let items = [5, 12, 25];
-    let changes: [(&str, fn(&Database<u64, u64>)); 5] = [
+    type Change = fn(&Database<u64, u64>);
+    let changes: [(&str, Change); 5] = [
         ("insert", |db| insert(db, 15)),
         ("update", |db| insert(db, 12)),
         ("delete", |db| remove(db, &12)),

@@ -5,6 +5,7 @@
 mod common;
 
 use std::future::Future;
+use std::hash::Hash;
 use std::pin::Pin;
 use std::thread;
 
@@ -92,7 +93,7 @@ async fn auditor(db: Bank) {
         let handle = db.handle();
         let items = handle.range_stream(&0, &ACCOUNTS).map(|item| *item.expect("an item").1);
         assert_eq!(items.fold(0, async |sum, balance| sum + balance).await, TOTAL, "a handle's stream");
-        drop(db.vacuum().await.expect("vacuum succeeds"));
+        db.vacuum().await.expect("vacuum succeeds");
     }
 }
 
@@ -277,23 +278,28 @@ fn futures_and_streams_are_send() {
 /// The same holds for types of which nothing but the bounds is known.
 #[test]
 fn futures_are_send_for_all_types() {
-    fn jobs<K, V>(db: Database<K, V>, key: K, value: V) -> impl Future<Output = Result<(), FluxError>> + Send
+    async fn jobs<K, V>(db: Database<K, V>, key: K, value: V) -> Result<(), FluxError>
     where
-        K: Ord + std::hash::Hash + Clone + Send + Sync + 'static,
+        K: Ord + Hash + Clone + Send + Sync + 'static,
         V: Clone + Send + Sync + 'static,
     {
-        async move {
-            db.insert(key.clone(), value.clone()).await?;
-            db.transact(async |tx| {
-                yield_once().await;
-                tx.insert(key.clone(), value.clone())
-            })
-            .await?;
-            db.snapshot().range_stream(..).try_for_each(async |_| Ok(())).await
-        }
+        db.insert(key.clone(), value.clone()).await?;
+        db.transact(async |tx| {
+            yield_once().await;
+            tx.insert(key.clone(), value.clone())
+        })
+        .await?;
+        db.snapshot().range_stream(..).try_for_each(async |_| Ok(())).await
+    }
+    fn spawnable<K, V>(db: Database<K, V>, key: K, value: V) -> Job
+    where
+        K: Ord + Hash + Clone + Send + Sync + 'static,
+        V: Clone + Send + Sync + 'static,
+    {
+        Box::pin(async { jobs(db, key, value).await.expect("all of it succeeds") })
     }
     let db: Database<(u8, String), Vec<u8>> = open();
-    block_on(jobs(db.clone(), (1, "k".into()), vec![1])).expect("all of it succeeds");
+    block_on(spawnable(db.clone(), (1, "k".into()), vec![1]));
     assert_eq!(db.count(..).expect("a count succeeds"), 1);
 }
 

@@ -147,7 +147,7 @@ impl<T> Chain<T> {
     }
 
     /// How many versions there are. Linear.
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     pub(crate) fn len(&self, pinned: &Guard<'_>) -> usize {
         let mut count = 0;
         let mut version = self.newest(pinned);

@@ -13,10 +13,10 @@
 //! holding what it held; what is inserted later is not what a reader that found
 //! the old one can miss, because its commit is published later still.
 
+use crate::garbage::Garbage;
 use crate::node::{Entry, HASH_BITS};
 use crate::reclaim::Guard;
 use crate::sync::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
-use crate::writer::Garbage;
 use std::ptr::{self, NonNull};
 
 /// Entries in a bucket: what a cache line holds beside their tags.
@@ -358,3 +358,6 @@ impl<K, T> Drop for Table<K, T> {
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;

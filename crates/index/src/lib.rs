@@ -63,9 +63,10 @@
 //!   finds its way on.
 //! - **I7, entries move right.** A split links the new block before it shortens
 //!   the old run; no entry ever moves to a block further left. A walk to the
-//!   right meets every entry that was linked when it began and still is. A walk
-//!   to the left finds each block from above, reads its run, and then makes
-//!   sure that no block was put between.
+//!   right meets every entry that was linked when it began and still is; one that
+//!   moved it may meet again, which it tells by the key. A walk to the left finds
+//!   each block from above, reads its run, and then makes sure that no block was
+//!   put between.
 //! - **I8, one home.** A linked entry is in exactly one run of a linked block,
 //!   and its hash leads to exactly one segment that holds it.
 //! - **I9, the writer is safe from itself.** Only the writer frees, and not
@@ -78,27 +79,35 @@
 //!
 //! Not relied on for memory safety: that `Ord`, `Eq` and `Hash` of the key agree
 //! with each other or with themselves, that they do not panic, that a [`Horizon`]
-//! tells the truth, that timestamps grow. Where those lie, answers may be wrong.
+//! tells the truth, that timestamps grow. Where those lie, answers may be wrong,
+//! and a walk to the left may not end.
 
 #![deny(missing_docs)]
 
 mod block;
 mod chain;
 mod cursor;
+mod garbage;
 mod group;
 mod hash;
 mod horizon;
 mod list;
 mod node;
 mod reclaim;
+#[cfg(doctest)]
+mod refused;
 mod sync;
+#[cfg(all(test, not(loom)))]
+mod tests;
 mod writer;
 
 pub use cursor::{Direction, Span};
+pub use garbage::Freed;
 pub use horizon::Horizon;
-pub use writer::{Batch, Freed, Staged, Trimmed, Writer};
+pub use writer::{Batch, Staged, Trimmed, Writer};
 
 use chain::Version;
+use garbage::Garbage;
 use group::Group;
 use hash::Table;
 use list::List;
@@ -108,7 +117,6 @@ use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use sync::{AtomicUsize, Ordering};
-use writer::Garbage;
 
 /// A point in the order of commits. Grows by one with each commit.
 pub type Timestamp = u64;

@@ -10,9 +10,9 @@
 //! reason about instead of several.
 
 use crate::block::{Block, Heights, MAX_HEIGHT, RUN_CAPACITY, Run};
+use crate::garbage::Garbage;
 use crate::node::Entry;
 use crate::reclaim::Guard;
-use crate::writer::Garbage;
 use std::ptr::{self, NonNull};
 
 /// The ordered side of the index.
@@ -281,3 +281,6 @@ fn free_entries<K, T>(block: &Block<K, T>) {
         crate::contain(move || drop(entry));
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;

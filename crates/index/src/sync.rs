@@ -4,8 +4,19 @@
 #[cfg(loom)]
 pub(crate) use loom::sync::{
     Mutex,
-    atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence},
+    atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering},
 };
+
+/// Loom does not switch threads at a fence. This makes fences contend, so that
+/// it tries them in every order, with the accesses around them in between.
+#[cfg(loom)]
+pub(crate) fn fence(ordering: Ordering) {
+    loom::lazy_static! {
+        static ref TURN: AtomicUsize = AtomicUsize::new(0);
+    }
+    TURN.fetch_add(1, Ordering::Relaxed);
+    loom::sync::atomic::fence(ordering);
+}
 
 #[cfg(shuttle)]
 pub(crate) use shuttle::sync::{

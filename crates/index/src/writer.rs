@@ -7,15 +7,16 @@
 //! user code (`Eq`, `Ord`, `Clone`) runs in these two steps. What is left, to
 //! *publish*, pushes the prepared versions and cannot fail.
 
-use crate::block::{Block, Heights, Run};
+use crate::block::Heights;
 use crate::chain::Version;
-use crate::hash::{Directory, Segment};
+use crate::garbage::{Freed, Garbage};
 use crate::list::Place;
 use crate::node::Entry;
 use crate::reclaim::Limbo;
 use crate::sync::Ordering;
 use crate::{Horizon, Index, Reader, Timestamp};
 use std::collections::VecDeque;
+use std::mem;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
@@ -41,6 +42,7 @@ unsafe impl<K: Send + Sync, T: Send + Sync> Send for Writer<K, T> {}
 pub struct Batch<'r, K, T> {
     reader: &'r Reader<'r, K, T>,
     items: Vec<Item<'r, K, T>>,
+    staged: bool,
 }
 
 struct Item<'r, K, T> {
@@ -81,7 +83,7 @@ impl<K, T> Unlinked<K, T> {
     /// It is linked now: the index owns it.
     fn into_linked(self) -> NonNull<Entry<K, T>> {
         let entry = self.0;
-        std::mem::forget(self);
+        mem::forget(self);
         entry
     }
 }
@@ -95,7 +97,7 @@ impl<K, T> Drop for Unlinked<K, T> {
 
 impl<'r, K: Ord, T> Batch<'r, K, T> {
     pub(crate) fn new(reader: &'r Reader<'r, K, T>, capacity: usize) -> Self {
-        Batch { reader, items: Vec::with_capacity(capacity) }
+        Batch { reader, items: Vec::with_capacity(capacity), staged: false }
     }
 
     /// Adds a write: a value, or `None` to delete. A key may be added once.
@@ -162,6 +164,9 @@ impl<K: Ord + Clone, T> Writer<K, T> {
     /// If the batch was prepared on another index, or staged before.
     pub fn stage<'w, 'b, 'r>(&'w mut self, batch: &'b mut Batch<'r, K, T>) -> Staged<'w, 'b, 'r, K, T> {
         assert!(ptr::eq(&*self.index, batch.reader.index), "a batch belongs to the index it was prepared on");
+        // Before there is a `Staged` to drop: what a batch was staged to may have
+        // been trimmed away since, and must not get into the queue again (I11).
+        assert!(!mem::replace(&mut batch.staged, true), "a batch is staged once");
         let staged = Staged { writer: self, batch };
         let reader = staged.batch.reader;
         for item in &mut staged.batch.items {
@@ -172,7 +177,7 @@ impl<K: Ord + Clone, T> Writer<K, T> {
 
     fn stage_one<'r>(&mut self, item: &mut Item<'r, K, T>, reader: &'r Reader<'r, K, T>) {
         let guard = &reader.guard;
-        let (unlinked, place) = match std::mem::replace(&mut item.target, Target::Taken) {
+        let (unlinked, place) = match mem::replace(&mut item.target, Target::Taken) {
             Target::Existing(entry, key) if !entry.is_unlinked() => {
                 item.target = Target::staged(NonNull::from(entry), false, None, Some(key));
                 return;
@@ -180,8 +185,7 @@ impl<K: Ord + Clone, T> Writer<K, T> {
             // Trimmed away since the batch was prepared.
             Target::Existing(_, key) => (Unlinked::new(key, item.hash), None),
             Target::Fresh(unlinked, place) => (unlinked, place),
-            // Since then, what it was staged to may have been trimmed away.
-            Target::Staged { .. } | Target::Taken => panic!("a batch is staged once"),
+            Target::Staged { .. } | Target::Taken => unreachable!("a batch is staged once"),
         };
         let key = &unlinked.entry().key;
         if let Some(entry) = self.index.table.find(item.hash, |entry| entry.key == *key, guard) {
@@ -342,73 +346,7 @@ impl<K, T> Drop for Staged<'_, '_, '_, K, T> {
 
 impl<K, T> Drop for Writer<K, T> {
     fn drop(&mut self) {
-        let limbo = std::mem::replace(&mut self.limbo, Limbo::new());
+        let limbo = mem::replace(&mut self.limbo, Limbo::new());
         self.index.orphans.adopt(limbo.into_rest());
-    }
-}
-
-/// Garbage that nobody can reach any more. Dropping it runs the destructors of
-/// keys and values; one that panics is contained, and the rest still run.
-#[must_use = "drop it outside locks"]
-pub struct Freed<K, T>(pub(crate) Vec<Garbage<K, T>>);
-
-impl<K, T> Freed<K, T> {
-    /// How many objects it holds.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether it holds none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-/// Something unlinked. Freed when dropped.
-pub(crate) enum Garbage<K, T> {
-    Version(NonNull<Version<T>>),
-    Entry(NonNull<Entry<K, T>>),
-    Run(*mut Run<K, T>),
-    Block(*mut Block<K, T>),
-    Segment(*mut Segment<K, T>),
-    Directory(*mut Directory<K, T>),
-}
-
-// SAFETY: (I4) the retired object is owned by this value alone, and what it
-// owns are keys and values.
-unsafe impl<K: Send + Sync, T: Send + Sync> Send for Garbage<K, T> {}
-
-impl<K, T> Garbage<K, T> {
-    pub(crate) fn run(run: *mut Run<K, T>) -> Self {
-        Garbage::Run(run)
-    }
-
-    pub(crate) fn block(block: *mut Block<K, T>) -> Self {
-        Garbage::Block(block)
-    }
-
-    pub(crate) fn segment(segment: *mut Segment<K, T>) -> Self {
-        Garbage::Segment(segment)
-    }
-
-    pub(crate) fn directory(directory: *mut Directory<K, T>) -> Self {
-        Garbage::Directory(directory)
-    }
-}
-
-impl<K, T> Drop for Garbage<K, T> {
-    fn drop(&mut self) {
-        // SAFETY: (I4, I5) made by `Box::into_raw`, retired once, and dropped
-        // only when no pin can lead to it, or by the owner of the whole index.
-        crate::contain(|| unsafe {
-            match *self {
-                Garbage::Version(version) => drop(Box::from_raw(version.as_ptr())),
-                Garbage::Entry(entry) => drop(Box::from_raw(entry.as_ptr())),
-                Garbage::Run(run) => drop(Box::from_raw(run)),
-                Garbage::Block(block) => drop(Box::from_raw(block)),
-                Garbage::Segment(segment) => drop(Box::from_raw(segment)),
-                Garbage::Directory(directory) => drop(Box::from_raw(directory)),
-            }
-        });
     }
 }

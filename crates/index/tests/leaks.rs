@@ -19,7 +19,7 @@ struct Census {
     dead_dropped: AtomicU64,
 }
 
-const ALIVE: u32 = 0xa11_7e;
+const ALIVE: u32 = 0xa11fe;
 const DEAD: u32 = 0xdead;
 
 /// A key or a value. Owns memory, so that a tool that watches memory has

@@ -9,7 +9,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use support::{Hashing, Random, commit};
+use support::{Hashing, Random, commit, scaled};
 
 struct Counting;
 
@@ -41,9 +41,11 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// Writes in a test; as many again warm up. A million in all, where the
+/// Writes in a test, after as many that warm up: a million in all, where the
 /// compiler optimizes.
-const WRITES: u64 = if cfg!(debug_assertions) { 60_000 } else { 500_000 };
+fn writes() -> u64 {
+    scaled(if cfg!(debug_assertions) { 50_000 } else { 500_000 }).max(3000)
+}
 
 struct Flat {
     index: Arc<Index<u32, u64>>,
@@ -73,12 +75,13 @@ impl Flat {
         let (index, writer) = Index::new(0.25);
         let mut flat = Flat { index, writer, timestamp: 0, live: VecDeque::new() };
         let (mut bytes, mut entries) = (0, 0);
-        for round in 0..2 * WRITES {
+        let writes = writes();
+        for round in 0..2 * writes {
             step(&mut flat, round);
             let (versions, keys) = (flat.index.versions(), flat.index.entries());
             assert!(versions <= keys + 100, "{versions} versions of {keys} keys");
             assert!(flat.writer.backlog() <= 100);
-            if round < WRITES {
+            if round < writes {
                 (bytes, entries) = (bytes.max(BYTES.get() - start), entries.max(keys));
             } else {
                 assert!(keys <= entries + entries / 10 + 20, "{keys} keys after {entries}");

@@ -10,7 +10,7 @@ use fluxmap_index::{Index, Reader, Timestamp, Writer};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use support::{Between, Hashing, Random, Registry, TestKey, commit, scan};
+use support::{Between, Hashing, Random, Registry, TestKey, commit, scaled, scan};
 
 /// Keys are below this, and some probes above.
 const KEYS: u32 = 3000;
@@ -299,7 +299,7 @@ fn hashing() -> impl Strategy<Value = Hashing> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: scaled(48) as u32, ..ProptestConfig::default() })]
 
     #[test]
     fn numbers(hashing in hashing(), probability in 0.0..1.0, ops in prop::collection::vec(op(), 1..40)) {

@@ -7,20 +7,13 @@ mod support;
 
 use fluxmap_index::Direction::{Backward, Forward};
 use fluxmap_index::{Index, Reader, Timestamp, Writer};
+use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::thread;
-use support::{Between, Hashing, Random, Registry, TestKey, commit, scan};
-
-/// Fewer where each step costs much more, as under a sanitizer or valgrind.
-fn scaled(count: u64) -> u64 {
-    std::env::var("FLUXMAP_INDEX_TEST_SCALE")
-        .ok()
-        .and_then(|scale| scale.parse::<u64>().ok())
-        .map_or(count, |scale| (count / scale).max(2))
-}
+use support::{Between, Hashing, Random, Registry, TestKey, commit, scaled, scan};
 
 /// What the threads of a test share.
 struct Shared<K> {
@@ -91,11 +84,12 @@ impl<K: TestKey> Shared<K> {
     /// Runs the readers while `write` runs; all end if it panics.
     fn run(&self, readers: &[&(dyn Fn() + Sync)], write: impl FnOnce()) {
         thread::scope(|scope| {
-            for reader in readers {
-                scope.spawn(reader);
-            }
+            let readers: Vec<_> = readers.iter().map(|reader| scope.spawn(reader)).collect();
             let written = catch_unwind(AssertUnwindSafe(write));
             self.done.store(true, Ordering::Release);
+            for reader in readers {
+                reader.join().unwrap_or_else(|panic| resume_unwind(panic));
+            }
             written.unwrap_or_else(|panic| resume_unwind(panic));
         });
     }
@@ -148,12 +142,12 @@ fn groups<K: TestKey>(hashing: Hashing, commits: u64) {
 
 #[test]
 fn a_snapshot_sees_whole_commits() {
-    groups::<u32>(Hashing::Mixed, scaled(20_000));
+    groups::<u32>(Hashing::Mixed, scaled(6_000));
 }
 
 #[test]
 fn a_snapshot_sees_whole_commits_of_strings_that_collide() {
-    groups::<String>(Hashing::Constant, scaled(1_500));
+    groups::<String>(Hashing::Constant, scaled(600));
 }
 
 /// Every commit deletes some keys and inserts as many others, so that their
@@ -214,17 +208,17 @@ fn moving<K: TestKey>(hashing: Hashing, commits: u64, ascending: bool) {
 
 #[test]
 fn keys_that_move_are_always_as_many() {
-    moving::<u32>(Hashing::Mixed, scaled(3_000), false);
+    moving::<u32>(Hashing::Mixed, scaled(1_000), false);
 }
 
 #[test]
 fn keys_that_move_are_always_as_many_with_hashes_alike() {
-    moving::<String>(Hashing::SharedUpper, scaled(1_000), false);
+    moving::<String>(Hashing::SharedUpper, scaled(300), false);
 }
 
 #[test]
 fn a_queue_is_always_as_long() {
-    moving::<u32>(Hashing::UpperOnly, scaled(3_000), true);
+    moving::<u32>(Hashing::UpperOnly, scaled(1_000), true);
 }
 
 /// Reads without a snapshot: key 0 and key 1 hold the timestamp of the last
@@ -259,7 +253,7 @@ fn latest_goes_forward_and_shows_whole_commits() {
         }
     };
     shared.run(&[&|| watch(0, 1), &|| watch(1, 0), &watch_gap], || {
-        for _ in 0..scaled(30_000) {
+        for _ in 0..scaled(20_000) {
             shared.commit(&mut writer, numbers);
             shared.clean(&mut writer, 6);
         }
@@ -277,7 +271,7 @@ fn committers_that_take_turns_lose_nothing() {
         let mut random = Random::new(u64::from(me));
         let mut mine = BTreeSet::new();
         let mut counted = 0;
-        for _ in 0..scaled(3_000) {
+        for _ in 0..scaled(1_000) {
             let reader = shared.index.reader();
             let mut batch = reader.batch(0);
             // Neighbours of what the others write, in ascending order.
@@ -291,7 +285,7 @@ fn committers_that_take_turns_lose_nothing() {
                 batch.push(shared.hashing.of(number), number, value);
             }
             let freed = {
-                let mut writer = writer.lock().unwrap();
+                let mut writer = writer.lock();
                 let timestamp = shared.registry.now() + 1;
                 // Everybody counts under one key.
                 let mut counter = reader.batch(1);
@@ -317,7 +311,7 @@ fn committers_that_take_turns_lose_nothing() {
     let (expected, commits) = thread::scope(|scope| {
         let watching = scope.spawn(watcher);
         let committing: Vec<_> = (0..THREADS).map(|me| scope.spawn(move || committer(me))).collect();
-        let results: Vec<_> = committing.into_iter().map(|thread| thread.join()).collect();
+        let results: Vec<_> = committing.into_iter().map(thread::ScopedJoinHandle::join).collect();
         shared.done.store(true, Ordering::Release);
         watching.join().unwrap();
         results.into_iter().map(|result| result.unwrap()).fold(
@@ -342,7 +336,7 @@ fn what_a_reader_found_outlives_everything_but_the_reader() {
     let reader = shared.index.reader();
     let found = scan(&reader, &Between::ALL, Forward, 1, usize::MAX);
     thread::scope(|scope| {
-        scope.spawn(|| {
+        let writing = scope.spawn(|| {
             for _ in 0..scaled(20) {
                 shared.commit(&mut writer, |_| (0..500).map(|number| (number, None)).collect());
                 writer.trim(&shared.registry.horizon(), usize::MAX);
@@ -355,6 +349,7 @@ fn what_a_reader_found_outlives_everything_but_the_reader() {
         for (number, (key, value)) in found.iter().enumerate() {
             assert_eq!((key.number(), **value), (number as u32, 7));
         }
+        writing.join().unwrap();
     });
     assert_eq!(found.iter().map(|(_, value)| **value).sum::<u64>(), 3500);
 }

@@ -127,9 +127,11 @@ pub(crate) fn certified<K>(
 {
     for level in LEVELS {
         let db = open_at(level);
+        let filler = db.begin();
         for key in items {
-            block_on(db.insert(key.clone(), 0)).expect("an insert commits");
+            filler.insert(key.clone(), 0).expect("a write is buffered");
         }
+        commit(filler).expect("nobody else writes");
         let walker = db.begin();
         walk(&walker);
         walker.insert(own.clone(), 1).expect("a write is buffered");

@@ -8,6 +8,7 @@ pub(crate) mod bench;
 
 use std::hash::Hash;
 use std::io::Write as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use fluxmap::{Database, FluxError, IsolationLevel, Transaction};
 use fluxmap_testkit::driver::{Session, Store, ends};
@@ -59,9 +60,17 @@ where
     K: Ord + Hash + Clone + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    let info = db.memory_info();
-    assert_eq!(info.live_snapshots, 0, "a snapshot is still registered");
-    assert!(info.oldest_snapshot_age.is_none(), "a snapshot still ages");
+    assert_eq!(db.memory_info().live_snapshots, 0, "a snapshot is still registered");
+}
+
+/// Raises a flag when it goes, so that threads which work until then end even if the
+/// test that waits for them panics.
+pub(crate) struct DoneOnDrop<'f>(pub(crate) &'f AtomicBool);
+
+impl Drop for DoneOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }
 
 /// Prints a line even where the test harness captures the output of tests.

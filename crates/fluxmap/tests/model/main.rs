@@ -18,7 +18,7 @@ use fluxmap::{Database, FluxError, IsolationLevel, Savepoint, Snapshot, Transact
 use fluxmap_testkit::model::{Level, Model, ModelTxn, Verdict};
 use fluxmap_testkit::op::{Committed, Op, Scan};
 use fluxmap_testkit::serial::{MOST, Order, is_serializable};
-use fluxmap_testkit::workload::Seed;
+use fluxmap_testkit::workload::{Seed, scaled};
 use futures::executor::block_on;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use rand::RngCore;
@@ -325,6 +325,7 @@ fn look(view: &Snapshot<String, u64>, state: &BTreeMap<String, u64>, act: &ViewA
 
 /// Runs `cases` random interleavings at `level`; returns how commits were decided.
 fn interleavings(level: Level, cases: u32) -> Tally {
+    let cases = u32::try_from(scaled(cases.into())).expect("a modest scale");
     let seed = Seed::from_env();
     let mut bytes = [0; 32];
     seed.rng(0).fill_bytes(&mut bytes);
@@ -353,7 +354,7 @@ fn interleavings(level: Level, cases: u32) -> Tally {
 /// commits is strictly serializable by brute force.
 #[test]
 fn serializable_interleavings_follow_the_model() {
-    let Tally { committed, refused, refused_serializable } = interleavings(Level::Serializable, 1500);
+    let Tally { committed, refused, refused_serializable } = interleavings(Level::Serializable, 4_000);
     let share = 100.0 * refused_serializable as f64 / refused.max(1) as f64;
     report(&format!(
         "model: {committed} transactions committed, {refused} refused; \
@@ -367,7 +368,7 @@ fn serializable_interleavings_follow_the_model() {
 /// written has been committed since (first committer wins).
 #[test]
 fn snapshot_interleavings_follow_the_model() {
-    let Tally { committed, refused, .. } = interleavings(Level::Snapshot, 1500);
+    let Tally { committed, refused, .. } = interleavings(Level::Snapshot, 4_000);
     report(&format!("model at Snapshot: {committed} transactions committed, {refused} refused"));
     assert!(committed > 200 && refused > 20);
 }

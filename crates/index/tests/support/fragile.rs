@@ -1,7 +1,7 @@
 //! Keys and values whose `Ord`, `Eq`, `Clone` and `Drop` fail on demand, and
 //! that are counted. Everything is kept by thread: a test is one thread.
 
-#![allow(unreachable_pub)]
+#![allow(dead_code, unreachable_pub)]
 
 use std::cell::{Cell, RefCell};
 use std::cmp;

@@ -3,10 +3,17 @@
 #![allow(dead_code, unreachable_pub)]
 
 use fluxmap_index::{Direction, Horizon, Reader, Span, Timestamp, Writer};
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+/// How often a test does what it does often: less where each step costs much more,
+/// as under a sanitizer.
+pub fn scaled(count: u64) -> u64 {
+    let divisor = std::env::var("FLUXMAP_TEST_DIVISOR").map_or(1, |divisor| divisor.parse().unwrap());
+    (count / divisor).max(2)
+}
 
 /// A key that stands for a number, in the order of numbers.
 pub trait TestKey: Ord + Clone + std::fmt::Debug + Send + Sync + 'static {
@@ -115,7 +122,8 @@ pub fn commit<K: Ord + Clone, T>(
     writer.stage(&mut batch).publish(timestamp);
 }
 
-/// The clock and the live snapshots.
+/// The clock and the live snapshots. (No lock of the standard library's: thread
+/// sanitizer knows only what is compiled along with the tests.)
 #[derive(Default)]
 pub struct Registry {
     clock: AtomicU64,
@@ -133,7 +141,7 @@ impl Registry {
 
     /// Registers a snapshot of the present.
     pub fn register(&self) -> Timestamp {
-        let mut live = self.live.lock().unwrap();
+        let mut live = self.live.lock();
         // Under the lock: a horizon taken before has an older clock.
         let now = self.now();
         *live.entry(now).or_insert(0) += 1;
@@ -141,7 +149,7 @@ impl Registry {
     }
 
     pub fn release(&self, timestamp: Timestamp) {
-        let mut live = self.live.lock().unwrap();
+        let mut live = self.live.lock();
         let count = live.get_mut(&timestamp).expect("registered");
         *count -= 1;
         if *count == 0 {
@@ -150,7 +158,7 @@ impl Registry {
     }
 
     pub fn live(&self) -> Vec<Timestamp> {
-        self.live.lock().unwrap().keys().copied().collect()
+        self.live.lock().keys().copied().collect()
     }
 
     pub fn horizon(&self) -> Horizon {

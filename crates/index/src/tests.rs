@@ -1,0 +1,114 @@
+//! The structure after work of many kinds: the order and the hash hold the same
+//! entries, each where it belongs.
+
+use super::*;
+use std::collections::BTreeMap;
+
+/// Asserts all that holds between two calls of the writer.
+fn check<K: Ord, T>(index: &Index<K, T>) {
+    let reader = index.reader();
+    let entries = index.list.check(&reader.guard);
+    index.table.check(&entries, &reader.guard);
+    assert_eq!(index.entries(), entries.len());
+    // SAFETY: (I9) linked.
+    let chains = entries.iter().map(|entry| unsafe { entry.as_ref() }.chain.len(&reader.guard));
+    assert_eq!(index.versions(), chains.sum());
+}
+
+fn mixed(key: u32) -> u64 {
+    let mixed = (u64::from(key) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed ^ mixed >> 31
+}
+
+/// Commits of `size` keys, with one snapshot that stays and one that comes along.
+fn work(hash: impl Fn(u32) -> u64, keys: impl Iterator<Item = u32>, size: usize) {
+    let (index, mut writer) = Index::<u32, u64>::new(0.4);
+    let keys: Vec<u32> = keys.collect();
+    let mut model = BTreeMap::new();
+    let mut timestamp = 0;
+    for round in 0..3 {
+        for (step, chunk) in keys.chunks(size).enumerate() {
+            timestamp += 1;
+            let reader = index.reader();
+            let mut batch = reader.batch(size);
+            for key in chunk {
+                let value = (round != 1 && key % 5 > 0).then_some(timestamp);
+                batch.push(hash(*key), *key, value);
+                model.insert(*key, value);
+            }
+            writer.stage(&mut batch).publish(timestamp);
+            drop(batch);
+            writer.trim(&Horizon::new(timestamp, vec![1, timestamp - 1]), 2 * size);
+            drop(writer.collect(step % 2 == 0));
+            if step % (1 + 400 / size) == 0 {
+                check(&index);
+            }
+        }
+        check(&index);
+    }
+    model.retain(|_, value| value.is_some());
+    writer.trim(&Horizon::new(timestamp, Vec::new()), usize::MAX);
+    check(&index);
+    assert_eq!((index.entries(), index.versions(), writer.backlog()), (model.len(), model.len(), 0));
+}
+
+/// Numbers from 0 to `count`, each once, in no order.
+fn scattered(count: u32) -> impl Iterator<Item = u32> {
+    // 7919 is prime.
+    (0..count).map(move |index| (u64::from(index) * 7919 % u64::from(count)) as u32)
+}
+
+#[test]
+fn ascending() {
+    work(mixed, 0..1200, 1);
+    work(mixed, 0..1200, 50);
+}
+
+#[test]
+fn descending() {
+    work(mixed, (0..1200).rev(), 1);
+    work(mixed, (0..1200).rev(), 70);
+}
+
+#[test]
+fn in_no_order() {
+    work(mixed, scattered(1500), 1);
+    work(mixed, scattered(1500), 64);
+}
+
+#[test]
+fn with_one_hash_for_all() {
+    work(|_| 7, scattered(1000), 10);
+}
+
+#[test]
+fn with_hashes_that_share_their_upper_bits() {
+    work(|key| mixed(key) >> 24, scattered(1200), 10);
+}
+
+#[test]
+fn with_hashes_that_differ_in_their_upper_bits_only() {
+    work(|key| mixed(key) & !(u64::MAX >> 20), scattered(1200), 10);
+}
+
+#[test]
+fn keys_that_arrive_in_order_fill_their_blocks() {
+    let (index, mut writer) = Index::<u32, u32>::new(0.25);
+    for key in 0..6300 {
+        let reader = index.reader();
+        let mut batch = reader.batch(1);
+        batch.push(mixed(key), key, Some(key));
+        writer.stage(&mut batch).publish(u64::from(key) + 1);
+    }
+    assert_eq!(index.list.blocks(), 6300 / block::RUN_CAPACITY);
+    // Blocks go with their last entries, and leave none behind.
+    for key in 0..6300 {
+        let reader = index.reader();
+        let mut batch = reader.batch(1);
+        batch.push(mixed(key), key, None);
+        writer.stage(&mut batch).publish(7000 + u64::from(key));
+    }
+    writer.trim(&Horizon::new(20_000, Vec::new()), usize::MAX);
+    assert_eq!(index.list.blocks(), 1);
+    check(&index);
+}

@@ -1,0 +1,209 @@
+//! Random transactions from one seed: the same seed gives the same scripts (the
+//! interleaving of threads is the machine's own).
+//!
+//! `FLUXMAP_SEED=<number>` replays a run; without it every run draws a new seed,
+//! and a failing test prints the one it used. `FLUXMAP_SCALE=<number>` multiplies how
+//! many runs a randomized test makes, for a soak.
+
+use std::fmt::{self, Display};
+use std::ops::{Bound, RangeInclusive};
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use crate::op::Scan;
+
+/// The environment variable that fixes the seed.
+pub const SEED_VARIABLE: &str = "FLUXMAP_SEED";
+
+/// The environment variable that multiplies the number of runs.
+pub const SCALE_VARIABLE: &str = "FLUXMAP_SCALE";
+
+/// How many runs to make where a test makes `runs` by itself.
+///
+/// # Panics
+/// If the variable is set to something else than a number.
+#[must_use]
+pub fn scaled(runs: u64) -> u64 {
+    let scale = std::env::var(SCALE_VARIABLE);
+    scale.map_or(1, |text| text.trim().parse().expect("the scale is a number")) * runs
+}
+
+/// The seed of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seed(u64);
+
+impl Seed {
+    /// The seed from [`SEED_VARIABLE`], or a new one.
+    ///
+    /// # Panics
+    /// If the variable is set to something else than a number.
+    #[must_use]
+    pub fn from_env() -> Self {
+        match std::env::var(SEED_VARIABLE) {
+            Ok(text) => Seed(text.trim().parse().expect("the seed is a number")),
+            Err(_) => Seed(rand::random()),
+        }
+    }
+
+    /// The generator of the `run`-th run under this seed.
+    #[must_use]
+    pub fn rng(self, run: u64) -> StdRng {
+        // Multiplied so that neighbouring seeds share no run.
+        StdRng::seed_from_u64(self.0.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(run))
+    }
+}
+
+impl Display for Seed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{SEED_VARIABLE}={}", self.0)
+    }
+}
+
+/// One step of a scripted transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Look a key up.
+    Get(u64),
+    /// Scan.
+    Scan(Scan<u64>),
+    /// Write a value that no other step of the plan writes.
+    Put(u64, u64),
+    /// Delete, and see what was there.
+    Remove(u64),
+    /// Let another thread run.
+    Yield,
+}
+
+/// What the transactions of a plan look like.
+#[derive(Clone, Debug)]
+pub struct Shape {
+    /// How many threads.
+    pub threads: RangeInclusive<usize>,
+    /// How many transactions each thread runs.
+    pub transactions: usize,
+    /// How many steps a transaction has.
+    pub steps: RangeInclusive<usize>,
+    /// Keys are drawn from `0..keys`.
+    pub keys: u64,
+    /// Scans among the reads, in percent.
+    pub scans: u32,
+    /// Whether the threads begin each of their transactions together, after which
+    /// all of a round overlap for certain.
+    pub lockstep: bool,
+}
+
+/// What every thread shall do.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The content before the threads start.
+    pub preload: Vec<(u64, u64)>,
+    /// Per thread, its transactions, each a list of steps.
+    pub threads: Vec<Vec<Vec<Step>>>,
+    /// See [`Shape::lockstep`].
+    pub lockstep: bool,
+}
+
+/// Draws a plan. About a fifth of its transactions only read.
+pub fn plan(shape: &Shape, rng: &mut StdRng) -> Plan {
+    let mut next_value = 1000;
+    let mut fresh = || {
+        next_value += 1;
+        next_value
+    };
+    // Half of the keys exist at first, so that misses are as common as hits.
+    let preload = (0..shape.keys).filter(|_| rng.random_bool(0.5)).map(|key| (key, key)).collect();
+    let threads = rng.random_range(shape.threads.clone());
+    let threads = (0..threads)
+        .map(|_| (0..shape.transactions).map(|_| script(shape, rng, &mut fresh)).collect())
+        .collect();
+    Plan { preload, threads, lockstep: shape.lockstep }
+}
+
+/// The plan of write skew: every transaction reads all keys and then writes one,
+/// and all transactions of a round overlap. `scanning` reads them by one scan.
+pub fn skew(threads: usize, rounds: usize, scanning: bool) -> Plan {
+    let keys = threads as u64;
+    let mut next_value = 1000;
+    let threads = (0..keys)
+        .map(|own| {
+            (0..rounds)
+                .map(|_| {
+                    next_value += 1;
+                    let mut steps: Vec<Step> = if scanning {
+                        vec![Step::Scan(Scan::all())]
+                    } else {
+                        (0..keys).map(Step::Get).collect()
+                    };
+                    steps.push(Step::Yield);
+                    steps.push(Step::Put(own, next_value));
+                    steps
+                })
+                .collect()
+        })
+        .collect();
+    Plan { preload: Vec::new(), threads, lockstep: true }
+}
+
+fn script(shape: &Shape, rng: &mut StdRng, fresh: &mut impl FnMut() -> u64) -> Vec<Step> {
+    let read_only = rng.random_bool(0.2);
+    let mut steps = Vec::new();
+    for _ in 0..rng.random_range(shape.steps.clone()) {
+        let key = rng.random_range(0..shape.keys);
+        let writes = !read_only && rng.random_bool(0.45);
+        steps.push(match (writes, rng.random_range(0..100u32)) {
+            (true, 0..70) => Step::Put(key, fresh()),
+            (true, _) => Step::Remove(key),
+            (false, dice) if dice < shape.scans => Step::Scan(scan(shape.keys, rng)),
+            (false, _) => Step::Get(key),
+        });
+        if rng.random_bool(0.4) {
+            steps.push(Step::Yield);
+        }
+    }
+    steps
+}
+
+fn scan(keys: u64, rng: &mut StdRng) -> Scan<u64> {
+    let end = |rng: &mut StdRng| match rng.random_range(0..4u32) {
+        0 | 1 => Bound::Unbounded,
+        2 => Bound::Included(rng.random_range(0..keys)),
+        _ => Bound::Excluded(rng.random_range(0..keys)),
+    };
+    Scan {
+        lower: end(rng),
+        upper: end(rng),
+        reverse: rng.random_bool(0.4),
+        limit: rng.random_bool(0.5).then(|| rng.random_range(0..=3)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    fn shape() -> Shape {
+        Shape { threads: 2..=8, transactions: 5, steps: 1..=5, keys: 4, scans: 40, lockstep: false }
+    }
+
+    #[test]
+    fn a_seed_gives_the_same_plan_again_and_another_seed_another() {
+        let drawn = |seed: u64| plan(&shape(), &mut Seed(seed).rng(3)).threads;
+        assert_eq!(drawn(1), drawn(1));
+        assert_ne!(drawn(1), drawn(2));
+    }
+
+    #[test]
+    fn every_written_value_is_unique() {
+        let mut seen = HashSet::new();
+        for thread in plan(&shape(), &mut Seed(5).rng(0)).threads {
+            for step in thread.into_iter().flatten() {
+                if let Step::Put(_, value) = step {
+                    assert!(seen.insert(value), "{value} is written twice");
+                }
+            }
+        }
+        assert!(seen.len() > 5);
+    }
+}
