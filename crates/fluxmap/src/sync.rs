@@ -6,7 +6,7 @@ pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
 #[cfg(not(shuttle))]
 pub(crate) use std::{
     sync::atomic::{AtomicU64, Ordering},
-    thread,
+    thread, thread_local,
 };
 
 #[cfg(shuttle)]
@@ -14,7 +14,7 @@ pub(crate) use model::{Condvar, Mutex, MutexGuard};
 #[cfg(shuttle)]
 pub(crate) use shuttle::{
     sync::atomic::{AtomicU64, Ordering},
-    thread,
+    thread, thread_local,
 };
 
 /// shuttle's locks with the signatures of `parking_lot`'s, which do not poison.

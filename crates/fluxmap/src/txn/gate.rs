@@ -7,15 +7,19 @@
 //! order in which they were asked for.
 //!
 //! Whoever holds the turn runs user code, which may wait for anything, even for
-//! a commit of another task that now waits at the gate. So a turn is a lease: it
-//! ends by itself when it is not used in time, and the next one may be longer.
+//! other commits. Those that it makes itself pass the gate with it: while its body
+//! is polled, the thread knows whose turn it is. Those of other tasks it may wait
+//! for wait here in turn, so a turn is a lease: it ends by itself when it is not
+//! used in time, and the next one may be longer.
 //!
 //! While nobody holds the turn, passing is one load of a word that rarely changes.
 
-use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
+use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering, thread_local};
+use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
-use std::future::Future;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::atomic::AtomicU64 as Counter;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -24,6 +28,43 @@ use std::time::{Duration, Instant};
 pub(crate) struct Ticket(u64);
 
 const NOBODY: u64 = 0;
+
+/// Unique in the process, so that a ticket for one gate does not open another.
+fn next_id() -> u64 {
+    static LAST: Counter = Counter::new(NOBODY);
+    // Relaxed: only uniqueness is needed.
+    LAST.fetch_add(1, Ordering::Relaxed) + 1
+}
+
+thread_local! {
+    /// On whose behalf the thread runs a transaction's body just now.
+    // The model checker's macro knows no `const`.
+    #[allow(clippy::missing_const_for_thread_local)]
+    static CURRENT: Cell<u64> = Cell::new(NOBODY);
+}
+
+/// Polls `body` on behalf of whoever holds `ticket`.
+pub(crate) async fn on_behalf_of<T>(ticket: Ticket, body: impl Future<Output = T>) -> T {
+    /// Puts the old one back, even if the body panics.
+    struct Restore(u64);
+
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            CURRENT.with(|current| current.set(self.0));
+        }
+    }
+
+    let mut body = pin!(body);
+    poll_fn(|context| {
+        let outer = CURRENT.with(Cell::get);
+        let _restore = Restore(outer);
+        // Within the body of a transaction that has the turn, one without it
+        // runs on the same behalf.
+        CURRENT.with(|current| current.set(if ticket.0 == NOBODY { outer } else { ticket.0 }));
+        body.as_mut().poll(context)
+    })
+    .await
+}
 
 #[derive(Default)]
 pub(crate) struct Gate {
@@ -34,7 +75,6 @@ pub(crate) struct Gate {
 
 #[derive(Default)]
 struct Queue {
-    last_id: u64,
     holder: u64,
     expires: Option<Instant>,
     turns: VecDeque<Waiting>,
@@ -47,13 +87,6 @@ struct Waiting {
     id: u64,
     lease: Duration,
     waker: Option<Waker>,
-}
-
-impl Queue {
-    fn next_id(&mut self) -> u64 {
-        self.last_id += 1;
-        self.last_id
-    }
 }
 
 impl Gate {
@@ -70,7 +103,7 @@ impl Gate {
     fn is_open_for(&self, ticket: Ticket) -> bool {
         // Acquire: whoever sees the turn given back sees what was committed in it.
         let holder = self.holder.load(Ordering::Acquire);
-        holder == NOBODY || holder == ticket.0
+        holder == NOBODY || holder == ticket.0 || holder == CURRENT.with(Cell::get)
     }
 
     /// When the present turn ends by itself.
@@ -133,7 +166,7 @@ impl Future for Pass<'_> {
         if gate.is_open_for(self.ticket) {
             return Poll::Ready(());
         }
-        let id = *self.id.get_or_insert_with(|| queue.next_id());
+        let id = *self.id.get_or_insert_with(next_id);
         queue.passing.insert(id, context.waker().clone());
         Poll::Pending
     }
@@ -166,7 +199,7 @@ impl<'g> Future for TakeTurn<'g> {
         let id = match self.id {
             Some(id) => id,
             None => {
-                let id = queue.next_id();
+                let id = next_id();
                 if queue.holder == NOBODY {
                     queue.holder = id;
                     queue.expires = Some(Instant::now() + lease);

@@ -3,7 +3,7 @@
 use crate::error::FluxError;
 use crate::key::{Key, Value};
 use crate::shared::Shared;
-use crate::txn::gate::{Ticket, Turn};
+use crate::txn::gate::{self, Ticket, Turn};
 use crate::txn::transaction::Transaction;
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -71,7 +71,7 @@ where
     loop {
         let ticket = turn.as_ref().map_or(Ticket::default(), Turn::ticket);
         let mut transaction = Transaction::new(shared, ticket);
-        let value = body.clone()(&mut transaction).await?;
+        let value = gate::on_behalf_of(ticket, body.clone()(&mut transaction)).await?;
         let lost = match transaction.commit().await {
             Ok(()) => return Ok(value),
             Err(error) if error.is_conflict() => Box::new(error),
