@@ -65,8 +65,10 @@ impl<K: Key, V: Value> Drop for View<K, V> {
     }
 }
 
-/// Pairs taken out at first, and at most.
-const CHUNK: (usize, usize) = (16, 256);
+/// Pairs taken out at a time; the last number holds for the rest. Few at first, for
+/// scans that are broken off. Thirty pairs with a `String` are just below a kilobyte,
+/// above which glibc's allocator tidies up its short lists at each request.
+const CHUNKS: [usize; 5] = [16, 30, 30, 30, 256];
 
 /// Pairs taken out of the index and not handed out yet.
 type Pairs<K, V> = VecDeque<(K, Arc<V>)>;
@@ -76,7 +78,8 @@ pub(crate) struct Cursor<K, V> {
     /// What has not been taken out yet, between the two buffers.
     rest: Part<K>,
     exhausted: bool,
-    chunk: usize,
+    /// Chunks taken out so far.
+    chunks: usize,
     /// Nearest pair first, in the direction of the end it belongs to.
     front: Pairs<K, V>,
     back: Pairs<K, V>,
@@ -87,7 +90,7 @@ impl<K: Key, V: Value> Cursor<K, V> {
         Cursor {
             rest: Part::whole(span),
             exhausted: false,
-            chunk: CHUNK.0,
+            chunks: 0,
             front: VecDeque::new(),
             back: VecDeque::new(),
         }
@@ -95,7 +98,9 @@ impl<K: Key, V: Value> Cursor<K, V> {
 
     /// The pair at one end of a span.
     pub(crate) fn end(span: Span<K>, view: &View<K, V>, direction: Direction) -> Option<(K, Arc<V>)> {
-        Cursor { chunk: 1, ..Cursor::new(span) }.pop(view, direction)
+        let mut cursor = Cursor::new(span);
+        cursor.take_out(1, view, direction);
+        cursor.pop(view, direction)
     }
 
     /// The key that `pop` would return next.
@@ -126,9 +131,14 @@ impl<K: Key, V: Value> Cursor<K, V> {
         if self.exhausted || !self.buffers(direction).0.is_empty() {
             return;
         }
-        let wanted = self.chunk;
-        self.chunk = CHUNK.1.min(wanted * 2);
-        let mut taken = VecDeque::with_capacity(wanted);
+        let wanted = CHUNKS[self.chunks.min(CHUNKS.len() - 1)];
+        self.chunks += 1;
+        self.take_out(wanted, view, direction);
+    }
+
+    fn take_out(&mut self, wanted: usize, view: &View<K, V>, direction: Direction) {
+        let mut taken = std::mem::take(self.buffers(direction).0);
+        taken.reserve(wanted);
         let reader = view.shared.committer.reader();
         reader.scan(&self.rest, direction, view.timestamp(), |pairs| {
             let pairs = &pairs[..pairs.len().min(wanted - taken.len())];
