@@ -2,6 +2,7 @@
 
 use crate::Timestamp;
 use crate::node::Entry;
+use crate::prefetch;
 use crate::reclaim::Guard;
 use std::ops::ControlFlow;
 
@@ -21,6 +22,7 @@ impl<'g, K, T> Group<'g, K, T> {
 
     /// Adds an entry to a group that is not full.
     pub(crate) fn push(&mut self, entry: &'g Entry<K, T>) {
+        prefetch(entry);
         self.entries[self.len] = Some(entry);
         self.len += 1;
     }
@@ -42,7 +44,8 @@ impl<'g, K, T> Group<'g, K, T> {
         // One kind of cache miss at a time: first every entry, then every version.
         let mut newest = [None; SIZE];
         for (newest, entry) in newest.iter_mut().zip(entries) {
-            *newest = entry.and_then(|entry| entry.chain.newest(pinned));
+            *newest =
+                entry.and_then(|entry| entry.chain.newest(pinned)).inspect(|version| prefetch(*version));
         }
         let mut pairs = [None; SIZE];
         let mut count = 0;

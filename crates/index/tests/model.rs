@@ -6,7 +6,7 @@
 mod support;
 
 use fluxmap_index::Direction::{self, Backward, Forward};
-use fluxmap_index::{Index, Reader, Timestamp, Writer};
+use fluxmap_index::{Horizon, Index, Reader, Timestamp, Writer};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -68,9 +68,12 @@ enum Op {
     Release {
         which: usize,
     },
+    /// By the present horizon, or by the one remembered last.
     Trim {
         budget: usize,
+        old: bool,
     },
+    RememberHorizon,
     Collect {
         all: bool,
     },
@@ -99,7 +102,9 @@ fn op() -> impl Strategy<Value = Op> {
         1 => keys().prop_map(|keys| Op::Abandon { keys }),
         2 => Just(Op::Snapshot),
         2 => any::<usize>().prop_map(|which| Op::Release { which }),
-        4 => prop_oneof![Just(usize::MAX), 0..300usize].prop_map(|budget| Op::Trim { budget }),
+        4 => (prop_oneof![Just(usize::MAX), 0..300usize], any::<bool>())
+            .prop_map(|(budget, old)| Op::Trim { budget, old }),
+        1 => Just(Op::RememberHorizon),
         2 => any::<bool>().prop_map(|all| Op::Collect { all }),
         3 => any::<u64>().prop_map(|seed| Op::Look { seed }),
     ]
@@ -111,6 +116,8 @@ struct Pair<K> {
     writer: Writer<K, u64>,
     hashing: Hashing,
     registry: Registry,
+    /// Not of the present, but true as long as no snapshot starts in the past.
+    horizon: Horizon,
     model: BTreeMap<u32, Vec<(Timestamp, Option<u64>)>>,
 }
 
@@ -121,7 +128,8 @@ fn model_at(versions: &[(Timestamp, Option<u64>)], timestamp: Timestamp) -> Opti
 impl<K: TestKey> Pair<K> {
     fn new(hashing: Hashing, probability: f64) -> Self {
         let (index, writer) = Index::new(probability);
-        Pair { index, writer, hashing, registry: Registry::default(), model: BTreeMap::new() }
+        let (registry, horizon) = (Registry::default(), Horizon::default());
+        Pair { index, writer, hashing, registry, horizon, model: BTreeMap::new() }
     }
 
     /// Values tell the commit and the key.
@@ -188,7 +196,11 @@ impl<K: TestKey> Pair<K> {
                     self.registry.release(live[which % live.len()]);
                 }
             }
-            Op::Trim { budget } => drop(self.writer.trim(&self.registry.horizon(), *budget)),
+            Op::Trim { budget, old } => {
+                let horizon = if *old { self.horizon.clone() } else { self.registry.horizon() };
+                self.writer.trim(&horizon, *budget);
+            }
+            Op::RememberHorizon => self.horizon = self.registry.horizon(),
             Op::Collect { all } => drop(self.writer.collect(*all)),
             Op::Look { seed } => self.look(&mut Random::new(*seed)),
         }
@@ -320,7 +332,8 @@ fn orders_and_sizes() {
             let keys = Keys { start: 0, count: 1500, step: 1, order };
             let all = Op::Write { keys: keys.clone(), size, deletes: usize::MAX };
             let none = Op::Write { keys, size, deletes: 1 };
-            let (trim, look) = (Op::Trim { budget: usize::MAX }, Op::Look { seed: 5 });
+            let trim = Op::Trim { budget: usize::MAX, old: false };
+            let look = Op::Look { seed: 5 };
             run::<u32>(
                 Hashing::Mixed,
                 0.25,

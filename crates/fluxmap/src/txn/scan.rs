@@ -8,11 +8,10 @@
 use crate::key::{Key, Part, Query, Span, Value};
 use crate::mvcc::active::Registration;
 use crate::shared::Shared;
-use fluxmap_index::{Direction, Timestamp};
+use fluxmap_index::{Direction, Timestamp, prefetch};
 use std::any::Any;
 use std::borrow::Borrow;
 use std::collections::VecDeque;
-use std::hint::black_box;
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
@@ -142,12 +141,11 @@ impl<K: Key, V: Value> Cursor<K, V> {
         let reader = view.shared.committer.reader();
         reader.scan(&self.rest, direction, view.timestamp(), |pairs| {
             let pairs = &pairs[..pairs.len().min(wanted - taken.len())];
-            // Look at what all of them point to before the first is cloned: these
-            // cache misses overlap, those of allocations and locked increments
-            // would not.
+            // Ask for what all of them own before the first is cloned: these cache
+            // misses overlap, behind allocations and locked increments they would not.
             for (key, value) in pairs {
-                touch(*key);
-                black_box(Arc::strong_count(value));
+                prefetch_owned(*key);
+                prefetch::<V>(value);
             }
             taken.extend(pairs.iter().map(|(key, value)| (K::clone(key), Arc::clone(value))));
             if taken.len() == wanted { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
@@ -166,12 +164,12 @@ impl<K: Key, V: Value> Cursor<K, V> {
     }
 }
 
-/// Loads the first cache line of what a key of the commonest types owns.
-fn touch<K: 'static>(key: &K) {
+/// Asks for the first cache line of what a key of the commonest types owns.
+fn prefetch_owned<K: 'static>(key: &K) {
     let key: &dyn Any = key;
     if let Some(text) = key.downcast_ref::<String>() {
-        black_box(text.as_bytes().first().copied());
+        prefetch(text.as_str());
     } else if let Some(bytes) = key.downcast_ref::<Vec<u8>>() {
-        black_box(bytes.first().copied());
+        prefetch(bytes.as_slice());
     }
 }

@@ -39,6 +39,24 @@ fn an_update_leaves_an_old_snapshot_alone() {
     });
 }
 
+#[test]
+fn what_came_and_went_since_a_snapshot_is_a_change() {
+    check(|| {
+        let (store, mut writer) = Store::new();
+        store.fill(&mut writer, &[1]);
+        let shared = Arc::clone(&store);
+        let reader = thread::spawn(move || {
+            let now = shared.now();
+            assert!(now < 2 || shared.changed(2, 1), "a change at {now} is gone");
+        });
+        store.commit(&mut writer, &[(2, Some(2))]);
+        store.vacuum(&mut writer, &[1]);
+        store.commit(&mut writer, &[(2, None)]);
+        store.vacuum(&mut writer, &[1]);
+        reader.join().unwrap();
+    });
+}
+
 /// Fills a segment, so that the next key makes the table grow.
 fn growth(hash: fn(u8) -> u64, key: u8) {
     check(move || {

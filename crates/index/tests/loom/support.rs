@@ -201,7 +201,11 @@ impl Store {
     }
 
     pub(crate) fn trim(&self, writer: &mut Writer<Key, Value>, live: &[Timestamp]) {
-        writer.trim(&Horizon::new(self.now(), live.to_vec()), usize::MAX);
+        writer.trim(&self.horizon(live), usize::MAX);
+    }
+
+    pub(crate) fn horizon(&self, live: &[Timestamp]) -> Horizon {
+        Horizon::new(self.now(), live.to_vec())
     }
 
     pub(crate) fn get_at(&self, key: u8, timestamp: Timestamp) -> Option<u64> {

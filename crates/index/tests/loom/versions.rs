@@ -25,6 +25,25 @@ fn trimming_leaves_a_snapshot_what_it_sees() {
 }
 
 #[test]
+fn trimming_by_an_old_horizon_leaves_later_snapshots_what_they_see() {
+    check(|| {
+        let (store, mut writer) = Store::new();
+        store.commit(&mut writer, &[(1, Some(1))]);
+        let horizon = store.horizon(&[]);
+        store.commit(&mut writer, &[(1, Some(2))]);
+        let shared = Arc::clone(&store);
+        let reader = thread::spawn(move || {
+            let now = shared.now();
+            assert_eq!(shared.get_at(1, now), Some(now));
+        });
+        store.commit(&mut writer, &[(1, Some(3))]);
+        writer.trim(&horizon, usize::MAX);
+        drop(writer.collect(true));
+        reader.join().unwrap();
+    });
+}
+
+#[test]
 fn latest_never_goes_back() {
     check(|| {
         let (store, mut writer) = Store::new();
