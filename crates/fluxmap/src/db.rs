@@ -120,7 +120,9 @@ impl<K: Key, V: Value> Database<K, V> {
     /// time another transaction gets in between, until it has committed.
     ///
     /// Each attempt runs a clone of `body`, which should therefore have no effects
-    /// but through the transaction it is given. If it returns an error, the
+    /// but through the transaction it is given. Above all, it must not write through
+    /// the database what it reads through the transaction: it would conflict with
+    /// itself, each time, for as long as [`transact_with`](Self::transact_with) lets it. If it returns an error, the
     /// transaction is rolled back and the error returned. A transaction that has
     /// lost a few times is let run ahead: commits of others wait (for as long as
     /// its lease, a tenth of a second at first) until it has committed.

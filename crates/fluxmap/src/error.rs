@@ -72,16 +72,17 @@ pub enum FluxError {
     /// not there.
     #[error("configuration: {0}")]
     Configuration(String),
-    /// The write would exceed the memory limit, and nothing may be evicted.
+    /// The write would exceed the memory limit, and nothing may be evicted. Not
+    /// returned yet, as there are no limits yet.
     #[error("the memory limit is reached; evict or remove something, or raise `max_memory`")]
     MemoryLimitExceeded,
-    /// Nothing could be evicted.
+    /// Nothing could be evicted. Not returned yet.
     #[error("nothing could be evicted")]
     EvictionError,
-    /// Reading or writing files failed.
+    /// Reading or writing files failed. Not returned yet, as nothing is written.
     #[error("persistence: {0}")]
     Persistence(#[from] PersistenceError),
-    /// An earlier error of the log made the database read-only.
+    /// An earlier error of the log made the database read-only. Not returned yet.
     #[error("the database is read-only since its log failed: {0}")]
     FatalPersistenceError(String),
 }

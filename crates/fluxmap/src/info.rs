@@ -26,7 +26,8 @@ pub enum IsolationLevel {
     /// Each transaction reads one moment, and of two that write the same key at
     /// the same time the first to commit wins. Transactions that read what the
     /// other writes, and write different keys, both commit: *write skew*, the
-    /// only anomaly of this level.
+    /// only anomaly of this level, in all its forms (the read-only anomaly of Fekete,
+    /// O'Neil and O'Neil, 2004, is one).
     Snapshot,
 }
 

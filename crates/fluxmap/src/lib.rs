@@ -43,7 +43,8 @@
 //! Look-ups take borrowed forms (`get("alice")` with `String` keys). Ranges are
 //! `"a".."f"`, `10..=20`, `..`, or a pair of bounds; prefixes are text or bytes.
 //! Iterators are lazy and double-ended, and for those who `await` between items
-//! there are streams.
+//! there are streams, whose names (`prefix_scan_stream`) and items (`Result`) are
+//! those of FluxMap 0.3.
 //!
 //! ```
 //! # use fluxmap::{Database, FluxError};
@@ -75,10 +76,12 @@
 //!
 //! # What may go wrong?
 //!
-//! In memory, conflicts, and nothing else: [`FluxError::SerializationConflict`] (or
+//! A commit, in memory, can only conflict: [`FluxError::SerializationConflict`] (or
 //! [`WriteConflict`](FluxError::WriteConflict) at the snapshot level) from
 //! [`Transaction::commit`]. Nothing has been applied then. `transact` deals with
-//! them; [`FluxError::is_retryable`] tells them from the rest.
+//! them; [`FluxError::is_retryable`] tells them from the rest, which come of limits
+//! that you set ([`TransactOptions`]) or of calls out of order (a second `begin` on a
+//! [`Handle`], an unknown savepoint, settings that do not fit together).
 //!
 //! # What is guaranteed?
 //!
@@ -86,7 +89,8 @@
 //! as if run one after another, in an order that respects real time. Phantoms,
 //! write skew, lost updates and the read-only anomaly cannot happen. Read-only
 //! transactions always commit, their reads never wait, and nothing tracks them. At
-//! [`IsolationLevel::Snapshot`], write skew is possible, and nothing else.
+//! [`IsolationLevel::Snapshot`], write skew is possible, in all its forms, and nothing
+//! else.
 //!
 //! A commit is all or nothing: if the closure fails or panics, or the future is
 //! dropped at any await, the transaction has not happened.

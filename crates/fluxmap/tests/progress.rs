@@ -13,6 +13,7 @@ use common::bench::{Db, fresh, now, works_on};
 use common::{DoneOnDrop, LEVELS, assert_nothing_pinned, content, open_at};
 use fluxmap::{Database, FluxError, IsolationLevel, TransactOptions};
 use fluxmap_testkit::polling::yield_once;
+use futures::FutureExt as _;
 use futures::executor::block_on;
 use futures::future::join_all;
 
@@ -293,4 +294,21 @@ fn a_dropped_favourite_keeps_nobody_waiting() {
         assert!(fluxmap_testkit::polling::poll_then_drop(forever, polls).is_none(), "it never wins");
         works_on(&db);
     }
+}
+
+/// A body that writes through the database what it reads through the transaction
+/// conflicts with itself for ever, but leaves the thread to others in between.
+#[test]
+fn a_body_in_conflict_with_itself_can_be_given_up() {
+    let db = fresh();
+    let mut attempt = Box::pin(db.transact(async |tx| {
+        let x = tx.get("x")?.map_or(0, |value| *value);
+        db.insert("x".into(), x + 1).await?;
+        tx.insert("y".into(), x)
+    }));
+    for _ in 0..100 {
+        assert!((&mut attempt).now_or_never().is_none());
+    }
+    drop(attempt);
+    works_on(&db);
 }

@@ -126,8 +126,11 @@ impl<R: BufRead> Records<R> {
             Shape::Json { key: Some(key) } => format!("JSON Lines, key {key:?}"),
             Shape::Json { key: None } => "JSON Lines".to_owned(),
             Shape::Rows { dialect, layout, key, width } => {
+                let Some(width) = width.filter(|width| *width > 0) else {
+                    return "empty".to_owned();
+                };
+                let columns = counted(width as u64, "column");
                 let delimiter = describe(dialect.delimiter);
-                let width = width.unwrap_or_default();
                 let key = key + 1;
                 // A record that was taken for the header shows in the names.
                 let names = match &layout.names {
@@ -137,7 +140,7 @@ impl<R: BufRead> Records<R> {
                     Some(names) => format!("named {}", names.join(", ")),
                     None => "without names".to_owned(),
                 };
-                format!("{width} columns separated by {delimiter}, {names}; key: column {key}")
+                format!("{columns} separated by {delimiter}, {names}; key: column {key}")
             }
         }
     }

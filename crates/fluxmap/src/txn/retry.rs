@@ -84,13 +84,14 @@ where
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             return Err(FluxError::DeadlineExceeded { attempts, source: lost }.into());
         }
+        // In every case: a body that conflicts with its own nested commits would
+        // otherwise keep the thread to itself for ever.
+        yield_now().await;
         if turn.as_ref().is_some_and(Turn::is_held) {
             continue;
         }
         drop(turn.take());
-        if attempts < PATIENCE {
-            yield_now().await;
-        } else {
+        if attempts >= PATIENCE {
             let lease = LEASE * (1 << leases.min(MAX_DOUBLINGS));
             leases += 1;
             turn = Some(shared.gate.take_turn(lease).await);

@@ -266,7 +266,9 @@ impl<K: Key, V: Value> Transaction<K, V> {
         }
     }
 
-    /// The pairs of a range, lazily, from either end.
+    /// The pairs of a range, lazily, from either end. It sees what the transaction
+    /// writes ahead of it, also while it runs: a loop that inserts ahead of its own
+    /// scan does not end.
     ///
     /// ```
     /// # use fluxmap::Database;
