@@ -85,7 +85,7 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
             // Certify. What was committed since the check above is all that can
             // be new; mostly that is nothing.
             if let Some(certificate) = certificate.filter(|_| self.clock.now() != checked_at) {
-                if !certificate.reads.is_small() && checks < CHECKS_OUTSIDE {
+                if !certificate.reads.is_cheap() && checks < CHECKS_OUTSIDE {
                     continue;
                 }
                 certificate.check(&reader, &batch)?;
@@ -99,10 +99,17 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
         Ok(())
     }
 
-    /// Trims up to `budget` chains. Returns what went, and how many wait.
-    pub(crate) fn trim(&self, budget: usize) -> (Trimmed, usize) {
+    /// Looks at the live snapshots, so that trimming knows of those that have gone.
+    /// Returns how many chains wait to be trimmed.
+    pub(crate) fn refresh_horizon(&self) -> usize {
         let mut order = self.order.lock();
         order.collector.refresh(&self.active, &self.clock);
+        order.writer.backlog()
+    }
+
+    /// Trims up to `budget` chains.
+    pub(crate) fn trim(&self, budget: usize) -> Trimmed {
+        let mut order = self.order.lock();
         let Order { writer, collector } = &mut *order;
         let trimmed = writer.trim(collector.horizon(), budget);
         let backlog = writer.backlog();
@@ -110,7 +117,7 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
         let freed = writer.collect(true);
         drop(order);
         drop(freed);
-        (trimmed, backlog)
+        trimmed
     }
 
     /// How many keys wait to be trimmed.

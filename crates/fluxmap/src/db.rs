@@ -440,14 +440,16 @@ impl<K: Key, V: Value> Database<K, V> {
         }
     }
 
-    /// Ends background work and waits until it has ended. Dropping the last clone
-    /// does so too, without a place to report errors.
+    /// Gives this handle back. If nothing else holds the database (no clone,
+    /// transaction or snapshot), background work ends, and what is stored is dropped,
+    /// before this returns. Dropping the last handle does the same, without a place to
+    /// report errors.
     ///
     /// # Errors
     ///
     /// None in a database in memory.
     pub async fn close(self) -> Result<(), FluxError> {
-        self.shared.stop_worker();
+        drop(self);
         Ok(())
     }
 }

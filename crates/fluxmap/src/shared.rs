@@ -7,15 +7,23 @@ use crate::key::{Key, Value};
 use crate::txn::gate::Gate;
 use crate::worker::{Schedule, Worker};
 use fluxmap_index::Timestamp;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// What all clones, handles, transactions and snapshots of a database share.
+/// What all clones, handles, transactions and snapshots of a database hold. The
+/// background thread does not: so the last of them to go finds the thread, joins it,
+/// and drops what is stored.
 pub(crate) struct Shared<K: Key, V: Value> {
+    core: Arc<Core<K, V>>,
+    worker: Worker,
+}
+
+/// What the background thread works on, too.
+pub(crate) struct Core<K: Key, V: Value> {
     pub(crate) level: IsolationLevel,
     pub(crate) committer: Committer<K, V>,
     pub(crate) gate: Gate,
-    worker: Worker,
     vacuum: Option<Schedule>,
 }
 
@@ -28,29 +36,35 @@ impl<K: Key, V: Value> Shared<K, V> {
         skiplist_p: f64,
         vacuum: Option<VacuumOptions>,
     ) -> Result<Arc<Self>, FluxError> {
-        let shared = Arc::new(Shared {
+        let core = Core {
             level,
             committer: Committer::new(skiplist_p),
             gate: Gate::default(),
-            worker: Worker::default(),
             vacuum: vacuum.map(|options| Schedule::every(options.interval)),
-        });
+        };
+        let shared = Arc::new(Shared { core: Arc::new(core), worker: Worker::default() });
         if vacuum.is_some() {
             shared.wake_worker()?;
         }
         Ok(shared)
     }
 
-    /// Ends background work and waits until it has ended.
-    pub(crate) fn stop_worker(&self) {
-        self.worker.stop();
-    }
-
     /// Makes the background thread look for work.
-    pub(crate) fn wake_worker(self: &Arc<Self>) -> Result<(), FluxError> {
-        self.worker.wake(self)
+    pub(crate) fn wake_worker(&self) -> Result<(), FluxError> {
+        self.worker.wake(&self.core)
     }
 
+    /// A snapshot at this timestamp has ended.
+    pub(crate) fn after_release(&self, timestamp: Timestamp) {
+        if self.committer.is_blocker(timestamp)
+            && let Err(error) = self.wake_worker()
+        {
+            tracing::warn!(%error, "old versions wait for the next commits");
+        }
+    }
+}
+
+impl<K: Key, V: Value> Core<K, V> {
     /// What the background thread does when it wakes; returns when it is to wake
     /// next without being asked to.
     pub(crate) fn background_step(&self, now: Instant) -> Option<Instant> {
@@ -62,29 +76,28 @@ impl<K: Key, V: Value> Shared<K, V> {
 
     /// Trims every chain that waits now, a step at a time.
     pub(crate) fn trim_everything(&self) -> VacuumStats {
-        let mut left = self.committer.backlog();
+        let mut left = self.committer.refresh_horizon();
         let mut stats = VacuumStats::default();
         while left > 0 {
-            let (trimmed, _) = self.committer.trim(TRIM_STEP.min(left));
+            let trimmed = self.committer.trim(TRIM_STEP.min(left));
             stats.versions_removed += trimmed.versions;
             stats.keys_removed += trimmed.keys;
             left = if trimmed.visited == 0 { 0 } else { left - trimmed.visited.min(left) };
         }
         stats
     }
-
-    /// A snapshot at this timestamp has ended.
-    pub(crate) fn after_release(self: &Arc<Self>, timestamp: Timestamp) {
-        if self.committer.is_blocker(timestamp)
-            && let Err(error) = self.wake_worker()
-        {
-            tracing::warn!(%error, "old versions wait for the next commits");
-        }
-    }
 }
 
 impl<K: Key, V: Value> Drop for Shared<K, V> {
     fn drop(&mut self) {
         self.worker.stop();
+    }
+}
+
+impl<K: Key, V: Value> Deref for Shared<K, V> {
+    type Target = Core<K, V>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.core
     }
 }

@@ -7,9 +7,10 @@
 
 use crate::error::FluxError;
 use crate::key::{Key, Value};
-use crate::shared::Shared;
+use crate::shared::Core;
 use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Condvar, Mutex};
+use crate::txn::gate;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -45,7 +46,7 @@ impl Signal {
 
 impl Worker {
     /// Makes the thread look for work, and starts it if it is not there.
-    pub(crate) fn wake<K: Key, V: Value>(&self, shared: &Arc<Shared<K, V>>) -> Result<(), FluxError> {
+    pub(crate) fn wake<K: Key, V: Value>(&self, core: &Arc<Core<K, V>>) -> Result<(), FluxError> {
         let mut running = self.running.lock();
         if let Some(running) = &*running {
             running.signal.set(|state| state.woken = true);
@@ -53,7 +54,7 @@ impl Worker {
         }
         // It looks for work as it starts.
         let signal = Arc::new(Signal::default());
-        let (listener, database) = (Arc::clone(&signal), Arc::downgrade(shared));
+        let (listener, database) = (Arc::clone(&signal), Arc::downgrade(core));
         let builder = thread::Builder::new().name("fluxmap-worker".to_string());
         let thread = builder.spawn(move || run(&listener, &database)).map_err(|error| {
             FluxError::Configuration(format!("the background thread could not be started: {error}"))
@@ -69,17 +70,19 @@ impl Worker {
             return;
         };
         signal.set(|state| state.stopped = true);
-        // The last reference to a database can be dropped by its own worker.
+        // The last handle of a database can be dropped by a value that its own
+        // worker drops.
         if thread.thread().id() != thread::current().id() && thread.join().is_err() {
             tracing::error!("the background thread of a database had panicked");
         }
     }
 }
 
-fn run<K: Key, V: Value>(signal: &Signal, database: &Weak<Shared<K, V>>) {
+fn run<K: Key, V: Value>(signal: &Signal, database: &Weak<Core<K, V>>) {
+    gate::pass_always();
     loop {
         let deadline = match database.upgrade() {
-            Some(shared) => shared.background_step(Instant::now()),
+            Some(core) => core.background_step(Instant::now()),
             None => return,
         };
         let mut state = signal.state.lock();

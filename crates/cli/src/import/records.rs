@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use super::delimited::{self, Dialect};
 use super::format::{Format, describe, guess_delimiter, looks_like_json};
 use super::lines::Lines;
+use crate::output::counted;
 use crate::record::{Layout, Record};
 
 /// What is known about a file beforehand; what is not is found out.

@@ -2,14 +2,14 @@
 //!
 //! Every commit trims a bounded number of chains, somewhat more than it made
 //! longer, so a steady load keeps memory flat by itself. The horizon it trims by
-//! is taken anew every few commits only: taking it visits every shard of live
+//! is taken anew every few writes only: taking it visits every shard of live
 //! snapshots, and an old horizon keeps too much, never too little.
 
 use crate::mvcc::active::Active;
 use crate::mvcc::clock::Clock;
 use fluxmap_index::{Horizon, Timestamp, Writer};
 
-/// Commits between two looks at the live snapshots.
+/// Writes between two looks at the live snapshots.
 const REFRESH: usize = 32;
 
 /// Chains waiting to be trimmed that commits alone would take long over.
@@ -19,7 +19,8 @@ const WORTH_A_THREAD: usize = 4096;
 #[derive(Default)]
 pub(crate) struct Collector {
     horizon: Horizon,
-    commits: usize,
+    /// Since the horizon was taken.
+    writes: usize,
 }
 
 impl Collector {
@@ -31,26 +32,23 @@ impl Collector {
         active: &Active,
         clock: &Clock,
     ) {
-        self.commits += 1;
+        self.writes += writes;
         if writer.backlog() == 0 {
             return;
         }
         // A look costs more the more snapshots there are, so it comes less often.
-        if self.commits >= REFRESH.max(self.horizon.len()) {
+        if self.writes >= REFRESH.max(self.horizon.len()) {
             self.refresh(active, clock);
         }
-        for _ in 0..2 + 2 * writes {
-            let trimmed = writer.trim(&self.horizon, 1);
-            if trimmed.versions == 0 {
-                // What waits longest has nothing to give yet.
-                break;
-            }
-        }
+        // All of it, even where the first chains have nothing to give yet: with a
+        // snapshot that blocks N chains, the others still come round in time, and
+        // leave no more than N versions behind.
+        writer.trim(&self.horizon, 2 + 2 * writes);
     }
 
     /// Takes the horizon anew.
     pub(crate) fn refresh(&mut self, active: &Active, clock: &Clock) {
-        self.commits = 0;
+        self.writes = 0;
         self.horizon = active.horizon(clock);
     }
 

@@ -70,9 +70,9 @@ impl<K> ReadSet<K> {
         self.ranges.iter().flatten()
     }
 
-    /// Whether checking it is a matter of a few look-ups.
-    pub(crate) fn is_small(&self) -> bool {
-        self.points.len() <= 64 && self.ranges.len() <= 4
+    /// Whether checking it is a matter of a few look-ups. Ranges may be long.
+    pub(crate) fn is_cheap(&self) -> bool {
+        self.points.len() <= 64 && self.ranges.is_empty()
     }
 }
 

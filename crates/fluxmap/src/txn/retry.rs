@@ -72,7 +72,7 @@ where
         let ticket = turn.as_ref().map_or(Ticket::default(), Turn::ticket);
         let mut transaction = Transaction::new(shared, ticket);
         let value = gate::on_behalf_of(ticket, body.clone()(&mut transaction)).await?;
-        let lost = match transaction.commit().await {
+        let lost = match gate::on_behalf_of(ticket, transaction.commit()).await {
             Ok(()) => return Ok(value),
             Err(error) if error.is_conflict() => Box::new(error),
             Err(error) => return Err(error.into()),

@@ -154,7 +154,9 @@ impl<K: Key, V: Value> Transaction<K, V> {
     ///
     /// As [`insert`](Self::insert).
     pub fn insert_arc(&self, key: K, value: Arc<V>) -> Result<(), FluxError> {
-        self.state().writes.set(key, Some(value));
+        let replaced = self.state().writes.set(key, Some(value));
+        // Only now is the state unlocked.
+        drop(replaced);
         Ok(())
     }
 
@@ -171,7 +173,8 @@ impl<K: Key, V: Value> Transaction<K, V> {
         let Some((stored, value)) = self.read_pair(key) else {
             return Ok(None);
         };
-        self.state().writes.set(stored, None);
+        let replaced = self.state().writes.set(stored, None);
+        drop(replaced);
         Ok(Some(value))
     }
 
@@ -245,7 +248,8 @@ impl<K: Key, V: Value> Transaction<K, V> {
         let present = self.get(&key)?;
         let matches = present.as_deref() == expected;
         if matches && (new.is_some() || present.is_some()) {
-            self.state().writes.set(key, new);
+            let replaced = self.state().writes.set(key, new);
+            drop(replaced);
         }
         Ok(matches)
     }
@@ -377,9 +381,10 @@ impl<K: Key, V: Value> Transaction<K, V> {
     /// [`FluxError::SavepointNotFound`] if it has ended, or belongs to another
     /// transaction.
     pub fn rollback_to(&self, savepoint: &Savepoint) -> Result<(), FluxError> {
-        match self.state().writes.rollback_to(*savepoint) {
-            true => Ok(()),
-            false => Err(FluxError::SavepointNotFound(format!("#{}", savepoint.id))),
+        let undone = self.state().writes.rollback_to(*savepoint);
+        match undone {
+            Some(_) => Ok(()),
+            None => Err(FluxError::SavepointNotFound(format!("#{}", savepoint.id))),
         }
     }
 

@@ -48,16 +48,21 @@ impl<K: Ord + Clone, V> WriteSet<K, V> {
         self.keys.len()
     }
 
-    /// Buffers a write.
-    pub(crate) fn set(&mut self, key: K, write: Write<V>) {
+    /// Buffers a write. Returns the value that it replaces for good, to be dropped
+    /// where its destructor may do as it likes.
+    #[must_use = "drop it outside the lock"]
+    pub(crate) fn set(&mut self, key: K, write: Write<V>) -> Write<V> {
         let undo = (!self.savepoints.is_empty()).then(|| key.clone());
         self.slots.push(write);
         let before = self.keys.insert(key, self.slots.len() - 1);
         match (undo, before) {
-            (Some(key), before) => self.undo.push((key, before)),
+            (Some(key), before) => {
+                self.undo.push((key, before));
+                None
+            }
             // Nothing can bring the old write back; let go of its value.
-            (None, Some(before)) => self.slots[before] = None,
-            (None, None) => {}
+            (None, Some(before)) => self.slots[before].take(),
+            (None, None) => None,
         }
     }
 
@@ -89,12 +94,11 @@ impl<K: Ord + Clone, V> WriteSet<K, V> {
     }
 
     /// Takes back every write since the savepoint, and ends the later ones.
-    /// Returns false, with nothing changed, if it is not one of ours. Linear in the
+    /// Returns what went, to be dropped outside the lock, or `None`, with nothing
+    /// changed, if the savepoint is not one of ours. Linear in the
     /// writes of the transaction.
-    pub(crate) fn rollback_to(&mut self, savepoint: Savepoint) -> bool {
-        let Some(position) = self.savepoints.iter().position(|mark| mark.id == savepoint.id) else {
-            return false;
-        };
+    pub(crate) fn rollback_to(&mut self, savepoint: Savepoint) -> Option<impl Sized + use<K, V>> {
+        let position = self.savepoints.iter().position(|mark| mark.id == savepoint.id)?;
         let (undo, slots) = (self.savepoints[position].undo, self.savepoints[position].slots);
         // On a copy: if a key's `Clone` or `Ord` panics, nothing has changed.
         let mut keys = self.keys.clone();
@@ -104,11 +108,9 @@ impl<K: Ord + Clone, V> WriteSet<K, V> {
                 None => keys.remove(key),
             };
         }
-        // Nothing panics in here; destructors run when all is in place.
-        let _old = std::mem::replace(&mut self.keys, keys);
-        let (_undone, _unwritten) = (self.undo.split_off(undo), self.slots.split_off(slots));
         self.savepoints.truncate(position + 1);
-        true
+        let old = std::mem::replace(&mut self.keys, keys);
+        Some((old, self.undo.split_off(undo), self.slots.split_off(slots)))
     }
 
     /// The writes, in key order.
@@ -129,22 +131,22 @@ mod tests {
     #[test]
     fn rolling_back_restores_what_a_savepoint_saw_again_and_again() {
         let mut writes = WriteSet::default();
-        writes.set("a", Some(Arc::new(1)));
-        writes.set("b", None);
+        let _ = writes.set("a", Some(Arc::new(1)));
+        let _ = writes.set("b", None);
         let outer = writes.savepoint();
-        writes.set("a", Some(Arc::new(2)));
-        writes.set("c", Some(Arc::new(3)));
+        let _ = writes.set("a", Some(Arc::new(2)));
+        let _ = writes.set("c", Some(Arc::new(3)));
         let inner = writes.savepoint();
-        writes.set("b", Some(Arc::new(4)));
-        writes.set("a", None);
-        assert!(writes.rollback_to(inner));
+        let _ = writes.set("b", Some(Arc::new(4)));
+        let _ = writes.set("a", None);
+        assert!(writes.rollback_to(inner).is_some());
         assert_eq!(contents(&writes), [("a", Some(2)), ("b", None), ("c", Some(3))]);
-        writes.set("d", Some(Arc::new(5)));
-        assert!(writes.rollback_to(outer));
+        let _ = writes.set("d", Some(Arc::new(5)));
+        assert!(writes.rollback_to(outer).is_some());
         assert_eq!(contents(&writes), [("a", Some(1)), ("b", None)]);
-        assert!(!writes.rollback_to(inner), "it ended with the rollback to an earlier one");
-        writes.set("e", Some(Arc::new(6)));
-        assert!(writes.rollback_to(outer), "it stays valid");
+        assert!(writes.rollback_to(inner).is_none(), "it ended with the rollback to an earlier one");
+        let _ = writes.set("e", Some(Arc::new(6)));
+        assert!(writes.rollback_to(outer).is_some(), "it stays valid");
         assert_eq!(contents(&writes), [("a", Some(1)), ("b", None)]);
     }
 
@@ -153,15 +155,15 @@ mod tests {
         let (mut one, mut other) = (WriteSet::<u8, u8>::default(), WriteSet::<u8, u8>::default());
         let savepoint = one.savepoint();
         other.savepoint();
-        assert!(!other.rollback_to(savepoint));
+        assert!(other.rollback_to(savepoint).is_none());
     }
 
     #[test]
     fn an_overwritten_value_is_let_go_at_once() {
         let mut writes = WriteSet::default();
         let value = Arc::new(1);
-        writes.set("a", Some(Arc::clone(&value)));
-        writes.set("a", Some(Arc::new(2)));
+        let _ = writes.set("a", Some(Arc::clone(&value)));
+        let _ = writes.set("a", Some(Arc::new(2)));
         assert_eq!(Arc::strong_count(&value), 1);
     }
 }
