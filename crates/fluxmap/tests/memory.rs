@@ -298,3 +298,51 @@ fn busy_threads_leave_no_garbage() {
     drop(db);
     all_gone(&ledger);
 }
+
+/// A snapshot that blocks many keys does not let the versions of others pile up.
+#[test]
+fn a_held_snapshot_costs_a_version_of_each_key_and_not_of_each_commit() {
+    const BLOCKED: u64 = 5_000;
+    const HOT: u64 = 100;
+    let db: Database<u64, u64> = open();
+    let write = |keys: std::ops::Range<u64>, value: u64| {
+        let tx = db.begin();
+        for key in keys {
+            tx.insert(key, value).expect("a write is buffered");
+        }
+        commit(tx).expect("blind writes do not conflict");
+    };
+    write(0..BLOCKED + HOT, 0);
+    let view = db.snapshot();
+    write(0..BLOCKED, 1);
+    for round in 0..2_000 {
+        write(BLOCKED..BLOCKED + HOT, round);
+    }
+    let versions = db.memory_info().versions;
+    let needed = 2 * (BLOCKED + HOT);
+    assert!(versions <= needed + 2 * BLOCKED, "{versions} versions where {needed} are needed");
+    drop(view);
+}
+
+/// Snapshots that have gone, however many, do not hold up trimming for long.
+#[test]
+fn many_snapshots_that_have_gone_are_forgotten() {
+    const SNAPSHOTS: u64 = 5_000;
+    let db: Database<u64, u64> = open();
+    let views: Vec<_> = (0..SNAPSHOTS)
+        .map(|round| {
+            block_on(db.insert(0, round)).expect("a blind write");
+            db.snapshot()
+        })
+        .collect();
+    drop(views);
+    for round in 0..1_000 {
+        let tx = db.begin();
+        for key in 0..100 {
+            tx.insert(key, round).expect("a write is buffered");
+        }
+        commit(tx).expect("blind writes do not conflict");
+    }
+    let versions = db.memory_info().versions;
+    assert!(versions <= 4 * SNAPSHOTS, "{versions} versions of 100 keys");
+}
