@@ -38,7 +38,7 @@ pub struct VacuumOptions {
     pub interval: Duration,
 }
 
-/// What a [`vacuum`](Database::vacuum) removed.
+/// What a [`vacuum`](crate::Database::vacuum) removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct VacuumStats {
@@ -48,7 +48,7 @@ pub struct VacuumStats {
     pub keys_removed: usize,
 }
 
-/// What a database holds, from [`Database::memory_info`].
+/// What a database holds, from [`Database::memory_info`](crate::Database::memory_info).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemoryInfo {

@@ -56,7 +56,7 @@
 //! - **I4, retire once.** An object is retired once, after the last link to it
 //!   from the roots is gone. A retired object belongs to the limbo.
 //! - **I5, grace.** What was retired is freed only when every pin that was taken
-//!   before is released ([`mod@reclaim`] has the argument, R). So a reference
+//!   before is released (`reclaim.rs` has the argument, R). So a reference
 //!   obtained under a pin is good as long as the pin.
 //! - **I6, exits stay.** An unlinked object keeps its outgoing links, and what
 //!   they lead to was alive when it was unlinked; a reader that stands on it
