@@ -112,3 +112,26 @@ fn keys_that_arrive_in_order_fill_their_blocks() {
     assert_eq!(index.list.blocks(), 1);
     check(&index);
 }
+
+#[test]
+fn a_place_in_a_block_that_goes_is_found_anew() {
+    let (index, mut writer) = Index::<usize, ()>::new(0.25);
+    let commit = |writer: &mut Writer<usize, ()>, timestamp, key, value| {
+        let reader = index.reader();
+        let mut batch = reader.batch(1);
+        batch.push(key as u64, key, value);
+        writer.stage(&mut batch).publish(timestamp);
+    };
+    let last = block::RUN_CAPACITY;
+    (0..=last).for_each(|key| commit(&mut writer, 1, key, Some(())));
+    assert_eq!(index.list.blocks(), 2);
+    commit(&mut writer, 2, last, None);
+
+    let reader = index.reader();
+    let mut batch = reader.batch(1);
+    batch.push(1000, 1000, Some(()));
+    writer.trim(&Horizon::new(2, Vec::new()), usize::MAX);
+    assert_eq!(index.list.blocks(), 1);
+    writer.stage(&mut batch).publish(3);
+    check(&index);
+}
