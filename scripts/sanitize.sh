@@ -5,7 +5,7 @@
 #   leak      leaks alone, without the other's slower memory
 #   thread    data races
 #
-# Three minutes to build, three to run. Arguments pick sanitizers: all by default.
+# Four minutes, of which three to build. Arguments pick sanitizers: all by default.
 #
 # The standard library is not instrumented, so thread sanitizer knows of no
 # synchronization inside it. The tests use locks and joins that it does see; one

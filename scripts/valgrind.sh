@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Runs short versions of the index's tests under valgrind's memcheck: invalid
 # reads and writes, use of memory that was never set, double frees, leaks. It
-# watches the optimized program as it is, standard library included. Three minutes
-# after the build.
+# watches the optimized program as it is, standard library included. Two minutes,
+# most of which to build.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
