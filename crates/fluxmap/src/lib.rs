@@ -124,6 +124,7 @@
 mod builder;
 mod commit;
 pub mod db;
+pub mod disk;
 pub mod error;
 mod handle;
 mod info;

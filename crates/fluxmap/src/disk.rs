@@ -1,0 +1,239 @@
+//! The disk, as the store sees it: a dozen calls.
+//!
+//! Everything that touches files goes through [`Disk`], so that a test can put
+//! a disk there that loses, tears and reorders what was not synced, or fails.
+//! [`OsDisk`] is the real one, and the default.
+//!
+//! What the store relies on, and what an implementation must therefore keep:
+//!
+//! - **D1.** What was written to a file before a [`sync`](DiskFile::sync) of it
+//!   returned is there after a power loss. A write that was not synced may survive
+//!   whole, in parts, or not at all, in whatever order.
+//! - **D2.** A file that was created, renamed or removed before a
+//!   [`sync_dir`](Disk::sync_dir) of its directory returned is so after a power loss.
+//!   Before, each of these may or may not have happened; a rename replaces its target
+//!   in one step.
+//! - **D3.** The death of the process alone undoes nothing.
+//! - **D4.** A lock ends with what [`lock`](Disk::lock) returned, or with the process.
+
+use std::fmt::Debug;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::path::Path;
+
+/// What a file is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenMode {
+    /// To read a file that exists.
+    Read,
+    /// To read and write a file that exists.
+    Write,
+    /// To read and write a new, empty file; one that was there is emptied.
+    Create,
+}
+
+/// A place for files. See the [module](self) for what it must guarantee.
+pub trait Disk: Debug + Send + Sync {
+    /// Creates a directory and its parents, unless they are there.
+    ///
+    /// # Errors
+    ///
+    /// Those of the system.
+    fn create_dir(&self, path: &Path) -> io::Result<()>;
+
+    /// Opens a file.
+    ///
+    /// # Errors
+    ///
+    /// Those of the system; [`io::ErrorKind::NotFound`] if it is to exist and does not.
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn DiskFile>>;
+
+    /// Renames a file, in one step, over one of that name.
+    ///
+    /// # Errors
+    ///
+    /// Those of the system.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Removes a file.
+    ///
+    /// # Errors
+    ///
+    /// Those of the system.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// The names of the files in a directory, in any order.
+    ///
+    /// # Errors
+    ///
+    /// Those of the system; [`io::ErrorKind::NotFound`] if there is no such directory.
+    fn list(&self, path: &Path) -> io::Result<Vec<String>>;
+
+    /// Makes what was created, renamed and removed in a directory durable.
+    ///
+    /// # Errors
+    ///
+    /// Those of the system.
+    fn sync_dir(&self, path: &Path) -> io::Result<()>;
+
+    /// Locks a file, which is created if need be, for as long as what is returned
+    /// lives.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::WouldBlock`] at once if someone else holds it, in this process
+    /// or another; else those of the system.
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Lock>>;
+}
+
+/// A lock that is held until this is dropped.
+pub trait Lock: Debug + Send + Sync {}
+
+/// An open file.
+pub trait DiskFile: Debug + Send + Sync {
+    /// Its length in bytes.
+    ///
+    /// # Errors
+    ///
+    /// Those of the system.
+    fn len(&self) -> io::Result<u64>;
+
+    /// Whether it has no bytes.
+    ///
+    /// # Errors
+    ///
+    /// Those of the system.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+
+    /// Reads into `buffer` from a position, and returns how many bytes: fewer than
+    /// asked for possibly, none only at the end of the file.
+    ///
+    /// # Errors
+    ///
+    /// Those of the system.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+
+    /// Writes all of `bytes` at a position, making the file longer if need be.
+    ///
+    /// # Errors
+    ///
+    /// Those of the system. Some of the bytes may have been written.
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+
+    /// Makes what was written durable, and the length.
+    ///
+    /// # Errors
+    ///
+    /// Those of the system. What was written before is in doubt then, for good: a
+    /// second call that succeeds proves nothing.
+    fn sync(&self) -> io::Result<()>;
+}
+
+/// The file system of the machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OsDisk;
+
+#[derive(Debug)]
+struct OsFile(File);
+
+/// Unlocked by the system when the file is closed.
+#[derive(Debug)]
+struct OsLock(#[allow(dead_code, reason = "it is there to be dropped")] File);
+
+impl Lock for OsLock {}
+
+impl Disk for OsDisk {
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        fs::create_dir_all(path)
+    }
+
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn DiskFile>> {
+        let mut options = OpenOptions::new();
+        options.read(true);
+        match mode {
+            OpenMode::Read => &mut options,
+            OpenMode::Write => options.write(true),
+            OpenMode::Create => options.write(true).create(true).truncate(true),
+        };
+        Ok(Box::new(OsFile(options.open(path)?)))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(path)? {
+            // A name that is not UTF-8 is none of ours.
+            names.extend(entry?.file_name().into_string());
+        }
+        Ok(names)
+    }
+
+    #[cfg(unix)]
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
+    }
+
+    /// Elsewhere directories cannot be synced; the file system's journal has to do.
+    #[cfg(not(unix))]
+    fn sync_dir(&self, _path: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Lock>> {
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Box::new(OsLock(file))),
+            Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+}
+
+impl DiskFile for OsFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    #[cfg(unix)]
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        std::os::unix::fs::FileExt::read_at(&self.0, buffer, offset)
+    }
+
+    #[cfg(unix)]
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        std::os::unix::fs::FileExt::write_all_at(&self.0, bytes, offset)
+    }
+
+    #[cfg(windows)]
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        std::os::windows::fs::FileExt::seek_read(&self.0, buffer, offset)
+    }
+
+    #[cfg(windows)]
+    fn write_at(&self, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match std::os::windows::fs::FileExt::seek_write(&self.0, bytes, offset)? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                written => {
+                    bytes = &bytes[written..];
+                    offset += written as u64;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        // `fdatasync`: contents and length; times do not matter here.
+        self.0.sync_data()
+    }
+}
