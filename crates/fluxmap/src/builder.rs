@@ -1,13 +1,23 @@
 //! How a database is configured.
 
+use crate::codec::{Codec, Coder, Stored};
 use crate::db::Database;
+use crate::disk::{Disk, OsDisk};
 use crate::error::FluxError;
 use crate::info::{IsolationLevel, VacuumOptions};
 use crate::key::{Key, Value};
 use crate::mem::{EvictionPolicy, MemSize};
-use crate::persistence::{DurabilityLevel, PersistenceOptions};
+use crate::persistence::{DurabilityLevel, FlushLimits, PersistenceOptions};
+use crate::recovery::Files;
+use crate::shared::Shared;
+use crate::storage::{Options, on_thread};
+use crate::wal::Policy;
+use crate::wal::directory::Directory;
+use crate::wal::format::{Identity, clip_type_name};
+use crate::wal::segment::MIN_SIZE;
 use std::fmt;
 use std::marker::PhantomData;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How far the configuration of durability has come.
@@ -55,6 +65,8 @@ impl BuilderState for Buildable {}
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct DatabaseBuilder<K, V, S: BuilderState = Initial> {
     settings: Settings,
+    /// How to encode K and V, captured where their bounds are known.
+    coder: Option<Coder<K, V>>,
     types: Types<K, V, S>,
 }
 
@@ -67,6 +79,14 @@ struct Settings {
     vacuum: Option<VacuumOptions>,
     skiplist_p: f64,
     durability: Option<PersistenceOptions>,
+    /// At relaxed durability.
+    flush: Option<FlushLimits>,
+    codec: Option<Codec>,
+    check_writes: bool,
+    schema_version: u32,
+    /// Of the key and the value, if not what the compiler calls them.
+    type_names: Option<(String, String)>,
+    disk: Arc<dyn Disk>,
     max_memory: Option<u64>,
     eviction: Option<EvictionPolicy>,
     eviction_ttl: Option<Duration>,
@@ -85,43 +105,82 @@ impl<K, V> DatabaseBuilder<K, V> {
                 vacuum: None,
                 skiplist_p: DEFAULT_SKIPLIST_P,
                 durability: None,
+                flush: None,
+                codec: None,
+                check_writes: true,
+                schema_version: 0,
+                type_names: None,
+                disk: Arc::new(OsDisk),
                 max_memory: None,
                 eviction: None,
                 eviction_ttl: None,
             },
+            coder: None,
             types: PhantomData,
         }
     }
 
-    pub(crate) fn durability(mut self, level: DurabilityLevel) -> Self {
-        self.settings.durability = match level {
-            DurabilityLevel::InMemory => None,
-            DurabilityLevel::Relaxed { options, .. } | DurabilityLevel::Full { options } => Some(options),
-        };
-        self
+    pub(crate) fn durability(self, level: DurabilityLevel) -> DatabaseBuilder<K, V, Buildable>
+    where
+        K: Stored,
+        V: Stored,
+    {
+        match level {
+            DurabilityLevel::InMemory => self.into_state(),
+            DurabilityLevel::Full { options } => self.durability_full(options),
+            DurabilityLevel::Relaxed {
+                options,
+                flush_interval_ms,
+                flush_after_n_commits,
+                flush_after_m_bytes,
+            } => {
+                let mut builder = self.durability_relaxed(options);
+                builder.settings.flush = Some(FlushLimits {
+                    interval: flush_interval_ms.map(Duration::from_millis),
+                    after_commits: flush_after_n_commits.map(|commits| commits as u64),
+                    after_bytes: flush_after_m_bytes,
+                });
+                builder.into_state()
+            }
+        }
     }
 
-    /// Asks for commits that survive a power loss. Not built yet:
-    /// [`build`](Self::build) will answer with [`FluxError::Configuration`].
-    pub fn durability_full(self, options: PersistenceOptions) -> DatabaseBuilder<K, V, Buildable> {
+    /// Asks for commits that survive a power loss: `commit` returns when it would.
+    /// Commits that wait at the same time share one sync, so many of them together are
+    /// much faster than one after the other.
+    pub fn durability_full(self, options: PersistenceOptions) -> DatabaseBuilder<K, V, Buildable>
+    where
+        K: Stored,
+        V: Stored,
+    {
         self.with_durability(options)
     }
 
-    /// Asks for commits that survive the death of the process. Not built yet:
-    /// `build` will answer with [`FluxError::Configuration`].
-    pub fn durability_relaxed(self, options: PersistenceOptions) -> DatabaseBuilder<K, V, RelaxedDurability> {
+    /// Asks for commits that survive the death of the process, and lose no more to a
+    /// power loss than the flush limits say, of which at least one is to be set next.
+    /// What survives is always the state after some commit, with all before it.
+    pub fn durability_relaxed(self, options: PersistenceOptions) -> DatabaseBuilder<K, V, RelaxedDurability>
+    where
+        K: Stored,
+        V: Stored,
+    {
         self.with_durability(options)
     }
 
-    fn with_durability<S: BuilderState>(mut self, options: PersistenceOptions) -> DatabaseBuilder<K, V, S> {
+    fn with_durability<S: BuilderState>(mut self, options: PersistenceOptions) -> DatabaseBuilder<K, V, S>
+    where
+        K: Stored,
+        V: Stored,
+    {
         self.settings.durability = Some(options);
+        self.coder = Some(Coder::new());
         self.into_state()
     }
 }
 
 impl<K, V, S: BuilderState> DatabaseBuilder<K, V, S> {
     fn into_state<T: BuilderState>(self) -> DatabaseBuilder<K, V, T> {
-        DatabaseBuilder { settings: self.settings, types: PhantomData }
+        DatabaseBuilder { settings: self.settings, coder: self.coder, types: PhantomData }
     }
 
     /// The isolation level of all transactions. [`IsolationLevel::Serializable`]
@@ -144,6 +203,46 @@ impl<K, V, S: BuilderState> DatabaseBuilder<K, V, S> {
     /// point, less time.
     pub fn skiplist_p(mut self, p: f64) -> Self {
         self.settings.skiplist_p = p;
+        self
+    }
+
+    /// How keys and values are encoded in a durable database.
+    /// [`Codec::MessagePack`] by default. A database is opened with the codec that it was
+    /// created with.
+    pub fn codec(mut self, codec: Codec) -> Self {
+        self.settings.codec = Some(codec);
+        self
+    }
+
+    /// Whether every key and value that is written to a durable database is decoded on
+    /// the way, to make sure that it will come back. On by default; without, what a type
+    /// encodes but cannot decode is found when the database is opened next, which fails
+    /// then.
+    pub fn check_writes(mut self, check: bool) -> Self {
+        self.settings.check_writes = check;
+        self
+    }
+
+    /// The version of the user's types, by default 0. A durable database that was written
+    /// with another version is not opened.
+    pub fn schema_version(mut self, version: u32) -> Self {
+        self.settings.schema_version = version;
+        self
+    }
+
+    /// What the types of keys and values are called in the files of a durable database,
+    /// by default what the compiler calls them, without the modules they are in. A
+    /// database that was written with other types is not opened. To be used when a
+    /// type is renamed.
+    pub fn type_names(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.settings.type_names = Some((key.into(), value.into()));
+        self
+    }
+
+    /// Where the files of a durable database are: by default in the file system of the
+    /// machine.
+    pub fn disk(mut self, disk: Arc<dyn Disk>) -> Self {
+        self.settings.disk = disk;
         self
     }
 
@@ -177,18 +276,26 @@ impl<K, V, S: BuilderState> DatabaseBuilder<K, V, S> {
 macro_rules! flush_conditions {
     ($state:ty) => {
         impl<K, V> DatabaseBuilder<K, V, $state> {
-            /// Syncs when this long has passed since the last time.
-            pub fn flush_interval(self, _interval: Duration) -> DatabaseBuilder<K, V, Buildable> {
+            /// At relaxed durability, begins to sync a commit at the latest this long after
+            /// it: a power loss takes no more than what was committed in that time and
+            /// in the time that one sync takes.
+            pub fn flush_interval(mut self, interval: Duration) -> DatabaseBuilder<K, V, Buildable> {
+                self.settings.flush.get_or_insert_default().interval = Some(interval);
                 self.into_state()
             }
 
-            /// Syncs after this many commits.
-            pub fn flush_after_commits(self, _commits: usize) -> DatabaseBuilder<K, V, Buildable> {
+            /// At relaxed durability, a power loss takes no more than this many commits. A
+            /// sync begins at half of them; commits wait for it at the limit.
+            pub fn flush_after_commits(mut self, commits: usize) -> DatabaseBuilder<K, V, Buildable> {
+                self.settings.flush.get_or_insert_default().after_commits = Some(commits as u64);
                 self.into_state()
             }
 
-            /// Syncs after this many bytes.
-            pub fn flush_after_bytes(self, _bytes: u64) -> DatabaseBuilder<K, V, Buildable> {
+            /// At relaxed durability, a power loss takes no more than commits of this many
+            /// bytes together. A sync begins at half of them; commits wait for it at the
+            /// limit.
+            pub fn flush_after_bytes(mut self, bytes: u64) -> DatabaseBuilder<K, V, Buildable> {
+                self.settings.flush.get_or_insert_default().after_bytes = Some(bytes);
                 self.into_state()
             }
         }
@@ -202,15 +309,33 @@ flush_conditions!(Buildable);
 macro_rules! build {
     ($state:ty) => {
         impl<K: Key, V: Value> DatabaseBuilder<K, V, $state> {
-            /// Builds the database.
+            /// Builds the database. A durable one is created, or read back from its files,
+            /// on a thread of its own.
             ///
             /// # Errors
             ///
             /// [`FluxError::Configuration`] if the settings do not fit together or ask
             /// for something that is not built yet; nothing has been created then.
+            ///
+            /// [`FluxError::Persistence`] if the files cannot be created or read, are
+            /// damaged, in use, or were written with other types or settings: see
+            /// [`PersistenceError`](crate::PersistenceError). Nothing has been changed then.
+            ///
+            /// # Cancel safety
+            ///
+            /// If the future is dropped, a durable database is opened nevertheless, and
+            /// closed at once.
             pub async fn build(self) -> Result<Database<K, V>, FluxError> {
                 self.settings.check()?;
-                Database::open(self.settings.isolation_level, self.settings.skiplist_p, self.settings.vacuum)
+                let (level, p) = (self.settings.isolation_level, self.settings.skiplist_p);
+                let vacuum = self.settings.vacuum;
+                let shared = match self.settings.storage(self.coder) {
+                    None => Shared::new(level, p, vacuum, None),
+                    durable => {
+                        on_thread("fluxmap-open", move || Shared::new(level, p, vacuum, durable)).await?
+                    }
+                };
+                Ok(Database::from_shared(shared?))
             }
         }
     };
@@ -231,12 +356,7 @@ impl Settings {
                 "the interval of auto_vacuum is zero; leave auto_vacuum out to turn it off".into(),
             );
         }
-        if let Some(options) = &self.durability {
-            let path = options.wal_path.display();
-            return refuse(format!(
-                "durability (at {path}) is not available in this version; leave out `durability_full` and `durability_relaxed`"
-            ));
-        }
+        self.check_durability()?;
         if self.max_memory.is_some() || self.eviction.is_some() || self.eviction_ttl.is_some() {
             return refuse(
                 "memory limits are not available in this version; leave out `max_memory`, `eviction_policy` and `eviction_ttl`"
@@ -244,6 +364,61 @@ impl Settings {
             );
         }
         Ok(())
+    }
+}
+
+impl Settings {
+    fn check_durability(&self) -> Result<(), FluxError> {
+        let refuse = |why: &str| Err(FluxError::Configuration(why.into()));
+        let Some(options) = &self.durability else {
+            let is_default = self.codec.is_none() && self.schema_version == 0 && self.type_names.is_none();
+            return match is_default {
+                true => Ok(()),
+                false => refuse("`codec`, `schema_version` and `type_names` are for durable databases"),
+            };
+        };
+        if options.wal_pool_size == 0 {
+            return refuse("`wal_pool_size` is 0; the log needs at least one segment");
+        }
+        if options.wal_segment_size_bytes < MIN_SIZE {
+            let least = format!("`wal_segment_size_bytes` is less than {MIN_SIZE}");
+            return refuse(&least);
+        }
+        let Some(flush) = self.flush else {
+            return Ok(());
+        };
+        if flush.is_empty() {
+            return refuse("relaxed durability needs to know when to sync; set at least one flush limit");
+        }
+        let zero = flush.interval.is_some_and(|interval| interval.is_zero())
+            || flush.after_commits == Some(0)
+            || flush.after_bytes == Some(0);
+        match zero {
+            true => refuse("a flush limit is zero; use `durability_full` to sync every commit"),
+            false => Ok(()),
+        }
+    }
+
+    /// How a durable database is to be opened; `None` for one in memory.
+    fn storage<K, V>(self, coder: Option<Coder<K, V>>) -> Option<Options<K, V>> {
+        let (options, coder) = (self.durability?, coder?.with_codec(self.codec.unwrap_or_default()));
+        let (key_type, value_type) =
+            self.type_names.unwrap_or_else(|| (coder.key_type().into(), coder.value_type().into()));
+        let identity = Identity {
+            codec: coder.codec(),
+            schema_version: self.schema_version,
+            database: 0,
+            key_type: clip_type_name(key_type),
+            value_type: clip_type_name(value_type),
+        };
+        let files = Files {
+            directory: Directory::new(self.disk, options.wal_path),
+            identity,
+            pool_size: options.wal_pool_size,
+            segment_size: options.wal_segment_size_bytes,
+        };
+        let policy = self.flush.map_or(Policy::Full, Policy::Relaxed);
+        Some(Options { files, policy, coder, check: self.check_writes })
     }
 }
 

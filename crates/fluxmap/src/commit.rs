@@ -1,17 +1,20 @@
 //! THE order of commits.
 //!
 //! [`Committer::commit`] is the only function that changes what readers see. One
-//! at a time, under one lock, a commit is certified, stamped and published;
-//! looking up keys, finding places, allocating, and most of the certification
-//! happen before the lock is taken, and destructors run after it is released.
+//! at a time, under one lock, a commit is certified, stamped, queued for the log and
+//! published. Looking up keys, finding places, allocating, encoding, and most of the
+//! certification happen before the lock is taken; writing and syncing the log, and
+//! destructors, after it is released.
 
-use crate::error::FluxError;
+use crate::error::{FluxError, PersistenceError};
 use crate::mvcc::active::Active;
 use crate::mvcc::certify::Certificate;
 use crate::mvcc::clock::Clock;
 use crate::mvcc::gc::Collector;
+use crate::storage::Durable;
 use crate::sync::{AtomicU64, Mutex, Ordering};
 use crate::txn::write_set::Write;
+use crate::wal::format::push_operation;
 use fluxmap_index::{Batch, Freed, Index, Reader, Timestamp, Trimmed, Writer};
 use foldhash::fast::RandomState;
 use std::hash::{BuildHasher, Hash};
@@ -27,7 +30,9 @@ const NO_SNAPSHOT: Timestamp = Timestamp::MAX;
 /// Everything that commits and reads of one database share.
 pub(crate) struct Committer<K, V> {
     pub(crate) index: Arc<Index<K, Arc<V>>>,
-    pub(crate) clock: Clock,
+    pub(crate) clock: Arc<Clock>,
+    /// How commits become durable, if they do.
+    pub(crate) durable: Option<Durable<K, V>>,
     pub(crate) active: Active,
     hasher: RandomState,
     /// The snapshot whose end would let much garbage go, or [`NO_SNAPSHOT`].
@@ -46,7 +51,8 @@ impl<K: Ord + Clone, V> Committer<K, V> {
         let (index, writer) = Index::new(skiplist_p);
         Committer {
             index,
-            clock: Clock::default(),
+            clock: Arc::default(),
+            durable: None,
             active: Active::default(),
             hasher: RandomState::default(),
             blocker: AtomicU64::new(NO_SNAPSHOT),
@@ -62,20 +68,28 @@ impl<K: Ord + Clone, V> Committer<K, V> {
 impl<K: Ord + Hash + Clone, V> Committer<K, V> {
     /// Applies the writes as one, if `certificate` holds; a write that rests on
     /// nothing that was read needs none. On an error nothing has happened.
+    ///
+    /// Returns the commit's timestamp. In a durable database, it is to be acknowledged
+    /// when the clock's stable hand has reached that, which it will, whether anybody
+    /// waits or not.
     pub(crate) fn commit(
         &self,
         certificate: Option<&Certificate<'_, K>>,
         writes: impl ExactSizeIterator<Item = (K, Write<V>)>,
-    ) -> Result<(), FluxError> {
+    ) -> Result<Timestamp, FluxError> {
         let reader = self.reader();
         let mut batch = reader.batch(writes.len());
+        let mut record = Vec::new();
         for (key, write) in writes {
+            if let Some(durable) = &self.durable {
+                durable.encode(&key, write.as_deref(), &mut record)?;
+            }
             batch.push(self.hash(&key), key, write);
         }
 
         let mut checks = 0;
-        let freed = loop {
-            let checked_at = self.clock.now();
+        let (timestamp, freed) = loop {
+            let checked_at = self.clock.applied();
             if let Some(certificate) = certificate {
                 certificate.check(&reader, &batch)?;
             }
@@ -84,19 +98,47 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
             let mut order = self.order.lock();
             // Certify. What was committed since the check above is all that can
             // be new; mostly that is nothing.
-            if let Some(certificate) = certificate.filter(|_| self.clock.now() != checked_at) {
+            if let Some(certificate) = certificate.filter(|_| self.clock.applied() != checked_at) {
                 if !certificate.reads.is_cheap() && checks < CHECKS_OUTSIDE {
                     continue;
                 }
                 certificate.check(&reader, &batch)?;
             }
-            break order.apply(&mut batch, self);
+            break order.apply(&mut batch, self, record)?;
         };
         // Outside the lock: destructors of keys and values.
         drop(batch);
         drop(reader);
         drop(freed);
-        Ok(())
+        if let Some(durable) = &self.durable {
+            durable.log.after_commit();
+        }
+        Ok(timestamp)
+    }
+
+    /// Applies a commit that was read back: as [`commit`](Self::commit), at a timestamp
+    /// that is known. Nobody else may be using the database.
+    pub(crate) fn restore(&self, timestamp: Timestamp, writes: Vec<(K, Write<V>)>) {
+        let reader = self.reader();
+        let mut batch = reader.batch(writes.len());
+        for (key, write) in writes {
+            batch.push(self.hash(&key), key, write);
+        }
+        let mut order = self.order.lock();
+        let staged = order.writer.stage(&mut batch);
+        staged.publish(timestamp);
+        self.settle(timestamp);
+        let freed = order.after_publish(batch.len(), self);
+        drop(order);
+        drop(batch);
+        drop(reader);
+        drop(freed);
+    }
+
+    /// Sets the clock to the last commit that was read back.
+    pub(crate) fn settle(&self, timestamp: Timestamp) {
+        self.clock.apply(timestamp);
+        self.clock.settle_at_once(timestamp);
     }
 
     /// Looks at the live snapshots, so that trimming knows of those that have gone.
@@ -137,18 +179,35 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
 }
 
 impl<K: Ord + Hash + Clone, V> Order<K, V> {
-    /// Stamps and publishes a certified batch.
-    fn apply(&mut self, batch: &mut Batch<'_, K, Arc<V>>, shared: &Committer<K, V>) -> Freed<K, Arc<V>> {
+    /// Stamps, logs and publishes a certified batch.
+    fn apply(
+        &mut self,
+        batch: &mut Batch<'_, K, Arc<V>>,
+        shared: &Committer<K, V>,
+        record: Vec<u8>,
+    ) -> Result<(Timestamp, Freed<K, Arc<V>>), FluxError> {
         let writes = batch.len();
         // User code (`Eq`, `Ord`, `Clone`) may panic in here; nobody would see
         // a trace of the batch.
         let staged = self.writer.stage(batch);
+        // The log refuses commits after it has failed.
+        let slot = shared.durable.as_ref().map(|durable| durable.log.reserve()).transpose()?;
         // Stamp. From here on nothing can fail.
-        let timestamp = shared.clock.now() + 1;
+        let timestamp = shared.clock.applied() + 1;
+        // Log. It is written later; while the slot is held, it cannot be (W2).
+        let slot = slot.map(|slot| slot.push(timestamp, record));
         // Publish: first every version, then the clock that makes them visible.
         staged.publish(timestamp);
-        shared.clock.publish(timestamp);
+        shared.clock.apply(timestamp);
+        match slot {
+            Some(slot) => drop(slot),
+            None => shared.clock.settle_at_once(timestamp),
+        }
+        Ok((timestamp, self.after_publish(writes, shared)))
+    }
 
+    /// A commit's share of tidying up.
+    fn after_publish(&mut self, writes: usize, shared: &Committer<K, V>) -> Freed<K, Arc<V>> {
         self.collector.after_commit(&mut self.writer, writes, &shared.active, &shared.clock);
         shared.note_blocker(&self.collector, self.writer.backlog());
         self.writer.collect(false)
@@ -159,5 +218,31 @@ impl<K: Ord, V> Committer<K, V> {
     /// A short look at the index.
     pub(crate) fn reader(&self) -> Reader<'_, K, Arc<V>> {
         self.index.reader()
+    }
+}
+
+impl<K, V> Durable<K, V> {
+    /// Appends a write to a commit's record, and makes sure that it comes back.
+    fn encode(&self, key: &K, value: Option<&V>, record: &mut Vec<u8>) -> Result<(), FluxError> {
+        let coder = &self.coder;
+        let unstorable = |what| move |source| PersistenceError::Unstorable { what, source };
+        let put_key = |into: &mut Vec<u8>| {
+            let start = into.len();
+            coder.encode_key(key, into).map_err(unstorable("key"))?;
+            if self.check { coder.check_key(&into[start..]).map_err(unstorable("key")) } else { Ok(()) }
+        };
+        let put_value = value.map(|value| {
+            move |into: &mut Vec<u8>| {
+                let start = into.len();
+                coder.encode_value(value, into).map_err(unstorable("value"))?;
+                if self.check {
+                    coder.check_value(&into[start..]).map_err(unstorable("value"))
+                } else {
+                    Ok(())
+                }
+            }
+        });
+        push_operation(record, put_key, put_value)?;
+        Ok(self.log.check_size(record.len())?)
     }
 }

@@ -10,15 +10,19 @@ pub use crate::txn::stream::{SnapshotStream, TransactionStream};
 pub use crate::txn::transaction::Transaction;
 pub use crate::txn::write_set::Savepoint;
 
+use crate::checkpointer::Checkpointer;
+use crate::codec::Stored;
 use crate::error::FluxError;
 use crate::key::{Key, KeyRange, Query, Span, Value};
-use crate::persistence::DurabilityLevel;
+use crate::persistence::{BackupProgress, CheckpointInfo, DurabilityLevel, RecoveryInfo};
 use crate::shared::Shared;
+use crate::storage::{Storage, on_thread};
 use crate::txn::gate::Ticket;
 use crate::txn::retry;
 use crate::txn::scan::View;
 use std::borrow::Borrow;
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 /// A typed, transactional key-value store in memory.
@@ -82,18 +86,17 @@ impl<K: Key, V: Value> Database<K, V> {
     ///
     /// # Errors
     ///
-    /// [`FluxError::Configuration`] for any level but
-    /// [`DurabilityLevel::InMemory`]: durability is not built yet.
-    pub async fn new(level: DurabilityLevel) -> Result<Self, FluxError> {
+    /// As the builder's [`build`](DatabaseBuilder::build).
+    pub async fn new(level: DurabilityLevel) -> Result<Self, FluxError>
+    where
+        K: Stored,
+        V: Stored,
+    {
         Self::builder().durability(level).build().await
     }
 
-    pub(crate) fn open(
-        level: IsolationLevel,
-        skiplist_p: f64,
-        vacuum: Option<VacuumOptions>,
-    ) -> Result<Self, FluxError> {
-        Ok(Database { shared: Shared::new(level, skiplist_p, vacuum)? })
+    pub(crate) fn from_shared(shared: Arc<Shared<K, V>>) -> Self {
+        Database { shared }
     }
 
     /// A session with this database: the older, handle-based surface.
@@ -113,7 +116,7 @@ impl<K: Key, V: Value> Database<K, V> {
     ///
     /// Constant time, whatever else is open.
     pub fn snapshot(&self) -> Snapshot<K, V> {
-        Snapshot::new(View::new(&self.shared))
+        Snapshot::new(View::stable(&self.shared))
     }
 
     /// Runs `body` in a transaction and commits it, again from the start each
@@ -247,7 +250,7 @@ impl<K: Key, V: Value> Database<K, V> {
         let committer = &self.shared.committer;
         let hash = committer.hash(key);
         let reader = committer.reader();
-        reader.latest(hash, key, || committer.clock.now()).map(read)
+        reader.latest(hash, key, || committer.clock.stable()).map(read)
     }
 
     /// Whether `key` holds anything.
@@ -287,7 +290,7 @@ impl<K: Key, V: Value> Database<K, V> {
     ///
     /// As [`get`](Self::get).
     pub fn count(&self, range: impl KeyRange<K>) -> Result<usize, FluxError> {
-        Ok(View::new(&self.shared).count(Span::range(range)))
+        Ok(View::stable(&self.shared).count(Span::range(range)))
     }
 
     /// Puts `value` under `key`, replacing what is there. Never conflicts.
@@ -313,9 +316,10 @@ impl<K: Key, V: Value> Database<K, V> {
     ///
     /// As [`insert`](Self::insert).
     pub async fn insert_arc(&self, key: K, value: Arc<V>) -> Result<(), FluxError> {
-        self.shared.gate.pass(Ticket::default()).await;
+        self.shared.may_commit(Ticket::default()).await?;
         // Nothing was read, so there is nothing to certify.
-        self.shared.committer.commit(None, std::iter::once((key, Some(value))))
+        let timestamp = self.shared.committer.commit(None, std::iter::once((key, Some(value))))?;
+        self.shared.acknowledged(timestamp).await
     }
 
     /// Removes `key`, and returns what it held.
@@ -440,17 +444,131 @@ impl<K: Key, V: Value> Database<K, V> {
         }
     }
 
-    /// Gives this handle back. If nothing else holds the database (no clone,
-    /// transaction or snapshot), background work ends, and what is stored is dropped,
-    /// before this returns. Dropping the last handle does the same, without a place to
-    /// report errors.
+    /// Makes everything that has been committed survive a power loss, whatever the
+    /// durability level. Does nothing in memory.
     ///
     /// # Errors
     ///
-    /// None in a database in memory.
+    /// [`FluxError::FatalPersistenceError`] if the log has failed, or fails now.
+    ///
+    /// # Cancel safety
+    ///
+    /// The sync goes on if the future is dropped.
+    pub async fn flush(&self) -> Result<(), FluxError> {
+        match &self.shared.committer.durable {
+            None => Ok(()),
+            Some(durable) => {
+                durable.log.flush().await.map_err(|source| FluxError::FatalPersistenceError { source })
+            }
+        }
+    }
+
+    /// Writes a checkpoint now: all pairs as they are at some moment during the call,
+    /// after which the log up to then is not needed any more. The database does this by
+    /// itself as the log fills up. Commits go on meanwhile.
+    ///
+    /// ```
+    /// # use fluxmap::{Database, persistence::PersistenceOptions};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), fluxmap::FluxError> {
+    /// # let dir = tempfile::tempdir().expect("a directory");
+    /// let options = PersistenceOptions::new(dir.path().join("db"));
+    /// let db = Database::<String, u32>::builder().durability_full(options).build().await?;
+    /// db.insert("n".into(), 1).await?;
+    /// let checkpoint = db.checkpoint().await?;
+    /// assert_eq!(checkpoint.pairs, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`FluxError::Configuration`] in memory; [`FluxError::Persistence`] if it could
+    /// not be written: the one before stays, and so does the log.
+    ///
+    /// # Cancel safety
+    ///
+    /// The checkpoint is written also if the future is dropped.
+    pub async fn checkpoint(&self) -> Result<CheckpointInfo, FluxError> {
+        let checkpointer = self.checkpointer("a checkpoint")?;
+        Ok(checkpointer.checkpoint().await?)
+    }
+
+    /// Writes a copy of the database, as it is at some moment during the call, into a
+    /// directory of its own, which is created if need be, and can be opened as a database
+    /// of the same types. Commits go on meanwhile. `progress` is called now and then,
+    /// on the thread that writes.
+    ///
+    /// ```
+    /// # use fluxmap::{Database, persistence::PersistenceOptions};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), fluxmap::FluxError> {
+    /// # let dir = tempfile::tempdir().expect("a directory");
+    /// # let (path, copy) = (dir.path().join("db"), dir.path().join("copy"));
+    /// let open = |path| Database::<String, u32>::builder().durability_full(PersistenceOptions::new(path)).build();
+    /// let db = open(path).await?;
+    /// db.insert("n".into(), 1).await?;
+    /// db.backup_to(&copy, |progress| println!("{} of {}", progress.pairs, progress.total_pairs)).await?;
+    /// assert_eq!(open(copy).await?.get("n")?.as_deref(), Some(&1));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`FluxError::Configuration`] in memory; [`FluxError::Persistence`] if there is a
+    /// database in the directory already, or the copy could not be written: what there is
+    /// of it cannot be opened then.
+    ///
+    /// # Cancel safety
+    ///
+    /// The copy is written also if the future is dropped.
+    pub async fn backup_to(
+        &self,
+        path: impl AsRef<Path>,
+        progress: impl FnMut(BackupProgress) + Send + 'static,
+    ) -> Result<(), FluxError> {
+        let checkpointer = Arc::clone(self.checkpointer("a backup")?);
+        let path = path.as_ref().to_owned();
+        let pairs = self.shared.committer.index.entries() as u64;
+        let write = move || Storage::back_up(&checkpointer, path, progress, pairs);
+        Ok(on_thread("fluxmap-backup", write).await??)
+    }
+
+    fn checkpointer(&self, what: &str) -> Result<&Arc<Checkpointer>, FluxError> {
+        self.shared.checkpointer().ok_or_else(|| {
+            FluxError::Configuration(format!(
+                "{what} needs a durable database; build this one with `durability_full` or `durability_relaxed`"
+            ))
+        })
+    }
+
+    /// What opening the database found on disk; `None` in memory.
+    pub fn recovery_info(&self) -> Option<&RecoveryInfo> {
+        self.shared.recovery_info()
+    }
+
+    /// Gives this handle back, when all that has been committed is synced. If nothing
+    /// else holds the database (no clone, transaction or snapshot), background work ends,
+    /// the files are closed, and what is stored is dropped, before this returns. Dropping
+    /// the last handle does the same, without a place to report errors.
+    ///
+    /// # Errors
+    ///
+    /// [`FluxError::FatalPersistenceError`] if the log has failed, or fails now; the
+    /// handle has been given back nevertheless.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives the handle back, too.
     pub async fn close(self) -> Result<(), FluxError> {
-        drop(self);
-        Ok(())
+        let flushed = self.flush().await;
+        match self.shared.checkpointer() {
+            None => drop(self),
+            // It joins threads, which may have to wait for the disk.
+            Some(_) => on_thread("fluxmap-close", move || drop(self)).await?,
+        }
+        flushed
     }
 }
 

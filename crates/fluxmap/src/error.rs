@@ -1,7 +1,9 @@
 //! What can go wrong, and what to do about it.
 
-use std::error::Error;
-use std::fmt;
+use crate::codec::CodecError;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
 use thiserror::Error as ThisError;
 
 /// The error of every fallible operation.
@@ -79,12 +81,27 @@ pub enum FluxError {
     /// Nothing could be evicted. Not returned yet.
     #[error("nothing could be evicted")]
     EvictionError,
-    /// Reading or writing files failed. Not returned yet, as nothing is written.
-    #[error("persistence: {0}")]
+    /// The files behind a durable database could not be opened, read or written, or
+    /// what was to be stored cannot be. Nothing has been applied.
+    #[error(transparent)]
     Persistence(#[from] PersistenceError),
-    /// An earlier error of the log made the database read-only. Not returned yet.
-    #[error("the database is read-only since its log failed: {0}")]
-    FatalPersistenceError(String),
+    /// An earlier error of the log ended all commits; reads go on, at the last state
+    /// that is known to be durable. Nothing of this commit was applied. See to the
+    /// cause, and open the database again.
+    #[error("the database takes no more commits since its log failed; see to the cause and open it again")]
+    FatalPersistenceError {
+        /// What happened to the log.
+        source: PersistenceError,
+    },
+    /// The log failed while this commit was on its way to the disk. After the database
+    /// has been opened again, it is there wholly or not at all.
+    #[error(
+        "the log failed while this commit was on its way to the disk; open the database again to see whether it is there"
+    )]
+    OutcomeUnknown {
+        /// What happened to the log.
+        source: PersistenceError,
+    },
 }
 
 impl FluxError {
@@ -104,29 +121,107 @@ impl FluxError {
     }
 }
 
-/// An error of the files behind a durable database.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// An error of the files behind a durable database, or of what is to be stored there.
+#[derive(Clone, Debug, ThisError)]
 #[non_exhaustive]
 pub enum PersistenceError {
-    /// Reading or writing failed.
-    Io(String),
-    /// A key or value could not be encoded or decoded.
-    Serialization(String),
-    /// The files could not be read back.
-    Recovery(String),
+    /// The system refused to open, read, write, sync, rename or remove a file.
+    #[error("cannot {action} {}{}: {source}", path.display(), at(offset))]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// Where in the file.
+        offset: Option<u64>,
+        /// What the system said.
+        source: Arc<io::Error>,
+    },
+    /// The directory is open already, in this process or in another.
+    #[error("{} is in use by another `Database`, in this process or another; close that first", path.display())]
+    Locked {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A file does not say what was written to it. Nothing has been changed.
+    #[error("{} is damaged at offset {offset}: {what}; restore a backup, or copy what is sound with `fluxmap salvage`", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Where in it.
+        offset: u64,
+        /// What is wrong.
+        what: String,
+    },
+    /// A file that must be there is not. Nothing has been changed.
+    #[error("{} is missing: {why}; restore it or a backup, or copy what is left with `fluxmap salvage`", path.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
+        /// How we know that it was there.
+        why: &'static str,
+    },
+    /// The database was written with another type, schema version or codec than it is
+    /// opened with. Nothing has been changed.
+    #[error("{} was written with {what} {found}, and is opened with {expected}; open it with what it was written with", path.display())]
+    Mismatch {
+        /// The file that says so.
+        path: PathBuf,
+        /// What differs.
+        what: &'static str,
+        /// In the file.
+        found: String,
+        /// Asked for.
+        expected: String,
+    },
+    /// The file has a format that this version of FluxMap does not know. Nothing has
+    /// been changed.
+    #[error("{} has format version {found}, and this version of FluxMap reads version {supported}; open it with the version that wrote it", path.display())]
+    UnsupportedFormat {
+        /// The file.
+        path: PathBuf,
+        /// Its format version.
+        found: u16,
+        /// The one that is known.
+        supported: u16,
+    },
+    /// A key or value cannot be stored such that it comes back. Nothing was applied.
+    #[error("a {what} cannot be stored: {source}")]
+    Unstorable {
+        /// A key or a value.
+        what: &'static str,
+        /// What the codec said.
+        source: CodecError,
+    },
+    /// A key or value that was stored, and whose checksum holds, cannot be decoded: the
+    /// type has changed. Nothing has been changed on disk.
+    #[error("a {what} in {} at offset {offset} cannot be decoded: {source}; open the database with the types it was written with", path.display())]
+    Undecodable {
+        /// A key or a value.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The frame or block that holds it.
+        offset: u64,
+        /// What the codec said.
+        source: CodecError,
+    },
+    /// A commit is too large for the log. Nothing was applied.
+    #[error("the commit takes {bytes} bytes in the log, and {limit} is the most; split it")]
+    TooLarge {
+        /// What it takes.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// The database is being closed, or a thread of it could not be started.
+    #[error("{0}")]
+    Unavailable(String),
 }
 
-impl fmt::Display for PersistenceError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            PersistenceError::Io(what) => write!(f, "input or output: {what}"),
-            PersistenceError::Serialization(what) => write!(f, "encoding: {what}"),
-            PersistenceError::Recovery(what) => write!(f, "recovery: {what}"),
-        }
-    }
+fn at(offset: &Option<u64>) -> String {
+    offset.map_or(String::new(), |offset| format!(" at offset {offset}"))
 }
-
-impl Error for PersistenceError {}
 
 #[cfg(test)]
 mod tests {

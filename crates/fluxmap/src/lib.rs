@@ -122,6 +122,9 @@
 #![forbid(unsafe_code)]
 
 mod builder;
+mod checkpoint;
+mod checkpointer;
+pub mod codec;
 mod commit;
 pub mod db;
 pub mod disk;
@@ -132,9 +135,13 @@ mod key;
 pub mod mem;
 mod mvcc;
 pub mod persistence;
+mod progress;
+mod recovery;
 mod shared;
+mod storage;
 mod sync;
 mod txn;
+mod wal;
 mod worker;
 
 pub use db::{

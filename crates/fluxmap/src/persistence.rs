@@ -1,19 +1,23 @@
 //! How a database is kept on disk.
-//!
-//! Durability is not built yet: a builder that is asked for it answers with
-//! [`FluxError::Configuration`](crate::FluxError::Configuration), and nothing is
-//! written anywhere.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Where the log is, and how it is cut into segments.
+///
+/// A checkpoint is written, in the background, when half of the segments are full, and
+/// it takes as long as writing out all that is stored. So the larger the database, and
+/// the faster it is written to, the more and larger segments it should have; commits wait
+/// when all of them are full.
 #[derive(Clone, Debug)]
 pub struct PersistenceOptions {
-    /// The directory of the log and the checkpoints.
+    /// The directory of the log and the checkpoints. Created if need be.
     pub wal_path: PathBuf,
-    /// How many segments there are.
+    /// How many segments may hold commits that no checkpoint covers: at least one.
+    /// One more file may be there, ready to be used.
     pub wal_pool_size: usize,
-    /// The size of a segment, in bytes.
+    /// The size of a segment, in bytes: at least 4096. A commit that is larger gets a
+    /// segment of its size; none may be larger than 1 GiB.
     pub wal_segment_size_bytes: u64,
 }
 
@@ -46,4 +50,82 @@ pub enum DurabilityLevel {
         /// Where and how.
         options: PersistenceOptions,
     },
+}
+
+/// When relaxed durability syncs; what is not set does not count.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct FlushLimits {
+    pub(crate) interval: Option<Duration>,
+    pub(crate) after_commits: Option<u64>,
+    pub(crate) after_bytes: Option<u64>,
+}
+
+impl FlushLimits {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.interval.is_none() && self.after_commits.is_none() && self.after_bytes.is_none()
+    }
+}
+
+/// What opening a durable database found: from
+/// [`Database::recovery_info`](crate::Database::recovery_info).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RecoveryInfo {
+    /// Whether the database was created.
+    pub created: bool,
+    /// The commit that the checkpoint was taken after; 0 if it was empty.
+    pub checkpoint_commit: u64,
+    /// Pairs in the checkpoint.
+    pub checkpoint_pairs: u64,
+    /// Bytes of the checkpoint.
+    pub checkpoint_bytes: u64,
+    /// Commits in the log after it.
+    pub records: u64,
+    /// Bytes of these.
+    pub bytes: u64,
+    /// The last commit: the state that was recovered is the one after it.
+    pub last_commit: u64,
+    /// Where something was cut off that a power loss had left: never anything that
+    /// had been promised to survive one.
+    pub torn_tail: Option<TornTail>,
+    /// How long it took.
+    pub duration: Duration,
+}
+
+/// Where the log was cut off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TornTail {
+    /// The segment.
+    pub path: PathBuf,
+    /// The offset in it from which on nothing was kept.
+    pub offset: u64,
+}
+
+/// A checkpoint that was written: from
+/// [`Database::checkpoint`](crate::Database::checkpoint).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CheckpointInfo {
+    /// The commit that it was taken after.
+    pub commit: u64,
+    /// The pairs in it.
+    pub pairs: u64,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// How long it took.
+    pub duration: Duration,
+}
+
+/// How far a backup has come: see
+/// [`Database::backup_to`](crate::Database::backup_to).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BackupProgress {
+    /// Pairs written.
+    pub pairs: u64,
+    /// About how many there are.
+    pub total_pairs: u64,
+    /// Bytes written.
+    pub bytes: u64,
 }

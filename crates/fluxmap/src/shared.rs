@@ -1,10 +1,14 @@
 //! What a database is made of, shared by everything that works on it.
 
+use crate::checkpointer::Checkpointer;
 use crate::commit::Committer;
 use crate::error::FluxError;
 use crate::info::{IsolationLevel, VacuumOptions, VacuumStats};
 use crate::key::{Key, Value};
+use crate::persistence::RecoveryInfo;
+use crate::storage::{Options, Storage};
 use crate::txn::gate::Gate;
+use crate::txn::gate::Ticket;
 use crate::worker::{Schedule, Worker};
 use fluxmap_index::Timestamp;
 use std::ops::Deref;
@@ -17,6 +21,8 @@ use std::time::Instant;
 pub(crate) struct Shared<K: Key, V: Value> {
     core: Arc<Core<K, V>>,
     worker: Worker,
+    /// After the worker: it ends when nothing commits any more.
+    storage: Option<Storage>,
 }
 
 /// What the background thread works on, too.
@@ -31,10 +37,12 @@ pub(crate) struct Core<K: Key, V: Value> {
 const TRIM_STEP: usize = 256;
 
 impl<K: Key, V: Value> Shared<K, V> {
+    /// Opens a database; a durable one reads its files, and blocks for as long.
     pub(crate) fn new(
         level: IsolationLevel,
         skiplist_p: f64,
         vacuum: Option<VacuumOptions>,
+        durability: Option<Options<K, V>>,
     ) -> Result<Arc<Self>, FluxError> {
         let core = Core {
             level,
@@ -42,7 +50,14 @@ impl<K: Key, V: Value> Shared<K, V> {
             gate: Gate::default(),
             vacuum: vacuum.map(|options| Schedule::every(options.interval)),
         };
-        let shared = Arc::new(Shared { core: Arc::new(core), worker: Worker::default() });
+        let (core, storage) = match durability {
+            None => (Arc::new(core), None),
+            Some(options) => {
+                let (storage, core) = Storage::open(options, core)?;
+                (core, Some(storage))
+            }
+        };
+        let shared = Arc::new(Shared { core, worker: Worker::default(), storage });
         if vacuum.is_some() {
             shared.wake_worker()?;
         }
@@ -52,6 +67,52 @@ impl<K: Key, V: Value> Shared<K, V> {
     /// Makes the background thread look for work.
     pub(crate) fn wake_worker(&self) -> Result<(), FluxError> {
         self.worker.wake(&self.core)
+    }
+
+    /// Waits for whoever has the right to commit first, and for the log to keep up.
+    ///
+    /// Cancel-safe: it only waits.
+    pub(crate) async fn may_commit(&self, ticket: Ticket) -> Result<(), FluxError> {
+        if let Some(durable) = &self.committer.durable {
+            durable.log.admit().await?;
+        }
+        self.gate.pass(ticket).await;
+        Ok(())
+    }
+
+    /// Waits until the commit at this timestamp is as durable as it is to be.
+    ///
+    /// Cancel-safe: it only waits.
+    pub(crate) async fn acknowledged(&self, timestamp: Timestamp) -> Result<(), FluxError> {
+        match &self.committer.durable {
+            None => Ok(()),
+            Some(durable) => {
+                let outcome = durable.log.acknowledged(timestamp).await;
+                outcome.map_err(|source| FluxError::OutcomeUnknown { source })
+            }
+        }
+    }
+
+    /// Waits until what was read at this timestamp cannot be undone any more.
+    ///
+    /// Cancel-safe: it only waits.
+    pub(crate) async fn stable_at(&self, timestamp: Timestamp) -> Result<(), FluxError> {
+        match &self.committer.durable {
+            None => Ok(()),
+            Some(durable) => {
+                let outcome = durable.log.acknowledged(timestamp).await;
+                outcome.map_err(|source| FluxError::FatalPersistenceError { source })
+            }
+        }
+    }
+
+    /// What writes checkpoints, if the database is durable.
+    pub(crate) fn checkpointer(&self) -> Option<&Arc<Checkpointer>> {
+        self.storage.as_ref().map(|storage| &storage.checkpointer)
+    }
+
+    pub(crate) fn recovery_info(&self) -> Option<&RecoveryInfo> {
+        self.storage.as_ref().map(|storage| &storage.info)
     }
 
     /// A snapshot at this timestamp has ended.
@@ -91,6 +152,7 @@ impl<K: Key, V: Value> Core<K, V> {
 impl<K: Key, V: Value> Drop for Shared<K, V> {
     fn drop(&mut self) {
         self.worker.stop();
+        drop(self.storage.take());
     }
 }
 

@@ -1,6 +1,7 @@
 //! What FluxMap's own tests are built from. Nothing here knows the store: a test
 //! brings it in through the [`driver::Store`] trait, so that every checker can be
 //! pointed at the real database, at a model, or at a deliberately broken wrapper.
+//! Only the simulated disk knows FluxMap's traits for disks, which it implements.
 //!
 //! | question | room |
 //! |---|---|
@@ -12,9 +13,11 @@
 //! | How are they run, and how is the history recorded? | [`driver`] |
 //! | Was every value dropped exactly once; what if user code panics? | [`ledger`], [`hostile`] |
 //! | What happens when a future is dropped half way? | [`polling`] |
+//! | What is left after a power loss, a crash at any call, a disk that fails? | [`disk`] |
 
 #![forbid(unsafe_code)]
 
+pub mod disk;
 pub mod driver;
 pub mod history;
 pub mod hostile;

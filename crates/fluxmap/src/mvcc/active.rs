@@ -1,10 +1,10 @@
 //! The live snapshots, and the horizon that follows from them.
 //!
-//! A snapshot registers by reading the clock and entering what it read in one
-//! step, under the lock of its shard. A horizon is taken by reading the clock
-//! first and then visiting every shard under its lock. So a snapshot that the
-//! visit misses registers after it, and reads a clock that is at least the one
-//! the horizon was given: the watermark cannot overtake it.
+//! A snapshot registers by reading one hand of the clock and entering what it read
+//! in one step, under the lock of its shard. A horizon is taken by reading the hand
+//! that is behind, the stable one, and then visiting every shard under its lock. So a
+//! snapshot that the visit misses registers after it, and reads at least what the
+//! horizon was given: the watermark cannot overtake it.
 //!
 //! Shards keep threads that begin and end at the same time off each other's
 //! cache lines. Beginning and ending are logarithmic in the number of different
@@ -37,11 +37,11 @@ pub(crate) struct Registration {
 }
 
 impl Active {
-    /// Registers a snapshot of now.
-    pub(crate) fn register(&self, clock: &Clock) -> Registration {
+    /// Registers a snapshot at what `now` reads, a hand of the clock.
+    pub(crate) fn register(&self, now: impl FnOnce() -> Timestamp) -> Registration {
         let shard = thread_number() % SHARDS;
         let mut live = self.shards[shard].0.lock();
-        let timestamp = clock.now();
+        let timestamp = now();
         *live.entry(timestamp).or_insert(0) += 1;
         Registration { timestamp, shard }
     }
@@ -59,7 +59,7 @@ impl Active {
     /// Which timestamps are being read now, or may be later.
     pub(crate) fn horizon(&self, clock: &Clock) -> Horizon {
         // Before the shards: see the top of the file.
-        let now = clock.now();
+        let now = clock.stable();
         let mut live = Vec::new();
         for shard in &self.shards {
             live.extend(shard.0.lock().keys());
@@ -90,16 +90,17 @@ mod tests {
     #[test]
     fn the_horizon_follows_the_oldest_live_snapshot() {
         let (active, clock) = (Active::default(), Clock::default());
-        clock.publish(5);
-        let old = active.register(&clock);
-        clock.publish(9);
-        let (young, twin) = (active.register(&clock), active.register(&clock));
+        clock.settle_at_once(5);
+        let old = active.register(|| clock.stable());
+        clock.settle_at_once(9);
+        let register = || active.register(|| clock.stable());
+        let (young, twin) = (register(), register());
         assert_eq!((old.timestamp, young.timestamp), (5, 9));
         assert_eq!(active.horizon(&clock).oldest(), 5);
         assert_eq!(active.count(), 3);
         active.release(old);
         active.release(twin);
-        clock.publish(20);
+        clock.settle_at_once(20);
         assert_eq!(active.horizon(&clock).oldest(), 9);
         active.release(young);
         assert_eq!(active.horizon(&clock).oldest(), 20);

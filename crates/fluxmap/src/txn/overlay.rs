@@ -89,14 +89,14 @@ impl<'t, K: Key, V: Value> TransactionRange<'t, K, V> {
 
     /// The next key at one end, with what the transaction sees under it.
     fn step(&mut self, direction: Direction) -> Option<(K, Write<V>)> {
-        let view = self.transaction.view();
+        let at = self.transaction.view().at();
         // Before the lock: it may look at the index.
-        let _ = self.committed.peek(view, direction);
+        let _ = self.committed.peek(at, direction);
         let state = self.transaction.state();
         let own = self.own(&state.writes, direction).map(|(key, write)| (key.clone(), write.clone()));
         drop(state);
 
-        let Some(committed) = self.committed.peek(view, direction) else {
+        let Some(committed) = self.committed.peek(at, direction) else {
             self.finished = own.is_none();
             return own;
         };
@@ -108,10 +108,10 @@ impl<'t, K: Key, V: Value> TransactionRange<'t, K, V> {
         match order {
             Ordering::Greater => own,
             Ordering::Equal => {
-                self.committed.pop(view, direction);
+                self.committed.pop(at, direction);
                 own
             }
-            Ordering::Less => self.committed.pop(view, direction).map(|(key, value)| (key, Some(value))),
+            Ordering::Less => self.committed.pop(at, direction).map(|(key, value)| (key, Some(value))),
         }
     }
 

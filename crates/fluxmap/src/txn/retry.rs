@@ -71,9 +71,24 @@ where
     loop {
         let ticket = turn.as_ref().map_or(Ticket::default(), Turn::ticket);
         let mut transaction = Transaction::new(shared, ticket);
-        let value = gate::on_behalf_of(ticket, body.clone()(&mut transaction)).await?;
-        let lost = match gate::on_behalf_of(ticket, transaction.commit()).await {
-            Ok(()) => return Ok(value),
+        let value = match gate::on_behalf_of(ticket, body.clone()(&mut transaction)).await {
+            Ok(value) => value,
+            Err(error) => {
+                // The error may tell what was read. If the log has failed, so be it.
+                let seen = transaction.view().timestamp();
+                drop(transaction);
+                drop(turn);
+                let _ = shared.stable_at(seen).await;
+                return Err(error);
+            }
+        };
+        let lost = match gate::on_behalf_of(ticket, transaction.apply()).await {
+            Ok(applied) => {
+                // Others need not wait for the disk.
+                drop(turn);
+                applied.acknowledged().await?;
+                return Ok(value);
+            }
             Err(error) if error.is_conflict() => Box::new(error),
             Err(error) => return Err(error.into()),
         };

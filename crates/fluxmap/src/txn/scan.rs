@@ -5,6 +5,7 @@
 //! it goes on. The registered timestamp of its view is what makes the chunks
 //! parts of one picture.
 
+use crate::commit::Committer;
 use crate::key::{Key, Part, Query, Span, Value};
 use crate::mvcc::active::Registration;
 use crate::shared::Shared;
@@ -22,11 +23,43 @@ pub(crate) struct View<K: Key, V: Value> {
     registration: Registration,
 }
 
+/// A registered timestamp of a database, for as long as a call takes.
+pub(crate) struct At<'c, K, V> {
+    pub(crate) committer: &'c Committer<K, V>,
+    pub(crate) timestamp: Timestamp,
+}
+
+impl<K, V> Clone for At<'_, K, V> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<K, V> Copy for At<'_, K, V> {}
+
 impl<K: Key, V: Value> View<K, V> {
-    pub(crate) fn new(shared: &Arc<Shared<K, V>>) -> Self {
+    /// For reading only: what cannot be undone any more.
+    pub(crate) fn stable(shared: &Arc<Shared<K, V>>) -> Self {
         let committer = &shared.committer;
-        let registration = committer.active.register(&committer.clock);
+        let registration = committer.active.register(|| committer.clock.stable());
         View { shared: Arc::clone(shared), registration }
+    }
+
+    /// For a transaction: the newest state, on which it can build. It is stable before
+    /// the transaction is acknowledged.
+    pub(crate) fn newest(shared: &Arc<Shared<K, V>>) -> Self {
+        let committer = &shared.committer;
+        if committer.durable.as_ref().is_some_and(|durable| durable.log.failure().is_some()) {
+            // What is not stable will never be.
+            return Self::stable(shared);
+        }
+        let registration = committer.active.register(|| committer.clock.applied());
+        View { shared: Arc::clone(shared), registration }
+    }
+
+    /// What a cursor reads.
+    pub(crate) fn at(&self) -> At<'_, K, V> {
+        At { committer: &self.shared.committer, timestamp: self.timestamp() }
     }
 
     pub(crate) fn timestamp(&self) -> Timestamp {
@@ -96,23 +129,23 @@ impl<K: Key, V: Value> Cursor<K, V> {
     }
 
     /// The pair at one end of a span.
-    pub(crate) fn end(span: Span<K>, view: &View<K, V>, direction: Direction) -> Option<(K, Arc<V>)> {
+    pub(crate) fn end(span: Span<K>, at: At<'_, K, V>, direction: Direction) -> Option<(K, Arc<V>)> {
         let mut cursor = Cursor::new(span);
-        cursor.take_out(1, view, direction);
-        cursor.pop(view, direction)
+        cursor.take_out(1, at, direction);
+        cursor.pop(at, direction)
     }
 
     /// The key that `pop` would return next.
-    pub(crate) fn peek(&mut self, view: &View<K, V>, direction: Direction) -> Option<&K> {
-        self.fill(view, direction);
+    pub(crate) fn peek(&mut self, at: At<'_, K, V>, direction: Direction) -> Option<&K> {
+        self.fill(at, direction);
         let (near, far) = self.buffers(direction);
         let pair = if near.is_empty() { far.back() } else { near.front() };
         pair.map(|(key, _)| key)
     }
 
     /// The next pair at one end.
-    pub(crate) fn pop(&mut self, view: &View<K, V>, direction: Direction) -> Option<(K, Arc<V>)> {
-        self.fill(view, direction);
+    pub(crate) fn pop(&mut self, at: At<'_, K, V>, direction: Direction) -> Option<(K, Arc<V>)> {
+        self.fill(at, direction);
         let (near, far) = self.buffers(direction);
         if near.is_empty() { far.pop_back() } else { near.pop_front() }
     }
@@ -126,20 +159,20 @@ impl<K: Key, V: Value> Cursor<K, V> {
 
     /// Takes out the next chunk at one end, if its buffer is empty and there is
     /// something left.
-    fn fill(&mut self, view: &View<K, V>, direction: Direction) {
+    fn fill(&mut self, at: At<'_, K, V>, direction: Direction) {
         if self.exhausted || !self.buffers(direction).0.is_empty() {
             return;
         }
         let wanted = CHUNKS[self.chunks.min(CHUNKS.len() - 1)];
         self.chunks += 1;
-        self.take_out(wanted, view, direction);
+        self.take_out(wanted, at, direction);
     }
 
-    fn take_out(&mut self, wanted: usize, view: &View<K, V>, direction: Direction) {
+    fn take_out(&mut self, wanted: usize, at: At<'_, K, V>, direction: Direction) {
         let mut taken = std::mem::take(self.buffers(direction).0);
         taken.reserve(wanted);
-        let reader = view.shared.committer.reader();
-        reader.scan(&self.rest, direction, view.timestamp(), |pairs| {
+        let reader = at.committer.reader();
+        reader.scan(&self.rest, direction, at.timestamp, |pairs| {
             let pairs = &pairs[..pairs.len().min(wanted - taken.len())];
             // Ask for what all of them own before the first is cloned: these cache
             // misses overlap, behind allocations and locked increments they would not.

@@ -105,7 +105,7 @@ impl<K: Key, V: Value> Snapshot<K, V> {
     ///
     /// As [`get`](Self::get).
     pub fn first(&self) -> Result<Option<(K, Arc<V>)>, FluxError> {
-        Ok(Cursor::end(Span::range(..), &self.view, Direction::Forward))
+        Ok(Cursor::end(Span::range(..), self.view.at(), Direction::Forward))
     }
 
     /// The greatest key, with what it held.
@@ -114,7 +114,7 @@ impl<K: Key, V: Value> Snapshot<K, V> {
     ///
     /// As [`get`](Self::get).
     pub fn last(&self) -> Result<Option<(K, Arc<V>)>, FluxError> {
-        Ok(Cursor::end(Span::range(..), &self.view, Direction::Backward))
+        Ok(Cursor::end(Span::range(..), self.view.at(), Direction::Backward))
     }
 
     /// How many keys a range held. Linear in what it counts.
@@ -150,13 +150,13 @@ impl<K: Key, V: Value> Iterator for SnapshotRange<K, V> {
     type Item = (K, Arc<V>);
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.cursor.pop(&self.view, Direction::Forward)
+        self.cursor.pop(self.view.at(), Direction::Forward)
     }
 }
 
 impl<K: Key, V: Value> DoubleEndedIterator for SnapshotRange<K, V> {
     fn next_back(&mut self) -> Option<Self::Item> {
-        self.cursor.pop(&self.view, Direction::Backward)
+        self.cursor.pop(self.view.at(), Direction::Backward)
     }
 }
 

@@ -12,6 +12,7 @@ use crate::txn::read_set::{RangeId, ReadSet};
 use crate::txn::scan::View;
 use crate::txn::stream::TransactionStream;
 use crate::txn::write_set::{Savepoint, Write, WriteSet};
+use fluxmap_index::Timestamp;
 use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
@@ -55,7 +56,7 @@ pub(crate) struct State<K, V> {
 impl<K: Key, V: Value> Transaction<K, V> {
     pub(crate) fn new(shared: &Arc<Shared<K, V>>, ticket: Ticket) -> Self {
         let state = State { reads: ReadSet::default(), writes: WriteSet::default() };
-        Transaction { view: View::new(shared), ticket, state: Mutex::new(state) }
+        Transaction { view: View::newest(shared), ticket, state: Mutex::new(state) }
     }
 
     pub(crate) fn view(&self) -> &View<K, V> {
@@ -388,10 +389,12 @@ impl<K: Key, V: Value> Transaction<K, V> {
         }
     }
 
-    /// Makes all writes visible at once, or none.
+    /// Makes all writes visible at once, or none, and returns when everything that
+    /// was read and written is as durable as the database was built to be.
     ///
-    /// A transaction that has written nothing always commits. Waits only if
-    /// another transaction has been given the right to go first.
+    /// A transaction that has written nothing never conflicts. Waits if another
+    /// transaction has been given the right to go first, and in a durable database
+    /// for the log.
     ///
     /// # Errors
     ///
@@ -400,23 +403,54 @@ impl<K: Key, V: Value> Transaction<K, V> {
     /// [`IsolationLevel::Snapshot`], [`FluxError::WriteConflict`] if a key that
     /// it writes has been. Nothing has been applied then.
     ///
+    /// In a durable database also [`FluxError::Persistence`] if a key or value cannot
+    /// be stored, [`FluxError::FatalPersistenceError`] after the log has failed (in
+    /// both cases nothing has been applied), and [`FluxError::OutcomeUnknown`] if it
+    /// fails now.
+    ///
     /// # Cancel safety
     ///
-    /// A future that is dropped before it returns has not committed; the
-    /// transaction is rolled back.
+    /// A future that is dropped before it returns has either not committed, and the
+    /// transaction is rolled back, or it has, and becomes durable by itself. In memory
+    /// it has not.
     pub async fn commit(self) -> Result<(), FluxError> {
-        if self.state().writes.is_empty() {
-            return Ok(());
-        }
+        self.apply().await?.acknowledged().await
+    }
+
+    /// Commits; what is returned waits for durability.
+    pub(crate) async fn apply(self) -> Result<Applied<K, V>, FluxError> {
         let Transaction { view, ticket, state } = self;
-        view.shared.gate.pass(ticket).await;
+        let shared = Arc::clone(&view.shared);
         let State { reads, writes } = state.into_inner();
-        let certificate = Certificate { level: view.shared.level, snapshot: view.timestamp(), reads: &reads };
-        view.shared.committer.commit(Some(&certificate), writes.into_writes())
+        if writes.is_empty() {
+            return Ok(Applied { shared, timestamp: view.timestamp(), has_written: false });
+        }
+        shared.may_commit(ticket).await?;
+        let certificate = Certificate { level: shared.level, snapshot: view.timestamp(), reads: &reads };
+        let timestamp = shared.committer.commit(Some(&certificate), writes.into_writes())?;
+        Ok(Applied { shared, timestamp, has_written: true })
     }
 
     /// Ends the transaction without a trace, as dropping it does.
     pub fn rollback(self) {}
+}
+
+/// A transaction that has committed, and is perhaps not durable yet.
+#[must_use = "it is to be waited for before anybody is told"]
+pub(crate) struct Applied<K: Key, V: Value> {
+    shared: Arc<Shared<K, V>>,
+    timestamp: Timestamp,
+    has_written: bool,
+}
+
+impl<K: Key, V: Value> Applied<K, V> {
+    /// Waits until what was read and written cannot be undone any more.
+    pub(crate) async fn acknowledged(self) -> Result<(), FluxError> {
+        match self.has_written {
+            true => self.shared.acknowledged(self.timestamp).await,
+            false => self.shared.stable_at(self.timestamp).await,
+        }
+    }
 }
 
 impl<K: Key, V: Value> fmt::Debug for Transaction<K, V> {

@@ -1,0 +1,238 @@
+//! Checkpoints: all pairs as they were after one commit, in one file.
+//!
+//! After its header come blocks, each with a checksum of its own, and at the end a
+//! block that says how many there were. A checkpoint is written under a draft's name
+//! and synced before it replaces the one before, so a file of this name is complete.
+
+use crate::disk::OpenMode;
+use crate::error::PersistenceError;
+use crate::wal::directory::{CHECKPOINT, CHECKPOINT_DRAFT, Directory, NamedFile};
+use crate::wal::format::{Fields, FileHeader, FileKind, Identity, Lsn, MAX_COMMIT, MAX_HEADER, Nonsense};
+use crate::wal::segment::random;
+
+type Result<T> = std::result::Result<T, PersistenceError>;
+
+/// The header of a block.
+///
+/// | at | size | |
+/// |--:|--:|---|
+/// | 0 | 4 | CRC-32C of the file's salt, the rest of the header and the payload |
+/// | 4 | 4 | length of the payload |
+/// | 8 | 8 | number of the block, from zero |
+/// | 16 | 4 | pairs in the block |
+/// | 20 | 1 | 1: pairs; 2: the end |
+/// | 21 | 3 | zero |
+///
+/// The payload of a block of pairs: for each pair the length of the key (4 bytes),
+/// the key, the length of the value (4 bytes), the value. Of the end: the number of
+/// pairs in the file (8 bytes).
+const BLOCK_HEADER: usize = 24;
+const PAIRS: u8 = 1;
+const END: u8 = 2;
+
+/// A block is full when it has this many bytes.
+pub(crate) const BLOCK_SIZE: usize = 256 << 10;
+/// Bytes between two syncs while a checkpoint is written: small enough not to keep the
+/// disk from the log for long.
+const SYNC_EVERY: u64 = 4 << 20;
+
+/// Where the pairs of a checkpoint come from.
+pub(crate) trait Pairs {
+    /// The commit after which they are.
+    fn timestamp(&self) -> Lsn;
+
+    /// Appends about [`BLOCK_SIZE`] bytes of pairs, each key and value behind its
+    /// length, and returns how many; zero at the end.
+    fn fill(&mut self, block: &mut Vec<u8>) -> Result<u32>;
+}
+
+/// How far the writing has come.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Written {
+    pub(crate) pairs: u64,
+    pub(crate) bytes: u64,
+}
+
+/// Writes a checkpoint's draft and makes it durable. `go_on` is asked after each block.
+pub(crate) fn write_draft(
+    directory: &Directory,
+    identity: &Identity,
+    pairs: &mut dyn Pairs,
+    log_segment: u64,
+    mut go_on: impl FnMut(Written) -> Result<()>,
+) -> Result<Written> {
+    let file = directory.open(CHECKPOINT_DRAFT, OpenMode::Create)?;
+    let header = FileHeader {
+        kind: FileKind::Checkpoint,
+        identity: identity.clone(),
+        salt: random(),
+        number: pairs.timestamp(),
+        log_segment,
+    };
+    let mut block = header.encode();
+    let mut written = Written::default();
+    let mut synced = 0;
+    let mut write = |bytes: &[u8], written: &mut Written| {
+        file.write_at(bytes, written.bytes)?;
+        written.bytes += bytes.len() as u64;
+        if written.bytes >= synced + SYNC_EVERY {
+            file.sync()?;
+            synced = written.bytes;
+        }
+        Ok(())
+    };
+    write(&block, &mut written)?;
+    let mut number = 0;
+    loop {
+        block.clear();
+        block.resize(BLOCK_HEADER, 0);
+        let count = pairs.fill(&mut block)?;
+        if count == 0 {
+            block.extend(written.pairs.to_le_bytes());
+        }
+        seal(&mut block, header.salt, number, count, if count == 0 { END } else { PAIRS });
+        write(&block, &mut written)?;
+        if count == 0 {
+            break;
+        }
+        number += 1;
+        written.pairs += u64::from(count);
+        go_on(written)?;
+    }
+    file.sync()?;
+    Ok(written)
+}
+
+/// Puts the draft in the place of the checkpoint before it.
+pub(crate) fn publish_draft(directory: &Directory) -> Result<()> {
+    directory.rename(CHECKPOINT_DRAFT, CHECKPOINT)?;
+    directory.sync()
+}
+
+fn seal(block: &mut [u8], salt: u64, number: u64, pairs: u32, kind: u8) {
+    let length = (block.len() - BLOCK_HEADER) as u32;
+    block[4..8].copy_from_slice(&length.to_le_bytes());
+    block[8..16].copy_from_slice(&number.to_le_bytes());
+    block[16..20].copy_from_slice(&pairs.to_le_bytes());
+    block[20..24].copy_from_slice(&[kind, 0, 0, 0]);
+    let crc = block_crc(salt, &block[4..]);
+    block[..4].copy_from_slice(&crc.to_le_bytes());
+}
+
+fn block_crc(salt: u64, rest: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&salt.to_le_bytes()), rest)
+}
+
+/// A checkpoint that is being read.
+pub(crate) struct Reader {
+    file: NamedFile,
+    pub(crate) header: FileHeader,
+    offset: u64,
+    number: u64,
+    pairs: u64,
+    length: u64,
+    buffer: Vec<u8>,
+}
+
+/// A block of pairs.
+pub(crate) struct Block<'r> {
+    pub(crate) offset: u64,
+    payload: &'r [u8],
+}
+
+impl Reader {
+    /// The checkpoint of a directory, if it has one.
+    pub(crate) fn open(directory: &Directory) -> Result<Option<Self>> {
+        let Some(file) = directory.find(CHECKPOINT)? else {
+            return Ok(None);
+        };
+        let mut start = vec![0; MAX_HEADER];
+        let filled = file.read_at(&mut start, 0)?;
+        let (header, end) = file.header(FileKind::Checkpoint, &start[..filled])?;
+        let length = file.len()?;
+        let offset = end as u64;
+        Ok(Some(Reader { file, header, offset, number: 0, pairs: 0, length, buffer: Vec::new() }))
+    }
+
+    pub(crate) fn file(&self) -> &NamedFile {
+        &self.file
+    }
+
+    /// How long the file is.
+    pub(crate) fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// The next block, checked, or `None` after the last. A checkpoint is sound
+    /// only if the last has been reached.
+    pub(crate) fn next_block(&mut self) -> Result<Option<Block<'_>>> {
+        let start = self.offset;
+        let damaged = |file: &NamedFile, what: &str| Err(file.damaged(start, what));
+        let mut header = [0; BLOCK_HEADER];
+        if self.file.read_at(&mut header, start)? < BLOCK_HEADER {
+            return damaged(&self.file, "the file ends where a block should begin");
+        }
+        let mut fields = Fields(&header);
+        let sound = || {
+            let (crc, length) = (fields.u32()?, fields.u32()?);
+            Some((crc, length as usize, fields.u64()?, fields.u32()?, fields.u8()?))
+        };
+        let Some((crc, length, number, pairs, kind)) = { sound }() else {
+            return damaged(&self.file, "the header of a block is too short");
+        };
+        if length as u64 > self.length.saturating_sub(start + BLOCK_HEADER as u64) {
+            return damaged(&self.file, "a block goes on beyond the end of the file");
+        }
+        self.buffer.clear();
+        self.buffer.extend(&header[4..]);
+        self.buffer.resize(BLOCK_HEADER - 4 + length, 0);
+        let filled = self.file.read_at(&mut self.buffer[BLOCK_HEADER - 4..], start + BLOCK_HEADER as u64)?;
+        if filled < length || crc != block_crc(self.header.salt, &self.buffer) {
+            return damaged(&self.file, "the checksum of a block does not match");
+        }
+        if number != self.number {
+            return damaged(&self.file, "a block is not in its place");
+        }
+        self.offset += (BLOCK_HEADER + length) as u64;
+        self.number += 1;
+        let payload = &self.buffer[BLOCK_HEADER - 4..];
+        match kind {
+            PAIRS => {
+                self.pairs += u64::from(pairs);
+                Ok(Some(Block { offset: start, payload }))
+            }
+            END if Fields(payload).u64() != Some(self.pairs) => {
+                damaged(&self.file, "the number of pairs is not what the end says")
+            }
+            END if self.offset != self.length => damaged(&self.file, "something follows the end"),
+            END => Ok(None),
+            _ => damaged(&self.file, "a block is of no kind that is known"),
+        }
+    }
+
+    /// Pairs in the blocks so far.
+    pub(crate) fn pairs(&self) -> u64 {
+        self.pairs
+    }
+}
+
+impl<'r> Block<'r> {
+    /// The encoded pairs.
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = std::result::Result<(&'r [u8], &'r [u8]), Nonsense>> {
+        let mut fields = Fields(self.payload);
+        std::iter::from_fn(move || {
+            if fields.0.is_empty() {
+                return None;
+            }
+            let mut read = || Some((fields.sized()?, fields.sized()?));
+            let pair = read();
+            if pair.is_none() {
+                fields.0 = &[];
+            }
+            Some(pair.ok_or(Nonsense))
+        })
+    }
+}
+
+/// A pair larger than this was refused when it was written.
+const _: () = assert!(MAX_COMMIT + 2 * BLOCK_SIZE < u32::MAX as usize);

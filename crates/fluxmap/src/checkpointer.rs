@@ -1,0 +1,145 @@
+//! The checkpoint thread: makes segments ahead, writes checkpoints, and gives segments
+//! that a checkpoint covers back to the pool.
+
+use crate::checkpoint::{Pairs, publish_draft, write_draft};
+use crate::error::PersistenceError;
+use crate::persistence::CheckpointInfo;
+use crate::progress::Progress;
+use crate::sync::Mutex;
+use crate::sync::thread::{self, JoinHandle};
+use crate::wal::Log;
+use crate::wal::directory::{Directory, segment_name};
+use crate::wal::format::Identity;
+use crate::wal::pool::Task;
+use crate::wal::segment;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Instant;
+
+type Result<T> = std::result::Result<T, PersistenceError>;
+
+/// Where checkpoints find what is stored.
+pub(crate) trait Source: Send + Sync {
+    /// All pairs as they are now, and stable; `None` if the database is gone.
+    fn pairs(&self) -> Option<Box<dyn Pairs>>;
+}
+
+/// What the checkpoint thread works on.
+pub(crate) struct Checkpointer {
+    pub(crate) directory: Directory,
+    pub(crate) identity: Identity,
+    pub(crate) log: Arc<Log>,
+    pub(crate) source: Box<dyn Source>,
+    pub(crate) segment_size: u64,
+    /// Requests that have been served.
+    pub(crate) served: Progress,
+    /// How the last attempt went.
+    pub(crate) outcome: Mutex<Option<Result<CheckpointInfo>>>,
+}
+
+impl Checkpointer {
+    pub(crate) fn start(self: &Arc<Self>) -> Result<JoinHandle<()>> {
+        let runner = Arc::clone(self);
+        let builder = thread::Builder::new().name("fluxmap-checkpoint".to_string());
+        builder.spawn(move || runner.run()).map_err(|error| {
+            PersistenceError::Unavailable(format!("the checkpoint thread could not be started: {error}"))
+        })
+    }
+
+    /// Has a checkpoint written that covers everything that is stable now.
+    ///
+    /// Cancel-safe: the checkpoint is written in any case.
+    pub(crate) async fn checkpoint(&self) -> Result<CheckpointInfo> {
+        let request = self.log.pool.request_checkpoint();
+        self.served.wait_for(request).await?;
+        let closing = || Err(PersistenceError::Unavailable("the database is being closed".into()));
+        self.outcome.lock().clone().unwrap_or_else(closing)
+    }
+
+    fn run(&self) {
+        let (mut served, mut failed) = (0, false);
+        loop {
+            match self.log.pool.next_task(served, failed) {
+                Task::Make { number, recycled } => self.make(number, recycled),
+                Task::Checkpoint { requests } => {
+                    let outcome = self.write_contained();
+                    failed = outcome.is_err();
+                    if let Err(error) = &outcome {
+                        self.note_failure(error, "a checkpoint could not be written");
+                    }
+                    *self.outcome.lock() = Some(outcome);
+                    served = requests;
+                    self.served.advance(served);
+                }
+                Task::Stop => break,
+            }
+        }
+        let ended = PersistenceError::Unavailable("the database is being closed".into());
+        self.served.fail(self.log.failure().unwrap_or(&ended));
+    }
+
+    fn note_failure(&self, error: &PersistenceError, what: &'static str) {
+        if self.log.pool.is_blocked() {
+            // The log cannot go on without: better an error than waiting for ever.
+            self.log.fail(error.clone());
+        } else if !self.log.pool.is_stopping() {
+            tracing::warn!(%error, "{what}; it will be tried again");
+        }
+    }
+
+    fn make(&self, number: u64, recycled: Option<u64>) {
+        let made = segment::make(&self.directory, &self.identity, number, self.segment_size, recycled);
+        let (segment, error) = match made {
+            Ok(segment) => (Some(segment), None),
+            Err(error) => (None, Some(error)),
+        };
+        self.log.pool.made(segment, recycled);
+        if let Some(error) = error {
+            self.note_failure(&error, "a segment of the log could not be made");
+        }
+    }
+
+    /// Writes a checkpoint; a panic of a key's or value's own code is an error.
+    fn write_contained(&self) -> Result<CheckpointInfo> {
+        catch_unwind(AssertUnwindSafe(|| self.write())).unwrap_or_else(|_| {
+            Err(PersistenceError::Unavailable("a key or a value panicked while it was being encoded".into()))
+        })
+    }
+
+    #[tracing::instrument(name = "checkpoint", skip_all)]
+    fn write(&self) -> Result<CheckpointInfo> {
+        let started = Instant::now();
+        let pool = &self.log.pool;
+        let closing = || PersistenceError::Unavailable("the database is being closed".into());
+        // So that everything in segments that have ended is stable, and covered.
+        self.log.sync()?;
+        let mut pairs = self.source.pairs().ok_or_else(closing)?;
+        let commit = pairs.timestamp();
+        let first = pool.first_after(commit);
+        let written = write_draft(&self.directory, &self.identity, &mut *pairs, first, |_| {
+            // The log must not wait for a segment until this is done.
+            if let Some(Task::Make { number, recycled }) = pool.urgent_task() {
+                self.make(number, recycled);
+            }
+            if pool.is_stopping() { Err(closing()) } else { Ok(()) }
+        })?;
+        drop(pairs);
+        // What a checkpoint covers is durable: else the log could end before it.
+        self.log.sync_up_to(commit)?;
+        publish_draft(&self.directory)?;
+        for number in pool.covered_before(first) {
+            // One that stays is ignored, and removed when the database is opened.
+            if let Err(error) = self.directory.remove(&segment_name(number)) {
+                tracing::warn!(%error, "a segment that is not needed any more stays");
+            }
+        }
+        let info = CheckpointInfo {
+            commit,
+            pairs: written.pairs,
+            bytes: written.bytes,
+            duration: started.elapsed(),
+        };
+        tracing::debug!(?info, "checkpoint written");
+        Ok(info)
+    }
+}

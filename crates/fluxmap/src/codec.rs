@@ -1,0 +1,386 @@
+//! How keys and values become bytes, and come back.
+//!
+//! # Which codec?
+//!
+//! [`Codec::MessagePack`], the default, writes the names of fields and says what
+//! comes next. Types may grow: a field may be added with `#[serde(default)]`, taken
+//! away, or moved, and untagged enums, `flatten` and `serde_json::Value` come back.
+//!
+//! [`Codec::Postcard`] is smaller and faster, and knows nothing but the values, in
+//! the order of the fields. It is for types that do not change. It cannot read back
+//! types that ask what comes next, and **takes a struct whose fields were reordered
+//! for the old one**, as the table shows.
+//!
+//! ```
+//! use fluxmap::codec::Codec;
+//!
+//! let mut bytes = Vec::new();
+//! Codec::MessagePack.encode(&("ada", 36), &mut bytes)?;
+//! assert_eq!(Codec::MessagePack.decode::<(String, u8)>(&bytes)?, ("ada".to_string(), 36));
+//! # Ok::<(), fluxmap::codec::CodecError>(())
+//! ```
+//!
+//! # Which types come back?
+//!
+//! "equal": comes back as what it was. "refused by `encode`" and "refused by
+//! `check`" (and by [`Codec::decode`], which would be too late): an error that says
+//! what to use instead. The lower half is about types that changed: "read" if the
+//! old bytes give the value one expects, "refused by `decode`" if they give an
+//! error, and "mistaken" if they give another value. A test compares this table
+//! with what happens.
+//!
+//! | type | MessagePack | Postcard |
+//! |---|---|---|
+//! | struct | equal | equal |
+//! | tuple struct | equal | equal |
+//! | unit struct | equal | equal |
+//! | newtype struct | equal | equal |
+//! | `transparent` | equal | equal |
+//! | `flatten` | equal | refused by `encode` |
+//! | `skip_serializing_if` that skips | equal | refused by `encode` |
+//! | `skip_serializing_if` that does not skip | equal | equal |
+//! | `alias` | equal | equal |
+//! | `serde_bytes` | equal | equal |
+//! | `Cow` | equal | equal |
+//! | recursive, within the limit | equal | equal |
+//! | recursive, too deep | refused by `encode` | refused by `encode` |
+//! | `Serialize` and `Deserialize` that disagree | refused by `check` | refused by `check` |
+//! | enum | equal | equal |
+//! | untagged enum | equal | refused by `check` |
+//! | untagged enum, text before bytes | equal | refused by `check` |
+//! | `Vec` of an untagged enum | equal | refused by `check` |
+//! | internally tagged enum | equal | refused by `check` |
+//! | internally tagged enum with bytes | equal | refused by `check` |
+//! | internally tagged enum with `IpAddr` | equal | refused by `check` |
+//! | internally tagged enum with `i128` | refused by `check` | refused by `check` |
+//! | adjacently tagged enum | equal | refused by `check` |
+//! | integers | equal | equal |
+//! | wide integers | equal | equal |
+//! | `i128`, `u128` | equal | equal |
+//! | `f32`, `f64` | equal | equal |
+//! | `bool`, `char`, `()` | equal | equal |
+//! | `String` | equal | equal |
+//! | `Option` | equal | equal |
+//! | `Option<Option>`: `None`, `Some(Some)` | equal | equal |
+//! | `Option<Option>`: `Some(None)` | refused by `encode` | equal |
+//! | `Option<()>`: `Some(())` | refused by `encode` | equal |
+//! | `Option<Value>`: `Some(Value::Null)` | refused by `encode` | refused by `check` |
+//! | `Box` | equal | equal |
+//! | `Duration`, `SystemTime` | equal | equal |
+//! | `IpAddr` | equal | equal |
+//! | `serde_json::Value` | equal | refused by `check` |
+//! | `Vec<u8>` | equal | equal |
+//! | `[u8; N]` | equal | equal |
+//! | tuple | equal | equal |
+//! | `Vec<T>` | equal | equal |
+//! | `VecDeque<u8>`, `BTreeSet<u8>` | equal | equal |
+//! | `BTreeMap<u32, _>` | equal | equal |
+//! | `BTreeMap<(u8, String), _>` | equal | equal |
+//! | `HashMap` | equal | equal |
+//! | `HashMap` with keys of bytes | equal | equal |
+//! | `HashSet` | equal | equal |
+//! | `HashSet<u8>` | equal | equal |
+//! | nested collections | equal | equal |
+//! | field added with `#[serde(default)]` | read | refused by `decode` |
+//! | field added without a default | refused by `decode` | refused by `decode` |
+//! | last field removed | read | refused by `decode` |
+//! | first field removed | read | refused by `decode` |
+//! | fields reordered | read | **mistaken** |
+//! | field renamed | refused by `decode` | read |
+//! | field renamed, with `alias` | read | read |
+//! | integer made wider | read | read |
+//! | field made an `Option` | read | refused by `decode` |
+//! | struct read as `serde_json::Value` | read | refused by `decode` |
+//! | variant added at the end | read | read |
+//! | variants reordered | read | **mistaken** |
+//! | `Vec<u8>` read with `serde_bytes` | read | read |
+//! | `[u8; 16]` read as `[u8; 15]` | refused by `decode` | refused by `decode` |
+//!
+//! `encode` looks at each value, and so does what it refuses. What `check` refuses
+//! is, in the table, refused for each value of that type. If the type is only one
+//! variant of an enum, or inside of an `Option`, then only values that have it are
+//! refused: with types of this kind, check each value, not just the first.
+//!
+//! # How values are written
+//!
+//! MessagePack: structs as maps with the names of their fields, enums as in JSON.
+//! Sequences of `u8` (`Vec<u8>`, `HashSet<u8>`, …), and arrays and tuples of 8 to 32
+//! of them, are written as bytes, with `serde_bytes` or without. The format counts
+//! as human-readable, which concerns a few types: an `IpAddr` or `Uuid` is written
+//! as text. That is longer, but serde's buffers (for internally tagged and untagged
+//! enums and `flatten`) take all formats for human-readable and could not read
+//! anything else.
+//!
+//! Types that show themselves as bytes and take anything, such as `ciborium::Value`
+//! and `rmpv::Value`, get a sequence of numbers instead; `check` refuses that.
+//!
+//! # Limits
+//!
+//! A value may nest 128 levels deep, in either codec: structs, enums, options,
+//! sequences and maps inside of each other count one each. `encode` refuses more, as
+//! reading it could exhaust the stack. The encoding of a value may take 4 GiB. In
+//! postcard, 65,536 elements of sequences may take no bytes (such as `()`).
+//!
+//! Whatever bytes it is given, `decode` returns a value or an error; it allocates in
+//! proportion to the bytes there are, not to the lengths that they claim.
+
+mod byte;
+mod canonical;
+mod coder;
+mod error;
+mod guard;
+mod name;
+mod read;
+mod tuple;
+mod write;
+
+pub(crate) use coder::Coder;
+pub use error::CodecError;
+pub(crate) use name::type_name;
+
+use error::postcard_text;
+use guard::{Account, Place, READ_DEPTH, Refusal, WRITE_DEPTH};
+use rmp_serde::decode::Error as RmpError;
+use serde::Serialize;
+use serde::de::{Deserialize, DeserializeOwned};
+use std::fmt;
+use std::io::ErrorKind;
+
+/// What can be written to files and read back. Implemented for every type that
+/// qualifies: derive serde's `Serialize` and `Deserialize`.
+pub trait Stored: Serialize + DeserializeOwned {}
+impl<T: Serialize + DeserializeOwned> Stored for T {}
+
+/// How keys and values are written; see the [module's documentation](self).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Codec {
+    /// [MessagePack](https://msgpack.org) with named fields: lets types change, and
+    /// takes all of serde's attributes.
+    #[default]
+    MessagePack,
+    /// [postcard](https://postcard.jamesmunns.com/wire-format): small and fast, for
+    /// types that stay as they are.
+    Postcard,
+}
+
+impl Codec {
+    /// The number that stands for this codec in the headers of files.
+    pub fn id(self) -> u8 {
+        match self {
+            Codec::MessagePack => 1,
+            Codec::Postcard => 2,
+        }
+    }
+
+    /// The codec with this number, if there is one.
+    ///
+    /// ```
+    /// # use fluxmap::codec::Codec;
+    /// assert_eq!(Codec::from_id(Codec::Postcard.id()), Some(Codec::Postcard));
+    /// assert_eq!(Codec::from_id(0), None);
+    /// ```
+    pub fn from_id(id: u8) -> Option<Codec> {
+        match id {
+            1 => Some(Codec::MessagePack),
+            2 => Some(Codec::Postcard),
+            _ => None,
+        }
+    }
+
+    /// Appends `value` to `into`.
+    ///
+    /// ```
+    /// # use fluxmap::codec::Codec;
+    /// let mut bytes = vec![0xff];
+    /// Codec::Postcard.encode("hi", &mut bytes)?;
+    /// assert_eq!(bytes, [0xff, 2, b'h', b'i']);
+    ///
+    /// // MessagePack could not tell this from `None`.
+    /// assert!(Codec::MessagePack.encode(&Some(None::<u8>), &mut bytes).is_err());
+    /// assert_eq!(bytes.len(), 4);
+    /// # Ok::<(), fluxmap::codec::CodecError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If the codec cannot write such a value, if it would not be read back, if it
+    /// nests too deep, or if its `Serialize` fails. `into` is as it was, then, and
+    /// also if `Serialize` panics.
+    pub fn encode<T: Serialize + ?Sized>(self, value: &T, into: &mut Vec<u8>) -> Result<(), CodecError> {
+        let mut appended = Appended { start: into.len(), keep: false, into };
+        let account = Account::of_writing(self);
+        let place = Place::top(&account, WRITE_DEPTH);
+        let written = match self {
+            Codec::MessagePack => {
+                let mut serializer =
+                    rmp_serde::Serializer::new(&mut *appended.into).with_struct_map().with_human_readable();
+                let watched = write::Watched { inner: &mut serializer, place, in_some: false };
+                value.serialize(watched).map_err(|error| error.to_string())
+            }
+            Codec::Postcard => {
+                let mut serializer = postcard::Serializer { output: Output(appended.into) };
+                let watched = write::Watched { inner: &mut serializer, place, in_some: false };
+                value.serialize(watched).map_err(|error| postcard_text(&error))
+            }
+        };
+        let length = appended.into.len() - appended.start;
+        let problem = match (written, account.refusal()) {
+            (Err(_), Some(refusal)) => refusal.text().to_owned(),
+            (Err(text), None) => text,
+            (Ok(()), _) if !account.may_be_read_from(length) => Refusal::TooManyElements.text().to_owned(),
+            (Ok(()), _) if u32::try_from(length).is_err() => "it takes more than 4 GiB".to_owned(),
+            (Ok(()), _) => {
+                appended.keep = true;
+                return Ok(());
+            }
+        };
+        Err(self.error::<T>("cannot write", problem))
+    }
+
+    /// The value that `bytes`, all of them, are the encoding of.
+    ///
+    /// ```
+    /// # use fluxmap::codec::Codec;
+    /// assert_eq!(Codec::Postcard.decode::<String>(&[2, b'h', b'i'])?, "hi");
+    /// assert!(Codec::Postcard.decode::<String>(&[2, b'h']).is_err());
+    /// assert!(Codec::Postcard.decode::<String>(&[2, b'h', b'i', 0]).is_err());
+    /// # Ok::<(), fluxmap::codec::CodecError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If `bytes` are not the encoding of a `T`, or are longer, or the codec cannot
+    /// read a `T`.
+    pub fn decode<T: DeserializeOwned>(self, bytes: &[u8]) -> Result<T, CodecError> {
+        let account = Account::of_reading(self, bytes.len());
+        let place = Place::top(&account, READ_DEPTH);
+        let read = match self {
+            Codec::MessagePack => {
+                let mut deserializer = rmp_serde::Deserializer::from_read_ref(bytes).with_human_readable();
+                T::deserialize(read::Watched { inner: &mut deserializer, place })
+                    .map_err(|error| error.to_string())
+                    .and_then(|value| match bool::deserialize(&mut deserializer) {
+                        // There is no marker to read any more.
+                        Err(RmpError::InvalidMarkerRead(end)) if end.kind() == ErrorKind::UnexpectedEof => {
+                            Ok(value)
+                        }
+                        _ => Err(MORE_BYTES.to_owned()),
+                    })
+            }
+            Codec::Postcard => {
+                let mut deserializer = postcard::Deserializer::from_bytes(bytes);
+                let value = T::deserialize(read::Watched { inner: &mut deserializer, place });
+                let rest = deserializer.finalize();
+                match (value, rest) {
+                    (Ok(value), Ok([])) => Ok(value),
+                    (Ok(_), Ok(_)) => Err(MORE_BYTES.to_owned()),
+                    (Err(error), _) | (_, Err(error)) => Err(postcard_text(&error)),
+                }
+            }
+        };
+        read.map_err(|text| {
+            self.error::<T>(
+                "cannot read",
+                account.refusal().map_or(text, |refusal| refusal.text().to_owned()),
+            )
+        })
+    }
+
+    /// Whether `bytes`, which are an encoded `T`, come back as what they were:
+    /// decodes them, encodes what came out, and compares.
+    ///
+    /// ```
+    /// # use fluxmap::codec::Codec;
+    /// use serde::{Deserialize, Serialize};
+    ///
+    /// #[derive(Serialize, Deserialize)]
+    /// #[serde(tag = "shape")]
+    /// enum Shape { Circle { radius: u32 } }
+    ///
+    /// let mut bytes = Vec::new();
+    /// Codec::Postcard.encode(&Shape::Circle { radius: 3 }, &mut bytes)?;
+    /// let refused = Codec::Postcard.check::<Shape>(&bytes).unwrap_err();
+    /// assert!(refused.to_string().contains("use Codec::MessagePack"));
+    /// # Ok::<(), fluxmap::codec::CodecError>(())
+    /// ```
+    ///
+    /// Hash maps and hash sets come back in another order. So the order of elements
+    /// is not compared: in MessagePack, that of the entries of each map and of the
+    /// elements of each sequence; in postcard, which does not tell where elements
+    /// begin, that of all bytes. (Bytes that agree as they stand are not looked at
+    /// any further.)
+    ///
+    /// What it cannot see, therefore: a `Deserialize` that changes nothing but the
+    /// order (in postcard: that of bytes); what is not in the bytes, as a field with
+    /// `#[serde(skip)]` or a variant of an untagged enum that looks like an earlier
+    /// one; and what happens to other values of the type.
+    ///
+    /// # Errors
+    ///
+    /// If they cannot be decoded, or come back as something else.
+    pub fn check<T: Serialize + DeserializeOwned>(self, bytes: &[u8]) -> Result<(), CodecError> {
+        let value: T = self.decode(bytes)?;
+        let mut again = Vec::with_capacity(bytes.len());
+        self.encode(&value, &mut again)?;
+        if again == bytes || canonical::same_but_for_order(self, bytes, &again) {
+            return Ok(());
+        }
+        let what = "it comes back as something else; look at its `Serialize` and `Deserialize`, \
+                    or at attributes such as `with`, `skip_serializing` and `untagged`";
+        Err(self.error::<T>("cannot restore", what.to_owned()))
+    }
+
+    fn error<T: ?Sized>(self, attempt: &'static str, problem: String) -> CodecError {
+        CodecError { codec: self, attempt, type_name: type_name::<T>(), problem }
+    }
+}
+
+impl fmt::Display for Codec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Codec::MessagePack => "MessagePack",
+            Codec::Postcard => "postcard",
+        })
+    }
+}
+
+const MORE_BYTES: &str = "there are more bytes than the value takes; they were written for another type";
+
+/// Bytes that are taken away again unless they are to be kept.
+struct Appended<'a> {
+    into: &'a mut Vec<u8>,
+    start: usize,
+    keep: bool,
+}
+
+impl Drop for Appended<'_> {
+    fn drop(&mut self) {
+        if !self.keep {
+            self.into.truncate(self.start);
+        }
+    }
+}
+
+/// Where postcard writes to.
+struct Output<'a>(&'a mut Vec<u8>);
+
+impl postcard::ser_flavors::Flavor for Output<'_> {
+    type Output = ();
+
+    #[inline]
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    #[inline]
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.push(byte);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,44 @@
+//! What is said when something cannot be written or read.
+
+use super::Codec;
+
+/// A value could not be written, or bytes could not be read.
+///
+/// ```
+/// # use fluxmap::codec::Codec;
+/// let error = Codec::MessagePack.decode::<Vec<u32>>(b"\xc3").unwrap_err();
+/// assert!(error.to_string().starts_with("MessagePack cannot read a `Vec<u32>`: "));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{codec} {attempt} a `{type_name}`: {problem}")]
+#[non_exhaustive]
+pub struct CodecError {
+    /// The codec.
+    pub codec: Codec,
+    /// The type that was to be written or read, without the modules it lies in.
+    pub type_name: String,
+    /// What stood in the way, and what to do about it.
+    pub problem: String,
+    pub(super) attempt: &'static str,
+}
+
+/// What postcard's errors mean here.
+pub(super) fn postcard_text(error: &postcard::Error) -> String {
+    match error {
+        postcard::Error::WontImplement => "the type asks what comes next, which postcard does not write down \
+             (tagged and untagged enums, `flatten` and `serde_json::Value` ask); use Codec::MessagePack"
+            .to_owned(),
+        postcard::Error::SerializeSeqLengthUnknown => {
+            "the type does not tell lengths beforehand (one with `flatten` does not), but postcard writes them \
+             first; use Codec::MessagePack"
+                .to_owned()
+        }
+        postcard::Error::SerdeSerCustom => "its `Serialize` returned an error".to_owned(),
+        postcard::Error::SerdeDeCustom => {
+            "its `Deserialize` did not accept the bytes; they were written for another type or variant, \
+             or are damaged"
+                .to_owned()
+        }
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,142 @@
+//! What one encoding or decoding keeps account of, for both directions.
+//!
+//! Neither `rmp-serde` nor `postcard` bounds how deep a value nests when writing,
+//! and neither does in all cases when reading; and `postcard` reads sequences of
+//! things that take no bytes for as long as a damaged length tells it to. The
+//! wrappers in [`write`](super::write) and [`read`](super::read) stand between serde
+//! and the codec and ask here before each step:
+//!
+//! - G1: nothing is written that nests deeper than what is read again.
+//! - G2: nothing is written that has more elements than what is read again.
+
+use super::Codec;
+use std::cell::Cell;
+
+/// How deep a value may nest when it is written.
+pub(super) const WRITE_DEPTH: u32 = 128;
+/// How deep a value may nest when it is read: somewhat deeper, for types that are
+/// read through more layers than they were written through (G1).
+pub(super) const READ_DEPTH: u32 = 160;
+/// How many elements of sequences and maps may take no bytes at all. All others
+/// take one byte each at least (G2).
+const EMPTY_ELEMENTS: u64 = 65_536;
+
+/// Why the wrappers, not the codec, refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    TooDeep,
+    TooManyElements,
+    SomeOfNothing,
+    FieldLeftOut,
+}
+
+impl Refusal {
+    pub(super) fn text(self) -> &'static str {
+        match self {
+            Refusal::TooDeep => {
+                "it nests more than 128 levels deep, and reading it back could exhaust the stack; \
+                 flatten it, for example into a list of nodes that refer to each other by number"
+            }
+            Refusal::TooManyElements => {
+                "it has more than 65536 elements that take no bytes, such as `()`; store their number instead"
+            }
+            Refusal::SomeOfNothing => {
+                "MessagePack cannot tell `Some(None)`, `Some(())` or `Some(Value::Null)` from `None`; \
+                 use an enum of your own instead of the outer `Option`, or Codec::Postcard"
+            }
+            Refusal::FieldLeftOut => {
+                "`skip_serializing_if` left a field out, and the next one would be read in its place; remove that attribute, \
+                 or use Codec::MessagePack"
+            }
+        }
+    }
+}
+
+/// The account of one call of `encode` or `decode`.
+pub(super) struct Account {
+    pub(super) codec: Codec,
+    refusal: Cell<Option<Refusal>>,
+    elements: Cell<u64>,
+    max_elements: u64,
+    /// The bytes there are to read: no claimed length beyond them is believed.
+    pub(super) input: usize,
+}
+
+impl Account {
+    pub(super) fn of_writing(codec: Codec) -> Account {
+        Account {
+            codec,
+            refusal: Cell::new(None),
+            elements: Cell::new(0),
+            max_elements: u64::MAX,
+            input: usize::MAX,
+        }
+    }
+
+    pub(super) fn of_reading(codec: Codec, input: usize) -> Account {
+        let max_elements = Account::max_elements(input);
+        Account { max_elements, input, ..Account::of_writing(codec) }
+    }
+
+    fn max_elements(bytes: usize) -> u64 {
+        bytes as u64 + EMPTY_ELEMENTS
+    }
+
+    pub(super) fn is_postcard(&self) -> bool {
+        self.codec == Codec::Postcard
+    }
+
+    /// Why the wrappers refused, if they did. The codec's error has no room for it:
+    /// postcard drops the text of foreign errors.
+    pub(super) fn refusal(&self) -> Option<Refusal> {
+        self.refusal.get()
+    }
+
+    /// Notes the reason; the caller returns an error of the codec.
+    pub(super) fn refuse(&self, why: Refusal) -> &'static str {
+        self.refusal.set(Some(why));
+        why.text()
+    }
+
+    /// Counts an element of a sequence or map. MessagePack spends a byte on each,
+    /// so only postcard needs it.
+    #[inline]
+    pub(super) fn count_element(&self) -> Result<(), Refusal> {
+        if self.is_postcard() {
+            let elements = self.elements.get() + 1;
+            if elements > self.max_elements {
+                return Err(Refusal::TooManyElements);
+            }
+            self.elements.set(elements);
+        }
+        Ok(())
+    }
+
+    /// Whether the elements that were written will be read back from `bytes` bytes (G2).
+    pub(super) fn may_be_read_from(&self, bytes: usize) -> bool {
+        self.elements.get() <= Account::max_elements(bytes)
+    }
+}
+
+/// A place in the value that is being written or read.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub(super) account: &'a Account,
+    /// How many more levels there may be below this one.
+    levels: u32,
+}
+
+impl<'a> Place<'a> {
+    pub(super) fn top(account: &'a Account, levels: u32) -> Place<'a> {
+        Place { account, levels }
+    }
+
+    /// One level down, or the text of the error.
+    #[inline]
+    pub(super) fn deeper(self) -> Result<Place<'a>, &'static str> {
+        match self.levels.checked_sub(1) {
+            Some(levels) => Ok(Place { account: self.account, levels }),
+            None => Err(self.account.refuse(Refusal::TooDeep)),
+        }
+    }
+}

@@ -1,0 +1,343 @@
+//! Stands between a value and the codec's serializer, for four reasons:
+//!
+//! - bounds the depth and counts elements ([`guard`](super::guard));
+//! - writes what is a sequence or an array of `u8` as bytes, in MessagePack. The
+//!   modes that `rmp-serde` has for it guess from the first element, and fail for a
+//!   `Vec` of an untagged enum that starts with a byte;
+//! - refuses what MessagePack would mistake for `None`, and
+//! - refuses, in postcard, a field that was left out: what follows would be read as
+//!   that field.
+
+use super::byte::Byte;
+use super::guard::{Place, Refusal};
+use super::tuple::Tuple;
+use serde::Serialize;
+use serde::ser::{self, Error as _, Serializer};
+use std::any::type_name;
+use std::fmt;
+
+/// A serializer that is watched.
+pub(super) struct Watched<'a, S> {
+    pub(super) inner: S,
+    pub(super) place: Place<'a>,
+    /// Whether this is directly inside of `Some`.
+    pub(super) in_some: bool,
+}
+
+/// A value one level down.
+pub(super) struct Below<'v, 'a, T: ?Sized> {
+    pub(super) value: &'v T,
+    pub(super) place: Place<'a>,
+    pub(super) in_some: bool,
+}
+
+impl<T: Serialize + ?Sized> Serialize for Below<'_, '_, T> {
+    #[inline]
+    fn serialize<S: Serializer>(&self, inner: S) -> Result<S::Ok, S::Error> {
+        let place = self.place.deeper().map_err(S::Error::custom)?;
+        self.value.serialize(Watched { inner, place, in_some: self.in_some })
+    }
+}
+
+impl<'a, S: Serializer> Watched<'a, S> {
+    #[inline]
+    fn below<'v, T: ?Sized>(&self, value: &'v T) -> Below<'v, 'a, T> {
+        Below { value, place: self.place, in_some: false }
+    }
+
+    /// Refuses nil directly inside of `Some`: it would come back as `None`.
+    #[inline]
+    fn nothing(&self) -> Result<(), S::Error> {
+        if self.in_some && !self.place.account.is_postcard() {
+            return Err(S::Error::custom(self.place.account.refuse(Refusal::SomeOfNothing)));
+        }
+        Ok(())
+    }
+}
+
+/// Whether `T` is `u8` or a reference to one. A name that were spelled differently by
+/// some later compiler would only make what is written longer.
+#[inline]
+pub(super) fn is_byte<T: ?Sized>() -> bool {
+    matches!(type_name::<T>(), "u8" | "&u8")
+}
+
+macro_rules! pass_on {
+    ($($method:ident($type:ty))*) => {$(
+        #[inline]
+        fn $method(self, value: $type) -> Result<S::Ok, S::Error> {
+            self.inner.$method(value)
+        }
+    )*};
+}
+
+impl<'a, S: Serializer> Serializer for Watched<'a, S> {
+    type Ok = S::Ok;
+    type Error = S::Error;
+    type SerializeSeq = Counted<'a, S::SerializeSeq>;
+    type SerializeTuple = Tuple<'a, S>;
+    type SerializeTupleStruct = Fields<'a, S::SerializeTupleStruct>;
+    type SerializeTupleVariant = Fields<'a, S::SerializeTupleVariant>;
+    type SerializeMap = Counted<'a, S::SerializeMap>;
+    type SerializeStruct = Fields<'a, S::SerializeStruct>;
+    type SerializeStructVariant = Fields<'a, S::SerializeStructVariant>;
+
+    pass_on! {
+        serialize_bool(bool) serialize_char(char) serialize_str(&str) serialize_bytes(&[u8])
+        serialize_i8(i8) serialize_i16(i16) serialize_i32(i32) serialize_i64(i64) serialize_i128(i128)
+        serialize_u8(u8) serialize_u16(u16) serialize_u32(u32) serialize_u64(u64) serialize_u128(u128)
+        serialize_f32(f32) serialize_f64(f64)
+    }
+
+    fn is_human_readable(&self) -> bool {
+        self.inner.is_human_readable()
+    }
+
+    fn collect_str<T: fmt::Display + ?Sized>(self, value: &T) -> Result<S::Ok, S::Error> {
+        self.inner.collect_str(value)
+    }
+
+    fn serialize_none(self) -> Result<S::Ok, S::Error> {
+        self.nothing()?;
+        self.inner.serialize_none()
+    }
+
+    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<S::Ok, S::Error> {
+        let below = Below { in_some: true, ..self.below(value) };
+        self.inner.serialize_some(&below)
+    }
+
+    fn serialize_unit(self) -> Result<S::Ok, S::Error> {
+        self.nothing()?;
+        self.inner.serialize_unit()
+    }
+
+    // As nil: `rmp-serde` writes an empty array, which an untagged enum does not
+    // take for a unit struct.
+    fn serialize_unit_struct(self, _name: &'static str) -> Result<S::Ok, S::Error> {
+        self.serialize_unit()
+    }
+
+    fn serialize_unit_variant(
+        self,
+        name: &'static str,
+        index: u32,
+        variant: &'static str,
+    ) -> Result<S::Ok, S::Error> {
+        self.inner.serialize_unit_variant(name, index, variant)
+    }
+
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(
+        self,
+        name: &'static str,
+        value: &T,
+    ) -> Result<S::Ok, S::Error> {
+        let below = Below { in_some: self.in_some, ..self.below(value) };
+        self.inner.serialize_newtype_struct(name, &below)
+    }
+
+    fn serialize_newtype_variant<T: Serialize + ?Sized>(
+        self,
+        name: &'static str,
+        index: u32,
+        variant: &'static str,
+        value: &T,
+    ) -> Result<S::Ok, S::Error> {
+        let below = self.below(value);
+        self.inner.serialize_newtype_variant(name, index, variant, &below)
+    }
+
+    fn collect_seq<I>(self, items: I) -> Result<S::Ok, S::Error>
+    where
+        I: IntoIterator,
+        I::Item: Serialize,
+    {
+        let items = items.into_iter();
+        if is_byte::<I::Item>() {
+            // In postcard, these are the same bytes as those of a sequence.
+            let mut bytes = Vec::with_capacity(items.size_hint().0);
+            for item in items {
+                bytes.push(item.serialize(Byte).map_err(S::Error::custom)?);
+            }
+            return self.inner.serialize_bytes(&bytes);
+        }
+        let length = match items.size_hint() {
+            (low, Some(high)) if low == high => Some(low),
+            _ => None,
+        };
+        let mut seq = self.serialize_seq(length)?;
+        for item in items {
+            ser::SerializeSeq::serialize_element(&mut seq, &item)?;
+        }
+        ser::SerializeSeq::end(seq)
+    }
+
+    fn serialize_seq(self, length: Option<usize>) -> Result<Self::SerializeSeq, S::Error> {
+        Ok(Counted(Fields { inner: self.inner.serialize_seq(length)?, place: self.place }))
+    }
+
+    fn serialize_tuple(self, length: usize) -> Result<Self::SerializeTuple, S::Error> {
+        Tuple::new(self.inner, self.place, length)
+    }
+
+    fn serialize_tuple_struct(
+        self,
+        name: &'static str,
+        length: usize,
+    ) -> Result<Self::SerializeTupleStruct, S::Error> {
+        Ok(Fields { inner: self.inner.serialize_tuple_struct(name, length)?, place: self.place })
+    }
+
+    fn serialize_tuple_variant(
+        self,
+        name: &'static str,
+        index: u32,
+        variant: &'static str,
+        length: usize,
+    ) -> Result<Self::SerializeTupleVariant, S::Error> {
+        let inner = self.inner.serialize_tuple_variant(name, index, variant, length)?;
+        Ok(Fields { inner, place: self.place })
+    }
+
+    fn serialize_map(self, length: Option<usize>) -> Result<Self::SerializeMap, S::Error> {
+        Ok(Counted(Fields { inner: self.inner.serialize_map(length)?, place: self.place }))
+    }
+
+    fn serialize_struct(self, name: &'static str, length: usize) -> Result<Self::SerializeStruct, S::Error> {
+        Ok(Fields { inner: self.inner.serialize_struct(name, length)?, place: self.place })
+    }
+
+    fn serialize_struct_variant(
+        self,
+        name: &'static str,
+        index: u32,
+        variant: &'static str,
+        length: usize,
+    ) -> Result<Self::SerializeStructVariant, S::Error> {
+        let inner = self.inner.serialize_struct_variant(name, index, variant, length)?;
+        Ok(Fields { inner, place: self.place })
+    }
+}
+
+/// The fields of a struct or variant, or the elements of a tuple struct.
+pub(super) struct Fields<'a, C> {
+    inner: C,
+    place: Place<'a>,
+}
+
+impl<'a, C> Fields<'a, C> {
+    #[inline]
+    fn below<'v, T: ?Sized>(&self, value: &'v T) -> Below<'v, 'a, T> {
+        Below { value, place: self.place, in_some: false }
+    }
+
+    /// A field that `skip_serializing_if` left out.
+    fn left_out<E: ser::Error>(&self) -> Result<(), E> {
+        if self.place.account.is_postcard() {
+            return Err(E::custom(self.place.account.refuse(Refusal::FieldLeftOut)));
+        }
+        Ok(())
+    }
+}
+
+macro_rules! unnamed_fields {
+    ($($trait:ident)*) => {$(
+        impl<C: ser::$trait> ser::$trait for Fields<'_, C> {
+            type Ok = C::Ok;
+            type Error = C::Error;
+
+            #[inline]
+            fn serialize_field<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), C::Error> {
+                let below = self.below(value);
+                self.inner.serialize_field(&below)
+            }
+
+            #[inline]
+            fn end(self) -> Result<C::Ok, C::Error> {
+                self.inner.end()
+            }
+        }
+    )*};
+}
+unnamed_fields!(SerializeTupleStruct SerializeTupleVariant);
+
+macro_rules! named_fields {
+    ($($trait:ident)*) => {$(
+        impl<C: ser::$trait> ser::$trait for Fields<'_, C> {
+            type Ok = C::Ok;
+            type Error = C::Error;
+
+            #[inline]
+            fn serialize_field<T: Serialize + ?Sized>(
+                &mut self,
+                name: &'static str,
+                value: &T,
+            ) -> Result<(), C::Error> {
+                let below = self.below(value);
+                self.inner.serialize_field(name, &below)
+            }
+
+            fn skip_field(&mut self, name: &'static str) -> Result<(), C::Error> {
+                self.left_out()?;
+                self.inner.skip_field(name)
+            }
+
+            #[inline]
+            fn end(self) -> Result<C::Ok, C::Error> {
+                self.inner.end()
+            }
+        }
+    )*};
+}
+named_fields!(SerializeStruct SerializeStructVariant);
+
+/// The elements of a sequence or map, of which there may be any number.
+pub(super) struct Counted<'a, C>(Fields<'a, C>);
+
+impl<C> Counted<'_, C> {
+    #[inline]
+    fn count<E: ser::Error>(&self) -> Result<(), E> {
+        let account = self.0.place.account;
+        account.count_element().map_err(|why| E::custom(account.refuse(why)))
+    }
+}
+
+impl<C: ser::SerializeSeq> ser::SerializeSeq for Counted<'_, C> {
+    type Ok = C::Ok;
+    type Error = C::Error;
+
+    #[inline]
+    fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), C::Error> {
+        self.count()?;
+        let below = self.0.below(value);
+        self.0.inner.serialize_element(&below)
+    }
+
+    #[inline]
+    fn end(self) -> Result<C::Ok, C::Error> {
+        self.0.inner.end()
+    }
+}
+
+impl<C: ser::SerializeMap> ser::SerializeMap for Counted<'_, C> {
+    type Ok = C::Ok;
+    type Error = C::Error;
+
+    #[inline]
+    fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), C::Error> {
+        self.count()?;
+        let below = self.0.below(key);
+        self.0.inner.serialize_key(&below)
+    }
+
+    #[inline]
+    fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), C::Error> {
+        let below = self.0.below(value);
+        self.0.inner.serialize_value(&below)
+    }
+
+    #[inline]
+    fn end(self) -> Result<C::Ok, C::Error> {
+        self.0.inner.end()
+    }
+}

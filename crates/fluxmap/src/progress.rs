@@ -1,0 +1,162 @@
+//! A number that grows, and that tasks wait for: how far the log is durable, how
+//! many checkpoints have been made.
+
+use crate::error::PersistenceError;
+use crate::sync::{AtomicU64, Mutex, Ordering};
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::mem;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+/// A growing number. Reading it is one load; waiting for it takes a lock.
+#[derive(Default)]
+pub(crate) struct Progress {
+    reached: AtomicU64,
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    /// Once it is set, the number grows no more.
+    failed: Option<PersistenceError>,
+    /// By what they wait for, and a number of their own.
+    wakers: BTreeMap<(u64, u64), Waker>,
+    last_id: u64,
+}
+
+impl Progress {
+    pub(crate) fn reached(&self) -> u64 {
+        // Acquire: pairs with the stores, so that whoever reads a number sees what
+        // happened before it was reached.
+        self.reached.load(Ordering::Acquire)
+    }
+
+    /// [`advance`](Self::advance) where nobody can be waiting.
+    pub(crate) fn advance_unwatched(&self, to: u64) {
+        self.reached.store(to, Ordering::Release);
+    }
+
+    /// Lets the number grow, and wakes those who wait for it.
+    pub(crate) fn advance(&self, to: u64) {
+        let mut waiting = self.waiting.lock();
+        if waiting.failed.is_some() || self.reached() >= to {
+            return;
+        }
+        // Under the lock: who registers after this sees the new number.
+        self.reached.store(to, Ordering::Release);
+        if waiting.wakers.is_empty() {
+            return;
+        }
+        let later = match to.checked_add(1) {
+            Some(next) => waiting.wakers.split_off(&(next, 0)),
+            None => BTreeMap::new(),
+        };
+        let woken = mem::replace(&mut waiting.wakers, later);
+        drop(waiting);
+        // Outside the lock: a waker is somebody else's code.
+        woken.into_values().for_each(Waker::wake);
+    }
+
+    /// Ends it: whoever waits for more gets this error. The first one stays.
+    pub(crate) fn fail(&self, error: &PersistenceError) {
+        let mut waiting = self.waiting.lock();
+        waiting.failed.get_or_insert_with(|| error.clone());
+        let woken = mem::take(&mut waiting.wakers);
+        drop(waiting);
+        woken.into_values().for_each(Waker::wake);
+    }
+
+    /// Waits until the number has reached `target`.
+    pub(crate) fn wait_for(&self, target: u64) -> WaitFor<'_> {
+        WaitFor { progress: self, target, id: None }
+    }
+}
+
+/// The future of [`Progress::wait_for`]. Cancel-safe: it only looks.
+pub(crate) struct WaitFor<'p> {
+    progress: &'p Progress,
+    target: u64,
+    /// Under which it waits.
+    id: Option<u64>,
+}
+
+impl Future for WaitFor<'_> {
+    type Output = Result<(), PersistenceError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let (progress, target) = (self.progress, self.target);
+        if progress.reached() >= target {
+            return Poll::Ready(Ok(()));
+        }
+        // Before the lock: it is somebody else's code.
+        let waker = context.waker().clone();
+        let mut waiting = progress.waiting.lock();
+        if progress.reached() >= target {
+            return Poll::Ready(Ok(()));
+        }
+        if let Some(error) = &waiting.failed {
+            return Poll::Ready(Err(error.clone()));
+        }
+        let id = match self.id {
+            Some(id) => id,
+            None => {
+                waiting.last_id += 1;
+                waiting.last_id
+            }
+        };
+        let old = waiting.wakers.insert((target, id), waker);
+        drop(waiting);
+        drop(old);
+        self.id = Some(id);
+        Poll::Pending
+    }
+}
+
+impl Drop for WaitFor<'_> {
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            let waker = self.progress.waiting.lock().wakers.remove(&(self.target, id));
+            drop(waker);
+        }
+    }
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use super::*;
+    use futures::FutureExt;
+    use futures::future::poll_immediate;
+    use std::pin::pin;
+
+    fn ready<F: Future>(future: F) -> Option<F::Output> {
+        poll_immediate(future).now_or_never().flatten()
+    }
+
+    #[test]
+    fn those_who_wait_for_what_was_reached_go_on_and_the_others_do_not() {
+        let progress = Progress::default();
+        let (mut two, mut three) = (pin!(progress.wait_for(2)), pin!(progress.wait_for(3)));
+        assert!(ready(two.as_mut()).is_none() && ready(three.as_mut()).is_none());
+        progress.advance(2);
+        assert!(matches!(ready(two.as_mut()), Some(Ok(()))));
+        assert!(ready(three.as_mut()).is_none());
+        progress.advance(1);
+        assert_eq!(progress.reached(), 2, "it does not go back");
+    }
+
+    #[test]
+    fn a_failure_ends_the_waiting_for_more_and_nothing_else() {
+        let progress = Progress::default();
+        let mut waiting = pin!(progress.wait_for(5));
+        progress.advance(4);
+        assert!(ready(waiting.as_mut()).is_none());
+        progress.fail(&PersistenceError::Unavailable("first".into()));
+        progress.fail(&PersistenceError::Unavailable("second".into()));
+        let error = ready(waiting.as_mut()).expect("ready").expect_err("failed");
+        assert_eq!(error.to_string(), "first");
+        assert!(matches!(ready(progress.wait_for(4)), Some(Ok(()))));
+        progress.advance(6);
+        assert_eq!(progress.reached(), 4);
+    }
+}

@@ -1,0 +1,332 @@
+//! Opening a durable database: the newest checkpoint, then the log after it, through
+//! the same function that applies commits.
+//!
+//! Everything is read and checked before anything on disk is changed. What a crash may
+//! leave is one of these, by the order in which files are made and replaced:
+//!
+//! - a checkpoint, the segment in which the log goes on, and those after it;
+//! - segments before that one, which are needed no more;
+//! - drafts, which are worth nothing;
+//! - of a database whose creation was interrupted, the first segment alone, empty.
+
+use crate::checkpoint::{self, Pairs, Reader};
+use crate::codec::{CodecError, Coder};
+use crate::commit::Committer;
+use crate::disk::OpenMode;
+use crate::error::PersistenceError;
+use crate::key::{Key, Value};
+use crate::persistence::{RecoveryInfo, TornTail};
+use crate::txn::write_set::Write;
+use crate::wal::Writer;
+use crate::wal::directory::{
+    CHECKPOINT, CHECKPOINT_DRAFT, Directory, NamedFile, SEGMENT_DRAFT, segment_name,
+};
+use crate::wal::format::{Identity, Lsn, Operation, Position, operations};
+use crate::wal::pool::Pool;
+use crate::wal::reader::{FrameAt, SegmentImage, Tail, replay};
+use crate::wal::segment::{self, Segment, random};
+use fluxmap_index::Timestamp;
+use std::cmp::Ordering;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::mpsc::{self, SyncSender};
+use std::time::Instant;
+use std::{mem, thread};
+
+type Result<T> = std::result::Result<T, PersistenceError>;
+
+/// What the files are to be like.
+#[derive(Clone, Debug)]
+pub(crate) struct Files {
+    pub(crate) directory: Directory,
+    /// All but the number of the database, which is in the files.
+    pub(crate) identity: Identity,
+    pub(crate) pool_size: usize,
+    pub(crate) segment_size: u64,
+}
+
+/// A log that is ready to be written to.
+pub(crate) struct Recovered {
+    pub(crate) identity: Identity,
+    pub(crate) pool: Pool,
+    pub(crate) writer: Writer,
+    pub(crate) info: RecoveryInfo,
+}
+
+/// The first segment of a new database. Backups begin with a later one, so that without
+/// its checkpoint no backup looks like a new database.
+const FIRST_SEGMENT: u64 = 1;
+
+/// Reads what is on disk into `committer`, which must be empty, or creates the files.
+#[tracing::instrument(name = "recovery", skip_all, fields(path = %files.directory.path().display()))]
+pub(crate) fn recover<K: Key, V: Value>(
+    files: &Files,
+    coder: &Coder<K, V>,
+    committer: &Committer<K, V>,
+) -> Result<Recovered> {
+    let started = Instant::now();
+    let directory = &files.directory;
+    let mut info = RecoveryInfo::default();
+    let (identity, log_segment) = match Reader::open(directory)? {
+        Some(mut checkpoint) => {
+            files.identity.expect(&checkpoint.header.identity, checkpoint.file().path())?;
+            let header = checkpoint.header.clone();
+            load_checkpoint(&mut checkpoint, coder, committer, &mut info)?;
+            (header.identity, header.log_segment)
+        }
+        None => {
+            check_nothing_is_lost(files)?;
+            (create(files)?, FIRST_SEGMENT)
+        }
+    };
+    info.created = info.checkpoint_bytes == 0;
+    let tail = load_log(directory, &identity, log_segment, coder, committer, &mut info)?;
+    info.torn_tail = tail.torn.then(|| TornTail {
+        path: directory.path_of(&segment_name(tail.position.segment)),
+        offset: tail.position.offset,
+    });
+    let (pool, writer) = go_on(files, tail)?;
+    info.duration = started.elapsed();
+    tracing::info!(?info, "recovered");
+    Ok(Recovered { identity, pool, writer, info })
+}
+
+/// There is no checkpoint. Refuses anything but an empty directory and one in which a
+/// database was just being created.
+fn check_nothing_is_lost(files: &Files) -> Result<()> {
+    let directory = &files.directory;
+    let why = "there are segments of a log that was not its beginning, or that has commits";
+    let missing = || Err(PersistenceError::Missing { path: directory.path_of(CHECKPOINT), why });
+    for number in directory.segments()? {
+        let segment = SegmentImage::read(directory, number)?;
+        let is_empty = segment.candidates(segment.start).all(|at| segment.frame(at).is_none());
+        if number != FIRST_SEGMENT || !is_empty {
+            return missing();
+        }
+    }
+    Ok(())
+}
+
+/// Creates the files of a new database: the first segment, then an empty checkpoint.
+fn create(files: &Files) -> Result<Identity> {
+    struct Nothing;
+
+    impl Pairs for Nothing {
+        fn timestamp(&self) -> Lsn {
+            0
+        }
+
+        fn fill(&mut self, _block: &mut Vec<u8>) -> Result<u32> {
+            Ok(0)
+        }
+    }
+
+    let identity = Identity { database: random(), ..files.identity.clone() };
+    segment::make(&files.directory, &identity, FIRST_SEGMENT, files.segment_size, None)?;
+    checkpoint::write_draft(&files.directory, &identity, &mut Nothing, FIRST_SEGMENT, |_| Ok(()))?;
+    checkpoint::publish_draft(&files.directory)?;
+    Ok(identity)
+}
+
+/// Some commits, decoded.
+type Decoded<K, V> = Vec<(Timestamp, Vec<(K, Write<V>)>)>;
+
+/// Decoded commits are handed over in batches of about this many operations.
+const BATCH: usize = 512;
+/// Batches that may wait to be applied.
+const BATCHES_AHEAD: usize = 8;
+
+/// Reads and decodes on one thread, and applies on another, which is about as much
+/// work.
+fn pipeline<K: Key, V: Value, R: Send>(
+    committer: &Committer<K, V>,
+    decode: impl FnOnce(SyncSender<Decoded<K, V>>) -> Result<R> + Send,
+) -> Result<R> {
+    thread::scope(|scope| {
+        let (sender, receiver) = mpsc::sync_channel(BATCHES_AHEAD);
+        let decoder = scope.spawn(|| decode(sender));
+        for batch in receiver {
+            for (timestamp, writes) in batch {
+                committer.restore(timestamp, writes);
+            }
+        }
+        // A panic of the types' own code goes on where the database is opened.
+        decoder.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// The other side has gone, which it does by panicking only.
+fn hung_up<T>(_: T) -> PersistenceError {
+    PersistenceError::Unavailable("applying what was read has panicked".into())
+}
+
+fn load_checkpoint<K: Key, V: Value>(
+    checkpoint: &mut Reader,
+    coder: &Coder<K, V>,
+    committer: &Committer<K, V>,
+    info: &mut RecoveryInfo,
+) -> Result<()> {
+    let covered = checkpoint.header.number;
+    pipeline(committer, |sender| {
+        let path = checkpoint.file().path().to_owned();
+        while let Some(block) = checkpoint.next_block()? {
+            let at = FrameAt { path: &path, offset: block.offset };
+            let decode = Decoder { coder, at };
+            let mut writes = Vec::new();
+            for pair in block.pairs() {
+                let (key, value) = pair.map_err(|_| at.damaged("the pairs in it make no sense"))?;
+                writes.push((decode.key(key)?, Some(decode.value(value)?)));
+            }
+            sender.send(vec![(covered, writes)]).map_err(hung_up)?;
+        }
+        Ok(())
+    })?;
+    committer.settle(covered);
+    info.checkpoint_commit = covered;
+    info.checkpoint_pairs = checkpoint.pairs();
+    info.checkpoint_bytes = checkpoint.length();
+    info.last_commit = covered;
+    Ok(())
+}
+
+fn load_log<K: Key, V: Value>(
+    directory: &Directory,
+    identity: &Identity,
+    first: u64,
+    coder: &Coder<K, V>,
+    committer: &Committer<K, V>,
+    info: &mut RecoveryInfo,
+) -> Result<Tail> {
+    let covered = info.checkpoint_commit;
+    let tail = pipeline(committer, |sender| {
+        let mut batch = Vec::new();
+        let mut filled = 0;
+        let tail = replay(directory, identity, first, covered, |lsn, commit, at| {
+            let decode = Decoder { coder, at };
+            let mut writes = Vec::new();
+            for operation in operations(commit) {
+                writes.push(
+                    match operation.map_err(|_| at.damaged("an operation in it makes no sense"))? {
+                        Operation::Put { key, value } => (decode.key(key)?, Some(decode.value(value)?)),
+                        Operation::Delete { key } => (decode.key(key)?, None),
+                    },
+                );
+            }
+            filled += writes.len();
+            batch.push((lsn, writes));
+            if filled >= BATCH {
+                filled = 0;
+                sender.send(mem::take(&mut batch)).map_err(hung_up)?;
+            }
+            Ok(())
+        })?;
+        sender.send(batch).map_err(hung_up)?;
+        Ok(tail)
+    })?;
+    committer.settle(tail.last);
+    info.records = tail.commits;
+    info.bytes = tail.bytes;
+    info.last_commit = tail.last;
+    Ok(tail)
+}
+
+/// Decodes what stands in one frame or block.
+struct Decoder<'d, K, V> {
+    coder: &'d Coder<K, V>,
+    at: FrameAt<'d>,
+}
+
+impl<K: Key, V: Value> Decoder<'_, K, V> {
+    fn key(&self, bytes: &[u8]) -> Result<K> {
+        self.coder.decode_key(bytes).map_err(|source| self.undecodable("key", source))
+    }
+
+    fn value(&self, bytes: &[u8]) -> Result<Arc<V>> {
+        let value = self.coder.decode_value(bytes).map_err(|source| self.undecodable("value", source))?;
+        Ok(Arc::new(value))
+    }
+
+    fn undecodable(&self, what: &'static str, source: CodecError) -> PersistenceError {
+        let FrameAt { path, offset } = self.at;
+        PersistenceError::Undecodable { what, path: path.to_owned(), offset, source }
+    }
+}
+
+/// Cuts off what is torn, clears away what is not needed, and opens the end of the log.
+fn go_on(files: &Files, tail: Tail) -> Result<(Pool, Writer)> {
+    let directory = &files.directory;
+    let Tail { position, last, .. } = tail;
+    directory.sync()?;
+    for ended in &tail.ended {
+        let file = directory.open(&segment_name(ended.number), OpenMode::Write)?;
+        make_durable(&file, Position { segment: ended.number, offset: file.len()? }, tail.synced)?;
+    }
+    let name = segment_name(position.segment);
+    let file = Arc::new(directory.open(&name, OpenMode::Write)?);
+    make_durable(&file, position, tail.synced)?;
+    // What comes after a torn tail goes first, newest first: whatever of this a crash
+    // interrupts, the log breaks at the same place.
+    let ready = match tail.later[..] {
+        [next] if !tail.torn => Some(next),
+        _ => None,
+    };
+    for number in tail.later.iter().rev().filter(|number| Some(**number) != ready) {
+        directory.remove(&segment_name(*number))?;
+        directory.sync()?;
+    }
+    if tail.torn {
+        // Else a frame that was cut off could come to follow a new one, and count.
+        let zeros = vec![0; 1 << 20];
+        let mut at = position.offset;
+        while at < tail.size {
+            let chunk = zeros.len().min((tail.size - at) as usize);
+            file.write_at(&zeros[..chunk], at)?;
+            at += chunk as u64;
+        }
+        file.sync()?;
+    }
+    let names = directory.names()?;
+    for draft in [CHECKPOINT_DRAFT, SEGMENT_DRAFT] {
+        if names.iter().any(|name| name == draft) {
+            directory.remove(draft)?;
+        }
+    }
+    // Segments that the checkpoint covers, which a crash left.
+    let oldest = tail.ended.first().map_or(position.segment, |ended| ended.number);
+    for number in directory.segments()?.into_iter().filter(|number| *number < oldest) {
+        directory.remove(&segment_name(number))?;
+    }
+    let ready = ready.map(|number| open_ready(directory, number)).transpose()?;
+    let active = Segment {
+        number: position.segment,
+        salt: tail.salt,
+        start: tail.start,
+        size: tail.size.max(files.segment_size),
+        file,
+    };
+    let pool = Pool::new(files.pool_size, position.segment, tail.ended.into(), VecDeque::new(), ready);
+    Ok((pool, Writer::new(active, position.offset, last)))
+}
+
+/// Makes sure that a segment is durable up to `end`. What was read may be in the page
+/// cache only, if a process was killed; and syncing that is not enough if a sync of it
+/// has failed before, because its pages count as clean then. So it is written again.
+fn make_durable(file: &NamedFile, end: Position, synced: Position) -> Result<()> {
+    let start = match synced.segment.cmp(&end.segment) {
+        Ordering::Less => 0,
+        Ordering::Equal => synced.offset,
+        Ordering::Greater => return Ok(()),
+    };
+    let mut bytes = vec![0; end.offset.saturating_sub(start) as usize];
+    let filled = file.read_at(&mut bytes, start)?;
+    file.write_at(&bytes[..filled], start)?;
+    file.sync()
+}
+
+/// A segment that had been made ready, with nothing in it.
+fn open_ready(directory: &Directory, number: u64) -> Result<Segment> {
+    let image = SegmentImage::read(directory, number)?;
+    let file = Arc::new(directory.open(&segment_name(number), OpenMode::Write)?);
+    let (start, size) = (image.start as u64, image.bytes.len() as u64);
+    Ok(Segment { number, salt: image.header.salt, start, size, file })
+}

@@ -1,0 +1,229 @@
+//! The durable side of an open database: its log, its checkpoints, their threads, and
+//! the lock on its directory.
+
+use crate::checkpoint::{BLOCK_SIZE, Pairs, publish_draft, write_draft};
+use crate::checkpointer::{Checkpointer, Source};
+use crate::codec::Coder;
+use crate::disk::Lock;
+use crate::error::{FluxError, PersistenceError};
+use crate::key::{Key, Span, Value};
+use crate::mvcc::active::Registration;
+use crate::persistence::{BackupProgress, RecoveryInfo};
+use crate::progress::Progress;
+use crate::recovery::{Files, recover};
+use crate::shared::Core;
+use crate::sync::Mutex;
+use crate::sync::thread::{self, JoinHandle};
+use crate::txn::scan::{At, Cursor};
+use crate::wal::directory::CHECKPOINT;
+use crate::wal::format::{Identity, Lsn, push_sized};
+use crate::wal::segment::{self, MIN_SIZE, random};
+use crate::wal::{Log, LogThread, Policy};
+use fluxmap_index::Direction;
+use std::path::PathBuf;
+use std::sync::{Arc, Weak};
+
+/// Makes commits durable, and ends with the database.
+pub(crate) struct Storage {
+    pub(crate) checkpointer: Arc<Checkpointer>,
+    pub(crate) info: RecoveryInfo,
+    threads: Option<(LogThread, JoinHandle<()>)>,
+    /// Held by the log thread, too: when both have let go, another may open the directory.
+    _lock: Arc<dyn Lock>,
+}
+
+/// What the committer needs of it.
+pub(crate) struct Durable<K, V> {
+    pub(crate) log: Arc<Log>,
+    pub(crate) coder: Coder<K, V>,
+    /// Whether everything that is written is decoded on the way.
+    pub(crate) check: bool,
+}
+
+/// How a durable database is opened.
+pub(crate) struct Options<K, V> {
+    pub(crate) files: Files,
+    pub(crate) policy: Policy,
+    pub(crate) coder: Coder<K, V>,
+    pub(crate) check: bool,
+}
+
+impl Storage {
+    /// Locks the directory, reads what is there into `core`, which must be fresh, and
+    /// starts the log. The threads follow with [`start`](Self::start).
+    pub(crate) fn open<K: Key, V: Value>(
+        options: Options<K, V>,
+        mut core: Core<K, V>,
+    ) -> Result<(Self, Arc<Core<K, V>>), PersistenceError> {
+        let Options { files, policy, coder, check } = options;
+        files.directory.create()?;
+        let lock: Arc<dyn Lock> = files.directory.lock()?.into();
+        let recovered = recover(&files, &coder, &core.committer)?;
+        let clock = Arc::clone(&core.committer.clock);
+        let log = Arc::new(Log::new(policy, clock, recovered.pool, recovered.writer));
+        core.committer.durable = Some(Durable { log: Arc::clone(&log), coder: coder.clone(), check });
+        let core = Arc::new(core);
+        let checkpointer = Arc::new(Checkpointer {
+            directory: files.directory,
+            identity: recovered.identity,
+            log: Arc::clone(&log),
+            source: Box::new(Live { core: Arc::downgrade(&core), coder }),
+            segment_size: files.segment_size,
+            served: Progress::default(),
+            outcome: Mutex::default(),
+        });
+        let mut storage =
+            Storage { checkpointer, info: recovered.info, threads: None, _lock: Arc::clone(&lock) };
+        let log_thread = LogThread::start(&log, lock)?;
+        match storage.checkpointer.start() {
+            Ok(checkpoint_thread) => storage.threads = Some((log_thread, checkpoint_thread)),
+            Err(error) => {
+                log_thread.close();
+                return Err(error);
+            }
+        }
+        Ok((storage, core))
+    }
+
+    /// Writes a copy of the database, as it is now, into a directory of its own.
+    pub(crate) fn back_up(
+        checkpointer: &Checkpointer,
+        path: PathBuf,
+        mut progress: impl FnMut(BackupProgress),
+        total_pairs: u64,
+    ) -> Result<(), PersistenceError> {
+        let directory = checkpointer.directory.sibling(path);
+        directory.create()?;
+        let _lock = directory.lock()?;
+        if !directory.segments()?.is_empty() || directory.find(CHECKPOINT)?.is_some() {
+            let path = directory.path().display();
+            let why =
+                format!("there is a database in {path} already; choose another directory for the backup");
+            return Err(PersistenceError::Unavailable(why));
+        }
+        let gone = || PersistenceError::Unavailable("the database is being closed".into());
+        let mut pairs = checkpointer.source.pairs().ok_or_else(gone)?;
+        let identity = Identity { database: random(), ..checkpointer.identity.clone() };
+        // Without its checkpoint, a directory that begins with this one is no database.
+        segment::make(&directory, &identity, BACKUP_SEGMENT, MIN_SIZE, None)?;
+        write_draft(&directory, &identity, &mut *pairs, BACKUP_SEGMENT, |written| {
+            progress(BackupProgress {
+                pairs: written.pairs,
+                total_pairs: total_pairs.max(written.pairs),
+                bytes: written.bytes,
+            });
+            Ok(())
+        })?;
+        publish_draft(&directory)
+    }
+}
+
+/// The log of a backup goes on in this one: not in the first, with which a new database
+/// begins.
+pub(crate) const BACKUP_SEGMENT: u64 = 2;
+
+impl Drop for Storage {
+    fn drop(&mut self) {
+        let Some((log_thread, checkpoint_thread)) = self.threads.take() else {
+            return;
+        };
+        // The log may need one more segment, so the checkpoint thread ends after it.
+        log_thread.close();
+        self.checkpointer.log.pool.finish();
+        if checkpoint_thread.thread().id() != thread::current().id() && checkpoint_thread.join().is_err() {
+            tracing::error!("the checkpoint thread of a database had panicked");
+        }
+    }
+}
+
+/// The pairs of an open database, which it does not keep open.
+struct Live<K: Key, V: Value> {
+    core: Weak<Core<K, V>>,
+    coder: Coder<K, V>,
+}
+
+impl<K: Key, V: Value> Source for Live<K, V> {
+    fn pairs(&self) -> Option<Box<dyn Pairs>> {
+        let core = self.core.upgrade()?;
+        let registration = core.committer.active.register(|| core.committer.clock.stable());
+        let cursor = Cursor::new(Span::range(..));
+        Some(Box::new(LivePairs { core, registration, cursor, coder: self.coder.clone() }))
+    }
+}
+
+/// The pairs of one snapshot, encoded as they are asked for.
+struct LivePairs<K: Key, V: Value> {
+    core: Arc<Core<K, V>>,
+    registration: Registration,
+    cursor: Cursor<K, V>,
+    coder: Coder<K, V>,
+}
+
+impl<K: Key, V: Value> Pairs for LivePairs<K, V> {
+    fn timestamp(&self) -> Lsn {
+        self.registration.timestamp
+    }
+
+    fn fill(&mut self, block: &mut Vec<u8>) -> Result<u32, PersistenceError> {
+        let at = At { committer: &self.core.committer, timestamp: self.registration.timestamp };
+        let mut count = 0;
+        while block.len() < BLOCK_SIZE {
+            let Some((key, value)) = self.cursor.pop(at, Direction::Forward) else {
+                break;
+            };
+            let unstorable = |what| move |source| PersistenceError::Unstorable { what, source };
+            push_sized(block, |into| self.coder.encode_key(&key, into)).map_err(unstorable("key"))?;
+            push_sized(block, |into| self.coder.encode_value(&value, into)).map_err(unstorable("value"))?;
+            count += 1;
+        }
+        Ok(count)
+    }
+}
+
+impl<K: Key, V: Value> Drop for LivePairs<K, V> {
+    fn drop(&mut self) {
+        self.core.committer.active.release(self.registration);
+        // What commits left for its sake.
+        self.core.trim_everything();
+    }
+}
+
+/// Runs `work`, which may block, on a thread of its own.
+///
+/// Cancel-safe: the work is done in any case.
+pub(crate) async fn on_thread<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, FluxError> {
+    struct Slot<T> {
+        done: Progress,
+        result: Mutex<Option<T>>,
+    }
+
+    /// Whatever happens: somebody waits.
+    struct Finish<T>(Arc<Slot<T>>);
+
+    impl<T> Drop for Finish<T> {
+        fn drop(&mut self) {
+            self.0.done.advance(1);
+        }
+    }
+
+    let slot = Arc::new(Slot { done: Progress::default(), result: Mutex::new(None) });
+    let finish = Finish(Arc::clone(&slot));
+    let builder = thread::Builder::new().name(name.to_string());
+    let thread = builder
+        .spawn(move || {
+            let result = work();
+            *finish.0.result.lock() = Some(result);
+        })
+        .map_err(|error| PersistenceError::Unavailable(format!("a thread could not be started: {error}")))?;
+    slot.done.wait_for(1).await?;
+    let result = slot.result.lock().take();
+    match (result, thread.join()) {
+        (Some(result), _) => Ok(result),
+        // What panicked was the types' own code; it goes on where it was asked for.
+        (None, Err(panic)) => std::panic::resume_unwind(panic),
+        (None, Ok(())) => Err(PersistenceError::Unavailable("a thread ended early".into()).into()),
+    }
+}

@@ -1,0 +1,220 @@
+//! The directory of a database: names, and errors that say which file.
+
+use crate::disk::{Disk, DiskFile, Lock, OpenMode};
+use crate::error::PersistenceError;
+use crate::wal::format::{BadHeader, FORMAT_VERSION, FileHeader, FileKind, Identity};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The newest complete checkpoint.
+pub(crate) const CHECKPOINT: &str = "snapshot.db";
+/// A checkpoint that is being written; worthless until it is renamed.
+pub(crate) const CHECKPOINT_DRAFT: &str = "snapshot.tmp";
+/// A segment that is being made; worthless until it is renamed.
+pub(crate) const SEGMENT_DRAFT: &str = "wal.next";
+/// Held locked while the database is open.
+const LOCK: &str = "lock";
+const SEGMENT: &str = "wal.";
+
+/// The name of a segment's file.
+pub(crate) fn segment_name(number: u64) -> String {
+    format!("{SEGMENT}{number:010}")
+}
+
+/// The number of the segment in the file of this name, if it is the name of one.
+fn segment_number(name: &str) -> Option<u64> {
+    let number = name.strip_prefix(SEGMENT)?.parse().ok()?;
+    (segment_name(number) == name).then_some(number)
+}
+
+/// The files of one database on a disk.
+#[derive(Clone, Debug)]
+pub(crate) struct Directory {
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+}
+
+/// An open file that knows its name, for errors.
+#[derive(Debug)]
+pub(crate) struct NamedFile {
+    file: Box<dyn DiskFile>,
+    path: PathBuf,
+}
+
+type Result<T> = std::result::Result<T, PersistenceError>;
+
+impl Directory {
+    pub(crate) fn new(disk: Arc<dyn Disk>, path: PathBuf) -> Self {
+        Directory { disk, path }
+    }
+
+    /// Another directory on the same disk.
+    pub(crate) fn sibling(&self, path: PathBuf) -> Self {
+        Directory { disk: Arc::clone(&self.disk), path }
+    }
+
+    pub(crate) fn path_of(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn create(&self) -> Result<()> {
+        self.disk.create_dir(&self.path).map_err(failed("create the directory", &self.path))
+    }
+
+    pub(crate) fn lock(&self) -> Result<Box<dyn Lock>> {
+        let path = self.path_of(LOCK);
+        self.disk.lock(&path).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => PersistenceError::Locked { path: self.path.clone() },
+            _ => failed("lock", &path)(error),
+        })
+    }
+
+    pub(crate) fn open(&self, name: &str, mode: OpenMode) -> Result<NamedFile> {
+        let path = self.path_of(name);
+        let action = if mode == OpenMode::Create { "create" } else { "open" };
+        let file = self.disk.open(&path, mode).map_err(failed(action, &path))?;
+        Ok(NamedFile { file, path })
+    }
+
+    /// Opens a file to read it, if it is there.
+    pub(crate) fn find(&self, name: &str) -> Result<Option<NamedFile>> {
+        match self.open(name, OpenMode::Read) {
+            Ok(file) => Ok(Some(file)),
+            Err(PersistenceError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(crate) fn rename(&self, from: &str, to: &str) -> Result<()> {
+        let (from, to) = (self.path_of(from), self.path_of(to));
+        self.disk.rename(&from, &to).map_err(failed("rename", &from))
+    }
+
+    pub(crate) fn remove(&self, name: &str) -> Result<()> {
+        let path = self.path_of(name);
+        self.disk.remove(&path).map_err(failed("remove", &path))
+    }
+
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.disk.sync_dir(&self.path).map_err(failed("sync the directory", &self.path))
+    }
+
+    /// The names of all files; none if there is no such directory.
+    pub(crate) fn names(&self) -> Result<Vec<String>> {
+        match self.disk.list(&self.path) {
+            Ok(names) => Ok(names),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(failed("list the directory", &self.path)(error)),
+        }
+    }
+
+    /// The numbers of the segments, in order.
+    pub(crate) fn segments(&self) -> Result<Vec<u64>> {
+        let mut numbers: Vec<u64> = self.names()?.iter().filter_map(|name| segment_number(name)).collect();
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+}
+
+impl NamedFile {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn len(&self) -> Result<u64> {
+        self.file.len().map_err(failed("read the length of", &self.path))
+    }
+
+    pub(crate) fn write_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
+        self.file.write_at(bytes, offset).map_err(|error| self.failed_at("write to", offset, error))
+    }
+
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.file.sync().map_err(failed("sync", &self.path))
+    }
+
+    /// Reads as much of `buffer` as the file has from `offset` on; returns how much.
+    pub(crate) fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match self.file.read_at(&mut buffer[filled..], offset + filled as u64) {
+                Ok(0) => break,
+                Ok(more) => filled += more,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.failed_at("read from", offset + filled as u64, error)),
+            }
+        }
+        Ok(filled)
+    }
+
+    /// All of the file.
+    pub(crate) fn read_all(&self) -> Result<Vec<u8>> {
+        let length = self.len()?;
+        let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
+        let filled = self.read_at(&mut bytes, 0)?;
+        bytes.truncate(filled);
+        Ok(bytes)
+    }
+
+    /// Reads the header at the start of the file's bytes.
+    pub(crate) fn header(&self, kind: FileKind, bytes: &[u8]) -> Result<(FileHeader, usize)> {
+        FileHeader::decode(kind, bytes).map_err(|bad| match bad {
+            BadHeader::Damaged(what) => self.damaged(0, what),
+            BadHeader::Version(found) => PersistenceError::UnsupportedFormat {
+                path: self.path.clone(),
+                found,
+                supported: FORMAT_VERSION,
+            },
+        })
+    }
+
+    pub(crate) fn damaged(&self, offset: u64, what: impl Into<String>) -> PersistenceError {
+        PersistenceError::Damaged { path: self.path.clone(), offset, what: what.into() }
+    }
+
+    fn failed_at(&self, action: &'static str, offset: u64, error: io::Error) -> PersistenceError {
+        PersistenceError::Io {
+            action,
+            path: self.path.clone(),
+            offset: Some(offset),
+            source: Arc::new(error),
+        }
+    }
+}
+
+impl Identity {
+    /// Refuses a file that was written with other settings or types.
+    pub(crate) fn expect(&self, found: &Identity, path: &Path) -> Result<()> {
+        let same = |what, found: String, expected: String| match found == expected {
+            true => Ok(()),
+            false => Err(PersistenceError::Mismatch { path: path.to_owned(), what, found, expected }),
+        };
+        same("schema version", found.schema_version.to_string(), self.schema_version.to_string())?;
+        same("key type", found.key_type.clone(), self.key_type.clone())?;
+        same("value type", found.value_type.clone(), self.value_type.clone())?;
+        same("codec", format!("{:?}", found.codec), format!("{:?}", self.codec))
+    }
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> PersistenceError {
+    move |error| PersistenceError::Io { action, path: path.to_owned(), offset: None, source: Arc::new(error) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_our_own_names_are_segments() {
+        assert_eq!(segment_number(&segment_name(12)), Some(12));
+        assert_eq!(segment_number(&segment_name(u64::MAX)), Some(u64::MAX));
+        for name in ["wal.12", "wal.next", "wal.0000000012.bak", "wal.+000000012", "snapshot.db"] {
+            assert_eq!(segment_number(name), None, "{name}");
+        }
+    }
+}

@@ -1,0 +1,477 @@
+//! What stands in the files, byte by byte. `docs/format.md` says it for people.
+//!
+//! All numbers are little-endian. Every file begins with a [`FileHeader`]. A log
+//! segment goes on with [frames](FrameHeader), a checkpoint with blocks (see
+//! `checkpoint.rs`). Nothing in here touches a file.
+
+use crate::codec::Codec;
+use fluxmap_index::Timestamp;
+
+/// The number of a commit in the log, which is its commit timestamp: consecutive,
+/// from one.
+pub(crate) type Lsn = Timestamp;
+
+/// The version of all that this module describes.
+pub(crate) const FORMAT_VERSION: u16 = 1;
+
+/// A position in the log: segments in order, offsets within them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Position {
+    pub(crate) segment: u64,
+    pub(crate) offset: u64,
+}
+
+/// What kind of file a header begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FileKind {
+    Segment,
+    Checkpoint,
+}
+
+impl FileKind {
+    fn magic(self) -> [u8; 8] {
+        match self {
+            FileKind::Segment => *b"FluxWAL\0",
+            FileKind::Checkpoint => *b"FluxCKP\0",
+        }
+    }
+}
+
+/// What all files of one database agree on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    pub(crate) codec: Codec,
+    pub(crate) schema_version: u32,
+    /// Drawn at random when the database was created.
+    pub(crate) database: u64,
+    pub(crate) key_type: String,
+    pub(crate) value_type: String,
+}
+
+/// The first bytes of each file.
+///
+/// | at | size | |
+/// |--:|--:|---|
+/// | 0 | 8 | magic |
+/// | 8 | 4 | CRC-32C of the magic and everything after this field |
+/// | 12 | 2 | format version |
+/// | 14 | 2 | length of the header |
+/// | 16 | 1 | codec |
+/// | 17 | 3 | zero |
+/// | 20 | 4 | schema version |
+/// | 24 | 8 | database |
+/// | 32 | 8 | salt |
+/// | 40 | 8 | segment: its number; checkpoint: the LSN up to which it covers |
+/// | 48 | 8 | segment: zero; checkpoint: the segment in which the log goes on |
+/// | 56 | 2 + n | key type: length, UTF-8 |
+/// | | 2 + n | value type: length, UTF-8 |
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FileHeader {
+    pub(crate) kind: FileKind,
+    pub(crate) identity: Identity,
+    /// Seeds the checksums of what follows, so that what an earlier use of the
+    /// file left behind is not mistaken for it.
+    pub(crate) salt: u64,
+    pub(crate) number: u64,
+    pub(crate) log_segment: u64,
+}
+
+/// Bytes that tell how long a header is.
+pub(crate) const HEADER_PREFIX: usize = 16;
+const HEADER_FIXED: usize = 56;
+/// A type's name is cut to this length in the header.
+const MAX_TYPE_NAME: usize = 1000;
+/// No header is longer.
+pub(crate) const MAX_HEADER: usize = HEADER_FIXED + 2 * (2 + MAX_TYPE_NAME);
+
+/// Why bytes are not a header.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum BadHeader {
+    /// Not what was written.
+    Damaged(&'static str),
+    /// Written by a version of FluxMap with another format.
+    Version(u16),
+}
+
+impl FileHeader {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(HEADER_FIXED + 64);
+        bytes.extend(self.kind.magic());
+        bytes.extend([0; 4]);
+        bytes.extend(FORMAT_VERSION.to_le_bytes());
+        bytes.extend([0; 2]);
+        bytes.extend([self.identity.codec.id(), 0, 0, 0]);
+        bytes.extend(self.identity.schema_version.to_le_bytes());
+        for number in [self.identity.database, self.salt, self.number, self.log_segment] {
+            bytes.extend(number.to_le_bytes());
+        }
+        for name in [&self.identity.key_type, &self.identity.value_type] {
+            bytes.extend((name.len() as u16).to_le_bytes());
+            bytes.extend(name.as_bytes());
+        }
+        let length = bytes.len() as u16;
+        bytes[14..16].copy_from_slice(&length.to_le_bytes());
+        let crc = header_crc(&bytes);
+        bytes[8..12].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    /// How long the header is that begins with these bytes, if it is one.
+    fn length(prefix: &[u8]) -> Option<usize> {
+        let length = usize::from(u16::from_le_bytes(prefix.get(14..16)?.try_into().ok()?));
+        (HEADER_FIXED..=MAX_HEADER).contains(&length).then_some(length)
+    }
+
+    /// Reads the header at the start of `bytes`; returns it with its length.
+    pub(crate) fn decode(kind: FileKind, bytes: &[u8]) -> Result<(Self, usize), BadHeader> {
+        let damaged = BadHeader::Damaged;
+        if bytes.len() < HEADER_PREFIX {
+            return Err(damaged("the file ends within its header"));
+        }
+        if bytes[..8] != kind.magic() {
+            return Err(damaged("it does not begin like a file of this kind"));
+        }
+        let length = Self::length(bytes).ok_or(damaged("the length of the header is impossible"))?;
+        let bytes = bytes.get(..length).ok_or(damaged("the file ends within its header"))?;
+        let mut fields = Fields(&bytes[8..]);
+        let crc = fields.u32();
+        if crc != Some(header_crc(bytes)) {
+            return Err(damaged("the checksum of the header does not match"));
+        }
+        // Only now is the version what was written.
+        let version = fields.u16().unwrap_or_default();
+        if version != FORMAT_VERSION {
+            return Err(BadHeader::Version(version));
+        }
+        let header = Self::decode_fields(kind, fields);
+        header.map(|header| (header, length)).ok_or(damaged("its fields make no sense"))
+    }
+
+    fn decode_fields(kind: FileKind, mut fields: Fields<'_>) -> Option<Self> {
+        let _length = fields.u16()?;
+        let codec = Codec::from_id(fields.u8()?)?;
+        fields.take(3)?;
+        let schema_version = fields.u32()?;
+        let [database, salt, number, log_segment] =
+            [fields.u64()?, fields.u64()?, fields.u64()?, fields.u64()?];
+        let mut name = || {
+            let length = usize::from(fields.u16()?);
+            String::from_utf8(fields.take(length)?.to_vec()).ok()
+        };
+        let (key_type, value_type) = (name()?, name()?);
+        let identity = Identity { codec, schema_version, database, key_type, value_type };
+        Some(FileHeader { kind, identity, salt, number, log_segment })
+    }
+}
+
+/// A type's name as it stands in a header.
+pub(crate) fn clip_type_name(mut name: String) -> String {
+    let end = (0..=MAX_TYPE_NAME.min(name.len())).rev().find(|end| name.is_char_boundary(*end));
+    name.truncate(end.unwrap_or(0));
+    name
+}
+
+fn header_crc(header: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&header[..8]), &header[12..])
+}
+
+/// What a frame of the log says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FrameKind {
+    /// It carries commits.
+    Commits,
+    /// Nothing but how far the log is synced.
+    Synced,
+    /// The log goes on in the next segment.
+    EndOfSegment,
+    /// The database was closed, with everything synced.
+    Closed,
+}
+
+impl FrameKind {
+    fn id(self) -> u8 {
+        match self {
+            FrameKind::Commits => 1,
+            FrameKind::Synced => 2,
+            FrameKind::EndOfSegment => 3,
+            FrameKind::Closed => 4,
+        }
+    }
+
+    fn from_id(id: u8) -> Option<Self> {
+        let all = [FrameKind::Commits, FrameKind::Synced, FrameKind::EndOfSegment, FrameKind::Closed];
+        all.into_iter().find(|kind| kind.id() == id)
+    }
+}
+
+/// The beginning of a frame: what was written to the log in one go, under one
+/// checksum, so that a torn write leaves one bad frame and not half of it.
+///
+/// | at | size | |
+/// |--:|--:|---|
+/// | 0 | 4 | CRC-32C of the segment's salt, the rest of the header and the payload |
+/// | 4 | 4 | the lower half of the salt: where a frame may begin |
+/// | 8 | 4 | length of the payload |
+/// | 12 | 4 | commits in the payload |
+/// | 16 | 8 | LSN of the first commit, here or to come |
+/// | 24 | 8 | segment up to which the log was synced when this was written |
+/// | 32 | 8 | offset in it |
+/// | 40 | 1 | kind |
+/// | 41 | 7 | zero |
+///
+/// The payload is a sequence of commits, each its length (4 bytes) and its
+/// operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FrameHeader {
+    pub(crate) kind: FrameKind,
+    pub(crate) commits: u32,
+    pub(crate) first: Lsn,
+    /// Everything before this was durable when the frame was written. So a bad frame
+    /// before it is damage, while one after it may be what a power loss left.
+    pub(crate) synced: Position,
+}
+
+/// The length of a frame's header.
+pub(crate) const FRAME_HEADER: usize = 48;
+/// The length that stands before each commit.
+pub(crate) const COMMIT_PREFIX: usize = 4;
+/// The most that one commit may take in the log, in bytes.
+pub(crate) const MAX_COMMIT: usize = 1 << 30;
+
+impl FrameHeader {
+    /// Fills in the header at the start of `frame`, whose payload is there already.
+    pub(crate) fn seal(&self, salt: u64, frame: &mut [u8]) {
+        let length = (frame.len() - FRAME_HEADER) as u32;
+        frame[4..8].copy_from_slice(&(salt as u32).to_le_bytes());
+        frame[8..12].copy_from_slice(&length.to_le_bytes());
+        frame[12..16].copy_from_slice(&self.commits.to_le_bytes());
+        frame[16..24].copy_from_slice(&self.first.to_le_bytes());
+        frame[24..32].copy_from_slice(&self.synced.segment.to_le_bytes());
+        frame[32..40].copy_from_slice(&self.synced.offset.to_le_bytes());
+        frame[40..48].copy_from_slice(&[self.kind.id(), 0, 0, 0, 0, 0, 0, 0]);
+        let crc = frame_crc(salt, &frame[4..]);
+        frame[..4].copy_from_slice(&crc.to_le_bytes());
+    }
+
+    /// The frame at the start of `bytes`, which may go on behind it; with its payload.
+    pub(crate) fn read(salt: u64, bytes: &[u8]) -> Option<(Self, &[u8])> {
+        let mut fields = Fields(bytes.get(..FRAME_HEADER)?);
+        let (crc, mark, length, commits) = (fields.u32()?, fields.u32()?, fields.u32()?, fields.u32()?);
+        if mark != salt as u32 {
+            return None;
+        }
+        let frame = bytes.get(..FRAME_HEADER.checked_add(length as usize)?)?;
+        if crc != frame_crc(salt, &frame[4..]) {
+            return None;
+        }
+        let first = fields.u64()?;
+        let synced = Position { segment: fields.u64()?, offset: fields.u64()? };
+        let kind = FrameKind::from_id(fields.u8()?)?;
+        Some((FrameHeader { kind, commits, first, synced }, &frame[FRAME_HEADER..]))
+    }
+}
+
+fn frame_crc(salt: u64, rest: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&salt.to_le_bytes()), rest)
+}
+
+/// The commits in a frame's payload; an error where it makes no sense, which a
+/// checksum that holds rules out.
+pub(crate) fn commits(payload: &[u8]) -> impl Iterator<Item = Result<&[u8], Nonsense>> {
+    let mut fields = Fields(payload);
+    std::iter::from_fn(move || {
+        if fields.0.is_empty() {
+            return None;
+        }
+        let commit = fields.sized();
+        if commit.is_none() {
+            fields.0 = &[];
+        }
+        Some(commit.ok_or(Nonsense))
+    })
+}
+
+/// Bytes with a good checksum that do not say what they should: a bug, or another
+/// program's file.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Nonsense;
+
+/// One operation of a commit, encoded.
+///
+/// | at | size | |
+/// |--:|--:|---|
+/// | 0 | 1 | 1: put; 2: delete |
+/// | 1 | 4 + n | key: length, bytes |
+/// | | 4 + n | put: value: length, bytes |
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Operation<'b> {
+    Put { key: &'b [u8], value: &'b [u8] },
+    Delete { key: &'b [u8] },
+}
+
+const PUT: u8 = 1;
+const DELETE: u8 = 2;
+
+/// Appends a put or delete, whose parts encode themselves.
+pub(crate) fn push_operation<E>(
+    commit: &mut Vec<u8>,
+    key: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    value: Option<impl FnOnce(&mut Vec<u8>) -> Result<(), E>>,
+) -> Result<(), E> {
+    commit.push(if value.is_some() { PUT } else { DELETE });
+    push_sized(commit, key)?;
+    value.map_or(Ok(()), |value| push_sized(commit, value))
+}
+
+/// Appends a part that encodes itself, behind its length. Whoever calls this sees to
+/// it that the whole stays below [`MAX_COMMIT`], and so the length fits.
+pub(crate) fn push_sized<E>(
+    into: &mut Vec<u8>,
+    part: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+) -> Result<(), E> {
+    let start = into.len();
+    into.extend([0; 4]);
+    part(into)?;
+    let length = (into.len() - start - 4) as u32;
+    into[start..start + 4].copy_from_slice(&length.to_le_bytes());
+    Ok(())
+}
+
+/// The operations of a commit.
+pub(crate) fn operations(commit: &[u8]) -> impl Iterator<Item = Result<Operation<'_>, Nonsense>> {
+    let mut fields = Fields(commit);
+    std::iter::from_fn(move || {
+        if fields.0.is_empty() {
+            return None;
+        }
+        let mut read = || match fields.u8()? {
+            PUT => Some(Operation::Put { key: fields.sized()?, value: fields.sized()? }),
+            DELETE => Some(Operation::Delete { key: fields.sized()? }),
+            _ => None,
+        };
+        let operation = read();
+        if operation.is_none() {
+            fields.0 = &[];
+        }
+        Some(operation.ok_or(Nonsense))
+    })
+}
+
+/// Takes fields off the front of some bytes.
+pub(crate) struct Fields<'b>(pub(crate) &'b [u8]);
+
+impl<'b> Fields<'b> {
+    pub(crate) fn take(&mut self, length: usize) -> Option<&'b [u8]> {
+        let (taken, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.take(N)?.try_into().ok()
+    }
+
+    pub(crate) fn u8(&mut self) -> Option<u8> {
+        self.array().map(u8::from_le_bytes)
+    }
+
+    pub(crate) fn u16(&mut self) -> Option<u16> {
+        self.array().map(u16::from_le_bytes)
+    }
+
+    pub(crate) fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    pub(crate) fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    /// A part behind its length.
+    pub(crate) fn sized(&mut self) -> Option<&'b [u8]> {
+        let length = self.u32()? as usize;
+        self.take(length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::convert::Infallible;
+
+    fn header() -> FileHeader {
+        let identity = Identity {
+            codec: Codec::Postcard,
+            schema_version: 7,
+            database: 0x1122_3344_5566_7788,
+            key_type: "String".into(),
+            value_type: "Vec<u8>".into(),
+        };
+        FileHeader { kind: FileKind::Segment, identity, salt: 99, number: 12, log_segment: 0 }
+    }
+
+    #[test]
+    fn a_header_comes_back_and_no_byte_of_it_can_change_unseen() {
+        let bytes = header().encode();
+        assert_eq!(FileHeader::decode(FileKind::Segment, &bytes), Ok((header(), bytes.len())));
+        assert!(FileHeader::decode(FileKind::Checkpoint, &bytes).is_err());
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 0x10;
+            let read = FileHeader::decode(FileKind::Segment, &damaged);
+            assert!(matches!(read, Err(BadHeader::Damaged(_))), "byte {at}: {read:?}");
+            assert!(FileHeader::decode(FileKind::Segment, &bytes[..at]).is_err());
+        }
+    }
+
+    #[test]
+    fn a_header_of_another_format_is_told_from_a_damaged_one() {
+        let mut bytes = header().encode();
+        bytes[12..14].copy_from_slice(&9_u16.to_le_bytes());
+        let crc = header_crc(&bytes);
+        bytes[8..12].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(FileHeader::decode(FileKind::Segment, &bytes), Err(BadHeader::Version(9)));
+    }
+
+    #[test]
+    fn a_frame_comes_back_and_no_byte_of_it_can_change_unseen() {
+        let put = |bytes: &'static [u8]| {
+            move |into: &mut Vec<u8>| {
+                into.extend(bytes);
+                Ok::<_, Infallible>(())
+            }
+        };
+        let mut frame = vec![0; FRAME_HEADER];
+        let _ = push_sized(&mut frame, |commit| {
+            push_operation(commit, put(b"key"), Some(put(b"value")))?;
+            push_operation(commit, put(b"gone"), None::<fn(&mut Vec<u8>) -> Result<(), Infallible>>)
+        });
+        let synced = Position { segment: 3, offset: 4 };
+        let header = FrameHeader { kind: FrameKind::Commits, commits: 1, first: 42, synced };
+        header.seal(77, &mut frame);
+
+        let mut longer = frame.clone();
+        longer.extend([1, 2, 3]);
+        let (read, payload) = FrameHeader::read(77, &longer).expect("it is sound");
+        assert_eq!((read, payload.len()), (header, frame.len() - FRAME_HEADER));
+        let commit = commits(payload).next().expect("one").expect("sound");
+        let read: Vec<_> = operations(commit).collect();
+        let (key, value) = (&b"key"[..], &b"value"[..]);
+        assert_eq!(read, [Ok(Operation::Put { key, value }), Ok(Operation::Delete { key: b"gone" })]);
+
+        assert!(FrameHeader::read(78, &frame).is_none(), "another salt");
+        for at in 0..frame.len() {
+            let mut damaged = frame.clone();
+            damaged[at] ^= 1;
+            assert!(FrameHeader::read(77, &damaged).is_none(), "byte {at}");
+            assert!(FrameHeader::read(77, &frame[..at]).is_none(), "cut at {at}");
+        }
+    }
+
+    #[test]
+    fn long_type_names_are_cut_at_a_character() {
+        let clipped = clip_type_name("ä".repeat(MAX_TYPE_NAME));
+        assert_eq!(clipped.len(), MAX_TYPE_NAME);
+        assert_eq!(clip_type_name("short".into()), "short");
+    }
+}

@@ -1,0 +1,369 @@
+//! The log: group commit, and when a commit counts as done.
+//!
+//! Under the commit lock, a commit puts its record into a queue ([`Log::reserve`]), so
+//! the log has the order of the commits. Whoever holds the [`Writer`] takes everything
+//! that is queued and writes it as one frame.
+//!
+//! - `Full`: the log thread writes, syncs, and only then moves the stable clock, which
+//!   wakes all whose commits were in it. While it syncs, the next group gathers.
+//! - `Relaxed`: whoever has just committed writes, with everything that others have
+//!   queued, and moves the stable clock; the log thread syncs later, by time, commits
+//!   or bytes.
+//!
+//! Invariants:
+//!
+//! - **W1.** Records enter the queue, the files and the frames in the order of their
+//!   LSNs, without gaps: queueing happens under the commit lock, taking and writing
+//!   under the writer's.
+//! - **W2.** The stable clock never passes a commit that is not in the log as the
+//!   durability level asks for, nor one that is not applied: a record is queued and
+//!   applied under one hold of the queue's lock.
+//! - **W3.** After the first error of a write or a sync nothing more is written,
+//!   synced or acknowledged. A second sync that succeeds would prove nothing: the kernel
+//!   marks pages clean when writing them back fails.
+//! - **W4.** A file leaves the list of unsynced files only to be synced, and the
+//!   files before it were synced first.
+//! - **W5.** Whoever lets go of the writer looks at the queue once more: a record that
+//!   is queued while somebody holds the writer is written by them.
+
+pub(crate) mod directory;
+pub(crate) mod format;
+pub(crate) mod pool;
+pub(crate) mod reader;
+pub(crate) mod segment;
+mod thread;
+mod writer;
+
+pub(crate) use thread::LogThread;
+pub(crate) use writer::{Record, Writer};
+
+use crate::error::{FluxError, PersistenceError};
+use crate::mvcc::clock::Clock;
+use crate::persistence::FlushLimits;
+use crate::progress::Progress;
+use crate::sync::{AtomicU64, Condvar, Mutex, MutexGuard, Ordering};
+use format::{Lsn, MAX_COMMIT};
+use pool::{Next, Pool};
+use std::collections::VecDeque;
+use std::mem;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+/// When a commit is acknowledged.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Policy {
+    /// When it is synced.
+    Full,
+    /// When it is written; synced within these limits.
+    Relaxed(FlushLimits),
+}
+
+/// Bytes in the queue above which new commits wait.
+const QUEUE_LIMIT: u64 = 16 << 20;
+
+/// How long a committer waits for another's write before it waits as a task does: some
+/// ten times what a write into the page cache takes.
+const PATIENCE: Duration = Duration::from_micros(20);
+
+/// The log of an open database.
+pub(crate) struct Log {
+    policy: Policy,
+    clock: Arc<Clock>,
+    pub(crate) pool: Pool,
+    queue: Mutex<Queue>,
+    /// What the log thread waits for.
+    work: Condvar,
+    writer: Mutex<Writer>,
+    /// Held while syncing: one at a time, so that W4 holds.
+    syncing: Mutex<()>,
+    /// Up to which commit the log is synced.
+    synced: Progress,
+    /// Bytes of commits queued and written since the database was opened.
+    queued_bytes: AtomicU64,
+    written_bytes: Progress,
+    failed: OnceLock<PersistenceError>,
+}
+
+#[derive(Default)]
+struct Queue {
+    records: VecDeque<Record>,
+    /// The log thread sleeps, and has to be woken.
+    asleep: bool,
+    /// Since when there has been something to sync, at `Relaxed`.
+    dirty_since: Option<Instant>,
+    /// The log is to be synced up to here before its time.
+    sync_target: Lsn,
+    /// What is queued cannot be written by whoever committed it: no room.
+    stuck: bool,
+    closing: bool,
+}
+
+/// The right to queue one commit: see [`Log::reserve`].
+pub(crate) struct Slot<'l> {
+    queue: MutexGuard<'l, Queue>,
+    log: &'l Log,
+}
+
+impl<'l> Slot<'l> {
+    /// Queues the commit. It must be applied before what is returned is dropped (W2).
+    pub(crate) fn push(mut self, lsn: Lsn, operations: Vec<u8>) -> impl Sized + use<'l> {
+        let record = Record { lsn, operations };
+        // Relaxed: only those who queue store here, under the lock; who reads it waits
+        // a little more or less.
+        let queued = self.log.queued_bytes.load(Ordering::Relaxed) + record.size();
+        self.log.queued_bytes.store(queued, Ordering::Relaxed);
+        self.queue.records.push_back(record);
+        self.queue
+    }
+}
+
+impl Log {
+    pub(crate) fn new(policy: Policy, clock: Arc<Clock>, pool: Pool, writer: Writer) -> Self {
+        let synced = Progress::default();
+        synced.advance(writer.synced());
+        Log {
+            policy,
+            clock,
+            pool,
+            queue: Mutex::default(),
+            work: Condvar::default(),
+            writer: Mutex::new(writer),
+            syncing: Mutex::default(),
+            synced,
+            queued_bytes: AtomicU64::default(),
+            written_bytes: Progress::default(),
+            failed: OnceLock::new(),
+        }
+    }
+
+    /// Waits while too much is queued: commits come faster than the disk, or than
+    /// checkpoints, take them.
+    ///
+    /// Cancel-safe: it only waits.
+    pub(crate) async fn admit(&self) -> Result<(), FluxError> {
+        let queued = self.queued_bytes.load(Ordering::Relaxed);
+        let admitted = self.written_bytes.wait_for(queued.saturating_sub(QUEUE_LIMIT)).await;
+        admitted.map_err(|source| FluxError::FatalPersistenceError { source })
+    }
+
+    /// Whether a commit of this many bytes fits at all.
+    pub(crate) fn check_size(&self, bytes: usize) -> Result<(), PersistenceError> {
+        match bytes > MAX_COMMIT {
+            true => Err(PersistenceError::TooLarge { bytes, limit: MAX_COMMIT }),
+            false => Ok(()),
+        }
+    }
+
+    /// Begins to queue a commit; refused after a failure. Called under the commit lock,
+    /// and held until the commit is applied.
+    pub(crate) fn reserve(&self) -> Result<Slot<'_>, FluxError> {
+        let queue = self.queue.lock();
+        match self.failed.get() {
+            Some(error) => Err(FluxError::FatalPersistenceError { source: error.clone() }),
+            None => Ok(Slot { queue, log: self }),
+        }
+    }
+
+    /// After a commit has been queued, outside the commit lock: sees to its being
+    /// written.
+    pub(crate) fn after_commit(&self) {
+        match self.policy {
+            Policy::Full => self.wake(|_| {}),
+            Policy::Relaxed(_) => self.write_queued(),
+        }
+    }
+
+    /// Waits until the commits up to `lsn` are as durable as the level says.
+    ///
+    /// Cancel-safe: the commits become durable in any case.
+    pub(crate) async fn acknowledged(&self, lsn: Lsn) -> Result<(), PersistenceError> {
+        self.clock.stability().wait_for(lsn).await
+    }
+
+    /// Waits until everything that has been committed is synced, whatever the level.
+    ///
+    /// Cancel-safe: the sync goes on.
+    pub(crate) async fn flush(&self) -> Result<(), PersistenceError> {
+        let all = self.clock.applied();
+        if self.synced.reached() < all {
+            self.wake(|queue| queue.sync_target = queue.sync_target.max(all));
+        }
+        self.synced.wait_for(all).await
+    }
+
+    /// The error that ended the log, if any.
+    pub(crate) fn failure(&self) -> Option<&PersistenceError> {
+        self.failed.get()
+    }
+
+    /// Changes what the log thread looks at, and wakes it if it sleeps.
+    fn wake(&self, change: impl FnOnce(&mut Queue)) {
+        let mut queue = self.queue.lock();
+        change(&mut queue);
+        let asleep = mem::take(&mut queue.asleep);
+        drop(queue);
+        if asleep {
+            self.work.notify_one();
+        }
+    }
+
+    /// Ends the log (W3). The first error stays.
+    pub(crate) fn fail(&self, error: PersistenceError) {
+        tracing::error!(%error, "the log has failed; the database takes no more commits");
+        let error = {
+            // Under the queue's lock: no commit slips in behind it.
+            let _queue = self.queue.lock();
+            self.failed.get_or_init(|| error)
+        };
+        self.pool.fail(error);
+        self.clock.stability().fail(error);
+        self.synced.fail(error);
+        self.written_bytes.fail(error);
+        self.wake(|_| {});
+    }
+
+    /// `Relaxed`: writes what is queued, unless somebody else does.
+    fn write_queued(&self) {
+        loop {
+            let Some(mut writer) = self.writer.try_lock_for(PATIENCE) else {
+                // Whoever holds it looks again when they let go (W5).
+                return;
+            };
+            let written = self.write_all(&mut writer);
+            drop(writer);
+            match written {
+                Err(error) => return self.fail(error),
+                // The log thread has to make room.
+                Ok(false) => return self.wake(|queue| queue.stuck = true),
+                Ok(true) => {}
+            }
+            if self.queue.lock().records.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// Writes what is queued, and acknowledges it where writing is enough. Returns
+    /// whether there was room for all of it; what there was none for stays queued.
+    fn write_all(&self, writer: &mut Writer) -> Result<bool, PersistenceError> {
+        loop {
+            if let Some(error) = self.failed.get() {
+                return Err(error.clone());
+            }
+            let mut records = mem::take(&mut self.queue.lock().records);
+            if records.is_empty() {
+                return Ok(true);
+            }
+            writer.append(&mut records)?;
+            let has_room = records.is_empty();
+            if !has_room {
+                // Back to the front of the queue (W1).
+                let mut queue = self.queue.lock();
+                records.append(&mut queue.records);
+                queue.records = records;
+            }
+            self.after_write(writer);
+            if !has_room {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Admits others, and at `Relaxed` acknowledges what was written, as far as the
+    /// limits allow, and sees to its being synced.
+    fn after_write(&self, writer: &Writer) {
+        self.written_bytes.advance(writer.bytes());
+        let Policy::Relaxed(limits) = self.policy else {
+            return;
+        };
+        let unsynced = writer.written() - writer.synced();
+        let commits = limits.after_commits.unwrap_or(u64::MAX);
+        let bytes = limits.after_bytes.unwrap_or(u64::MAX);
+        // What a power loss takes stays within the limits: beyond them, commits wait
+        // for the sync. It begins at half of them, so that they seldom do.
+        if writer.unsynced_bytes() <= bytes {
+            let acknowledged = writer.written().min(writer.synced().saturating_add(commits));
+            self.clock.stability().advance(acknowledged);
+        }
+        let due = unsynced > commits / 2 || writer.unsynced_bytes() > bytes / 2;
+        if !writer.is_synced() {
+            self.note_unsynced(if due { writer.written() } else { 0 });
+        }
+    }
+
+    /// Tells the log thread that there is something to sync, in time, and up to
+    /// `target` at once.
+    fn note_unsynced(&self, target: Lsn) {
+        let mut queue = self.queue.lock();
+        let mut news = target > queue.sync_target && queue.sync_target <= self.synced.reached();
+        queue.sync_target = queue.sync_target.max(target);
+        if queue.dirty_since.is_none() && self.flush_interval().is_some() {
+            queue.dirty_since = Some(Instant::now());
+            news = true;
+        }
+        if news && mem::take(&mut queue.asleep) {
+            drop(queue);
+            self.work.notify_one();
+        }
+    }
+
+    fn flush_interval(&self) -> Option<Duration> {
+        match self.policy {
+            Policy::Full => None,
+            Policy::Relaxed(limits) => limits.interval,
+        }
+    }
+
+    /// Makes everything that was written durable, and says so.
+    pub(crate) fn sync(&self) -> Result<(), PersistenceError> {
+        let result = self.sync_files();
+        if let Err(error) = &result {
+            self.fail(error.clone());
+        }
+        // W5: it held the writer for a moment.
+        if matches!(self.policy, Policy::Relaxed(_)) && !self.queue.lock().records.is_empty() {
+            self.write_queued();
+        }
+        result
+    }
+
+    /// [`sync`](Self::sync), unless it is synced up to there already.
+    pub(crate) fn sync_up_to(&self, lsn: Lsn) -> Result<(), PersistenceError> {
+        if self.synced.reached() < lsn { self.sync() } else { Ok(()) }
+    }
+
+    fn sync_files(&self) -> Result<(), PersistenceError> {
+        let _one_at_a_time = self.syncing.lock();
+        if let Some(error) = self.failed.get() {
+            return Err(error.clone());
+        }
+        let unsynced = self.writer.lock().begin_sync();
+        for file in &unsynced.files {
+            file.sync()?;
+        }
+        let mut writer = self.writer.lock();
+        writer.end_sync(&unsynced);
+        match self.policy {
+            Policy::Full => self.clock.stability().advance(unsynced.lsn),
+            Policy::Relaxed(_) => {
+                self.after_write(&writer);
+                writer.mark_synced()?;
+            }
+        }
+        drop(writer);
+        self.synced.advance(unsynced.lsn);
+        Ok(())
+    }
+
+    /// Goes on in the next segment, if it may. Called by the log thread alone.
+    fn make_room(&self, writer: &mut Writer) -> Result<bool, PersistenceError> {
+        let needed = self.queue.lock().records.front().map_or(0, Record::size);
+        match self.pool.next_segment(writer.active(), || writer.end_segment())? {
+            Next::Segment(segment) => {
+                writer.begin_segment(segment, needed);
+                Ok(true)
+            }
+            Next::NotYet => Ok(false),
+        }
+    }
+}

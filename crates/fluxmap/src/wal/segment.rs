@@ -1,0 +1,73 @@
+//! Segments: files of the log, made ahead of their use, and used again.
+//!
+//! A segment's file is zero-filled (or left as its last use left it) and has its
+//! header synced *before* it gets its name. So a file with a segment's name has a
+//! sound header, whatever happened; and appending to it changes no metadata, which
+//! makes syncing cheap.
+
+use crate::disk::OpenMode;
+use crate::error::PersistenceError;
+use crate::wal::directory::{Directory, NamedFile, SEGMENT_DRAFT, segment_name};
+use crate::wal::format::{FileHeader, FileKind, Identity, MAX_HEADER};
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
+
+/// A segment that can be written to.
+#[derive(Clone, Debug)]
+pub(crate) struct Segment {
+    pub(crate) number: u64,
+    pub(crate) salt: u64,
+    /// Where its header ends.
+    pub(crate) start: u64,
+    /// How much of it is meant to be used.
+    pub(crate) size: u64,
+    pub(crate) file: Arc<NamedFile>,
+}
+
+/// A number that nobody can guess; also different from the one before.
+pub(crate) fn random() -> u64 {
+    // Its keys come from the system's randomness, and differ from call to call.
+    RandomState::new().build_hasher().finish()
+}
+
+const ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+
+/// Makes segment `number` under its name, durably: out of `recycled`, a segment that
+/// is needed no more, or from nothing. A crash in between leaves at most a draft.
+pub(crate) fn make(
+    directory: &Directory,
+    identity: &Identity,
+    number: u64,
+    size: u64,
+    recycled: Option<u64>,
+) -> Result<Segment, PersistenceError> {
+    if let Some(old) = recycled {
+        directory.rename(&segment_name(old), SEGMENT_DRAFT)?;
+        // Before its header changes: under its old name the new one would be damage.
+        directory.sync()?;
+    }
+    let mode = if recycled.is_some() { OpenMode::Write } else { OpenMode::Create };
+    let draft = directory.open(SEGMENT_DRAFT, mode)?;
+    let salt = random();
+    let header =
+        FileHeader { kind: FileKind::Segment, identity: identity.clone(), salt, number, log_segment: 0 };
+    let header = header.encode();
+    draft.write_at(&header, 0)?;
+    let mut filled = draft.len()?;
+    while filled < size {
+        let chunk = ZEROS.len().min((size - filled) as usize);
+        draft.write_at(&ZEROS[..chunk], filled)?;
+        filled += chunk as u64;
+    }
+    draft.sync()?;
+    drop(draft);
+    let name = segment_name(number);
+    directory.rename(SEGMENT_DRAFT, &name)?;
+    directory.sync()?;
+    let file = Arc::new(directory.open(&name, OpenMode::Write)?);
+    Ok(Segment { number, salt, start: header.len() as u64, size: filled, file })
+}
+
+/// The smallest segment that is of any use: it takes a header and some commits.
+pub(crate) const MIN_SIZE: u64 = MAX_HEADER as u64 + 1024;

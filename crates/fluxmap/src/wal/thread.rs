@@ -1,0 +1,155 @@
+//! The log thread: writes and syncs at `Full`, syncs at `Relaxed`, changes segments,
+//! and closes the log.
+
+use crate::disk::Lock;
+use crate::error::PersistenceError;
+use crate::sync::thread::{self, JoinHandle};
+use crate::wal::{Log, Policy};
+use std::mem;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The thread behind a log. Joined when it is [closed](Self::close).
+pub(crate) struct LogThread {
+    log: Arc<Log>,
+    thread: JoinHandle<()>,
+}
+
+/// What the log thread has to do.
+enum Work {
+    /// Write what is queued, and sync it at `Full` or if this says so.
+    Write { sync: bool },
+    /// The last things.
+    Close,
+    /// Nothing more: the log has failed.
+    Stop,
+}
+
+impl LogThread {
+    /// The thread keeps `lock` until it ends.
+    pub(crate) fn start(log: &Arc<Log>, lock: Arc<dyn Lock>) -> Result<Self, PersistenceError> {
+        let runner = Arc::clone(log);
+        let builder = thread::Builder::new().name("fluxmap-log".to_string());
+        let thread = builder
+            .spawn(move || {
+                runner.run();
+                drop(lock);
+            })
+            .map_err(|error| {
+                PersistenceError::Unavailable(format!("the log thread could not be started: {error}"))
+            })?;
+        Ok(LogThread { log: Arc::clone(log), thread })
+    }
+
+    /// Writes and syncs what is queued, whatever the pool's size, and ends the thread.
+    pub(crate) fn close(self) {
+        self.log.pool.close();
+        self.log.wake(|queue| queue.closing = true);
+        // A waker that the log thread wakes can drop the last handle of the database.
+        if self.thread.thread().id() != thread::current().id() && self.thread.join().is_err() {
+            tracing::error!("the log thread of a database had panicked");
+        }
+    }
+}
+
+impl Log {
+    fn run(&self) {
+        /// A panic must not leave committers waiting for ever.
+        struct EndsWith<'l>(&'l Log);
+
+        impl Drop for EndsWith<'_> {
+            fn drop(&mut self) {
+                if std::thread::panicking() {
+                    self.0.fail(PersistenceError::Unavailable("the log thread has panicked".into()));
+                }
+            }
+        }
+
+        let _ends_with = EndsWith(self);
+        loop {
+            let (done, result) = match self.next_work() {
+                Work::Stop => return,
+                Work::Write { sync } => (false, self.write_and_sync(sync)),
+                Work::Close => (true, self.write_the_end()),
+            };
+            if let Err(error) = result {
+                self.fail(error);
+            }
+            if done {
+                return;
+            }
+        }
+    }
+
+    /// Waits for something to do.
+    fn next_work(&self) -> Work {
+        let mut queue = self.queue.lock();
+        loop {
+            if self.failed.get().is_some() {
+                return Work::Stop;
+            }
+            if queue.closing {
+                return Work::Close;
+            }
+            let deadline = self.deadline(queue.dirty_since);
+            let overdue = deadline.is_some_and(|left| left.is_zero());
+            let sync = overdue || queue.sync_target > self.synced.reached();
+            let write = match self.policy {
+                Policy::Full => !queue.records.is_empty(),
+                Policy::Relaxed(_) => mem::take(&mut queue.stuck),
+            };
+            if sync {
+                // What is written from now on counts anew.
+                queue.dirty_since = None;
+            }
+            if sync || write {
+                return Work::Write { sync };
+            }
+            queue.asleep = true;
+            match deadline {
+                None => self.work.wait(&mut queue),
+                Some(left) => {
+                    self.work.wait_for(&mut queue, left);
+                }
+            }
+            queue.asleep = false;
+        }
+    }
+
+    /// How long until what was written then must be synced.
+    fn deadline(&self, dirty_since: Option<Instant>) -> Option<Duration> {
+        let due = dirty_since?.checked_add(self.flush_interval()?)?;
+        Some(due.saturating_duration_since(Instant::now()))
+    }
+
+    fn write_and_sync(&self, sync: bool) -> Result<(), PersistenceError> {
+        loop {
+            let mut writer = self.writer.lock();
+            if self.write_all(&mut writer)? {
+                drop(writer);
+                // W5. At `Full` nobody else writes.
+                if matches!(self.policy, Policy::Full) || self.queue.lock().records.is_empty() {
+                    break;
+                }
+                continue;
+            }
+            let goes_on = self.make_room(&mut writer)?;
+            drop(writer);
+            if !goes_on {
+                // So that the checkpoint that it waits for can cover all of it.
+                self.sync()?;
+                self.pool.wait_for_next();
+            }
+        }
+        if sync || matches!(self.policy, Policy::Full) {
+            self.sync()?;
+        }
+        Ok(())
+    }
+
+    fn write_the_end(&self) -> Result<(), PersistenceError> {
+        self.write_and_sync(true)?;
+        self.writer.lock().mark_closed()?;
+        self.sync()
+    }
+}

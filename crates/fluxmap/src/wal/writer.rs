@@ -1,0 +1,202 @@
+//! The end of the log: where the next frame goes, and what has not been synced.
+
+use crate::error::PersistenceError;
+use crate::wal::directory::NamedFile;
+use crate::wal::format::{COMMIT_PREFIX, FRAME_HEADER, FrameHeader, FrameKind, Lsn, Position};
+use crate::wal::segment::Segment;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// A commit on its way to the log: its operations, encoded.
+#[derive(Debug)]
+pub(crate) struct Record {
+    pub(crate) lsn: Lsn,
+    pub(crate) operations: Vec<u8>,
+}
+
+impl Record {
+    /// What it takes in a frame.
+    pub(crate) fn size(&self) -> u64 {
+        (COMMIT_PREFIX + self.operations.len()) as u64
+    }
+}
+
+/// Frames are not made larger than this, unless a single commit is.
+const MAX_FRAME: u64 = 4 << 20;
+/// Room for the marks that end a segment and the log.
+const RESERVED: u64 = 3 * FRAME_HEADER as u64;
+
+/// What a sync will make durable.
+#[derive(Debug)]
+pub(crate) struct Unsynced {
+    pub(crate) files: Vec<Arc<NamedFile>>,
+    pub(crate) position: Position,
+    pub(crate) lsn: Lsn,
+    pub(crate) bytes: u64,
+}
+
+/// Who holds it, behind its lock, appends to the log.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    active: Segment,
+    offset: u64,
+    /// Of the next commit.
+    next: Lsn,
+    /// Files with something that has not been synced, oldest first.
+    unsynced: Vec<Arc<NamedFile>>,
+    synced: Position,
+    synced_lsn: Lsn,
+    /// Bytes of commits written since the database was opened, and synced of them.
+    bytes: u64,
+    synced_bytes: u64,
+    /// Whether anything has been written since the database was opened.
+    touched: bool,
+    buffer: Vec<u8>,
+}
+
+impl Writer {
+    /// Goes on at `offset` in `active`, after commit `last`, with everything synced.
+    pub(crate) fn new(active: Segment, offset: u64, last: Lsn) -> Self {
+        let synced = Position { segment: active.number, offset };
+        Writer {
+            active,
+            offset,
+            next: last + 1,
+            unsynced: Vec::new(),
+            synced,
+            synced_lsn: last,
+            bytes: 0,
+            synced_bytes: 0,
+            touched: false,
+            buffer: Vec::new(),
+        }
+    }
+
+    pub(crate) fn active(&self) -> u64 {
+        self.active.number
+    }
+
+    /// The last commit that was written.
+    pub(crate) fn written(&self) -> Lsn {
+        self.next - 1
+    }
+
+    pub(crate) fn synced(&self) -> Lsn {
+        self.synced_lsn
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Bytes of commits that were written and not synced.
+    pub(crate) fn unsynced_bytes(&self) -> u64 {
+        self.bytes - self.synced_bytes
+    }
+
+    pub(crate) fn is_synced(&self) -> bool {
+        self.unsynced.is_empty()
+    }
+
+    fn room(&self) -> u64 {
+        (self.active.size).saturating_sub(self.offset + RESERVED + FRAME_HEADER as u64)
+    }
+
+    /// Writes records, in frames, as long as there is room for the next; what is left
+    /// stays in `records`.
+    pub(crate) fn append(&mut self, records: &mut VecDeque<Record>) -> Result<(), PersistenceError> {
+        while let Some(first) = records.front() {
+            if first.size() > self.room() {
+                break;
+            }
+            let limit = self.room().min(MAX_FRAME);
+            self.buffer.clear();
+            self.buffer.resize(FRAME_HEADER, 0);
+            let mut commits = 0;
+            let mut filled = 0;
+            while let Some(record) = records.front() {
+                if commits > 0 && filled + record.size() > limit {
+                    break;
+                }
+                debug_assert_eq!(record.lsn, self.next + u64::from(commits), "the log is in commit order");
+                filled += record.size();
+                commits += 1;
+                self.buffer.extend((record.operations.len() as u32).to_le_bytes());
+                self.buffer.extend(&record.operations);
+                records.pop_front();
+            }
+            self.write_frame(FrameKind::Commits, commits)?;
+            self.bytes += filled;
+        }
+        Ok(())
+    }
+
+    /// Writes a frame without commits.
+    fn mark(&mut self, kind: FrameKind) -> Result<(), PersistenceError> {
+        self.buffer.clear();
+        self.buffer.resize(FRAME_HEADER, 0);
+        self.write_frame(kind, 0)
+    }
+
+    /// Seals and writes what is in the buffer.
+    fn write_frame(&mut self, kind: FrameKind, commits: u32) -> Result<(), PersistenceError> {
+        FrameHeader { kind, commits, first: self.next, synced: self.synced }
+            .seal(self.active.salt, &mut self.buffer);
+        let is_listed = self.unsynced.last().is_some_and(|file| Arc::ptr_eq(file, &self.active.file));
+        if !is_listed {
+            // Before the write: part of it may be there even if it fails.
+            self.unsynced.push(Arc::clone(&self.active.file));
+        }
+        self.active.file.write_at(&self.buffer, self.offset)?;
+        self.offset += self.buffer.len() as u64;
+        self.next += u64::from(commits);
+        self.touched = true;
+        if self.buffer.capacity() as u64 > 2 * MAX_FRAME {
+            self.buffer = Vec::new();
+        }
+        Ok(())
+    }
+
+    /// Says that the log goes on in the next segment, and returns the last commit.
+    pub(crate) fn end_segment(&mut self) -> Result<Lsn, PersistenceError> {
+        self.mark(FrameKind::EndOfSegment)?;
+        Ok(self.written())
+    }
+
+    /// Goes on in `segment`, which is made large enough for `needed` bytes of commits.
+    pub(crate) fn begin_segment(&mut self, mut segment: Segment, needed: u64) {
+        let least = segment.start + needed + RESERVED + FRAME_HEADER as u64;
+        segment.size = segment.size.max(least);
+        self.offset = segment.start;
+        self.active = segment;
+    }
+
+    /// What is to be synced, and what that will have made durable.
+    pub(crate) fn begin_sync(&mut self) -> Unsynced {
+        Unsynced {
+            files: std::mem::take(&mut self.unsynced),
+            position: Position { segment: self.active.number, offset: self.offset },
+            lsn: self.written(),
+            bytes: self.bytes,
+        }
+    }
+
+    pub(crate) fn end_sync(&mut self, done: &Unsynced) {
+        self.synced = done.position;
+        self.synced_lsn = done.lsn;
+        self.synced_bytes = done.bytes;
+    }
+
+    /// Writes down how far the log is synced, so that damage before that can be told
+    /// from what a power loss leaves; unless no frame is likely to follow in vain.
+    pub(crate) fn mark_synced(&mut self) -> Result<(), PersistenceError> {
+        // Nothing has been written since: else the next frame will tell, or has told.
+        let idle = self.unsynced.is_empty();
+        if idle && self.room() > 0 { self.mark(FrameKind::Synced) } else { Ok(()) }
+    }
+
+    /// Writes down that everything is synced and the log ends here.
+    pub(crate) fn mark_closed(&mut self) -> Result<(), PersistenceError> {
+        if self.touched { self.mark(FrameKind::Closed) } else { Ok(()) }
+    }
+}

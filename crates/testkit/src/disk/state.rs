@@ -1,0 +1,244 @@
+//! What the clones of one [`SimDisk`](super::SimDisk) share, and the one path that
+//! every call takes: count, crash, fail, refuse, or do it, and note it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::error::Error;
+use std::fmt;
+use std::io;
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use super::image::{FileId, Image, Step, index};
+
+/// How many calls the trace goes back.
+const TRACE: usize = 1 << 16;
+
+/// What is inside the [`io::Error`]s that a [`SimDisk`](super::SimDisk) was told to
+/// give.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SimError {
+    /// The call was to fail.
+    Injected {
+        /// Which call it was; the first is 1.
+        call: u64,
+    },
+    /// The machine stands still since an earlier call, or since this one.
+    Crashed {
+        /// Which call it was; the first is 1.
+        call: u64,
+    },
+}
+
+impl SimError {
+    /// Finds it in an error of the disk.
+    #[must_use]
+    pub fn of(error: &io::Error) -> Option<Self> {
+        error.get_ref()?.downcast_ref().copied()
+    }
+}
+
+impl fmt::Display for SimError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Injected { call } => write!(f, "the simulated disk failed call {call} as it was told to"),
+            Self::Crashed { call } => write!(f, "the simulated machine had crashed at call {call}"),
+        }
+    }
+}
+
+impl Error for SimError {}
+
+/// Calls that are to fail, by their numbers.
+#[derive(Clone, Debug)]
+pub(super) struct Failure {
+    pub(super) first: u64,
+    pub(super) last: u64,
+    pub(super) kind: io::ErrorKind,
+}
+
+/// The instant of a crash.
+#[derive(Clone, Debug)]
+pub(super) struct Frozen {
+    /// Before the call.
+    pub(super) before: Image,
+    /// Amid it.
+    pub(super) midway: Image,
+}
+
+/// All there is to a disk.
+#[derive(Clone, Debug)]
+pub(super) struct State {
+    pub(super) image: Image,
+    pub(super) seed: u64,
+    pub(super) rng: StdRng,
+    /// How many handles each open file has.
+    pub(super) open: BTreeMap<FileId, usize>,
+    pub(super) locked: BTreeSet<FileId>,
+    pub(super) calls: u64,
+    pub(super) count_reads: bool,
+    pub(super) failures: Vec<Failure>,
+    pub(super) crash_at: Option<u64>,
+    pub(super) frozen: Option<Frozen>,
+    pub(super) capacity: u64,
+    pub(super) read_only: bool,
+    pub(super) stalling: bool,
+    /// How many calls wait for the stall to end.
+    pub(super) stalled: usize,
+    pub(super) trace: VecDeque<String>,
+}
+
+impl State {
+    pub(super) fn new(seed: u64, image: Image) -> Self {
+        Self {
+            image,
+            seed,
+            rng: StdRng::seed_from_u64(seed),
+            open: BTreeMap::new(),
+            locked: BTreeSet::new(),
+            calls: 0,
+            count_reads: false,
+            failures: Vec::new(),
+            crash_at: None,
+            frozen: None,
+            capacity: u64::MAX,
+            read_only: false,
+            stalling: false,
+            stalled: 0,
+            trace: VecDeque::new(),
+        }
+    }
+
+    /// Does one call, or whatever the plan has for it instead. Returns the file if it
+    /// is one that opens or locks, with the handle counted.
+    pub(super) fn run(&mut self, step: Step<'_>) -> io::Result<Option<FileId>> {
+        if !step.is_change() && !self.count_reads {
+            return self.perform(step);
+        }
+        self.calls += 1;
+        let outcome = self.planned(step);
+        if self.trace.len() == TRACE {
+            self.trace.pop_front();
+        }
+        let shown = outcome.as_ref().map_or_else(ToString::to_string, |_| "ok".to_owned());
+        self.trace.push_back(format!("{} {step}: {shown}", self.calls));
+        outcome
+    }
+
+    fn planned(&mut self, step: Step<'_>) -> io::Result<Option<FileId>> {
+        let call = self.calls;
+        if self.crash_at.is_some_and(|at| call >= at) {
+            if self.frozen.is_none() {
+                self.freeze(step);
+            }
+            return Err(io::Error::other(SimError::Crashed { call }));
+        }
+        let failing = |failure: &&Failure| (failure.first..=failure.last).contains(&call);
+        if let Some(kind) = self.failures.iter().find(failing).map(|failure| failure.kind) {
+            self.fail(step);
+            return Err(io::Error::new(kind, SimError::Injected { call }));
+        }
+        self.perform(step)
+    }
+
+    /// Does the call as a disk does that is not told to fail.
+    fn perform(&mut self, step: Step<'_>) -> io::Result<Option<FileId>> {
+        if self.read_only && self.needs_writing(step) {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        self.make_room(step)?;
+        let file = self.image.apply(step)?;
+        match (step, file) {
+            (Step::Lock(_), Some(file)) if !self.locked.insert(file) => {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            (_, Some(file)) => *self.open.entry(file).or_default() += 1,
+            (Step::SyncDir(_), None) => self.prune(),
+            (_, None) => {}
+        }
+        Ok(file)
+    }
+
+    /// A handle or lock is dropped.
+    pub(super) fn close(&mut self, file: FileId) {
+        if let Some(handles) = self.open.get_mut(&file) {
+            *handles -= 1;
+            if *handles == 0 {
+                self.open.remove(&file);
+            }
+        }
+    }
+
+    fn prune(&mut self) {
+        self.image.prune(|file| self.open.contains_key(&file));
+    }
+
+    pub(super) fn used(&self) -> u64 {
+        self.image.used(|file| self.open.contains_key(&file))
+    }
+
+    fn needs_writing(&self, step: Step<'_>) -> bool {
+        match step {
+            Step::CreateDir(path) => !self.image.is_directory(path),
+            Step::Create(_) | Step::Write { .. } | Step::Rename { .. } | Step::Remove(_) | Step::Lock(_) => {
+                true
+            }
+            Step::Open { write, .. } => write,
+            Step::Sync { .. } | Step::SyncDir(_) | Step::Look { .. } => false,
+        }
+    }
+
+    /// Refuses a write that does not fit. Some of it may have been written then.
+    fn make_room(&mut self, step: Step<'_>) -> io::Result<()> {
+        let Step::Write { file, offset, bytes, .. } = step else { return Ok(()) };
+        if self.capacity == u64::MAX {
+            return Ok(());
+        }
+        let length = self.image.content(file).seen().len() as u64;
+        let end = length + self.capacity.saturating_sub(self.used());
+        if offset.saturating_add(bytes.len() as u64) <= end {
+            return Ok(());
+        }
+        let fits = index(end.saturating_sub(offset)).min(bytes.len());
+        self.write_part(step, fits);
+        Err(io::ErrorKind::StorageFull.into())
+    }
+
+    /// The effect of a call that fails.
+    fn fail(&mut self, step: Step<'_>) {
+        match step {
+            Step::Write { bytes, .. } => self.write_part(step, bytes.len()),
+            Step::Sync { file, .. } => self.image.doom(file),
+            _ => {}
+        }
+    }
+
+    /// Writes the beginning of what a call was to write: nothing, as much as may be,
+    /// or anything between.
+    fn write_part(&mut self, step: Step<'_>, most: usize) {
+        let Step::Write { file, path, offset, bytes } = step else { return };
+        let length = match self.rng.random_range(0..3) {
+            0 => 0,
+            1 => most,
+            _ => self.rng.random_range(0..=most),
+        };
+        let bytes = &bytes[..length];
+        // A write that would be too long leaves nothing either.
+        let _ = self.image.apply(Step::Write { file, path, offset, bytes });
+    }
+
+    /// Keeps this instant: before the call, and amid it.
+    fn freeze(&mut self, step: Step<'_>) {
+        let before = self.image.clone();
+        match step {
+            Step::Sync { .. } | Step::SyncDir(_) => {}
+            // The process may have got as far as handing over a part.
+            Step::Write { bytes, .. } if self.rng.random() => self.write_part(step, bytes.len()),
+            // A call that fails of itself has no effect.
+            _ => drop(self.image.apply(step)),
+        }
+        let midway = std::mem::replace(&mut self.image, before.clone());
+        self.frozen = Some(Frozen { before, midway });
+    }
+}
