@@ -170,9 +170,9 @@ pub enum PersistenceError {
         /// What differs.
         what: &'static str,
         /// In the file.
-        found: String,
+        found: Box<str>,
         /// Asked for.
-        expected: String,
+        expected: Box<str>,
     },
     /// The file has a format that this version of FluxMap does not know. Nothing has
     /// been changed.
@@ -191,7 +191,7 @@ pub enum PersistenceError {
         /// A key or a value.
         what: &'static str,
         /// What the codec said.
-        source: CodecError,
+        source: Box<CodecError>,
     },
     /// A key or value that was stored, and whose checksum holds, cannot be decoded: the
     /// type has changed. Nothing has been changed on disk.
@@ -204,7 +204,7 @@ pub enum PersistenceError {
         /// The frame or block that holds it.
         offset: u64,
         /// What the codec said.
-        source: CodecError,
+        source: Box<CodecError>,
     },
     /// A commit is too large for the log. Nothing was applied.
     #[error("the commit takes {bytes} bytes in the log, and {limit} is the most; split it")]

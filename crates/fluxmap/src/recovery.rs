@@ -247,6 +247,7 @@ impl<K: Key, V: Value> Decoder<'_, K, V> {
     }
 
     fn undecodable(&self, what: &'static str, source: CodecError) -> PersistenceError {
+        let source = Box::new(source);
         let FrameAt { path, offset } = self.at;
         PersistenceError::Undecodable { what, path: path.to_owned(), offset, source }
     }

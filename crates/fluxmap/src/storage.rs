@@ -171,7 +171,8 @@ impl<K: Key, V: Value> Pairs for LivePairs<K, V> {
             let Some((key, value)) = self.cursor.pop(at, Direction::Forward) else {
                 break;
             };
-            let unstorable = |what| move |source| PersistenceError::Unstorable { what, source };
+            let unstorable =
+                |what| move |source| PersistenceError::Unstorable { what, source: Box::new(source) };
             push_sized(block, |into| self.coder.encode_key(&key, into)).map_err(unstorable("key"))?;
             push_sized(block, |into| self.coder.encode_value(&value, into)).map_err(unstorable("value"))?;
             count += 1;

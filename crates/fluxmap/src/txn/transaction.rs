@@ -422,13 +422,16 @@ impl<K: Key, V: Value> Transaction<K, V> {
         let Transaction { view, ticket, state } = self;
         let shared = Arc::clone(&view.shared);
         let State { reads, writes } = state.into_inner();
-        if writes.is_empty() {
-            return Ok(Applied { shared, timestamp: view.timestamp(), has_written: false });
+        let (has_written, mut timestamp) = (!writes.is_empty(), view.timestamp());
+        if has_written {
+            shared.may_commit(ticket).await?;
+            let certificate = Certificate { level: shared.level, snapshot: timestamp, reads: &reads };
+            timestamp = shared.committer.commit(Some(&certificate), writes.into_writes())?;
         }
-        shared.may_commit(ticket).await?;
-        let certificate = Certificate { level: shared.level, snapshot: view.timestamp(), reads: &reads };
-        let timestamp = shared.committer.commit(Some(&certificate), writes.into_writes())?;
-        Ok(Applied { shared, timestamp, has_written: true })
+        // Before there is something to return, which would be leaked if a key's
+        // destructor panicked (rust-lang/rust#47949).
+        drop((reads, view));
+        Ok(Applied { shared, timestamp, has_written })
     }
 
     /// Ends the transaction without a trace, as dropping it does.

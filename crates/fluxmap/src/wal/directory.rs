@@ -192,7 +192,10 @@ impl Identity {
     pub(crate) fn expect(&self, found: &Identity, path: &Path) -> Result<()> {
         let same = |what, found: String, expected: String| match found == expected {
             true => Ok(()),
-            false => Err(PersistenceError::Mismatch { path: path.to_owned(), what, found, expected }),
+            false => {
+                let (found, expected) = (found.into(), expected.into());
+                Err(PersistenceError::Mismatch { path: path.to_owned(), what, found, expected })
+            }
         };
         same("schema version", found.schema_version.to_string(), self.schema_version.to_string())?;
         same("key type", found.key_type.clone(), self.key_type.clone())?;

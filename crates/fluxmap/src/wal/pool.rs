@@ -45,7 +45,6 @@ struct State {
 }
 
 /// The segments of an open database.
-#[derive(Debug)]
 pub(crate) struct Pool {
     size: usize,
     state: Mutex<State>,

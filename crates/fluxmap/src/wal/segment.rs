@@ -31,7 +31,7 @@ pub(crate) fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
-const ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
 
 /// Makes segment `number` under its name, durably: out of `recycled`, a segment that
 /// is needed no more, or from nothing. A crash in between leaves at most a draft.
