@@ -1,0 +1,203 @@
+//! Commits that are made durable, beside bare loops that write the same bytes and
+//! beside other stores, in the same directory. Every commit writes one key.
+
+mod bare;
+mod engines;
+mod latency;
+
+use crate::output::{bar, median, table};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Compares durable commits.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Where the files go: a directory on the disk that is to be measured.
+    #[arg(long, default_value = "target/bench-durable")]
+    dir: PathBuf,
+    /// How many times each case runs; medians are shown.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Milliseconds that a case runs each time.
+    #[arg(long, default_value_t = 1000)]
+    milliseconds: u64,
+    /// Committers at full durability.
+    #[arg(long, value_delimiter = ',', default_value = "1,8,64")]
+    full: Vec<usize>,
+    /// Committers at relaxed durability.
+    #[arg(long, value_delimiter = ',', default_value = "1,2")]
+    relaxed: Vec<usize>,
+    /// Only engines whose names contain this.
+    #[arg(long, default_value = "")]
+    only: String,
+    /// Shows what a checkpoint and a new segment cost a commit, too.
+    #[arg(long)]
+    latency: bool,
+}
+
+/// When a commit returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(crate) enum Level {
+    /// When it is synced.
+    Full,
+    /// When it is with the operating system (or what comes next to that).
+    Relaxed,
+}
+
+/// Something that commits.
+pub(crate) trait Engine: Sync {
+    /// Commits one key of thread `thread`, its `number`th, and returns when it is durable.
+    fn commit(&self, thread: usize, number: u64);
+
+    /// Whether the engine drives its committers itself; returns the commits then.
+    fn drive(&self, _committers: usize, _time: Duration) -> Option<(u64, Duration)> {
+        None
+    }
+}
+
+/// A key of 20 bytes.
+pub(crate) fn key(thread: usize, number: u64) -> String {
+    format!("user{thread:04}{:012}", number % 100_000)
+}
+
+/// A value of 100 bytes.
+pub(crate) fn value(number: u64) -> Vec<u8> {
+    let mut value = vec![b'v'; 100];
+    value[..8].copy_from_slice(&number.to_le_bytes());
+    value
+}
+
+/// Bytes that a commit takes in FluxMap's log: what the bare loops write.
+pub(crate) const COMMIT_BYTES: usize = 184;
+
+/// Commits per second of one engine, once a round.
+#[derive(Serialize)]
+struct Series {
+    engine: &'static str,
+    level: Level,
+    committers: usize,
+    per_second: Vec<f64>,
+    /// Microseconds of processor time for each commit.
+    cpu: Vec<f64>,
+}
+
+/// Runs it.
+pub(crate) fn run(options: &Options, json: bool) {
+    let mut cases = Vec::new();
+    for (level, counts) in [(Level::Full, &options.full), (Level::Relaxed, &options.relaxed)] {
+        for committers in counts {
+            for (name, make) in engines::all(level) {
+                if name.contains(options.only.as_str()) {
+                    let series = Series {
+                        engine: name,
+                        level,
+                        committers: *committers,
+                        per_second: Vec::new(),
+                        cpu: Vec::new(),
+                    };
+                    cases.push((series, make));
+                }
+            }
+        }
+    }
+    let bar = bar(options.rounds * cases.len());
+    for _ in 0..options.rounds {
+        for (series, make) in &mut cases {
+            bar.set_message(format!("{} {:?} {}", series.engine, series.level, series.committers));
+            let dir = fresh(&options.dir);
+            let engine = make(&dir);
+            let cpu = cpu_time();
+            let (commits, time) =
+                measure(&*engine, series.committers, Duration::from_millis(options.milliseconds));
+            let cpu = cpu_time() - cpu;
+            series.per_second.push(commits as f64 / time.as_secs_f64());
+            series.cpu.push(cpu.as_secs_f64() * 1e6 / commits as f64);
+            bar.inc(1);
+        }
+    }
+    bar.finish_and_clear();
+    let series: Vec<Series> = cases.into_iter().map(|(series, _)| series).collect();
+    match json {
+        true => println!("{}", serde_json::to_string(&series).unwrap_or_default()),
+        false => print(&series, options),
+    }
+    if options.latency {
+        latency::run(&fresh(&options.dir), json);
+    }
+    let _ = std::fs::remove_dir_all(&options.dir);
+}
+
+/// An empty directory.
+fn fresh(path: &Path) -> PathBuf {
+    let _ = std::fs::remove_dir_all(path);
+    std::fs::create_dir_all(path).expect("the directory can be created");
+    path.to_owned()
+}
+
+/// Lets committers commit for some time; returns how often they did.
+fn measure(engine: &dyn Engine, committers: usize, time: Duration) -> (u64, Duration) {
+    if let Some(driven) = engine.drive(committers, time) {
+        return driven;
+    }
+    let (stop, start) = (AtomicBool::new(false), Barrier::new(committers + 1));
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..committers)
+            .map(|thread| {
+                let (stop, start) = (&stop, &start);
+                scope.spawn(move || {
+                    start.wait();
+                    let mut number = 0;
+                    while !stop.load(Ordering::Relaxed) {
+                        engine.commit(thread, number);
+                        number += 1;
+                    }
+                    number
+                })
+            })
+            .collect();
+        start.wait();
+        let begun = Instant::now();
+        thread::sleep(time);
+        stop.store(true, Ordering::Relaxed);
+        let commits = threads.into_iter().map(|thread| thread.join().expect("no panic")).sum();
+        (commits, begun.elapsed())
+    })
+}
+
+/// Processor time of this process so far, where the system tells.
+fn cpu_time() -> Duration {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks: u64 = [11, 12].iter().filter_map(|at| fields.get(*at)?.parse::<u64>().ok()).sum();
+    Duration::from_millis(ticks * 10)
+}
+
+fn print(series: &[Series], options: &Options) {
+    for (level, counts) in [(Level::Full, &options.full), (Level::Relaxed, &options.relaxed)] {
+        let mut names: Vec<&str> = Vec::new();
+        for row in series.iter().filter(|row| row.level == level) {
+            if !names.contains(&row.engine) {
+                names.push(row.engine);
+            }
+        }
+        let heads: Vec<String> = counts.iter().map(|count| format!("{count} committers")).collect();
+        let title = format!("{level:?}, thousand commits/s (CPU µs each)");
+        let rows = names.iter().map(|name| {
+            let cells = counts.iter().map(|count| {
+                let found = series
+                    .iter()
+                    .find(|row| row.engine == *name && row.level == level && row.committers == *count);
+                found.map_or_else(String::new, |row| {
+                    format!("{:.1} ({:.1})", median(&row.per_second) / 1000.0, median(&row.cpu))
+                })
+            });
+            std::iter::once(name.to_string()).chain(cells).collect()
+        });
+        let head = std::iter::once(title.as_str()).chain(heads.iter().map(String::as_str));
+        println!("{}\n", table(head, rows.collect()));
+    }
+}

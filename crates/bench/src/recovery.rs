@@ -1,0 +1,124 @@
+//! How fast a database comes back, and what a checkpoint takes in memory.
+
+use crate::output::{bar, median, table};
+use fluxmap::Database;
+use fluxmap::persistence::{PersistenceOptions, RecoveryInfo};
+use futures::executor::block_on;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+/// Measures recovery from a checkpoint and from the log.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Where the files go.
+    #[arg(long, default_value = "target/bench-recovery")]
+    dir: PathBuf,
+    /// Keys of 20 bytes with values of 100.
+    #[arg(long, default_value_t = 1_000_000)]
+    keys: usize,
+    /// How often the database is opened each way; medians are shown.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+}
+
+/// Runs it.
+pub(crate) fn run(options: &Options, json: bool) {
+    let bar = bar(3 + 2 * options.rounds);
+    let _ = std::fs::remove_dir_all(&options.dir);
+    bar.set_message("write the log");
+    let db = open(&options.dir);
+    let mut order: Vec<usize> = (0..options.keys).collect();
+    order.shuffle(&mut StdRng::seed_from_u64(1));
+    for key in order {
+        block_on(db.insert(format!("user{key:016}"), vec![b'v'; 100])).expect("it commits");
+    }
+    block_on(db.close()).expect("it closes");
+    bar.inc(1);
+
+    let mut log = Vec::new();
+    for _ in 0..options.rounds {
+        bar.set_message("open from the log");
+        let db = open(&options.dir);
+        let info: RecoveryInfo = db.recovery_info().cloned().unwrap_or_default();
+        assert_eq!((info.records as usize, info.checkpoint_pairs), (options.keys, 0));
+        log.push(options.keys as f64 / info.duration.as_secs_f64());
+        bar.inc(1);
+    }
+
+    bar.set_message("write a checkpoint");
+    let db = open(&options.dir);
+    let before = resident();
+    let (peak, taken) = peak_while(|| block_on(db.checkpoint()).expect("it is written").duration);
+    drop(db);
+    bar.inc(1);
+
+    let mut checkpoint = Vec::new();
+    for _ in 0..options.rounds {
+        bar.set_message("open from the checkpoint");
+        let db = open(&options.dir);
+        let info: RecoveryInfo = db.recovery_info().cloned().unwrap_or_default();
+        assert_eq!((info.records, info.checkpoint_pairs as usize), (0, options.keys));
+        checkpoint.push(options.keys as f64 / info.duration.as_secs_f64());
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    let _ = std::fs::remove_dir_all(&options.dir);
+
+    let memory = peak as f64 / before as f64;
+    if json {
+        println!(
+            "{}",
+            serde_json::json!({
+                "log_records_per_second": log,
+                "checkpoint_keys_per_second": checkpoint,
+                "checkpoint_seconds": taken.as_secs_f64(),
+                "checkpoint_peak_memory": memory,
+            })
+        );
+        return;
+    }
+    let rows = vec![
+        vec!["from the log, thousand records/s".into(), format!("{:.0}", median(&log) / 1000.0)],
+        vec!["from a checkpoint, thousand keys/s".into(), format!("{:.0}", median(&checkpoint) / 1000.0)],
+        vec!["writing a checkpoint, s".into(), format!("{:.2}", taken.as_secs_f64())],
+        vec!["peak memory during it, of before".into(), format!("{memory:.3}")],
+    ];
+    println!("{}", table(["recovery", "median"], rows));
+}
+
+fn open(dir: &Path) -> Database<String, Vec<u8>> {
+    // Large enough for no checkpoint to be written by itself.
+    let options = PersistenceOptions { wal_pool_size: 1000, ..PersistenceOptions::new(dir.join("db")) };
+    let builder = Database::<String, Vec<u8>>::builder().durability_relaxed(options);
+    block_on(builder.flush_interval(Duration::from_secs(1)).build()).expect("it opens")
+}
+
+/// Memory of this process, in bytes, where the system tells.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: u64 = status.split_whitespace().nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(1);
+    pages * 4096
+}
+
+/// The most memory while `work` runs.
+fn peak_while<T>(work: impl FnOnce() -> T) -> (u64, T) {
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let watcher = scope.spawn(|| {
+            let mut peak = 0;
+            while !done.load(Ordering::Relaxed) {
+                peak = peak.max(resident());
+                thread::sleep(Duration::from_millis(1));
+            }
+            peak
+        });
+        let result = work();
+        done.store(true, Ordering::Relaxed);
+        (watcher.join().unwrap_or(0), result)
+    })
+}
