@@ -1,6 +1,6 @@
 //! How fast a database comes back, and what a checkpoint takes in memory.
 
-use crate::output::{bar, median, table};
+use crate::output::{bar, cpu_time, median, table};
 use fluxmap::Database;
 use fluxmap::persistence::{PersistenceOptions, RecoveryInfo};
 use futures::executor::block_on;
@@ -8,6 +8,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -24,10 +25,37 @@ pub(crate) struct Options {
     /// How often the database is opened each way; medians are shown.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
+    /// Opens what is there, and prints how many keys and records a second that made,
+    /// and the microseconds of processor time for each.
+    #[arg(long, hide = true)]
+    open: bool,
+}
+
+/// Opens the database in a process of its own, as a restart would.
+fn measure(options: &Options) -> (f64, f64) {
+    let program = std::env::current_exe().expect("it runs");
+    let mut command = Command::new(program);
+    command.args(["recovery", "--open", "--dir"]).arg(&options.dir);
+    let output = command.output().expect("it starts");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let mut figures = text.split_whitespace().filter_map(|figure| figure.parse().ok());
+    (figures.next().unwrap_or(f64::NAN), figures.next().unwrap_or(f64::NAN))
+}
+
+fn open_only(options: &Options) {
+    let cpu = cpu_time();
+    let db = open(&options.dir);
+    let info: RecoveryInfo = db.recovery_info().cloned().unwrap_or_default();
+    let count = (info.records + info.checkpoint_pairs) as f64;
+    let cpu = (cpu_time() - cpu).as_secs_f64() * 1e6;
+    println!("{} {}", count / info.duration.as_secs_f64(), cpu / count);
 }
 
 /// Runs it.
 pub(crate) fn run(options: &Options, json: bool) {
+    if options.open {
+        return open_only(options);
+    }
     let bar = bar(3 + 2 * options.rounds);
     let _ = std::fs::remove_dir_all(&options.dir);
     bar.set_message("write the log");
@@ -43,10 +71,7 @@ pub(crate) fn run(options: &Options, json: bool) {
     let mut log = Vec::new();
     for _ in 0..options.rounds {
         bar.set_message("open from the log");
-        let db = open(&options.dir);
-        let info: RecoveryInfo = db.recovery_info().cloned().unwrap_or_default();
-        assert_eq!((info.records as usize, info.checkpoint_pairs), (options.keys, 0));
-        log.push(options.keys as f64 / info.duration.as_secs_f64());
+        log.push(measure(options));
         bar.inc(1);
     }
 
@@ -60,10 +85,7 @@ pub(crate) fn run(options: &Options, json: bool) {
     let mut checkpoint = Vec::new();
     for _ in 0..options.rounds {
         bar.set_message("open from the checkpoint");
-        let db = open(&options.dir);
-        let info: RecoveryInfo = db.recovery_info().cloned().unwrap_or_default();
-        assert_eq!((info.records, info.checkpoint_pairs as usize), (0, options.keys));
-        checkpoint.push(options.keys as f64 / info.duration.as_secs_f64());
+        checkpoint.push(measure(options));
         bar.inc(1);
     }
     bar.finish_and_clear();
@@ -83,12 +105,17 @@ pub(crate) fn run(options: &Options, json: bool) {
         return;
     }
     let rows = vec![
-        vec!["from the log, thousand records/s".into(), format!("{:.0}", median(&log) / 1000.0)],
-        vec!["from a checkpoint, thousand keys/s".into(), format!("{:.0}", median(&checkpoint) / 1000.0)],
-        vec!["writing a checkpoint, s".into(), format!("{:.2}", taken.as_secs_f64())],
-        vec!["peak memory during it, of before".into(), format!("{memory:.3}")],
+        row("from the log, thousand records/s", &log),
+        row("from a checkpoint, thousand keys/s", &checkpoint),
+        vec!["writing a checkpoint, s".into(), format!("{:.2}", taken.as_secs_f64()), String::new()],
+        vec!["peak memory during it, of before".into(), format!("{memory:.3}"), String::new()],
     ];
-    println!("{}", table(["recovery", "median"], rows));
+    println!("{}", table(["recovery", "median", "CPU µs each"], rows));
+}
+
+fn row(name: &str, rounds: &[(f64, f64)]) -> Vec<String> {
+    let (rates, cpu): (Vec<f64>, Vec<f64>) = rounds.iter().copied().unzip();
+    vec![name.to_string(), format!("{:.0}", median(&rates) / 1000.0), format!("{:.2}", median(&cpu))]
 }
 
 fn open(dir: &Path) -> Database<String, Vec<u8>> {

@@ -71,31 +71,64 @@ fn walk_level<'g, K, T>(
     block
 }
 
+/// Blocks that a walk to the right passes before going down from the top is better.
+const NEAR: usize = 8;
+
+/// The place of `key` in `block`, which starts at or before it, or in one of the `reach`
+/// blocks behind.
+fn place_behind<'g, K: Ord, T>(
+    mut block: &'g Block<K, T>,
+    key: &K,
+    reach: usize,
+    pinned: &'g Guard<'_>,
+) -> Option<Place<'g, K, T>> {
+    for _ in 0..=reach {
+        let run = block.run(pinned);
+        let len = run.len();
+        // After the run: a split that shortened it has linked the new block.
+        match block.next(0, pinned) {
+            Some(next) if next.starts_where(|low| low <= key) => block = next,
+            _ => {
+                let index = run.partition_point(len, |other| other < key, pinned);
+                return Some(Place { block, run, len, index });
+            }
+        }
+    }
+    None
+}
+
 impl<K: Ord, T> List<K, T> {
     /// Where `key` is to be inserted.
     pub(crate) fn place<'g>(&self, key: &K, pinned: &'g Guard<'_>) -> Place<'g, K, T> {
-        let mut block = self.descend(|low| low <= key, pinned);
-        loop {
-            let run = block.run(pinned);
-            let len = run.len();
-            // After the run: a split that shortened it has linked the new block.
-            match block.next(0, pinned) {
-                Some(next) if next.starts_where(|low| low <= key) => block = next,
-                _ => {
-                    let index = run.partition_point(len, |other| other < key, pinned);
-                    return Place { block, run, len, index };
-                }
-            }
-        }
+        let block = self.descend(|low| low <= key, pinned);
+        let placed = place_behind(block, key, usize::MAX, pinned);
+        placed.unwrap_or_else(|| unreachable!("it walks as far as it takes"))
+    }
+
+    /// [`place`](Self::place), where it may be near another: keys that come in order
+    /// spare each other the way down.
+    pub(crate) fn place_near<'g>(
+        &self,
+        near: &Place<'g, K, T>,
+        key: &K,
+        pinned: &'g Guard<'_>,
+    ) -> Place<'g, K, T> {
+        let is_behind = near.block.starts_where(|low| low <= key);
+        let placed = is_behind.then(|| place_behind(near.block, key, NEAR, pinned)).flatten();
+        placed.unwrap_or_else(|| self.place(key, pinned))
     }
 
     /// Writer: `place` if it still holds, or the right one. It holds if the run is
     /// the one that was looked at, since a split replaces it. A full run does not
     /// tell: it stays as it is when a key behind its last one starts a new block.
     fn confirm<'g>(&self, place: Place<'g, K, T>, key: &K, pinned: &'g Guard<'_>) -> Place<'g, K, T> {
+        if place.block.is_unlinked() {
+            return self.place(key, pinned);
+        }
         let run = place.block.run(pinned);
         let unchanged = ptr::eq(run, place.run) && run.len() == place.len && place.len < RUN_CAPACITY;
-        if unchanged && !place.block.is_unlinked() { place } else { self.place(key, pinned) }
+        // (I7) what was to the right of its block's start still is.
+        if unchanged { place } else { self.place_near(&place, key, pinned) }
     }
 }
 

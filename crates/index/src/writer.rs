@@ -109,7 +109,14 @@ impl<'r, K: Ord, T> Batch<'r, K, T> {
         let target = match existing {
             Some(entry) => Target::Existing(entry, key),
             None => {
-                let place = index.list.place(&key, guard);
+                let near = self.items.last().and_then(|item| match &item.target {
+                    Target::Fresh(_, near) => near.as_ref(),
+                    _ => None,
+                });
+                let place = match near {
+                    Some(near) => index.list.place_near(near, &key, guard),
+                    None => index.list.place(&key, guard),
+                };
                 Target::Fresh(Unlinked::new(key, hash), Some(place))
             }
         };

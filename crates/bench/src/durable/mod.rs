@@ -5,7 +5,7 @@ mod bare;
 mod engines;
 mod latency;
 
-use crate::output::{bar, median, table};
+use crate::output::{bar, cpu_time, median, table};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::sync::Barrier;
@@ -166,14 +166,6 @@ fn measure(engine: &dyn Engine, committers: usize, time: Duration) -> (u64, Dura
         let commits = threads.into_iter().map(|thread| thread.join().expect("no panic")).sum();
         (commits, begun.elapsed())
     })
-}
-
-/// Processor time of this process so far, where the system tells.
-fn cpu_time() -> Duration {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let ticks: u64 = [11, 12].iter().filter_map(|at| fields.get(*at)?.parse::<u64>().ok()).sum();
-    Duration::from_millis(ticks * 10)
 }
 
 fn print(series: &[Series], options: &Options) {
