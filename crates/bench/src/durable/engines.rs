@@ -15,6 +15,14 @@ type Make = fn(&Path) -> Box<dyn Engine>;
 
 /// The engines of a level.
 pub(crate) fn all(level: Level) -> Vec<(&'static str, Make)> {
+    #[allow(unused_mut, reason = "without peers, nothing is added")]
+    let mut engines = own(level);
+    #[cfg(feature = "peers")]
+    engines.extend(super::peers::all(level));
+    engines
+}
+
+fn own(level: Level) -> Vec<(&'static str, Make)> {
     match level {
         Level::Full => vec![
             ("bare loop", |dir| Box::new(Loop::new(dir, Level::Full))),

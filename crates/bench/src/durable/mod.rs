@@ -4,6 +4,8 @@
 mod bare;
 mod engines;
 mod latency;
+#[cfg(feature = "peers")]
+mod peers;
 
 use crate::output::{bar, cpu_time, median, table};
 use serde::Serialize;
