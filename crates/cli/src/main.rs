@@ -1,30 +1,42 @@
 //! The program `fluxmap`: what it accepts on its command line, and its exit codes.
 //!
-//! Exit codes: 0 all went well; 1 an audit saw a wrong sum, a query failed or an import was
-//! refused; 2 the command line was wrong. A reader that closes its end of our output early
-//! (`| head`) ends the program quietly with 0.
+//! Exit codes: see [`EXIT_CODES`]. A reader that closes its end of our output early (`| head`)
+//! ends the program quietly with 0.
 
 #![forbid(unsafe_code)]
 // Standard output and error may be closed pipes, on which the macros panic: `output` writes.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod demo;
+mod durability;
+mod files;
 mod import;
 mod memory;
 mod output;
+mod progress;
 mod record;
 mod shell;
+mod store;
 
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
+use fluxmap::{FluxError, PersistenceError};
 
 use crate::output::{Output, is_broken_pipe, note};
 
-/// A bank under load, and a store for your records, on an embedded transactional map.
+/// What scripts are told.
+const EXIT_CODES: &str = "Exit codes:
+  0  all went well, and what was looked into is sound
+  1  an audit, a query or an import failed, something is damaged, or the system refused something
+  2  the command line was wrong
+  3  the database is in use: close it, and try again";
+
+/// A bank under load, a store for your records, and the tools to look into databases on disk, on an
+/// embedded transactional map.
 #[derive(Debug, Parser)]
-#[command(name = "fluxmap", version, about)]
+#[command(name = "fluxmap", version, about, after_help = EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -37,6 +49,21 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Read CSV, TSV, `;`-separated or JSON Lines records, then answer queries about them.
     Import(import::ImportArgs),
+    /// Answer queries about a database of records on disk, and change it.
+    Shell(store::ShellArgs),
+    /// Show what is in the files of a database, in use or not.
+    Stat(files::StatArgs),
+    /// Check every record and block of a database.
+    Verify(files::VerifyArgs),
+    /// Print the pairs of a database as JSON, or where each stands and how large it is.
+    Dump(files::DumpArgs),
+    /// Copy whatever is sound of a damaged database into a new one.
+    Salvage(files::SalvageArgs),
+    /// Copy a database that is not in use into a new one.
+    Backup(files::BackupArgs),
+    /// Make transfers until killed.
+    #[command(hide = true)]
+    CrashWorker(demo::CrashWorkerArgs),
 }
 
 /// How a run that could be carried out ended.
@@ -48,6 +75,19 @@ enum Verdict {
     Bad,
 }
 
+/// An error with its causes, but for those that it tells itself.
+fn in_full(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match run(cli) {
@@ -55,10 +95,19 @@ fn main() -> ExitCode {
         Ok(Verdict::Bad) => ExitCode::FAILURE,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            note(format_args!("fluxmap: {error:#}"));
-            ExitCode::FAILURE
+            note(format_args!("fluxmap: {}", in_full(&error)));
+            if is_in_use(&error) { ExitCode::from(3) } else { ExitCode::FAILURE }
         }
     }
+}
+
+/// Whether `error` says that a database is open elsewhere.
+fn is_in_use(error: &anyhow::Error) -> bool {
+    let locked = |error: &PersistenceError| matches!(error, PersistenceError::Locked { .. });
+    error.chain().any(|cause| match cause.downcast_ref() {
+        Some(FluxError::Persistence(error)) => locked(error),
+        _ => cause.downcast_ref().is_some_and(locked),
+    })
 }
 
 /// Runs the chosen command on a runtime of its own.
@@ -71,6 +120,13 @@ fn run(cli: Cli) -> anyhow::Result<Verdict> {
         match cli.command {
             Command::Demo(args) => demo::run(&args, &mut Output::new(args.json)).await,
             Command::Import(args) => import::run(&args, &mut Output::new(args.json)).await,
+            Command::Shell(args) => store::run(&args, &mut Output::new(args.json)).await,
+            Command::Stat(args) => files::stat(&args, &mut Output::new(args.json)),
+            Command::Verify(args) => files::verify(&args, &mut Output::new(args.json)),
+            Command::Dump(args) => files::dump(&args, &mut Output::new(args.json)),
+            Command::Salvage(args) => files::salvage(&args, &mut Output::new(args.json)),
+            Command::Backup(args) => files::backup(&args, &mut Output::new(args.json)),
+            Command::CrashWorker(args) => demo::crash_worker(&args).await,
         }
     })
 }

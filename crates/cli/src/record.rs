@@ -1,11 +1,15 @@
 //! One stored record: its fields in the order of the file, and how it shows itself.
 //!
+//! On disk a record is the JSON value that [`Record::to_json`] gives, so a program that opens the
+//! database with `serde_json::Value` finds just that.
+//!
 //! On a line of text a field that would be ambiguous is quoted as the shell reads it, so a
 //! record never takes more than one line whatever it contains.
 
 use std::fmt;
 use std::sync::Arc;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use crate::shell::words::quote;
@@ -33,6 +37,29 @@ pub(crate) enum Record {
     Object(Map<String, Value>),
     /// Plain text that was typed in.
     Text(Box<str>),
+    /// Any other JSON: a row without names that has been on disk, or what another program wrote.
+    Other(Value),
+}
+
+impl Serialize for Record {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Row { .. } => self.to_json().serialize(serializer),
+            Self::Object(members) => members.serialize(serializer),
+            Self::Text(text) => text.serialize(serializer),
+            Self::Other(value) => value.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Record {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(match Value::deserialize(deserializer)? {
+            Value::Object(members) => Self::Object(members),
+            Value::String(text) => Self::Text(text.into()),
+            other => Self::Other(other),
+        })
+    }
 }
 
 impl Record {
@@ -56,6 +83,7 @@ impl Record {
             }
             Self::Object(members) => Value::Object(members.clone()),
             Self::Text(text) => Value::from(&**text),
+            Self::Other(value) => value.clone(),
         }
     }
 }
@@ -85,6 +113,7 @@ impl fmt::Display for Record {
                 write_joined(f, ' ', pairs)
             }
             Self::Text(text) => f.write_str(&one_line(text)),
+            Self::Other(value) => write!(f, "{value}"),
         }
     }
 }
@@ -149,6 +178,26 @@ mod tests {
         for record in [row(None, &["a\nb"]), row(Some(&["x"]), &["a\nb"]), Record::typed("a\nb")] {
             assert!(!record.to_string().contains('\n'), "{record}");
             assert!(record.to_string().contains("\\n"), "{record}");
+        }
+    }
+
+    #[test]
+    fn a_record_comes_back_from_disk_as_the_json_that_it_is() {
+        let records = [
+            row(Some(&["code", "name"]), &["NO", "Norway"]),
+            row(None, &["NO", "Norway"]),
+            Record::typed(r#"{"b":1,"a":[null,1.5,{}]}"#),
+            Record::typed("text"),
+            Record::Other(json!(7)),
+        ];
+        for record in records {
+            let mut bytes = Vec::new();
+            let codec = fluxmap::codec::Codec::MessagePack;
+            codec.encode(&record, &mut bytes).unwrap();
+            codec.check::<Record>(&bytes).unwrap();
+            let back: Record = codec.decode(&bytes).unwrap();
+            assert_eq!(back.to_json().to_string(), record.to_json().to_string());
+            assert_eq!(codec.decode::<Value>(&bytes).unwrap(), record.to_json());
         }
     }
 

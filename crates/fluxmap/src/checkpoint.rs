@@ -123,6 +123,50 @@ fn block_crc(salt: u64, rest: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&salt.to_le_bytes()), rest)
 }
 
+/// A block that is sound by itself, wherever it is.
+pub(crate) struct SoundBlock<'b> {
+    pub(crate) number: u64,
+    pub(crate) is_end: bool,
+    /// In the block; at the end, in the file.
+    pub(crate) pairs: u64,
+    pub(crate) payload: &'b [u8],
+}
+
+/// The length of the end of a checkpoint.
+pub(crate) const END_LENGTH: usize = BLOCK_HEADER + 8;
+
+impl<'b> SoundBlock<'b> {
+    /// The block at the start of `bytes`, which may go on behind it, if there is a sound
+    /// one whose number is at most `highest`.
+    pub(crate) fn read(salt: u64, bytes: &'b [u8], highest: u64) -> Option<Self> {
+        let mut fields = Fields(bytes.get(..BLOCK_HEADER)?);
+        let (crc, length) = (fields.u32()?, fields.u32()? as usize);
+        let (number, pairs, kind) = (fields.u64()?, fields.u32()?, fields.u8()?);
+        // All of this before the checksum, which takes time where blocks are looked for.
+        if number > highest || ![PAIRS, END].contains(&kind) || fields.take(3)? != [0; 3] {
+            return None;
+        }
+        let block = bytes.get(..BLOCK_HEADER.checked_add(length)?)?;
+        if crc != block_crc(salt, &block[4..]) {
+            return None;
+        }
+        let payload = &block[BLOCK_HEADER..];
+        let is_end = kind == END;
+        let pairs = if is_end { Fields(payload).u64()? } else { u64::from(pairs) };
+        Some(SoundBlock { number, is_end, pairs, payload })
+    }
+
+    /// How long the block is.
+    pub(crate) fn length(&self) -> usize {
+        BLOCK_HEADER + self.payload.len()
+    }
+
+    /// The encoded pairs; none at the end.
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = std::result::Result<(&'b [u8], &'b [u8]), Nonsense>> {
+        Block { offset: 0, payload: if self.is_end { &[] } else { self.payload } }.pairs()
+    }
+}
+
 /// A checkpoint that is being read.
 pub(crate) struct Reader {
     file: NamedFile,
@@ -161,6 +205,14 @@ impl Reader {
     /// How long the file is.
     pub(crate) fn length(&self) -> u64 {
         self.length
+    }
+
+    /// How many pairs the file has, as its end says; `None` if there is no sound end.
+    pub(crate) fn total_pairs(&self) -> Result<Option<u64>> {
+        let mut end = [0; END_LENGTH];
+        let filled = self.file.read_at(&mut end, self.length.saturating_sub(END_LENGTH as u64))?;
+        let block = SoundBlock::read(self.header.salt, &end[..filled], u64::MAX);
+        Ok(block.filter(|block| block.is_end).map(|block| block.pairs))
     }
 
     /// The next block, checked, or `None` after the last. A checkpoint is sound
@@ -218,7 +270,9 @@ impl Reader {
 
 impl<'r> Block<'r> {
     /// The encoded pairs.
-    pub(crate) fn pairs(&self) -> impl Iterator<Item = std::result::Result<(&'r [u8], &'r [u8]), Nonsense>> {
+    pub(crate) fn pairs(
+        &self,
+    ) -> impl Iterator<Item = std::result::Result<(&'r [u8], &'r [u8]), Nonsense>> + use<'r> {
         let mut fields = Fields(self.payload);
         std::iter::from_fn(move || {
             if fields.0.is_empty() {

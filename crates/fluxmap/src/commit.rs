@@ -90,8 +90,13 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
         let mut checks = 0;
         let (timestamp, freed) = loop {
             let checked_at = self.clock.applied();
-            if let Some(certificate) = certificate {
-                certificate.check(&reader, &batch)?;
+            if let Some(certificate) = certificate
+                && let Err(conflict) = certificate.check(&reader, &batch)
+            {
+                // It may have met a commit whose versions are there and whose timestamp is
+                // not: wait for it, so that whoever runs again does not meet it again.
+                drop(self.order.lock());
+                return Err(conflict);
             }
             checks += 1;
 
@@ -118,7 +123,7 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
 
     /// Applies a commit that was read back: as [`commit`](Self::commit), at a timestamp
     /// that is known. Nobody else may be using the database.
-    pub(crate) fn restore(&self, timestamp: Timestamp, writes: Vec<(K, Write<V>)>) {
+    pub(crate) fn restore(&self, timestamp: Timestamp, writes: impl ExactSizeIterator<Item = (K, Write<V>)>) {
         let reader = self.reader();
         let mut batch = reader.batch(writes.len());
         for (key, write) in writes {

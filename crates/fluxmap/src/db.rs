@@ -132,12 +132,15 @@ impl<K: Key, V: Value> Database<K, V> {
     ///
     /// # Errors
     ///
-    /// What `body` returns; otherwise none in a database in memory.
+    /// What `body` returns; otherwise none in a database in memory, and in a durable one
+    /// those of [`Transaction::commit`] but conflicts. An error of `body` is returned when
+    /// what it has read is as durable as the level says.
     ///
     /// # Cancel safety
     ///
     /// A future that is dropped before it returns has either not committed, and
-    /// left no trace, or, if it was about to return, has committed wholly.
+    /// left no trace, or, if it was about to return or waited for the disk, has committed
+    /// wholly, and the commit becomes durable by itself.
     ///
     /// ```
     /// # use fluxmap::{Database, FluxError};
@@ -297,11 +300,13 @@ impl<K: Key, V: Value> Database<K, V> {
     ///
     /// # Errors
     ///
-    /// None in a database in memory without a memory limit.
+    /// None in a database in memory; in a durable one those of
+    /// [`Transaction::commit`] but conflicts.
     ///
     /// # Cancel safety
     ///
-    /// A future that is dropped before it returns has written nothing.
+    /// A future that is dropped before it returns has either written nothing or, in a
+    /// durable database, has committed, and the commit becomes durable by itself.
     pub async fn insert(&self, key: K, value: V) -> Result<(), FluxError> {
         self.insert_arc(key, Arc::new(value)).await
     }

@@ -161,6 +161,13 @@ pub enum PersistenceError {
         /// How we know that it was there.
         why: &'static str,
     },
+    /// There is no database in a directory that is to be looked into, or none whose
+    /// creation was finished.
+    #[error("{} is no database: it has no checkpoint and no log; give the directory of one", path.display())]
+    NoDatabase {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The database was written with another type, schema version or codec than it is
     /// opened with. Nothing has been changed.
     #[error("{} was written with {what} {found}, and is opened with {expected}; open it with what it was written with", path.display())]

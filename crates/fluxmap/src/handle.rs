@@ -108,7 +108,7 @@ impl<'db, K: Key, V: Value> Handle<'db, K, V> {
     ///
     /// # Cancel safety
     ///
-    /// A future that is dropped before it returns has written nothing.
+    /// As [`Database::insert`].
     pub async fn insert(&self, key: K, value: V) -> Result<(), FluxError> {
         match self.transaction_ref() {
             Some(transaction) => transaction.insert(key, value),
@@ -296,8 +296,7 @@ impl<'db, K: Key, V: Value> Handle<'db, K, V> {
     ///
     /// # Cancel safety
     ///
-    /// A future that is dropped before it returns has not committed, and the
-    /// transaction is rolled back.
+    /// As [`Transaction::commit`]; the handle is in no transaction then.
     pub async fn commit(&mut self) -> Result<(), FluxError> {
         let open = self.open.take().ok_or(FluxError::NoActiveTransaction)?;
         open.transaction.commit().await
@@ -368,8 +367,7 @@ impl<'db, K: Key, V: Value> Handle<'db, K, V> {
     ///
     /// # Cancel safety
     ///
-    /// A future that is dropped before it returns has not committed; the handle is
-    /// in no transaction then.
+    /// As [`Transaction::commit`]; the handle is in no transaction then.
     pub async fn transaction<F, T, E>(&mut self, body: F) -> Result<T, E>
     where
         F: for<'a> FnOnce(&'a mut Self) -> BoxFuture<'a, Result<T, E>>,

@@ -27,8 +27,9 @@
 //! # Which types can I store?
 //!
 //! Any key that is `Ord + Hash + Clone + Send + Sync + 'static`, and any value that
-//! is `Send + Sync + 'static`. Values come back as `Arc<V>`; nothing is serialized
-//! and nothing copied. `Ord`, `Eq` and `Hash` of the key must agree, as for the
+//! is `Send + Sync + 'static`. Values come back as `Arc<V>`; in memory nothing is
+//! serialized, and nothing is copied. A durable database asks for `serde::Serialize` and
+//! `DeserializeOwned`; [`codec`] says which types come back from which codec. `Ord`, `Eq` and `Hash` of the key must agree, as for the
 //! maps of the standard library, and so must those of the borrowed forms it is
 //! looked up by.
 //!
@@ -74,6 +75,44 @@
 //! - By hand: [`Database::begin`] and [`Transaction::commit`], with
 //!   [`savepoint`](Transaction::savepoint) and [`rollback_to`](Transaction::rollback_to).
 //!
+//! # How do I keep it on disk?
+//!
+//! With [`durability_full`](DatabaseBuilder::durability_full) a commit that has returned
+//! survives a power loss; with
+//! [`durability_relaxed`](DatabaseBuilder::durability_relaxed) it survives the death of the
+//! process, and a power loss takes no more of the newest commits than the flush limits
+//! say. All data stays in memory, too: reads cost the same. Opening reads the newest
+//! checkpoint and the log behind it.
+//!
+//! ```
+//! # use fluxmap::{Database, FluxError, persistence::PersistenceOptions};
+//! # use std::time::Duration;
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), FluxError> {
+//! # let dir = tempfile::tempdir().expect("a directory");
+//! # let path = dir.path().join("sessions");
+//! let db = Database::<u64, String>::builder()
+//!     .durability_relaxed(PersistenceOptions::new(path))
+//!     .flush_interval(Duration::from_millis(200))
+//!     .build()
+//!     .await?;
+//! db.insert(1, "ada".into()).await?; // with the operating system
+//! db.flush().await?; // on disk
+//! db.close().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Reads outside of transactions ([`get`](Database::get), snapshots, scans) never show a
+//! commit that a crash could still undo. Transactions build on the newest commits, synced
+//! or not, so that a key that everybody updates is not limited to one commit for each
+//! sync; [`commit`](Transaction::commit) and [`transact`](Database::transact) return when
+//! all that the transaction has read and written is as durable as the level says. What you
+//! do *inside* a transaction with what it reads is up to you until then.
+//!
+//! [`Database::checkpoint`] and [`Database::backup_to`] can be called at any time;
+//! [`inspect`] looks into the files of a database without its types.
+//!
 //! # What may go wrong?
 //!
 //! A commit, in memory, can only conflict: [`FluxError::SerializationConflict`] (or
@@ -82,6 +121,14 @@
 //! them; [`FluxError::is_retryable`] tells them from the rest, which come of limits
 //! that you set ([`TransactOptions`]) or of calls out of order (a second `begin` on a
 //! [`Handle`], an unknown savepoint, settings that do not fit together).
+//!
+//! On disk, opening can fail in the ways of [`PersistenceError`], and changes nothing then.
+//! A commit can be refused because what it writes would not come back
+//! ([`FluxError::Persistence`]). After the first error of a write or a sync the database
+//! takes no more commits: those under way get [`FluxError::OutcomeUnknown`], later ones
+//! [`FluxError::FatalPersistenceError`]; reads go on with the last state known to be
+//! durable. Open the database again when the cause is gone. (Syncing once more would prove
+//! nothing: the kernel forgets what it failed to write.)
 //!
 //! # What is guaranteed?
 //!
@@ -92,16 +139,22 @@
 //! [`IsolationLevel::Snapshot`], write skew is possible, in all its forms, and nothing
 //! else.
 //!
-//! A commit is all or nothing: if the closure fails or panics, or the future is
-//! dropped at any await, the transaction has not happened.
+//! A commit is all or nothing: if the closure fails or panics, the transaction has not
+//! happened. If the future is dropped, it has not happened either, or, in a durable
+//! database, if it was waiting for the disk only, has happened and becomes durable by
+//! itself.
 //!
 //! # Does it block my executor?
 //!
 //! No. Inside a transaction, reads and writes are plain functions that wait for
 //! nobody. Commits take turns under a lock that is held for about as long as it
-//! takes to link the new versions; `commit` waits, asynchronously, only while a
-//! transaction that had kept losing runs ahead. No lock and no pin is held across
+//! takes to link the new versions; `commit` waits, asynchronously, while a transaction
+//! that had kept losing runs ahead, and for the disk. No lock and no pin is held across
 //! an await, all futures and streams are `Send`, and any executor will do.
+//!
+//! Syncing, checkpoints and opening run on threads of their own. At relaxed durability
+//! the committing task hands its bytes to the operating system itself, with a `write` of
+//! a microsecond or two.
 //!
 //! # What happens to old versions?
 //!
@@ -121,6 +174,7 @@
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]
 
+mod backup;
 mod builder;
 mod checkpoint;
 mod checkpointer;
@@ -131,6 +185,7 @@ pub mod disk;
 pub mod error;
 mod handle;
 mod info;
+pub mod inspect;
 mod key;
 pub mod mem;
 mod mvcc;

@@ -53,8 +53,7 @@ pub(crate) struct Recovered {
     pub(crate) info: RecoveryInfo,
 }
 
-/// The first segment of a new database. Backups begin with a later one, so that without
-/// its checkpoint no backup looks like a new database.
+/// The first segment of a new database.
 const FIRST_SEGMENT: u64 = 1;
 
 /// Reads what is on disk into `committer`, which must be empty, or creates the files.
@@ -75,7 +74,7 @@ pub(crate) fn recover<K: Key, V: Value>(
             (header.identity, header.log_segment)
         }
         None => {
-            check_nothing_is_lost(files)?;
+            check_nothing_is_lost(directory)?;
             (create(files)?, FIRST_SEGMENT)
         }
     };
@@ -93,8 +92,7 @@ pub(crate) fn recover<K: Key, V: Value>(
 
 /// There is no checkpoint. Refuses anything but an empty directory and one in which a
 /// database was just being created.
-fn check_nothing_is_lost(files: &Files) -> Result<()> {
-    let directory = &files.directory;
+pub(crate) fn check_nothing_is_lost(directory: &Directory) -> Result<()> {
     let why = "there are segments of a log that was not its beginning, or that has commits";
     let missing = || Err(PersistenceError::Missing { path: directory.path_of(CHECKPOINT), why });
     for number in directory.segments()? {
@@ -128,13 +126,17 @@ fn create(files: &Files) -> Result<Identity> {
     Ok(identity)
 }
 
-/// Some commits, decoded.
-type Decoded<K, V> = Vec<(Timestamp, Vec<(K, Write<V>)>)>;
+/// What some commits have written up to one of them, decoded: each key once.
+type Decoded<K, V> = (Timestamp, Vec<(K, Write<V>)>);
 
-/// Decoded commits are handed over in batches of about this many operations.
-const BATCH: usize = 512;
+/// Operations of the log that are gathered and sorted before they are applied. In order,
+/// they find the way through the index warm: in the order of the log, a million keys
+/// took three times as long.
+const BATCH: usize = 1 << 16;
 /// Batches that may wait to be applied.
-const BATCHES_AHEAD: usize = 8;
+const BATCHES_AHEAD: usize = 2;
+/// Operations that are applied in one step.
+const STEP: usize = 256;
 
 /// Reads and decodes on one thread, and applies on another, which is about as much
 /// work.
@@ -146,8 +148,10 @@ fn pipeline<K: Key, V: Value, R: Send>(
         let (sender, receiver) = mpsc::sync_channel(BATCHES_AHEAD);
         let decoder = scope.spawn(|| decode(sender));
         for batch in receiver {
-            for (timestamp, writes) in batch {
-                committer.restore(timestamp, writes);
+            let (timestamp, writes) = batch;
+            let mut writes = writes.into_iter();
+            while writes.len() > 0 {
+                committer.restore(timestamp, writes.by_ref().take(STEP));
             }
         }
         // A panic of the types' own code goes on where the database is opened.
@@ -177,7 +181,7 @@ fn load_checkpoint<K: Key, V: Value>(
                 let (key, value) = pair.map_err(|_| at.damaged("the pairs in it make no sense"))?;
                 writes.push((decode.key(key)?, Some(decode.value(value)?)));
             }
-            sender.send(vec![(covered, writes)]).map_err(hung_up)?;
+            sender.send((covered, writes)).map_err(hung_up)?;
         }
         Ok(())
     })?;
@@ -199,11 +203,9 @@ fn load_log<K: Key, V: Value>(
 ) -> Result<Tail> {
     let covered = info.checkpoint_commit;
     let tail = pipeline(committer, |sender| {
-        let mut batch = Vec::new();
-        let mut filled = 0;
+        let mut writes = Vec::new();
         let tail = replay(directory, identity, first, covered, |lsn, commit, at| {
             let decode = Decoder { coder, at };
-            let mut writes = Vec::new();
             for operation in operations(commit) {
                 writes.push(
                     match operation.map_err(|_| at.damaged("an operation in it makes no sense"))? {
@@ -212,15 +214,12 @@ fn load_log<K: Key, V: Value>(
                     },
                 );
             }
-            filled += writes.len();
-            batch.push((lsn, writes));
-            if filled >= BATCH {
-                filled = 0;
-                sender.send(mem::take(&mut batch)).map_err(hung_up)?;
+            if writes.len() >= BATCH {
+                sender.send((lsn, last_of_each(mem::take(&mut writes)))).map_err(hung_up)?;
             }
             Ok(())
         })?;
-        sender.send(batch).map_err(hung_up)?;
+        sender.send((tail.last, last_of_each(writes))).map_err(hung_up)?;
         Ok(tail)
     })?;
     committer.settle(tail.last);
@@ -228,6 +227,15 @@ fn load_log<K: Key, V: Value>(
     info.bytes = tail.bytes;
     info.last_commit = tail.last;
     Ok(tail)
+}
+
+/// The last write to each key, in the order of the keys.
+fn last_of_each<K: Key, V>(mut writes: Vec<(K, Write<V>)>) -> Vec<(K, Write<V>)> {
+    // Later ones first; the sort keeps that for equal keys.
+    writes.reverse();
+    writes.sort_by(|one, other| one.0.cmp(&other.0));
+    writes.dedup_by(|later, earlier| later.0 == earlier.0);
+    writes
 }
 
 /// Decodes what stands in one frame or block.

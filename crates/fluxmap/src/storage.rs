@@ -1,7 +1,8 @@
 //! The durable side of an open database: its log, its checkpoints, their threads, and
 //! the lock on its directory.
 
-use crate::checkpoint::{BLOCK_SIZE, Pairs, publish_draft, write_draft};
+use crate::backup::write_database;
+use crate::checkpoint::{BLOCK_SIZE, Pairs};
 use crate::checkpointer::{Checkpointer, Source};
 use crate::codec::Coder;
 use crate::disk::Lock;
@@ -15,9 +16,7 @@ use crate::shared::Core;
 use crate::sync::Mutex;
 use crate::sync::thread::{self, JoinHandle};
 use crate::txn::scan::{At, Cursor};
-use crate::wal::directory::CHECKPOINT;
-use crate::wal::format::{Identity, Lsn, push_sized};
-use crate::wal::segment::{self, MIN_SIZE, random};
+use crate::wal::format::{Lsn, push_sized};
 use crate::wal::{Log, LogThread, Policy};
 use fluxmap_index::Direction;
 use std::path::PathBuf;
@@ -93,34 +92,17 @@ impl Storage {
         total_pairs: u64,
     ) -> Result<(), PersistenceError> {
         let directory = checkpointer.directory.sibling(path);
-        directory.create()?;
-        let _lock = directory.lock()?;
-        if !directory.segments()?.is_empty() || directory.find(CHECKPOINT)?.is_some() {
-            let path = directory.path().display();
-            let why =
-                format!("there is a database in {path} already; choose another directory for the backup");
-            return Err(PersistenceError::Unavailable(why));
-        }
         let gone = || PersistenceError::Unavailable("the database is being closed".into());
         let mut pairs = checkpointer.source.pairs().ok_or_else(gone)?;
-        let identity = Identity { database: random(), ..checkpointer.identity.clone() };
-        // Without its checkpoint, a directory that begins with this one is no database.
-        segment::make(&directory, &identity, BACKUP_SEGMENT, MIN_SIZE, None)?;
-        write_draft(&directory, &identity, &mut *pairs, BACKUP_SEGMENT, |written| {
+        write_database(&directory, &checkpointer.identity, &mut *pairs, |written| {
             progress(BackupProgress {
                 pairs: written.pairs,
                 total_pairs: total_pairs.max(written.pairs),
                 bytes: written.bytes,
             });
-            Ok(())
-        })?;
-        publish_draft(&directory)
+        })
     }
 }
-
-/// The log of a backup goes on in this one: not in the first, with which a new database
-/// begins.
-pub(crate) const BACKUP_SEGMENT: u64 = 2;
 
 impl Drop for Storage {
     fn drop(&mut self) {

@@ -7,7 +7,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use fluxmap::{Database, FluxError, IsolationLevel, Transaction};
 use futures::StreamExt as _;
 use rand::Rng as _;
@@ -83,15 +83,21 @@ enum Outcome {
 }
 
 impl Bank {
-    /// Opens `count` accounts.
+    /// Opens `count` accounts in memory.
     pub(super) async fn open(count: u64, isolation: IsolationLevel) -> anyhow::Result<Self> {
-        let accounts = Database::builder()
-            .isolation_level(isolation)
-            .build()
-            .await
-            .context("cannot create the database")?;
+        let accounts = Database::builder().isolation_level(isolation).build().await;
+        Self::with(accounts.context("cannot create the database")?, count).await
+    }
+
+    /// Goes on with the accounts that are there, or opens them: at least `count`.
+    pub(super) async fn with(accounts: Database<u64, u64>, count: u64) -> anyhow::Result<Self> {
+        let existing = accounts.begin().last()?.map_or(0, |(account, _)| account.saturating_add(1));
+        if accounts.count(..)? as u64 != existing {
+            bail!("the database is not that of a bank: its keys are not the accounts from 0 on");
+        }
+        let count = count.max(existing);
         let mut opening = accounts.begin();
-        for account in 0..count {
+        for account in existing..count {
             opening.insert(account, INITIAL_BALANCE)?;
             if (account + 1).is_multiple_of(OPENED_AT_ONCE) {
                 opening.commit().await.context("cannot open the accounts")?;
@@ -100,6 +106,11 @@ impl Bank {
         }
         opening.commit().await.context("cannot open the accounts")?;
         Ok(Self { accounts, count, stop: AtomicBool::new(false), tally: Tally::default() })
+    }
+
+    /// Where the accounts are.
+    pub(super) fn database(&self) -> &Database<u64, u64> {
+        &self.accounts
     }
 
     /// What every audit must find.
@@ -171,7 +182,7 @@ impl Bank {
     /// Adds up all accounts.
     pub(super) async fn audit(&self, lens: Lens) -> anyhow::Result<Audit> {
         let found = match lens {
-            Lens::Snapshot => self.audit_snapshot().await?,
+            Lens::Snapshot => sum(&self.accounts).await?,
             Lens::Transaction => self.accounts.transact(async |tx| audit_in(tx).await).await?,
         };
         self.tally.audits.fetch_add(1, Ordering::Relaxed);
@@ -180,15 +191,16 @@ impl Bank {
         }
         Ok(found)
     }
+}
 
-    async fn audit_snapshot(&self) -> anyhow::Result<Audit> {
-        let mut found = Audit { sum: 0, accounts: 0 };
-        let mut accounts = self.accounts.snapshot().range_stream(..);
-        while let Some(account) = accounts.next().await {
-            found.add(*account?.1).await;
-        }
-        Ok(found)
+/// Adds up all accounts in a snapshot.
+pub(super) async fn sum(accounts: &Database<u64, u64>) -> anyhow::Result<Audit> {
+    let mut found = Audit { sum: 0, accounts: 0 };
+    let mut accounts = accounts.snapshot().range_stream(..);
+    while let Some(account) = accounts.next().await {
+        found.add(*account?.1).await;
     }
+    Ok(found)
 }
 
 /// Adds up all accounts in a transaction.

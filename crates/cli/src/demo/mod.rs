@@ -1,9 +1,16 @@
 //! `fluxmap demo`: starts the tasks of the bank, shows their progress, and reports.
 
 mod bank;
+mod crash;
+mod durable;
 mod latency;
+mod receipts;
 mod report;
+mod worker;
 
+pub(crate) use worker::{CrashWorkerArgs, run as crash_worker};
+
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -18,6 +25,7 @@ use self::bank::{Audit, Bank, Lens, Tally};
 use self::latency::Histogram;
 use self::report::Report;
 use crate::Verdict;
+use crate::durability::DurabilityArgs;
 use crate::memory::resident_bytes;
 use crate::output::{Output, note, thousands};
 
@@ -26,6 +34,7 @@ const TICK: Duration = Duration::from_millis(200);
 
 /// The options of `fluxmap demo`.
 #[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("disk").args(["durable", "crash_test"]).multiple(true))]
 pub(crate) struct DemoArgs {
     /// Accounts in the bank.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(2..=100_000_000))]
@@ -51,7 +60,23 @@ pub(crate) struct DemoArgs {
     #[arg(long)]
     seed: Option<u64>,
 
-    /// Print the report as one JSON object, and no progress.
+    /// Keep the accounts on disk, in the database in this directory, which is created if need be.
+    /// Accounts that are there go on to be used. After the end the database is opened again, and
+    /// audited.
+    #[arg(long, value_name = "DIR")]
+    durable: Option<PathBuf>,
+
+    #[command(flatten)]
+    durability: DurabilityArgs,
+
+    /// Instead: start another process that makes transfers, kill it at a random instant, and look
+    /// for every transfer that it had been told is committed; so many times over. Uses a temporary
+    /// directory unless --durable is given.
+    #[arg(long, value_name = "ROUNDS", conflicts_with_all = ["auditors", "seconds", "isolation"], value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    crash_test: Option<u32>,
+
+    /// Print the report as JSON (one object, or one for each round and one at the end), and no
+    /// progress.
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -89,14 +114,30 @@ impl Isolation {
 pub(crate) async fn run(args: &DemoArgs, out: &mut Output) -> anyhow::Result<Verdict> {
     // Half of the digits are easier to type in again, and enough.
     let seed = args.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
-    let bank = Arc::new(Bank::open(args.accounts, args.isolation.level()).await?);
+    if let Some(rounds) = args.crash_test {
+        return crash::run(args, rounds, seed, out).await;
+    }
+    let bank = match &args.durable {
+        Some(dir) => durable::open(args, dir).await?,
+        None => Bank::open(args.accounts, args.isolation.level()).await?,
+    };
+    let recovery = bank.database().recovery_info().cloned();
+    if let (Some(recovery), false) = (&recovery, args.json) {
+        note(durable::describe(recovery));
+    }
+    let bank = Arc::new(bank);
     let resident_at_start = resident_bytes();
     let started = Instant::now();
     let latencies = run_tasks(args, seed, &bank).await?;
     let took = started.elapsed();
     let last = bank.audit(Lens::Transaction).await.context("the last audit failed")?;
     let report = report(args, seed, &bank, latencies, last);
-    let report = Report { took, resident_at_start, ..report };
+    let reopened = match &args.durable {
+        Some(dir) => Some(durable::reopen(args, dir, bank).await?),
+        None => None,
+    };
+    let level = args.durable.as_ref().map(|_| args.durability.name());
+    let report = Report { took, resident_at_start, level, recovery, reopened, ..report };
     let verdict = if report.is_good() { Verdict::Good } else { Verdict::Bad };
     if let (Err(error), Verdict::Good) = (print(&report, out), verdict) {
         return Err(error).context("cannot write the report");
@@ -236,5 +277,8 @@ fn report(args: &DemoArgs, seed: u64, bank: &Bank, latencies: Histogram, last: A
         latencies,
         resident_at_start: None,
         resident_at_end: resident_bytes(),
+        level: None,
+        recovery: None,
+        reopened: None,
     }
 }

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use comfy_table::{CellAlignment, Table, presets};
+use fluxmap::persistence::RecoveryInfo;
 use serde_json::{Value, json};
 
 use super::bank::Audit;
+use super::durable;
 use super::latency::Histogram;
 use crate::memory::mebibytes;
 use crate::output::thousands;
@@ -44,12 +46,19 @@ pub(super) struct Report {
     pub(super) resident_at_start: Option<u64>,
     /// Bytes after the last audit.
     pub(super) resident_at_end: Option<u64>,
+    /// The durability, of a bank on disk.
+    pub(super) level: Option<&'static str>,
+    /// What was there when it was opened.
+    pub(super) recovery: Option<RecoveryInfo>,
+    /// What an audit found after it was closed and opened again.
+    pub(super) reopened: Option<Audit>,
 }
 
 impl Report {
     /// Whether no money was made or lost.
     pub(super) fn is_good(&self) -> bool {
-        self.failed_audits == 0 && self.last == self.expected
+        let good = |found: Audit| found == self.expected;
+        self.failed_audits == 0 && good(self.last) && self.reopened.is_none_or(good)
     }
 
     fn per_second(&self) -> f64 {
@@ -82,7 +91,12 @@ impl Report {
             ("sum at the end", thousands(self.last.sum)),
             ("memory", memory),
         ];
-        for (name, value) in rows {
+        let durable = [
+            ("sum after it was opened again", self.reopened.map(|found| thousands(found.sum))),
+            ("durability", self.level.map(str::to_owned)),
+        ];
+        let durable = durable.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        for (name, value) in rows.into_iter().chain(durable) {
             table.add_row(vec![name.to_owned(), value]);
         }
         if let Some(values) = table.column_mut(1) {
@@ -105,7 +119,7 @@ impl Report {
     /// The same, with numbers as numbers.
     pub(super) fn to_json(&self) -> Value {
         let percentile = |share| self.latencies.percentile(share).map(microseconds);
-        json!({
+        let mut object = json!({
             "isolation": self.isolation,
             "accounts": self.expected.accounts,
             "tasks": self.tasks,
@@ -126,7 +140,14 @@ impl Report {
             "final_accounts": self.last.accounts,
             "resident_bytes_at_start": self.resident_at_start,
             "resident_bytes_at_end": self.resident_at_end,
-        })
+        });
+        if let (Some(level), Some(recovery), Some(reopened)) = (self.level, &self.recovery, self.reopened) {
+            object["durability"] = level.into();
+            object["recovery"] = durable::to_json(recovery);
+            object["reopened_sum"] = reopened.sum.into();
+            object["reopened_accounts"] = reopened.accounts.into();
+        }
+        object
     }
 }
 
@@ -159,6 +180,9 @@ mod tests {
             latencies,
             resident_at_start: None,
             resident_at_end: None,
+            level: None,
+            recovery: None,
+            reopened: None,
         }
     }
 
@@ -176,5 +200,7 @@ mod tests {
         assert!(!Report { failed_audits: 1, ..report() }.is_good());
         assert!(!Report { last: Audit { sum: 1_999, accounts: 2 }, ..report() }.is_good());
         assert!(!Report { last: Audit { sum: 2_000, accounts: 1 }, ..report() }.is_good());
+        let half = Audit { sum: 1_000, accounts: 2 };
+        assert!(!Report { reopened: Some(half), ..report() }.is_good());
     }
 }

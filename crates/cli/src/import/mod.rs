@@ -7,7 +7,7 @@ mod load;
 mod records;
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, IsTerminal as _, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -22,10 +22,8 @@ use self::records::{ReadOptions, Records};
 use crate::Verdict;
 use crate::output::{Output, counted, note, thousands};
 use crate::record::Record;
-use crate::shell::{Session, converse, run_arguments, run_piped};
-
-/// How many records a listing shows at the prompt where the command gives no limit.
-const PROMPT_LIMIT: usize = 20;
+use crate::shell::answer;
+use crate::store;
 
 /// The options of `fluxmap import`.
 #[derive(Debug, Args)]
@@ -36,7 +34,8 @@ pub(crate) struct ImportArgs {
 
     /// Queries to answer, one each: 'get KEY', 'prefix "GREEK SMALL" 5', 'count', ... ('help'
     /// lists them). Without any, queries are read from standard input, at a prompt if that is a
-    /// terminal. The first that fails ends the run.
+    /// terminal; but not with --db: for that there is 'fluxmap shell'. The first that fails ends
+    /// the run.
     #[arg(value_name = "QUERY")]
     queries: Vec<String>,
 
@@ -65,6 +64,11 @@ pub(crate) struct ImportArgs {
     /// Take `"` as an ordinary character.
     #[arg(long)]
     no_quotes: bool,
+
+    /// Keep the records on disk, in the database in this directory, which is created if need be.
+    /// Each batch of a thousand records survives a power loss once it is committed.
+    #[arg(long, value_name = "DIR")]
+    db: Option<PathBuf>,
 
     /// Import nothing, and exit with 1, if any record is malformed.
     #[arg(long)]
@@ -97,22 +101,21 @@ enum FormatChoice {
 /// If the file cannot be read as what it is said to be, or an answer cannot be written.
 pub(crate) async fn run(args: &ImportArgs, out: &mut Output) -> anyhow::Result<Verdict> {
     let from_stdin = args.file.as_os_str() == "-";
-    let db = Database::new_in_memory().await.context("cannot create the database")?;
+    let db = match &args.db {
+        Some(dir) => store::open(dir).await?,
+        None => Database::new_in_memory().await.context("cannot create the database")?,
+    };
     let summary = import(args, from_stdin, &db, out).await?;
-    if summary.refused {
-        return Ok(Verdict::Bad);
-    }
-    let at_terminal = io::stdin().is_terminal();
-    if !args.queries.is_empty() {
-        run_arguments(&mut Session::new(db, None), &args.queries, out).await
-    } else if from_stdin {
-        Ok(Verdict::Good)
-    } else if at_terminal {
-        converse(Session::new(db, Some(PROMPT_LIMIT)), out).await?;
-        Ok(Verdict::Good)
+    let verdict = if summary.refused {
+        Verdict::Bad
+    } else if args.queries.is_empty() && (from_stdin || args.db.is_some()) {
+        // There is nothing to ask, or there is a shell to ask later.
+        Verdict::Good
     } else {
-        run_piped(&mut Session::new(db, None), io::stdin().lock(), out).await
-    }
+        answer(db.clone(), &args.queries, out).await?
+    };
+    store::close(db).await?;
+    Ok(verdict)
 }
 
 /// Reads the file into `db` and says what became of it.

@@ -1,4 +1,4 @@
-//! Queries against an imported database: from arguments, from a pipe or at a prompt.
+//! Queries against a database of records: from arguments, from a pipe or at a prompt.
 
 pub(crate) mod command;
 mod completion;
@@ -7,6 +7,35 @@ mod script;
 mod session;
 pub(crate) mod words;
 
-pub(crate) use prompt::converse;
-pub(crate) use script::{run_arguments, run_piped};
-pub(crate) use session::Session;
+use std::io::{self, IsTerminal as _};
+
+use fluxmap::Database;
+
+use self::session::Session;
+use crate::Verdict;
+use crate::output::Output;
+use crate::record::Record;
+
+/// How many records a listing shows at the prompt where the command gives no limit.
+const PROMPT_LIMIT: usize = 20;
+
+/// Answers `queries`; if there are none, those from standard input, at a prompt if that is a
+/// terminal.
+///
+/// # Errors
+///
+/// If they cannot be read, or an answer cannot be written.
+pub(crate) async fn answer(
+    db: Database<String, Record>,
+    queries: &[String],
+    out: &mut Output,
+) -> anyhow::Result<Verdict> {
+    if !queries.is_empty() {
+        script::run_arguments(&mut Session::new(db, None), queries, out).await
+    } else if io::stdin().is_terminal() {
+        prompt::converse(Session::new(db, Some(PROMPT_LIMIT)), out).await?;
+        Ok(Verdict::Good)
+    } else {
+        script::run_piped(&mut Session::new(db, None), io::stdin().lock(), out).await
+    }
+}

@@ -74,6 +74,22 @@ impl Directory {
         })
     }
 
+    /// Locks the directory without creating anything. Where the lock's file is not, nobody
+    /// has the database open; nor where nobody can write.
+    pub(crate) fn lock_if_there(&self) -> Result<Option<Box<dyn Lock>>> {
+        if !self.names()?.iter().any(|name| name == LOCK) {
+            return Ok(None);
+        }
+        match self.lock() {
+            Err(PersistenceError::Io { source, .. })
+                if source.kind() == io::ErrorKind::ReadOnlyFilesystem =>
+            {
+                Ok(None)
+            }
+            locked => locked.map(Some),
+        }
+    }
+
     pub(crate) fn open(&self, name: &str, mode: OpenMode) -> Result<NamedFile> {
         let path = self.path_of(name);
         let action = if mode == OpenMode::Create { "create" } else { "open" };
@@ -154,8 +170,11 @@ impl NamedFile {
 
     /// All of the file.
     pub(crate) fn read_all(&self) -> Result<Vec<u8>> {
-        let length = self.len()?;
-        let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
+        let length = usize::try_from(self.len()?).unwrap_or(usize::MAX);
+        // A file may be of any length; asking for too much memory would end the process.
+        let too_long = |_| self.failed_at("read all of", 0, io::ErrorKind::OutOfMemory.into());
+        Vec::<u8>::new().try_reserve_exact(length).map_err(too_long)?;
+        let mut bytes = vec![0; length];
         let filled = self.read_at(&mut bytes, 0)?;
         bytes.truncate(filled);
         Ok(bytes)

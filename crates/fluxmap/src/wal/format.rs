@@ -81,6 +81,8 @@ pub(crate) const HEADER_PREFIX: usize = 16;
 const HEADER_FIXED: usize = 56;
 /// A type's name is cut to this length in the header.
 const MAX_TYPE_NAME: usize = 1000;
+/// No file counts further than this, so that what is read can be counted on from.
+const MAX_NUMBER: u64 = 1 << 62;
 /// No header is longer.
 pub(crate) const MAX_HEADER: usize = HEADER_FIXED + 2 * (2 + MAX_TYPE_NAME);
 
@@ -147,6 +149,12 @@ impl FileHeader {
         header.map(|header| (header, length)).ok_or(damaged("its fields make no sense"))
     }
 
+    /// The salt and the number in a header that is damaged, as they stand.
+    pub(crate) fn as_it_stands(bytes: &[u8]) -> Option<(u64, u64)> {
+        let mut fields = Fields(bytes.get(32..)?);
+        Some((fields.u64()?, fields.u64()?))
+    }
+
     fn decode_fields(kind: FileKind, mut fields: Fields<'_>) -> Option<Self> {
         let _length = fields.u16()?;
         let codec = Codec::from_id(fields.u8()?)?;
@@ -154,6 +162,9 @@ impl FileHeader {
         let schema_version = fields.u32()?;
         let [database, salt, number, log_segment] =
             [fields.u64()?, fields.u64()?, fields.u64()?, fields.u64()?];
+        if number > MAX_NUMBER || log_segment > MAX_NUMBER {
+            return None;
+        }
         let mut name = || {
             let length = usize::from(fields.u16()?);
             String::from_utf8(fields.take(length)?.to_vec()).ok()
@@ -264,7 +275,7 @@ impl FrameHeader {
         if crc != frame_crc(salt, &frame[4..]) {
             return None;
         }
-        let first = fields.u64()?;
+        let first = fields.u64().filter(|first| *first <= MAX_NUMBER)?;
         let synced = Position { segment: fields.u64()?, offset: fields.u64()? };
         let kind = FrameKind::from_id(fields.u8()?)?;
         Some((FrameHeader { kind, commits, first, synced }, &frame[FRAME_HEADER..]))

@@ -141,6 +141,11 @@ impl Log {
     ///
     /// Cancel-safe: it only waits.
     pub(crate) async fn admit(&self) -> Result<(), FluxError> {
+        if let Some(source) = self.failed.get() {
+            // Before anything is certified, against what was applied and will never be stable:
+            // who reads the stable state would conflict with that for ever.
+            return Err(FluxError::FatalPersistenceError { source: source.clone() });
+        }
         let queued = self.queued_bytes.load(Ordering::Relaxed);
         let admitted = self.written_bytes.wait_for(queued.saturating_sub(QUEUE_LIMIT)).await;
         admitted.map_err(|source| FluxError::FatalPersistenceError { source })
@@ -188,7 +193,9 @@ impl Log {
         if self.synced.reached() < all {
             self.wake(|queue| queue.sync_target = queue.sync_target.max(all));
         }
-        self.synced.wait_for(all).await
+        self.synced.wait_for(all).await?;
+        // Also if what failed was something else.
+        self.failed.get().map_or(Ok(()), |error| Err(error.clone()))
     }
 
     /// The error that ended the log, if any.
@@ -207,14 +214,21 @@ impl Log {
         }
     }
 
+    /// Lets nothing more be queued, written or synced (W3), and returns the error. To be
+    /// called by whoever got it, with the lock still held under which they got it: the
+    /// next holder must find it. [`fail`](Self::fail) is to follow without that lock.
+    fn poison(&self, error: PersistenceError) -> PersistenceError {
+        // Under the queue's lock: no commit slips in behind it.
+        let _queue = self.queue.lock();
+        self.failed.get_or_init(|| error.clone());
+        error
+    }
+
     /// Ends the log (W3). The first error stays.
     pub(crate) fn fail(&self, error: PersistenceError) {
         tracing::error!(%error, "the log has failed; the database takes no more commits");
-        let error = {
-            // Under the queue's lock: no commit slips in behind it.
-            let _queue = self.queue.lock();
-            self.failed.get_or_init(|| error)
-        };
+        let error = self.poison(error);
+        let error = self.failed.get().unwrap_or(&error);
         self.pool.fail(error);
         self.clock.stability().fail(error);
         self.synced.fail(error);
@@ -254,7 +268,7 @@ impl Log {
             if records.is_empty() {
                 return Ok(true);
             }
-            writer.append(&mut records)?;
+            writer.append(&mut records).map_err(|error| self.poison(error))?;
             let has_room = records.is_empty();
             if !has_room {
                 // Back to the front of the queue (W1).
@@ -339,15 +353,18 @@ impl Log {
         }
         let unsynced = self.writer.lock().begin_sync();
         for file in &unsynced.files {
-            file.sync()?;
+            file.sync().map_err(|error| self.poison(error))?;
         }
         let mut writer = self.writer.lock();
+        let before = writer.synced();
         writer.end_sync(&unsynced);
         match self.policy {
             Policy::Full => self.clock.stability().advance(unsynced.lsn),
             Policy::Relaxed(_) => {
                 self.after_write(&writer);
-                writer.mark_synced()?;
+                if unsynced.lsn > before {
+                    writer.mark_synced().map_err(|error| self.poison(error))?;
+                }
             }
         }
         drop(writer);
@@ -358,7 +375,8 @@ impl Log {
     /// Goes on in the next segment, if it may. Called by the log thread alone.
     fn make_room(&self, writer: &mut Writer) -> Result<bool, PersistenceError> {
         let needed = self.queue.lock().records.front().map_or(0, Record::size);
-        match self.pool.next_segment(writer.active(), || writer.end_segment())? {
+        let next = self.pool.next_segment(writer.active(), || writer.end_segment());
+        match next.map_err(|error| self.poison(error))? {
             Next::Segment(segment) => {
                 writer.begin_segment(segment, needed);
                 Ok(true)

@@ -76,10 +76,31 @@ impl SegmentImage {
         Ok(SegmentImage { file, header, start, bytes })
     }
 
+    /// A segment of the database that this is the identity of, and of no other.
+    fn read_own(directory: &Directory, number: u64, identity: &Identity) -> Result<Self> {
+        let segment = Self::read(directory, number)?;
+        identity.expect(&segment.header.identity, segment.file.path())?;
+        match segment.header.identity.database == identity.database {
+            true => Ok(segment),
+            false => Err(segment.file.damaged(24, "it belongs to another database")),
+        }
+    }
+
     /// The frame at an offset, if there is a sound one; with its payload and its end.
     pub(crate) fn frame(&self, offset: usize) -> Option<(FrameHeader, &[u8], usize)> {
         let (header, payload) = FrameHeader::read(self.header.salt, self.bytes.get(offset..)?)?;
         Some((header, payload, offset + crate::wal::format::FRAME_HEADER + payload.len()))
+    }
+
+    /// Whether there is a frame at an offset, or a part of one.
+    fn has_begun(&self, offset: usize) -> bool {
+        let mark = (self.header.salt as u32).to_le_bytes();
+        let Some(bytes) = self.bytes.get(offset..).filter(|bytes| bytes.len() >= 8) else {
+            return false;
+        };
+        // It may be the mark that is damaged, and nothing else.
+        let mended = || [&bytes[..4], &mark, &bytes[8..]].concat();
+        bytes[4..8] == mark || FrameHeader::read(self.header.salt, &mended()).is_some()
     }
 
     /// Offsets from `from` on where the salt says that a frame may begin.
@@ -123,16 +144,12 @@ pub(crate) fn replay(
     let (mut ended, mut count, mut total) = (Vec::new(), 0, 0);
     let mut synced = Position::default();
     for (index, number) in numbers.iter().copied().enumerate() {
-        let segment = SegmentImage::read(directory, number)?;
-        identity.expect(&segment.header.identity, segment.file.path())?;
-        if segment.header.identity.database != identity.database {
-            return Err(segment.file.damaged(24, "it belongs to another database"));
-        }
+        let segment = SegmentImage::read_own(directory, number, identity)?;
         let mut offset = segment.start;
         let mut is_ended = false;
         while let Some((frame, payload, end)) = segment.frame(offset).filter(|_| !is_ended) {
             let at = segment.at(offset);
-            let expected = next.unwrap_or(frame.first.min(covered + 1));
+            let expected = next.unwrap_or(frame.first.clamp(1, covered + 1));
             if frame.first != expected {
                 let what = format!("commit {expected} should follow, and commit {} does", frame.first);
                 return Err(at.damaged(what));
@@ -163,7 +180,7 @@ pub(crate) fn replay(
         // Here the log breaks.
         let position = Position { segment: number, offset: offset as u64 };
         let later = numbers[index + 1..].to_vec();
-        let torn = judge_break(directory, &segment, position, &later)?;
+        let torn = judge_break(directory, identity, &segment, position, &later)?;
         if last < covered {
             let what = format!("the log ends with commit {last}, and the checkpoint covers up to {covered}");
             return Err(segment.at(offset).damaged(what));
@@ -189,12 +206,13 @@ pub(crate) fn replay(
 /// whether there is something behind it to cut off.
 fn judge_break(
     directory: &Directory,
+    identity: &Identity,
     segment: &SegmentImage,
     position: Position,
     later: &[u64],
 ) -> Result<bool> {
     let offset = position.offset as usize;
-    let mut torn = segment.candidates(offset).next() == Some(offset);
+    let mut torn = segment.has_begun(offset);
     let mut look_at = |image: &SegmentImage, from: usize| {
         for candidate in image.candidates(from) {
             if let Some((frame, _, _)) = image.frame(candidate) {
@@ -212,7 +230,7 @@ fn judge_break(
     };
     look_at(segment, offset)?;
     for number in later {
-        let image = SegmentImage::read(directory, *number)?;
+        let image = SegmentImage::read_own(directory, *number, identity)?;
         look_at(&image, image.start)?;
     }
     Ok(torn)

@@ -149,7 +149,7 @@ impl Log {
 
     fn write_the_end(&self) -> Result<(), PersistenceError> {
         self.write_and_sync(true)?;
-        self.writer.lock().mark_closed()?;
+        self.writer.lock().mark_closed().map_err(|error| self.poison(error))?;
         self.sync()
     }
 }

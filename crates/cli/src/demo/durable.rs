@@ -1,0 +1,75 @@
+//! The bank on disk: opening it, opening it again, and what was found.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use fluxmap::Database;
+use fluxmap::persistence::RecoveryInfo;
+use serde_json::{Value, json};
+
+use super::DemoArgs;
+use super::bank::{Audit, Bank, sum};
+use crate::output::counted;
+
+/// Opens the bank in `dir`, with at least as many accounts as were asked for.
+pub(super) async fn open(args: &DemoArgs, dir: &Path) -> anyhow::Result<Bank> {
+    let accounts = database(args, dir).await?;
+    Bank::with(accounts, args.accounts).await.with_context(|| dir.display().to_string())
+}
+
+async fn database(args: &DemoArgs, dir: &Path) -> anyhow::Result<Database<u64, u64>> {
+    let builder = Database::builder().isolation_level(args.isolation.level());
+    let builder = args.durability.configure(builder, dir).type_names("Account", "Balance");
+    builder.build().await.with_context(|| format!("cannot open the bank in {}", dir.display()))
+}
+
+/// Closes the bank, opens it again, and audits it.
+pub(super) async fn reopen(args: &DemoArgs, dir: &Path, bank: Arc<Bank>) -> anyhow::Result<Audit> {
+    let Some(bank) = Arc::into_inner(bank) else {
+        bail!("a task still uses the bank after its end");
+    };
+    let accounts = bank.database().clone();
+    drop(bank);
+    accounts.close().await.context("cannot close the bank")?;
+    let accounts = database(args, dir).await?;
+    let found = sum(&accounts).await.context("the audit after opening it again failed")?;
+    accounts.close().await.context("cannot close the bank")?;
+    Ok(found)
+}
+
+/// What opening a database found, for people.
+pub(super) fn describe(info: &RecoveryInfo) -> String {
+    if info.created {
+        return "a new bank".to_owned();
+    }
+    let torn = match &info.torn_tail {
+        Some(torn) => {
+            format!("; a torn end was cut off in {} at offset {}", torn.path.display(), torn.offset)
+        }
+        None => String::new(),
+    };
+    format!(
+        "recovered {} from the checkpoint and {} from the log in {} ms{torn}",
+        counted(info.checkpoint_pairs, "account"),
+        counted(info.records, "commit"),
+        info.duration.as_millis(),
+    )
+}
+
+/// The same, for programs.
+pub(super) fn to_json(info: &RecoveryInfo) -> Value {
+    json!({
+        "created": info.created,
+        "checkpoint_commit": info.checkpoint_commit,
+        "checkpoint_pairs": info.checkpoint_pairs,
+        "checkpoint_bytes": info.checkpoint_bytes,
+        "log_commits": info.records,
+        "log_bytes": info.bytes,
+        "last_commit": info.last_commit,
+        "torn_tail": info.torn_tail.as_ref().map(|torn| {
+            json!({ "file": torn.path.display().to_string(), "offset": torn.offset })
+        }),
+        "seconds": info.duration.as_secs_f64(),
+    })
+}

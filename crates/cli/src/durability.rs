@@ -1,0 +1,104 @@
+//! The options that say how a bank is kept on disk.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::time::Duration;
+
+use clap::Args;
+use fluxmap::db::Buildable;
+use fluxmap::persistence::PersistenceOptions;
+use fluxmap::{DatabaseBuilder, Key, Value};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Syncs this often if no limit was given.
+const FLUSH_INTERVAL_MS: u64 = 100;
+
+/// What a transfer that has committed survives, and how the log is cut. Goes with a group `disk` of
+/// arguments that say that there is a disk.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct DurabilityArgs {
+    /// A committed transfer survives a power loss. This is the default.
+    #[arg(long, conflicts_with = "relaxed", requires = "disk")]
+    full: bool,
+
+    /// A committed transfer survives the death of the process; a power loss may take the newest.
+    #[arg(long, requires = "disk")]
+    relaxed: bool,
+
+    /// With --relaxed: sync after this many milliseconds [default: 100 if no limit is given].
+    #[arg(long, value_name = "MS", requires = "relaxed", value_parser = clap::value_parser!(u64).range(1..))]
+    flush_interval: Option<u64>,
+
+    /// With --relaxed: sync after this many commits.
+    #[arg(long, value_name = "N", requires = "relaxed", value_parser = clap::value_parser!(u32).range(1..))]
+    flush_commits: Option<u32>,
+
+    /// With --relaxed: sync after this many bytes.
+    #[arg(long, value_name = "N", requires = "relaxed", value_parser = clap::value_parser!(u64).range(1..))]
+    flush_bytes: Option<u64>,
+
+    /// The size of a segment of the log, in KiB.
+    #[arg(long, value_name = "KIB", requires = "disk", default_value_t = 16 * 1024, value_parser = clap::value_parser!(u64).range(4..=1 << 20))]
+    segment_kib: u64,
+
+    /// Segments that may hold commits which no checkpoint covers.
+    #[arg(long, value_name = "N", requires = "disk", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    segments: u16,
+}
+
+impl DurabilityArgs {
+    /// A builder for a database in `dir`.
+    pub(crate) fn configure<K, V>(
+        &self,
+        builder: DatabaseBuilder<K, V>,
+        dir: &Path,
+    ) -> DatabaseBuilder<K, V, Buildable>
+    where
+        K: Key + Serialize + DeserializeOwned,
+        V: Value + Serialize + DeserializeOwned,
+    {
+        let options = PersistenceOptions {
+            wal_pool_size: usize::from(self.segments),
+            wal_segment_size_bytes: self.segment_kib * 1024,
+            ..PersistenceOptions::new(dir.to_owned())
+        };
+        if !self.relaxed {
+            return builder.durability_full(options);
+        }
+        let builder = builder.durability_relaxed(options);
+        let mut builder = match (self.flush_interval, self.flush_commits, self.flush_bytes) {
+            (None, Some(commits), _) => builder.flush_after_commits(commits as usize),
+            (None, None, Some(bytes)) => builder.flush_after_bytes(bytes),
+            (interval, _, _) => {
+                builder.flush_interval(Duration::from_millis(interval.unwrap_or(FLUSH_INTERVAL_MS)))
+            }
+        };
+        if let Some(commits) = self.flush_commits {
+            builder = builder.flush_after_commits(commits as usize);
+        }
+        if let Some(bytes) = self.flush_bytes {
+            builder = builder.flush_after_bytes(bytes);
+        }
+        builder
+    }
+
+    /// For people.
+    pub(crate) fn name(&self) -> &'static str {
+        if self.relaxed { "relaxed" } else { "full" }
+    }
+
+    /// The same options for another process.
+    pub(crate) fn to_arguments(&self) -> Vec<OsString> {
+        let mut arguments = vec![if self.relaxed { "--relaxed".into() } else { "--full".into() }];
+        let mut option = |name: &str, value: Option<u64>| {
+            arguments.extend(value.map(|value| format!("--{name}={value}").into()));
+        };
+        option("flush-interval", self.flush_interval);
+        option("flush-commits", self.flush_commits.map(u64::from));
+        option("flush-bytes", self.flush_bytes);
+        option("segment-kib", Some(self.segment_kib));
+        option("segments", Some(u64::from(self.segments)));
+        arguments
+    }
+}

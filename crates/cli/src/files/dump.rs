@@ -1,0 +1,134 @@
+//! `fluxmap dump`: what a database holds.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::Args;
+use fluxmap::inspect::{self, Image, Operation, Record};
+use serde_json::{Value, json};
+
+use super::loose::{ToJson, converters};
+use crate::Verdict;
+use crate::output::{Output, note};
+use crate::progress::{bytes_bar, show};
+
+/// The options of `fluxmap dump`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Pairs are printed as JSON, one object a line, by key. Where that takes the types, as with postcard and \
+                  types of your own, it is --headers."
+)]
+pub(crate) struct DumpArgs {
+    /// The directory of the database.
+    dir: PathBuf,
+
+    /// Print each pair of the checkpoint and each operation of the log in order: file, offset,
+    /// commit, kind, and the bytes of the key and the value.
+    #[arg(long)]
+    headers: bool,
+
+    /// Print the headers as JSON, too, one object a line.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Prints the pairs, or what stands where.
+///
+/// # Errors
+///
+/// If the database is damaged or in use, or the answer cannot be written.
+pub(crate) fn dump(args: &DumpArgs, out: &mut Output) -> anyhow::Result<Verdict> {
+    if args.headers {
+        return headers(args, out);
+    }
+    let bar = bytes_bar("reading", args.json);
+    let image = Image::load(&args.dir, |done, total| show(&bar, done, total))?;
+    bar.finish_and_clear();
+    let identity = image.identity();
+    let Some((key, value)) = converters(&identity) else {
+        note(format_args!(
+            "{} -> {} in {} takes the types to be shown; these are the headers",
+            identity.key_type, identity.value_type, identity.codec
+        ));
+        drop(image);
+        return headers(args, out);
+    };
+    pairs(&image, key, value, out)
+        .with_context(|| format!("cannot show what is in {}; --headers can", args.dir.display()))?;
+    out.flush()?;
+    Ok(Verdict::Good)
+}
+
+/// The pairs by key: first lists and the like, in the order of their bytes, then numbers, then texts.
+fn pairs(image: &Image, to_key: ToJson, to_value: ToJson, out: &mut Output) -> anyhow::Result<()> {
+    let mut line = |key: Value, value: &[u8]| -> anyhow::Result<()> {
+        let value = to_value(value)?;
+        Ok(out.object(&json!({ "key": key, "value": value }))?)
+    };
+    let (mut texts, mut numbers) = (Vec::new(), Vec::new());
+    for (key, value) in image.pairs() {
+        match to_key(key)? {
+            Value::String(text) => texts.push((text, value)),
+            Value::Number(number) => numbers.push((number, value)),
+            other => line(other, value)?,
+        }
+    }
+    texts.sort();
+    numbers.sort_by(|(a, _), (b, _)| match (a.as_i128(), b.as_i128()) {
+        (Some(a), Some(b)) => a.cmp(&b),
+        _ => a.as_f64().unwrap_or_default().total_cmp(&b.as_f64().unwrap_or_default()),
+    });
+    for (number, value) in numbers {
+        line(Value::Number(number), value)?;
+    }
+    for (text, value) in texts {
+        line(Value::String(text), value)?;
+    }
+    Ok(())
+}
+
+/// Where each pair and operation stands, and how large it is.
+fn headers(args: &DumpArgs, out: &mut Output) -> anyhow::Result<Verdict> {
+    if !out.json() {
+        out.line("file\toffset\tcommit\tkind\tkey bytes\tvalue bytes")?;
+    }
+    let mut failed = None;
+    let shown = inspect::records(&args.dir, |record| match header(&record, out) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(error) => {
+            failed = Some(error);
+            ControlFlow::Break(())
+        }
+    });
+    if let Some(error) = failed {
+        return Err(error.into());
+    }
+    // What stands before the damage is worth showing.
+    out.flush()?;
+    shown?;
+    Ok(Verdict::Good)
+}
+
+fn header(record: &Record<'_>, out: &mut Output) -> io::Result<()> {
+    let (kind, key, value) = match record.operation {
+        Operation::Pair { key, value } => ("pair", key, Some(value.len())),
+        Operation::Put { key, value } => ("put", key, Some(value.len())),
+        Operation::Delete { key } => ("delete", key, None),
+    };
+    let file = record.path.file_name().unwrap_or_default().to_string_lossy();
+    if out.json() {
+        return out.object(&json!({
+            "file": file,
+            "offset": record.offset,
+            "commit": record.commit,
+            "kind": kind,
+            "key_bytes": key.len(),
+            "value_bytes": value,
+        }));
+    }
+    let value = value.map_or("-".to_owned(), |bytes| bytes.to_string());
+    let (offset, commit) = (record.offset, record.commit);
+    out.line(format_args!("{file}\t{offset}\t{commit}\t{kind}\t{}\t{value}", key.len()))
+}

@@ -1,0 +1,213 @@
+//! What is in a directory, from the headers of its files.
+
+use super::{Identity, Result, directory, has_database};
+use crate::checkpoint::Reader;
+use crate::error::PersistenceError;
+use crate::wal::directory::{CHECKPOINT, CHECKPOINT_DRAFT, Directory, SEGMENT_DRAFT, segment_name};
+use crate::wal::format::{FrameKind, Lsn};
+use crate::wal::reader::SegmentImage;
+use std::io;
+use std::path::Path;
+
+/// What is in a directory: from [`stat`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Stat {
+    /// What the files agree on, from the first that can be read; `None` if none can.
+    pub identity: Option<Identity>,
+    /// The checkpoint, if it is there and its header can be read.
+    pub checkpoint: Option<CheckpointStat>,
+    /// The segments of the log, in order.
+    pub segments: Vec<SegmentStat>,
+    /// Bytes of files that were being written when the process ended, or are now.
+    pub draft_bytes: u64,
+    /// Bytes of all files.
+    pub total_bytes: u64,
+    /// Whether the database was closed, so that the log ends with a mark that says so.
+    pub closed: bool,
+    /// Whether somebody has it open. What else is said may have changed by now, then.
+    pub in_use: bool,
+    /// What could not be read.
+    pub problems: Vec<PersistenceError>,
+}
+
+/// The checkpoint, as its header and its end show it. Its blocks have not been read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CheckpointStat {
+    /// The commit that it was taken after; 0 if it was empty.
+    pub commit: u64,
+    /// The pairs in it; `None` if its end is damaged.
+    pub pairs: Option<u64>,
+    /// Its size.
+    pub bytes: u64,
+    /// The segment in which the log goes on.
+    pub log_segment: u64,
+}
+
+/// A segment of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SegmentStat {
+    /// Its number.
+    pub number: u64,
+    /// The size of the file.
+    pub bytes: u64,
+    /// How much of it is in use, its header included.
+    pub used_bytes: u64,
+    /// Commits in it.
+    pub commits: u64,
+    /// The first of them.
+    pub first_commit: Option<u64>,
+    /// The last of them.
+    pub last_commit: Option<u64>,
+    /// What it is for.
+    pub state: SegmentState,
+}
+
+/// What a segment is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SegmentState {
+    /// The checkpoint covers it; it will be used again, or removed.
+    NotNeeded,
+    /// The log goes on in the next.
+    Full,
+    /// The log ends in it.
+    Active,
+    /// Made ahead of its use.
+    Spare,
+    /// It has commits, and the log breaks off in an earlier segment.
+    Unreachable,
+    /// Its header cannot be read.
+    Damaged,
+}
+
+/// Looks at the headers of the files: not into blocks, for which there is
+/// [`verify`](super::verify). Damage is no error here: see [`Stat::problems`].
+///
+/// # Errors
+///
+/// [`PersistenceError::NoDatabase`] if there is none; [`PersistenceError::Io`] if the
+/// directory cannot be read.
+pub fn stat(dir: impl AsRef<Path>) -> Result<Stat> {
+    let directory = directory(dir.as_ref());
+    if !has_database(&directory)? {
+        return Err(PersistenceError::NoDatabase { path: dir.as_ref().to_owned() });
+    }
+    let mut stat = Stat {
+        identity: None,
+        checkpoint: None,
+        segments: Vec::new(),
+        draft_bytes: 0,
+        total_bytes: 0,
+        closed: false,
+        in_use: false,
+        problems: Vec::new(),
+    };
+    // The lock is let go at once: looking must keep nobody from opening the database.
+    match directory.lock_if_there() {
+        Ok(_) => {}
+        Err(PersistenceError::Locked { .. }) => stat.in_use = true,
+        Err(error) => stat.problems.push(error),
+    }
+    if let Err(error) = stat.look_at_checkpoint(&directory) {
+        stat.problems.push(error);
+    }
+    let log_segment = stat.checkpoint.map_or(0, |checkpoint| checkpoint.log_segment);
+    // Whether the log has not ended yet.
+    let mut goes_on = true;
+    for number in directory.segments()? {
+        match SegmentImage::read(&directory, number) {
+            Ok(image) => stat.look_at_segment(&image, log_segment, &mut goes_on),
+            // A live database has put it to another use.
+            Err(error) if is_gone(&error) => continue,
+            Err(error) => {
+                stat.note_unreadable(&directory, number, error);
+                goes_on &= number < log_segment;
+            }
+        }
+    }
+    for name in [CHECKPOINT_DRAFT, SEGMENT_DRAFT] {
+        stat.draft_bytes += length(&directory, name).unwrap_or_default();
+    }
+    let segments: u64 = stat.segments.iter().map(|segment| segment.bytes).sum();
+    stat.total_bytes += segments + stat.draft_bytes;
+    Ok(stat)
+}
+
+impl Stat {
+    fn look_at_checkpoint(&mut self, directory: &Directory) -> Result<()> {
+        self.total_bytes += length(directory, CHECKPOINT).unwrap_or_default();
+        let Some(reader) = Reader::open(directory)? else {
+            return Ok(());
+        };
+        let header = &reader.header;
+        self.identity = Some((&header.identity).into());
+        self.checkpoint = Some(CheckpointStat {
+            commit: header.number,
+            pairs: reader.total_pairs()?,
+            bytes: reader.length(),
+            log_segment: header.log_segment,
+        });
+        Ok(())
+    }
+
+    fn look_at_segment(&mut self, image: &SegmentImage, log_segment: u64, goes_on: &mut bool) {
+        self.identity.get_or_insert_with(|| (&image.header.identity).into());
+        let mut offset = image.start;
+        let (mut first, mut commits, mut last_kind) = (None, 0, None);
+        while let Some((frame, _, end)) = image.frame(offset) {
+            if frame.commits > 0 {
+                first.get_or_insert(frame.first);
+                commits += u64::from(frame.commits);
+            }
+            last_kind = Some(frame.kind);
+            offset = end;
+            if frame.kind == FrameKind::EndOfSegment {
+                break;
+            }
+        }
+        let number = image.header.number;
+        let state = match last_kind {
+            _ if number < log_segment => SegmentState::NotNeeded,
+            Some(FrameKind::EndOfSegment) if *goes_on => SegmentState::Full,
+            _ if std::mem::take(goes_on) => {
+                self.closed = last_kind == Some(FrameKind::Closed);
+                SegmentState::Active
+            }
+            None => SegmentState::Spare,
+            Some(_) => SegmentState::Unreachable,
+        };
+        self.segments.push(SegmentStat {
+            number,
+            bytes: image.bytes.len() as u64,
+            used_bytes: offset as u64,
+            commits,
+            first_commit: first,
+            last_commit: first.map(|first: Lsn| first.saturating_add(commits - 1)),
+            state,
+        });
+    }
+
+    fn note_unreadable(&mut self, directory: &Directory, number: u64, error: PersistenceError) {
+        self.problems.push(error);
+        self.segments.push(SegmentStat {
+            number,
+            bytes: length(directory, &segment_name(number)).unwrap_or_default(),
+            used_bytes: 0,
+            commits: 0,
+            first_commit: None,
+            last_commit: None,
+            state: SegmentState::Damaged,
+        });
+    }
+}
+
+fn length(directory: &Directory, name: &str) -> Option<u64> {
+    directory.find(name).ok()??.len().ok()
+}
+
+fn is_gone(error: &PersistenceError) -> bool {
+    matches!(error, PersistenceError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+}

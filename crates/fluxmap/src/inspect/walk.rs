@@ -1,0 +1,247 @@
+//! The strict way through the files: what opening the database would read, in the same
+//! order and by the same code.
+
+use super::{Identity, Quiet, Result};
+use crate::checkpoint::Reader;
+use crate::error::PersistenceError;
+use crate::persistence::TornTail;
+use crate::recovery::check_nothing_is_lost;
+use crate::wal::directory::{Directory, segment_name};
+use crate::wal::format::{self, operations};
+use crate::wal::reader::{FrameAt, SegmentImage, replay};
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+/// What stands in one place of the files: from [`records`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Record<'r> {
+    /// The file.
+    pub path: &'r Path,
+    /// The offset of the block or frame in it.
+    pub offset: u64,
+    /// The commit; in a checkpoint, the one after which it was taken.
+    pub commit: u64,
+    /// What it says.
+    pub operation: Operation<'r>,
+}
+
+/// What a [`Record`] says. Keys and values are encoded, as
+/// [`Identity::codec`] tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation<'r> {
+    /// A pair of the checkpoint.
+    Pair {
+        /// The key.
+        key: &'r [u8],
+        /// The value.
+        value: &'r [u8],
+    },
+    /// A commit in the log wrote this.
+    Put {
+        /// The key.
+        key: &'r [u8],
+        /// The value.
+        value: &'r [u8],
+    },
+    /// A commit in the log removed this, if it was there.
+    Delete {
+        /// The key.
+        key: &'r [u8],
+    },
+}
+
+/// What the files of a sound database hold: from [`verify`] and [`records`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Summary {
+    /// What the files agree on.
+    pub identity: Identity,
+    /// The commit that the checkpoint was taken after; 0 if it was empty.
+    pub checkpoint_commit: u64,
+    /// Pairs in the checkpoint.
+    pub checkpoint_pairs: u64,
+    /// Bytes of the checkpoint.
+    pub checkpoint_bytes: u64,
+    /// Commits in the log after it.
+    pub log_commits: u64,
+    /// Bytes of these.
+    pub log_bytes: u64,
+    /// The last commit.
+    pub last_commit: u64,
+    /// Where opening the database will cut something off that a power loss left: never
+    /// anything that had been promised to survive one.
+    pub torn_tail: Option<TornTail>,
+}
+
+/// Reads and checks everything that opening the database would read, and tells
+/// `progress` how many bytes are done, of how many.
+///
+/// # Errors
+///
+/// What opening the database would fail with: [`PersistenceError::Damaged`],
+/// [`Missing`](PersistenceError::Missing) and others, the first that is found.
+/// [`Locked`](PersistenceError::Locked) if the database is in use,
+/// [`NoDatabase`](PersistenceError::NoDatabase) if there is none.
+pub fn verify(dir: impl AsRef<Path>, progress: impl FnMut(u64, u64)) -> Result<Summary> {
+    let quiet = Quiet::open(dir.as_ref())?;
+    Ok(walk(&quiet, progress, |_| Ok(()))?.0)
+}
+
+/// Shows `visit` what is there: the pairs of the checkpoint, then the operations of the
+/// commits in the log after it, in order, until it breaks off.
+///
+/// ```
+/// # use fluxmap::{Database, persistence::PersistenceOptions};
+/// use fluxmap::inspect::{self, Operation};
+/// use std::ops::ControlFlow;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), fluxmap::FluxError> {
+/// # let temporary = tempfile::tempdir().expect("a directory");
+/// # let dir = temporary.path().join("db");
+/// # let options = PersistenceOptions::new(dir.clone());
+/// # let db = Database::<String, u32>::builder().durability_full(options).build().await?;
+/// # db.insert("n".into(), 1).await?;
+/// # db.remove("n").await?;
+/// # db.close().await?;
+/// let mut removed = 0;
+/// inspect::records(&dir, |record| {
+///     removed += u32::from(matches!(record.operation, Operation::Delete { .. }));
+///     ControlFlow::Continue(())
+/// })?;
+/// assert_eq!(removed, 1);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// As [`verify`]; what stands before the damage has been shown by then.
+pub fn records(
+    dir: impl AsRef<Path>,
+    mut visit: impl FnMut(Record<'_>) -> ControlFlow<()>,
+) -> Result<Option<Summary>> {
+    let quiet = Quiet::open(dir.as_ref())?;
+    let mut broken_off = false;
+    let walked = walk(
+        &quiet,
+        |_, _| {},
+        |record| match visit(record) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => {
+                broken_off = true;
+                // Any error ends the walk; this one is not shown to anybody.
+                Err(PersistenceError::Unavailable(String::new()))
+            }
+        },
+    );
+    match walked {
+        Err(_) if broken_off => Ok(None),
+        walked => walked.map(|(summary, _)| Some(summary)),
+    }
+}
+
+/// Goes through everything that recovery needs.
+pub(super) fn walk(
+    quiet: &Quiet,
+    mut progress: impl FnMut(u64, u64),
+    mut visit: impl FnMut(Record<'_>) -> Result<()>,
+) -> Result<(Summary, format::Identity)> {
+    let directory = &quiet.directory;
+    let Some(mut checkpoint) = Reader::open(directory)? else {
+        // Or a database whose creation was interrupted: then it is an empty one.
+        check_nothing_is_lost(directory)?;
+        return empty(directory);
+    };
+    let header = checkpoint.header.clone();
+    let mut gauge = Gauge::new(directory, &checkpoint, header.log_segment)?;
+    progress(0, gauge.total);
+    let path = checkpoint.file().path().to_owned();
+    while let Some(block) = checkpoint.next_block()? {
+        let at = FrameAt { path: &path, offset: block.offset };
+        for pair in block.pairs() {
+            let (key, value) = pair.map_err(|_| at.damaged("the pairs in it make no sense"))?;
+            let operation = Operation::Pair { key, value };
+            visit(Record { path: &path, offset: block.offset, commit: header.number, operation })?;
+        }
+        progress(block.offset.min(gauge.total), gauge.total);
+    }
+    let tail = replay(directory, &header.identity, header.log_segment, header.number, |lsn, commit, at| {
+        for operation in operations(commit) {
+            let operation = match operation.map_err(|_| at.damaged("an operation in it makes no sense"))? {
+                format::Operation::Put { key, value } => Operation::Put { key, value },
+                format::Operation::Delete { key } => Operation::Delete { key },
+            };
+            visit(Record { path: at.path, offset: at.offset, commit: lsn, operation })?;
+        }
+        if let Some(done) = gauge.reached(at) {
+            progress(done, gauge.total);
+        }
+        Ok(())
+    })?;
+    progress(gauge.total, gauge.total);
+    let torn = || TornTail {
+        path: directory.path_of(&segment_name(tail.position.segment)),
+        offset: tail.position.offset,
+    };
+    let summary = Summary {
+        identity: (&header.identity).into(),
+        checkpoint_commit: header.number,
+        checkpoint_pairs: checkpoint.pairs(),
+        checkpoint_bytes: checkpoint.length(),
+        log_commits: tail.commits,
+        log_bytes: tail.bytes,
+        last_commit: tail.last,
+        torn_tail: tail.torn.then(torn),
+    };
+    Ok((summary, header.identity))
+}
+
+fn empty(directory: &Directory) -> Result<(Summary, format::Identity)> {
+    let Some(first) = directory.segments()?.first().copied() else {
+        return Err(PersistenceError::NoDatabase { path: directory.path().to_owned() });
+    };
+    let identity = SegmentImage::read(directory, first)?.header.identity;
+    let summary = Summary {
+        identity: (&identity).into(),
+        checkpoint_commit: 0,
+        checkpoint_pairs: 0,
+        checkpoint_bytes: 0,
+        log_commits: 0,
+        log_bytes: 0,
+        last_commit: 0,
+        torn_tail: None,
+    };
+    Ok((summary, identity))
+}
+
+/// How many bytes a walk has behind it.
+struct Gauge {
+    /// Where each segment begins, if the files were one.
+    starts: HashMap<PathBuf, u64>,
+    last: u64,
+    total: u64,
+}
+
+impl Gauge {
+    fn new(directory: &Directory, checkpoint: &Reader, first: u64) -> Result<Self> {
+        let mut gauge = Gauge { starts: HashMap::new(), last: 0, total: checkpoint.length() };
+        for number in directory.segments()?.into_iter().filter(|number| *number >= first) {
+            let name = segment_name(number);
+            gauge.starts.insert(directory.path_of(&name), gauge.total);
+            gauge.total += directory.find(&name)?.map_or(Ok(0), |file| file.len())?;
+        }
+        Ok(gauge)
+    }
+
+    /// How far it is to this frame, if it is worth telling.
+    fn reached(&mut self, at: FrameAt<'_>) -> Option<u64> {
+        let position = self.starts.get(at.path)? + at.offset;
+        let is_news = position >= self.last + (64 << 10);
+        is_news.then(|| {
+            self.last = position;
+            position.min(self.total)
+        })
+    }
+}
