@@ -1,0 +1,237 @@
+//! What all tests share: opening databases on simulated disks, what may be left of
+//! these, and what must be.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use fluxmap::persistence::PersistenceOptions;
+use fluxmap::{Database, FluxError};
+use fluxmap_testkit::disk::{Loss, SimDisk};
+use futures::executor::block_on;
+
+pub(crate) type Db = Database<u64, String>;
+pub(crate) type State = BTreeMap<u64, String>;
+
+/// Where all databases are.
+pub(crate) const DIR: &str = "db";
+
+/// What a commit is promised to survive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Level {
+    Full,
+    /// Relaxed, with a sync after so many commits.
+    Commits(usize),
+    /// Relaxed, with a sync after so many bytes.
+    Bytes(u64),
+}
+
+/// How a database is opened.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Config {
+    pub(crate) level: Level,
+    pub(crate) pool: usize,
+    pub(crate) segment: u64,
+}
+
+/// Small segments, so that much happens.
+pub(crate) const SEGMENT: u64 = 4096;
+
+impl Config {
+    pub(crate) const FULL: Config = Config { level: Level::Full, pool: 2, segment: SEGMENT };
+
+    pub(crate) fn at(level: Level) -> Self {
+        Config { level, ..Self::FULL }
+    }
+
+    pub(crate) fn options(&self) -> PersistenceOptions {
+        PersistenceOptions {
+            wal_pool_size: self.pool,
+            wal_segment_size_bytes: self.segment,
+            ..PersistenceOptions::new(DIR.into())
+        }
+    }
+
+    pub(crate) async fn build(&self, disk: &SimDisk) -> Result<Db, FluxError> {
+        let builder = Db::builder();
+        let builder = match self.level {
+            Level::Full => builder.durability_full(self.options()),
+            Level::Commits(commits) => {
+                builder.durability_relaxed(self.options()).flush_after_commits(commits)
+            }
+            Level::Bytes(bytes) => builder.durability_relaxed(self.options()).flush_after_bytes(bytes),
+        };
+        builder.disk(Arc::new(disk.clone())).build().await
+    }
+
+    pub(crate) fn open(&self, disk: &SimDisk) -> Result<Db, FluxError> {
+        block_on(self.build(disk))
+    }
+}
+
+/// All that reads outside of transactions see.
+pub(crate) fn content(db: &Db) -> State {
+    db.snapshot().range(..).map(|(key, value)| (key, value.to_string())).collect()
+}
+
+/// The history of a database, and what of it must be there.
+#[derive(Clone, Debug)]
+pub(crate) struct World {
+    /// The state after each commit; the first is empty.
+    states: Vec<Arc<State>>,
+    /// At least so many bytes each commit took in the log.
+    sizes: Vec<u64>,
+    /// Up to here it was promised to survive the death of the process.
+    pub(crate) acked: usize,
+    /// Up to here it is known to survive a power loss.
+    pub(crate) durable: usize,
+}
+
+impl Default for World {
+    fn default() -> Self {
+        World { states: vec![Arc::default()], sizes: vec![0], acked: 0, durable: 0 }
+    }
+}
+
+/// What a transaction writes.
+pub(crate) type Writes = Vec<(u64, Option<String>)>;
+
+impl World {
+    /// The last commit that was begun.
+    pub(crate) fn last(&self) -> usize {
+        self.states.len() - 1
+    }
+
+    pub(crate) fn newest(&self) -> &State {
+        &self.states[self.last()]
+    }
+
+    pub(crate) fn state(&self, commit: usize) -> &State {
+        &self.states[commit]
+    }
+
+    /// A commit is begun, and may be there from now on.
+    pub(crate) fn begin(&mut self, writes: &Writes) {
+        let mut state = self.newest().clone();
+        let mut size = 0;
+        for (key, value) in writes {
+            size += 2 + value.as_ref().map_or(0, String::len) as u64;
+            match value {
+                Some(value) => state.insert(*key, value.clone()),
+                None => state.remove(key),
+            };
+        }
+        self.states.push(Arc::new(state));
+        self.sizes.push(size);
+    }
+
+    /// The last commit that was begun has been refused.
+    pub(crate) fn refused(&mut self) {
+        self.states.pop();
+        self.sizes.pop();
+    }
+
+    /// Everything up to this commit was acknowledged.
+    pub(crate) fn acknowledge(&mut self, level: Level, commit: usize) {
+        self.acked = self.acked.max(commit);
+        if level == Level::Full {
+            self.durable = self.durable.max(commit);
+        }
+    }
+
+    /// Everything acknowledged was synced.
+    pub(crate) fn synced(&mut self) {
+        self.durable = self.acked;
+    }
+
+    /// What must be there now is all that anybody was promised.
+    pub(crate) fn crash(&mut self, level: Level, lost_power: bool) {
+        if !lost_power {
+            return;
+        }
+        let floor = match level {
+            Level::Full => self.acked,
+            Level::Commits(commits) => self.acked.saturating_sub(commits),
+            Level::Bytes(bytes) => {
+                let mut lost = 0;
+                let mut floor = self.acked;
+                while floor > 0 && lost + self.sizes[floor] <= bytes {
+                    lost += self.sizes[floor];
+                    floor -= 1;
+                }
+                floor
+            }
+        };
+        self.acked = floor.max(self.durable);
+        self.durable = self.acked;
+    }
+
+    /// The database was opened: compares, and goes on from what is there.
+    #[track_caller]
+    pub(crate) fn recovered(&mut self, db: &Db) {
+        let info = db.recovery_info().expect("the database is durable");
+        let last = usize::try_from(info.last_commit).expect("few commits");
+        let (acked, newest) = (self.acked, self.last());
+        assert!(
+            (acked..=newest).contains(&last),
+            "commits up to {last} are there, up to {acked} they must be, and {newest} is the last: {info:?}"
+        );
+        assert_eq!(content(db), *self.states[last], "after commit {last}: {info:?}");
+        self.states.truncate(last + 1);
+        self.sizes.truncate(last + 1);
+        // Opening it syncs all of it.
+        (self.acked, self.durable) = (last, last);
+    }
+}
+
+/// A disk that a crash may leave.
+pub(crate) struct Left {
+    pub(crate) disk: SimDisk,
+    pub(crate) lost_power: bool,
+    pub(crate) name: String,
+}
+
+/// How many random losses are tried for each instant.
+const STORMS: u64 = 6;
+
+/// What a crash at the instant that `disk` is in may leave.
+pub(crate) fn left_now(disk: &SimDisk, name: &str, seed: u64) -> Vec<Left> {
+    let death =
+        Left { disk: disk.process_death(), lost_power: false, name: format!("{name}, process death") };
+    let random = (0..STORMS).map(|storm| Loss::Random(seed.wrapping_mul(STORMS).wrapping_add(storm)));
+    let losses = [Loss::Everything, Loss::Nothing].into_iter().chain(random);
+    let cut = |loss| {
+        let name = format!("{name}, power cut with {loss:?}");
+        Left { disk: disk.power_cut(loss), lost_power: true, name }
+    };
+    std::iter::once(death).chain(losses.map(cut)).collect()
+}
+
+/// What the crash that was planned may leave, if it was reached: before the call, and
+/// amid it.
+pub(crate) fn left_by_crash(disk: &SimDisk, seed: u64) -> Vec<Left> {
+    let instants = [("before", disk.frozen()), ("amid", disk.frozen_midway())];
+    let instants = instants.into_iter().filter_map(|(name, instant)| Some((name, instant?)));
+    instants.flat_map(|(name, instant)| left_now(&instant, name, seed)).collect()
+}
+
+/// The names of the files of the database.
+pub(crate) fn names(disk: &SimDisk) -> Vec<String> {
+    let files = disk.files().into_keys();
+    files.filter_map(|path| Some(path.strip_prefix(Path::new(DIR)).ok()?.display().to_string())).collect()
+}
+
+/// The last calls, for a failure's report.
+pub(crate) fn tail(disk: &SimDisk, calls: usize) -> String {
+    let trace = disk.trace();
+    trace[trace.len().saturating_sub(calls)..].join("\n    ")
+}
+
+/// Does something at the end, also when a test fails: what would else be waited for.
+pub(crate) struct OnDrop<F: Fn()>(pub(crate) F);
+
+impl<F: Fn()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
