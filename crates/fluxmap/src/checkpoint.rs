@@ -67,7 +67,7 @@ pub(crate) fn write_draft(
         identity: identity.clone(),
         salt: random(),
         number: pairs.timestamp(),
-        log_segment,
+        detail: log_segment,
     };
     let mut block = header.encode();
     let mut written = Written::default();

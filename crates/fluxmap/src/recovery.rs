@@ -71,7 +71,7 @@ pub(crate) fn recover<K: Key, V: Value>(
             files.identity.expect(&checkpoint.header.identity, checkpoint.file().path())?;
             let header = checkpoint.header.clone();
             load_checkpoint(&mut checkpoint, coder, committer, &mut info)?;
-            (header.identity, header.log_segment)
+            (header.identity, header.detail)
         }
         None => {
             check_nothing_is_lost(directory)?;

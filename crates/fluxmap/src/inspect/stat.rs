@@ -148,7 +148,7 @@ impl Stat {
             commit: header.number,
             pairs: reader.total_pairs()?,
             bytes: reader.length(),
-            log_segment: header.log_segment,
+            log_segment: header.detail,
         });
         Ok(())
     }

@@ -73,7 +73,7 @@ impl Survey {
         }
         let mut identity = identity(checkpoint.as_ref(), segments.iter().map(|(_, found, _)| found));
         let log_segment = checkpoint.as_ref().and_then(|found| found.heading.header.as_ref());
-        let log_segment = log_segment.map(|header| header.log_segment);
+        let log_segment = log_segment.map(|header| header.detail);
         let sizes = segments.iter().map(|(_, found, _)| found.size());
         let total = sizes.sum::<u64>() + checkpoint.as_ref().map_or(0, Readable::size);
         let mut advance = |bytes| {
@@ -127,6 +127,11 @@ impl Survey {
                     "it is segment {number}, under the name of segment {name}; it was used as what it is"
                 );
                 self.damage.push(file.damage(at, why));
+            }
+            let (made, is) = (header.detail as usize, file.bytes.len());
+            if is < made {
+                let why = format!("it ends here, and was made {made} bytes long");
+                self.damage.push(file.damage(is..made, why));
             }
         }
         let mut ignored = Vec::new();

@@ -155,7 +155,7 @@ pub(super) fn walk(
         return empty(directory);
     };
     let header = checkpoint.header.clone();
-    let mut gauge = Gauge::new(directory, &checkpoint, header.log_segment)?;
+    let mut gauge = Gauge::new(directory, &checkpoint, header.detail)?;
     progress(0, gauge.total);
     let path = checkpoint.file().path().to_owned();
     while let Some(block) = checkpoint.next_block()? {
@@ -167,7 +167,7 @@ pub(super) fn walk(
         }
         progress(block.offset.min(gauge.total), gauge.total);
     }
-    let tail = replay(directory, &header.identity, header.log_segment, header.number, |lsn, commit, at| {
+    let tail = replay(directory, &header.identity, header.detail, header.number, |lsn, commit, at| {
         for operation in operations(commit) {
             let operation = match operation.map_err(|_| at.damaged("an operation in it makes no sense"))? {
                 format::Operation::Put { key, value } => Operation::Put { key, value },

@@ -62,7 +62,7 @@ pub(crate) struct Identity {
 /// | 24 | 8 | database |
 /// | 32 | 8 | salt |
 /// | 40 | 8 | segment: its number; checkpoint: the LSN up to which it covers |
-/// | 48 | 8 | segment: zero; checkpoint: the segment in which the log goes on |
+/// | 48 | 8 | segment: the length it was made with; checkpoint: the segment in which the log goes on |
 /// | 56 | 2 + n | key type: length, UTF-8 |
 /// | | 2 + n | value type: length, UTF-8 |
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,7 +73,9 @@ pub(crate) struct FileHeader {
     /// file left behind is not mistaken for it.
     pub(crate) salt: u64,
     pub(crate) number: u64,
-    pub(crate) log_segment: u64,
+    /// Of a segment: the length that it was made with. Of a checkpoint: the segment in
+    /// which the log goes on.
+    pub(crate) detail: u64,
 }
 
 /// Bytes that tell how long a header is.
@@ -104,7 +106,7 @@ impl FileHeader {
         bytes.extend([0; 2]);
         bytes.extend([self.identity.codec.id(), 0, 0, 0]);
         bytes.extend(self.identity.schema_version.to_le_bytes());
-        for number in [self.identity.database, self.salt, self.number, self.log_segment] {
+        for number in [self.identity.database, self.salt, self.number, self.detail] {
             bytes.extend(number.to_le_bytes());
         }
         for name in [&self.identity.key_type, &self.identity.value_type] {
@@ -160,9 +162,8 @@ impl FileHeader {
         let codec = Codec::from_id(fields.u8()?)?;
         fields.take(3)?;
         let schema_version = fields.u32()?;
-        let [database, salt, number, log_segment] =
-            [fields.u64()?, fields.u64()?, fields.u64()?, fields.u64()?];
-        if number > MAX_NUMBER || log_segment > MAX_NUMBER {
+        let [database, salt, number, detail] = [fields.u64()?, fields.u64()?, fields.u64()?, fields.u64()?];
+        if number > MAX_NUMBER || detail > MAX_NUMBER {
             return None;
         }
         let mut name = || {
@@ -171,7 +172,7 @@ impl FileHeader {
         };
         let (key_type, value_type) = (name()?, name()?);
         let identity = Identity { codec, schema_version, database, key_type, value_type };
-        Some(FileHeader { kind, identity, salt, number, log_segment })
+        Some(FileHeader { kind, identity, salt, number, detail })
     }
 }
 
@@ -275,7 +276,7 @@ impl FrameHeader {
         if crc != frame_crc(salt, &frame[4..]) {
             return None;
         }
-        let first = fields.u64().filter(|first| *first <= MAX_NUMBER)?;
+        let first = fields.u64()?;
         let synced = Position { segment: fields.u64()?, offset: fields.u64()? };
         let kind = FrameKind::from_id(fields.u8()?)?;
         Some((FrameHeader { kind, commits, first, synced }, &frame[FRAME_HEADER..]))
@@ -418,7 +419,7 @@ mod tests {
             key_type: "String".into(),
             value_type: "Vec<u8>".into(),
         };
-        FileHeader { kind: FileKind::Segment, identity, salt: 99, number: 12, log_segment: 0 }
+        FileHeader { kind: FileKind::Segment, identity, salt: 99, number: 12, detail: 0 }
     }
 
     #[test]

@@ -73,6 +73,10 @@ impl SegmentImage {
             let what = format!("it is segment {}, under the name of segment {number}", header.number);
             return Err(file.damaged(40, what));
         }
+        if (bytes.len() as u64) < header.detail {
+            let what = format!("it ends here, and was made {} bytes long", header.detail);
+            return Err(file.damaged(bytes.len() as u64, what));
+        }
         Ok(SegmentImage { file, header, start, bytes })
     }
 

@@ -50,11 +50,12 @@ pub(crate) fn make(
     let mode = if recycled.is_some() { OpenMode::Write } else { OpenMode::Create };
     let draft = directory.open(SEGMENT_DRAFT, mode)?;
     let salt = random();
-    let header =
-        FileHeader { kind: FileKind::Segment, identity: identity.clone(), salt, number, log_segment: 0 };
+    let mut filled = draft.len()?;
+    let detail = filled.max(size);
+    let header = FileHeader { kind: FileKind::Segment, identity: identity.clone(), salt, number, detail };
     let header = header.encode();
     draft.write_at(&header, 0)?;
-    let mut filled = draft.len()?;
+    filled = filled.max(header.len() as u64);
     while filled < size {
         let chunk = ZEROS.len().min((size - filled) as usize);
         draft.write_at(&ZEROS[..chunk], filled)?;
