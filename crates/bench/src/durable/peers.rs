@@ -86,9 +86,10 @@ impl Engine for Redb {
     }
 }
 
+/// With its optimistic, serializable transactions.
 struct Fjall {
-    db: fjall::Database,
-    items: fjall::Keyspace,
+    db: fjall::OptimisticTxDatabase,
+    items: fjall::OptimisticTxKeyspace,
     persist: fjall::PersistMode,
 }
 
@@ -98,7 +99,7 @@ impl Fjall {
             Level::Full => fjall::PersistMode::SyncData,
             Level::Relaxed => fjall::PersistMode::Buffer,
         };
-        let db = fjall::Database::builder(dir.join("fjall")).open().expect("it opens");
+        let db = fjall::OptimisticTxDatabase::builder(dir.join("fjall")).open().expect("it opens");
         let items = db.keyspace("bench", fjall::KeyspaceCreateOptions::default).expect("a keyspace");
         Fjall { db, items, persist }
     }
@@ -106,8 +107,9 @@ impl Fjall {
 
 impl Engine for Fjall {
     fn commit(&self, thread: usize, number: u64) {
-        self.items.insert(key(thread, number), value(number)).expect("a write");
-        self.db.persist(self.persist).expect("it persists");
+        let mut tx = self.db.write_tx().expect("a transaction").durability(Some(self.persist));
+        tx.insert(&self.items, key(thread, number), value(number));
+        tx.commit().expect("it commits").expect("a blind write");
     }
 }
 
