@@ -11,7 +11,7 @@ use fluxmap::persistence::PersistenceOptions;
 use fluxmap::{Database, inspect};
 
 use crate::Verdict;
-use crate::output::Output;
+use crate::output::{Output, note};
 use crate::record::Record;
 use crate::shell::answer;
 
@@ -53,13 +53,21 @@ pub(crate) async fn run(args: &ShellArgs, out: &mut Output) -> anyhow::Result<Ve
 
 /// Opens or creates a database of records.
 pub(crate) async fn open(dir: &Path) -> anyhow::Result<Database<String, Record>> {
-    Database::builder()
+    let db = Database::builder()
         .durability_full(PersistenceOptions::new(dir.to_owned()))
         // What it is on disk.
         .type_names("String", "Value")
         .build()
         .await
-        .with_context(|| format!("cannot open the database in {}", dir.display()))
+        .with_context(|| format!("cannot open the database in {}", dir.display()))?;
+    if let Some(torn) = db.recovery_info().and_then(|info| info.torn_tail.as_ref()) {
+        let path = torn.path.display();
+        note(format_args!(
+            "the log ended in a torn write, which was cut off: {path} at offset {}",
+            torn.offset
+        ));
+    }
+    Ok(db)
 }
 
 /// Ends it, and says if its end did not make it to the disk.

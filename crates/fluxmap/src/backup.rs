@@ -21,7 +21,7 @@ pub(crate) fn write_database(
 ) -> Result<(), PersistenceError> {
     // Before anything is created: it may be the directory that is being copied.
     check_is_free(directory)?;
-    directory.create()?;
+    let directory = &directory.clone().create()?;
     let _lock = directory.lock()?;
     check_is_free(directory)?;
     let identity = Identity { database: random(), ..identity.clone() };

@@ -14,7 +14,7 @@ use crate::storage::{Options, on_thread};
 use crate::wal::Policy;
 use crate::wal::directory::Directory;
 use crate::wal::format::{Identity, clip_type_name};
-use crate::wal::segment::MIN_SIZE;
+use crate::wal::segment::{MAX_SIZE, MIN_SIZE};
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -380,9 +380,14 @@ impl Settings {
         if options.wal_pool_size == 0 {
             return refuse("`wal_pool_size` is 0; the log needs at least one segment");
         }
-        if options.wal_segment_size_bytes < MIN_SIZE {
-            let least = format!("`wal_segment_size_bytes` is less than {MIN_SIZE}");
-            return refuse(&least);
+        if options.wal_path.as_os_str().is_empty() {
+            return refuse("`wal_path` is empty; name a directory for the files");
+        }
+        let size = options.wal_segment_size_bytes;
+        if !(MIN_SIZE..=MAX_SIZE).contains(&size) {
+            return refuse(&format!(
+                "`wal_segment_size_bytes` is {size}, and must be from {MIN_SIZE} to {MAX_SIZE}; for more log, raise `wal_pool_size`"
+            ));
         }
         let Some(flush) = self.flush else {
             return Ok(());

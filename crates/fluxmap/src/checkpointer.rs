@@ -2,6 +2,7 @@
 //! that a checkpoint covers back to the pool.
 
 use crate::checkpoint::{Pairs, publish_draft, write_draft};
+use crate::disk::Lock;
 use crate::error::PersistenceError;
 use crate::persistence::CheckpointInfo;
 use crate::progress::Progress;
@@ -38,10 +39,15 @@ pub(crate) struct Checkpointer {
 }
 
 impl Checkpointer {
-    pub(crate) fn start(self: &Arc<Self>) -> Result<JoinHandle<()>> {
+    /// The thread keeps `lock` until it ends.
+    pub(crate) fn start(self: &Arc<Self>, lock: Arc<dyn Lock>) -> Result<JoinHandle<()>> {
         let runner = Arc::clone(self);
         let builder = thread::Builder::new().name("fluxmap-checkpoint".to_string());
-        builder.spawn(move || runner.run()).map_err(|error| {
+        let body = move || {
+            runner.run();
+            drop(lock);
+        };
+        builder.spawn(body).map_err(|error| {
             PersistenceError::Unavailable(format!("the checkpoint thread could not be started: {error}"))
         })
     }
@@ -56,7 +62,24 @@ impl Checkpointer {
         self.outcome.lock().clone().unwrap_or_else(closing)
     }
 
+    /// Why the last attempt failed, if it did.
+    pub(crate) fn last_failure(&self) -> Option<PersistenceError> {
+        self.outcome.lock().as_ref().and_then(|outcome| outcome.as_ref().err().cloned())
+    }
+
     fn run(&self) {
+        /// A panic must not leave the log waiting for segments.
+        struct EndsWith<'l>(&'l Log);
+
+        impl Drop for EndsWith<'_> {
+            fn drop(&mut self) {
+                if std::thread::panicking() {
+                    self.0.fail(PersistenceError::Unavailable("the checkpoint thread has panicked".into()));
+                }
+            }
+        }
+
+        let _ends_with = EndsWith(&self.log);
         let (mut served, mut failed) = (0, false);
         loop {
             match self.log.pool.next_task(served, failed) {
@@ -69,13 +92,13 @@ impl Checkpointer {
                     }
                     *self.outcome.lock() = Some(outcome);
                     served = requests;
-                    self.served.advance(served);
+                    drop(self.served.advance(served));
                 }
                 Task::Stop => break,
             }
         }
         let ended = PersistenceError::Unavailable("the database is being closed".into());
-        self.served.fail(self.log.failure().unwrap_or(&ended));
+        drop(self.served.fail(self.log.failure().unwrap_or(&ended)));
     }
 
     fn note_failure(&self, error: &PersistenceError, what: &'static str) {

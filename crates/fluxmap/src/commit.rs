@@ -111,13 +111,14 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
             }
             break order.apply(&mut batch, self, record)?;
         };
+        if let Some(durable) = &self.durable {
+            // Before the destructors: they may panic, or wait for commits.
+            durable.log.after_commit();
+        }
         // Outside the lock: destructors of keys and values.
         drop(batch);
         drop(reader);
         drop(freed);
-        if let Some(durable) = &self.durable {
-            durable.log.after_commit();
-        }
         Ok(timestamp)
     }
 
@@ -226,7 +227,7 @@ impl<K: Ord, V> Committer<K, V> {
     }
 }
 
-impl<K, V> Durable<K, V> {
+impl<K: Ord, V> Durable<K, V> {
     /// Appends a write to a commit's record, and makes sure that it comes back.
     fn encode(&self, key: &K, value: Option<&V>, record: &mut Vec<u8>) -> Result<(), FluxError> {
         let coder = &self.coder;
@@ -234,7 +235,15 @@ impl<K, V> Durable<K, V> {
         let put_key = |into: &mut Vec<u8>| {
             let start = into.len();
             coder.encode_key(key, into).map_err(unstorable("key"))?;
-            if self.check { coder.check_key(&into[start..]).map_err(unstorable("key")) } else { Ok(()) }
+            if !self.check {
+                return Ok(());
+            }
+            // Keys can be compared: two that differ must not become one.
+            let decoded = coder.decode_key(&into[start..]).map_err(unstorable("key"))?;
+            match decoded == *key {
+                true => Ok(()),
+                false => Err(unstorable("key")(coder.comes_back_different())),
+            }
         };
         let put_value = value.map(|value| {
             move |into: &mut Vec<u8>| {

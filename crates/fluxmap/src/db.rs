@@ -560,14 +560,20 @@ impl<K: Key, V: Value> Database<K, V> {
     ///
     /// # Errors
     ///
-    /// [`FluxError::FatalPersistenceError`] if the log has failed, or fails now; the
-    /// handle has been given back nevertheless.
+    /// [`FluxError::FatalPersistenceError`] if the log has failed, or fails now;
+    /// [`FluxError::Persistence`] if the last checkpoint could not be written, which loses
+    /// nothing that is in the log. The handle has been given back nevertheless.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future gives the handle back, too.
     pub async fn close(self) -> Result<(), FluxError> {
-        let flushed = self.flush().await;
+        let mut flushed = self.flush().await;
+        if let (Ok(()), Some(error)) =
+            (&flushed, self.shared.checkpointer().and_then(|thread| thread.last_failure()))
+        {
+            flushed = Err(error.into());
+        }
         match self.shared.checkpointer() {
             None => drop(self),
             // It joins threads, which may have to wait for the disk.

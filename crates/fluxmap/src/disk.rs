@@ -19,7 +19,7 @@
 use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What a file is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,12 +34,23 @@ pub enum OpenMode {
 
 /// A place for files. See the [module](self) for what it must guarantee.
 pub trait Disk: Debug + Send + Sync {
-    /// Creates a directory and its parents, unless they are there.
+    /// Creates a directory and its parents, unless they are there, durably: a power loss
+    /// after this has returned leaves them in place.
     ///
     /// # Errors
     ///
     /// Those of the system.
     fn create_dir(&self, path: &Path) -> io::Result<()>;
+
+    /// The path by which a directory is found from now on, whatever becomes of the
+    /// present directory and of links on the way.
+    ///
+    /// # Errors
+    ///
+    /// Those of the system; [`io::ErrorKind::NotFound`] if there is no such directory.
+    fn resolve(&self, path: &Path) -> io::Result<PathBuf> {
+        Ok(path.to_owned())
+    }
 
     /// Opens a file.
     ///
@@ -146,7 +157,24 @@ impl Lock for OsLock {}
 
 impl Disk for OsDisk {
     fn create_dir(&self, path: &Path) -> io::Result<()> {
-        fs::create_dir_all(path)
+        if path.is_dir() {
+            return Ok(());
+        }
+        let parent = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        self.create_dir(parent)?;
+        match fs::create_dir(path) {
+            // Somebody else was faster.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+            other => other?,
+        }
+        self.sync_dir(parent)
+    }
+
+    fn resolve(&self, path: &Path) -> io::Result<PathBuf> {
+        fs::canonicalize(path)
     }
 
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn DiskFile>> {
@@ -189,7 +217,13 @@ impl Disk for OsDisk {
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Lock>> {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create(true).truncate(false).open(path);
+        let file = match file {
+            // To look into a database, one need not be allowed to change it.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => File::open(path)?,
+            other => other?,
+        };
         match file.try_lock() {
             Ok(()) => Ok(Box::new(OsLock(file))),
             Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),

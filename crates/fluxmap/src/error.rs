@@ -138,7 +138,7 @@ pub enum PersistenceError {
         source: Arc<io::Error>,
     },
     /// The directory is open already, in this process or in another.
-    #[error("{} is in use by another `Database`, in this process or another; close that first", path.display())]
+    #[error("{} is in use by another `Database`, in this process or another; close that first, with all its clones, handles, transactions and snapshots", path.display())]
     Locked {
         /// The directory.
         path: PathBuf,
@@ -163,14 +163,14 @@ pub enum PersistenceError {
     },
     /// There is no database in a directory that is to be looked into, or none whose
     /// creation was finished.
-    #[error("{} is no database: it has no checkpoint and no log; give the directory of one", path.display())]
+    #[error("{} is not there, or no database: there is no checkpoint and no log; give the directory of one", path.display())]
     NoDatabase {
         /// The directory.
         path: PathBuf,
     },
     /// The database was written with another type, schema version or codec than it is
     /// opened with. Nothing has been changed.
-    #[error("{} was written with {what} {found}, and is opened with {expected}; open it with what it was written with", path.display())]
+    #[error("{} was written with {what} {found}, and is opened with {expected}; open it with what it was written with, or choose another directory", path.display())]
     Mismatch {
         /// The file that says so.
         path: PathBuf,

@@ -16,8 +16,9 @@ pub struct PersistenceOptions {
     /// How many segments may hold commits that no checkpoint covers: at least one.
     /// One more file may be there, ready to be used.
     pub wal_pool_size: usize,
-    /// The size of a segment, in bytes: at least 4096. A commit that is larger gets a
-    /// segment of its size; none may be larger than 1 GiB.
+    /// The size of a segment, in bytes: from 4096 to 1 GiB. A commit that is larger makes
+    /// its segment longer; no commit may be larger than 1 GiB. Opening reads segments
+    /// whole, so small ones take less memory.
     pub wal_segment_size_bytes: u64,
 }
 

@@ -6,6 +6,7 @@ use crate::sync::{AtomicU64, Mutex, Ordering};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
@@ -37,39 +38,58 @@ impl Progress {
         self.reached.store(to, Ordering::Release);
     }
 
-    /// Lets the number grow, and wakes those who wait for it.
-    pub(crate) fn advance(&self, to: u64) {
+    /// Lets the number grow, and returns those who wait for it.
+    pub(crate) fn advance(&self, to: u64) -> Woken {
         let mut waiting = self.waiting.lock();
         if waiting.failed.is_some() || self.reached() >= to {
-            return;
+            return Woken::default();
         }
         // Under the lock: who registers after this sees the new number.
         self.reached.store(to, Ordering::Release);
         if waiting.wakers.is_empty() {
-            return;
+            return Woken::default();
         }
         let later = match to.checked_add(1) {
             Some(next) => waiting.wakers.split_off(&(next, 0)),
             None => BTreeMap::new(),
         };
-        let woken = mem::replace(&mut waiting.wakers, later);
-        drop(waiting);
-        // Outside the lock: a waker is somebody else's code.
-        woken.into_values().for_each(Waker::wake);
+        Woken(mem::replace(&mut waiting.wakers, later).into_values().collect())
     }
 
     /// Ends it: whoever waits for more gets this error. The first one stays.
-    pub(crate) fn fail(&self, error: &PersistenceError) {
+    pub(crate) fn fail(&self, error: &PersistenceError) -> Woken {
         let mut waiting = self.waiting.lock();
         waiting.failed.get_or_insert_with(|| error.clone());
-        let woken = mem::take(&mut waiting.wakers);
-        drop(waiting);
-        woken.into_values().for_each(Waker::wake);
+        Woken(mem::take(&mut waiting.wakers).into_values().collect())
     }
 
     /// Waits until the number has reached `target`.
     pub(crate) fn wait_for(&self, target: u64) -> WaitFor<'_> {
         WaitFor { progress: self, target, id: None }
+    }
+}
+
+/// Tasks that are to go on. They are woken when this is dropped, which must be where no
+/// lock is held: a waker is somebody else's code, and may drop the database.
+#[derive(Default)]
+#[must_use = "to be dropped where no lock is held"]
+pub(crate) struct Woken(Vec<Waker>);
+
+impl Woken {
+    pub(crate) fn absorb(&mut self, mut other: Woken) {
+        self.0.append(&mut other.0);
+    }
+}
+
+impl Drop for Woken {
+    fn drop(&mut self) {
+        for waker in self.0.drain(..) {
+            // One that panics must not keep the others from going on.
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
+                // Its own destructor could panic next.
+                mem::forget(panic);
+            }
+        }
     }
 }
 
@@ -138,10 +158,10 @@ mod tests {
         let progress = Progress::default();
         let (mut two, mut three) = (pin!(progress.wait_for(2)), pin!(progress.wait_for(3)));
         assert!(ready(two.as_mut()).is_none() && ready(three.as_mut()).is_none());
-        progress.advance(2);
+        drop(progress.advance(2));
         assert!(matches!(ready(two.as_mut()), Some(Ok(()))));
         assert!(ready(three.as_mut()).is_none());
-        progress.advance(1);
+        drop(progress.advance(1));
         assert_eq!(progress.reached(), 2, "it does not go back");
     }
 
@@ -149,14 +169,14 @@ mod tests {
     fn a_failure_ends_the_waiting_for_more_and_nothing_else() {
         let progress = Progress::default();
         let mut waiting = pin!(progress.wait_for(5));
-        progress.advance(4);
+        drop(progress.advance(4));
         assert!(ready(waiting.as_mut()).is_none());
-        progress.fail(&PersistenceError::Unavailable("first".into()));
-        progress.fail(&PersistenceError::Unavailable("second".into()));
+        drop(progress.fail(&PersistenceError::Unavailable("first".into())));
+        drop(progress.fail(&PersistenceError::Unavailable("second".into())));
         let error = ready(waiting.as_mut()).expect("ready").expect_err("failed");
         assert_eq!(error.to_string(), "first");
         assert!(matches!(ready(progress.wait_for(4)), Some(Ok(()))));
-        progress.advance(6);
+        drop(progress.advance(6));
         assert_eq!(progress.reached(), 4);
     }
 }

@@ -265,6 +265,7 @@ impl<K: Key, V: Value> Decoder<'_, K, V> {
 fn go_on(files: &Files, tail: Tail) -> Result<(Pool, Writer)> {
     let directory = &files.directory;
     let Tail { position, last, .. } = tail;
+    let unmarked = tail.synced < position && position.offset > tail.start;
     directory.sync()?;
     for ended in &tail.ended {
         let file = directory.open(&segment_name(ended.number), OpenMode::Write)?;
@@ -314,7 +315,7 @@ fn go_on(files: &Files, tail: Tail) -> Result<(Pool, Writer)> {
         file,
     };
     let pool = Pool::new(files.pool_size, position.segment, tail.ended.into(), VecDeque::new(), ready);
-    Ok((pool, Writer::new(active, position.offset, last)))
+    Ok((pool, Writer::new(active, position.offset, last, unmarked)))
 }
 
 /// Makes sure that a segment is durable up to `end`. What was read may be in the page

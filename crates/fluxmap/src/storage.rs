@@ -27,7 +27,7 @@ pub(crate) struct Storage {
     pub(crate) checkpointer: Arc<Checkpointer>,
     pub(crate) info: RecoveryInfo,
     threads: Option<(LogThread, JoinHandle<()>)>,
-    /// Held by the log thread, too: when both have let go, another may open the directory.
+    /// Held by the threads, too: when all have let go, another may open the directory.
     _lock: Arc<dyn Lock>,
 }
 
@@ -54,8 +54,8 @@ impl Storage {
         options: Options<K, V>,
         mut core: Core<K, V>,
     ) -> Result<(Self, Arc<Core<K, V>>), PersistenceError> {
-        let Options { files, policy, coder, check } = options;
-        files.directory.create()?;
+        let Options { mut files, policy, coder, check } = options;
+        files.directory = files.directory.create()?;
         let lock: Arc<dyn Lock> = files.directory.lock()?.into();
         let recovered = recover(&files, &coder, &core.committer)?;
         let clock = Arc::clone(&core.committer.clock);
@@ -73,11 +73,11 @@ impl Storage {
         });
         let mut storage =
             Storage { checkpointer, info: recovered.info, threads: None, _lock: Arc::clone(&lock) };
-        let log_thread = LogThread::start(&log, lock)?;
-        match storage.checkpointer.start() {
+        let log_thread = LogThread::start(&log, Arc::clone(&lock))?;
+        match storage.checkpointer.start(lock) {
             Ok(checkpoint_thread) => storage.threads = Some((log_thread, checkpoint_thread)),
             Err(error) => {
-                log_thread.close();
+                let _ = log_thread.close().join();
                 return Err(error);
             }
         }
@@ -110,10 +110,16 @@ impl Drop for Storage {
             return;
         };
         // The log may need one more segment, so the checkpoint thread ends after it.
-        log_thread.close();
-        self.checkpointer.log.pool.finish();
-        if checkpoint_thread.thread().id() != thread::current().id() && checkpoint_thread.join().is_err() {
-            tracing::error!("the checkpoint thread of a database had panicked");
+        let threads = [log_thread.close(), checkpoint_thread];
+        // A waker that they wake, or a value that they drop, can be the last to hold the
+        // database. They end by themselves then, and with them the lock.
+        if threads.iter().any(|running| running.thread().id() == thread::current().id()) {
+            return;
+        }
+        for running in threads {
+            if running.join().is_err() {
+                tracing::error!("a thread of a durable database had panicked");
+            }
         }
     }
 }
@@ -188,7 +194,7 @@ pub(crate) async fn on_thread<T: Send + 'static>(
 
     impl<T> Drop for Finish<T> {
         fn drop(&mut self) {
-            self.0.done.advance(1);
+            drop(self.0.done.advance(1));
         }
     }
 

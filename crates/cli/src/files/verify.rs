@@ -100,7 +100,7 @@ fn sound(summary: &Summary) -> String {
     );
     if let Some(torn) = &summary.torn_tail {
         text.push_str(&format!(
-            "\na power loss has torn the end of the log, in {} at offset {}; opening the database cuts it off, and nothing is lost that had been synced",
+            "\nthe log ends in a torn write, in {} at offset {}: what a power loss leaves, or damage to the last thing written; opening the database cuts it off",
             torn.path.display(),
             torn.offset,
         ));

@@ -101,6 +101,10 @@ enum FormatChoice {
 /// If the file cannot be read as what it is said to be, or an answer cannot be written.
 pub(crate) async fn run(args: &ImportArgs, out: &mut Output) -> anyhow::Result<Verdict> {
     let from_stdin = args.file.as_os_str() == "-";
+    if !from_stdin {
+        // Before a database is created for nothing.
+        File::open(&args.file).with_context(|| format!("cannot open {}", args.file.display()))?;
+    }
     let db = match &args.db {
         Some(dir) => store::open(dir).await?,
         None => Database::new_in_memory().await.context("cannot create the database")?,

@@ -63,7 +63,7 @@ pub(crate) const COMMANDS: [Usage; 15] = [
     usage("count", "[PREFIX]", 1, "how many records there are, or how many begin with PREFIX"),
     usage("first", "", 0, "the record with the least key"),
     usage("last", "", 0, "the record with the greatest key"),
-    usage("set", "KEY VALUE", 1, "store text, or the fields of a JSON object, under KEY"),
+    usage("set", "KEY VALUE", 1, "store text, or the fields of a JSON object in single quotes, under KEY"),
     usage("del", "KEY", 1, "remove KEY"),
     usage("begin", "", 0, "open a transaction"),
     usage("commit", "", 0, "make the changes of the transaction permanent"),

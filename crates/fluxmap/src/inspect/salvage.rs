@@ -104,7 +104,7 @@ fn take_commits<'s>(
     let mut lsn = frame.header.first;
     for commit in commits(&file.bytes[frame.payload.clone()]) {
         let Ok(operations) = commit else {
-            damage.push(file.damage_from(frame.offset, "the commits in it make no sense; they were dropped"));
+            damage.push(file.damage_from(frame.offset, "the commits in it make no sense; they are left out"));
             return;
         };
         found.push(Found { lsn, operations, file, offset: frame.offset });
@@ -156,7 +156,7 @@ fn apply_commit(commit: &Found<'_>, pairs: &mut Pairs, report: &mut Salvage) {
                 pairs.remove(key);
             }
             Err(_) => {
-                let why = format!("an operation of commit {} makes no sense; it was dropped", commit.lsn);
+                let why = format!("an operation of commit {} makes no sense; it is left out", commit.lsn);
                 report.damage.push(commit.file.damage_from(commit.offset, why));
             }
         }

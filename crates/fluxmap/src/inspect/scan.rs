@@ -87,7 +87,9 @@ pub(super) fn heading(file: &Source, kind: FileKind, damage: &mut Vec<Damage>) -
         }
     };
     if let Some((header, start)) = mend(kind, &file.bytes) {
-        damage.push(file.damage(0..start, format!("{what}; one byte of it was mended, nothing is lost")));
+        damage.push(
+            file.damage(0..start, format!("{what}; with one other byte it is sound, and it is read as that")),
+        );
         return Ok(Some(known((header, start))));
     }
     let Some((salt, number)) = FileHeader::as_it_stands(&file.bytes) else {
@@ -147,17 +149,17 @@ pub(super) fn frames(file: &Source, heading: &Heading, damage: &mut Vec<Damage>)
         };
         // Without a header, it is not known where the first frame began.
         if heading.start > 0 || !found.is_empty() {
-            damage.push(file.damage(at..next, "there is no sound frame of the log; it was dropped"));
+            damage.push(file.damage(at..next, "there is no sound frame of the log; it is left out"));
         }
         at = next;
     }
     let is_ended = found.last().is_some_and(|frame| frame.header.kind == FrameKind::EndOfSegment);
     if !is_ended && bytes.get(at + 4..at + 8) == Some(&mark[..]) {
-        let why = "a frame begins that is not whole, damaged or torn by a power loss; it was dropped";
+        let why = "a frame begins that is not whole, damaged or torn by a power loss; it is left out";
         damage.push(file.damage_from(at, why));
     }
     if heading.header.is_none() && found.is_empty() {
-        damage.push(file.damage(0..bytes.len(), "nothing sound was found in the file; it was dropped"));
+        damage.push(file.damage(0..bytes.len(), "nothing sound was found in the file; it is left out"));
     }
     found
 }
@@ -188,7 +190,7 @@ pub(super) fn blocks(file: &Source, heading: &Heading, damage: &mut Vec<Damage>)
             let next = (at + 1..bytes.len()).find(|at| is_sound(*at).is_some());
             if heading.start > 0 || !found.is_empty() {
                 let lost = at..next.unwrap_or(bytes.len());
-                damage.push(file.damage(lost, "there is no sound block of pairs; it was dropped"));
+                damage.push(file.damage(lost, "there is no sound block of pairs; it is left out"));
             }
             at = next.unwrap_or(bytes.len());
             continue;

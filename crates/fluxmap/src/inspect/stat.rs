@@ -3,6 +3,7 @@
 use super::{Identity, Result, directory, has_database};
 use crate::checkpoint::Reader;
 use crate::error::PersistenceError;
+use crate::recovery::check_nothing_is_lost;
 use crate::wal::directory::{CHECKPOINT, CHECKPOINT_DRAFT, Directory, SEGMENT_DRAFT, segment_name};
 use crate::wal::format::{FrameKind, Lsn};
 use crate::wal::reader::SegmentImage;
@@ -131,6 +132,7 @@ pub fn stat(dir: impl AsRef<Path>) -> Result<Stat> {
     for name in [CHECKPOINT_DRAFT, SEGMENT_DRAFT] {
         stat.draft_bytes += length(&directory, name).unwrap_or_default();
     }
+    stat.note_missing(&directory)?;
     let segments: u64 = stat.segments.iter().map(|segment| segment.bytes).sum();
     stat.total_bytes += segments + stat.draft_bytes;
     Ok(stat)
@@ -150,6 +152,26 @@ impl Stat {
             bytes: reader.length(),
             log_segment: header.detail,
         });
+        Ok(())
+    }
+
+    /// What recovery would miss first.
+    fn note_missing(&mut self, directory: &Directory) -> Result<()> {
+        let missing = |name: &str, why| PersistenceError::Missing { path: directory.path_of(name), why };
+        let Some(checkpoint) = &self.checkpoint else {
+            if !directory.names()?.iter().any(|name| name == CHECKPOINT)
+                && let Err(error) = check_nothing_is_lost(directory)
+                && !self.in_use
+            {
+                self.problems.push(error);
+            }
+            return Ok(());
+        };
+        let first = checkpoint.log_segment;
+        if !self.in_use && !directory.segments()?.contains(&first) {
+            let why = "the checkpoint says that the log goes on in it";
+            self.problems.push(missing(&segment_name(first), why));
+        }
         Ok(())
     }
 

@@ -118,13 +118,13 @@ impl Survey {
         if let Some(header) = &heading.header {
             if header.identity.database != self.identity.database {
                 let all = 0..file.bytes.len();
-                self.damage.push(file.damage(all, "it belongs to another database; it was dropped"));
+                self.damage.push(file.damage(all, "it belongs to another database; it is left out"));
                 return;
             }
             if let Some(name) = name.filter(|name| *name != header.number) {
                 let (number, at) = (header.number, 40..48);
                 let why = format!(
-                    "it is segment {number}, under the name of segment {name}; it was used as what it is"
+                    "it is segment {number}, under the name of segment {name}; it is read as what it is"
                 );
                 self.damage.push(file.damage(at, why));
             }
@@ -213,7 +213,7 @@ fn open(
         Ok(None) => return Ok(None),
         Ok(Some(bytes)) => bytes,
         Err(error) => {
-            let why = format!("{error}; it was dropped");
+            let why = format!("{error}; it is left out");
             damage.push(Damage { path: directory.path_of(name), offset: 0, length: None, why });
             return Ok(None);
         }

@@ -62,8 +62,11 @@ impl Directory {
         &self.path
     }
 
-    pub(crate) fn create(&self) -> Result<()> {
-        self.disk.create_dir(&self.path).map_err(failed("create the directory", &self.path))
+    /// Creates it, unless it is there, and holds on to where it is.
+    pub(crate) fn create(mut self) -> Result<Self> {
+        self.disk.create_dir(&self.path).map_err(failed("create the directory", &self.path))?;
+        self.path = self.disk.resolve(&self.path).map_err(failed("find the directory", &self.path))?;
+        Ok(self)
     }
 
     pub(crate) fn lock(&self) -> Result<Box<dyn Lock>> {

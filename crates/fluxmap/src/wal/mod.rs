@@ -40,7 +40,7 @@ pub(crate) use writer::{Record, Writer};
 use crate::error::{FluxError, PersistenceError};
 use crate::mvcc::clock::Clock;
 use crate::persistence::FlushLimits;
-use crate::progress::Progress;
+use crate::progress::{Progress, Woken};
 use crate::sync::{AtomicU64, Condvar, Mutex, MutexGuard, Ordering};
 use format::{Lsn, MAX_COMMIT};
 use pool::{Next, Pool};
@@ -60,6 +60,9 @@ pub(crate) enum Policy {
 
 /// Bytes in the queue above which new commits wait.
 const QUEUE_LIMIT: u64 = 16 << 20;
+
+/// How often a committer writes for others who come meanwhile.
+const TURNS: usize = 8;
 
 /// How long a committer waits for another's write before it waits as a task does: some
 /// ten times what a write into the page cache takes.
@@ -120,7 +123,7 @@ impl<'l> Slot<'l> {
 impl Log {
     pub(crate) fn new(policy: Policy, clock: Arc<Clock>, pool: Pool, writer: Writer) -> Self {
         let synced = Progress::default();
-        synced.advance(writer.synced());
+        synced.advance_unwatched(writer.synced());
         Log {
             policy,
             clock,
@@ -230,20 +233,21 @@ impl Log {
         let error = self.poison(error);
         let error = self.failed.get().unwrap_or(&error);
         self.pool.fail(error);
-        self.clock.stability().fail(error);
-        self.synced.fail(error);
-        self.written_bytes.fail(error);
+        let waiting = [&self.synced, &self.written_bytes, self.clock.stability()];
+        let woken = waiting.map(|progress| progress.fail(error));
         self.wake(|_| {});
+        drop(woken);
     }
 
     /// `Relaxed`: writes what is queued, unless somebody else does.
     fn write_queued(&self) {
-        loop {
+        for _ in 0..TURNS {
+            let mut woken = Woken::default();
             let Some(mut writer) = self.writer.try_lock_for(PATIENCE) else {
                 // Whoever holds it looks again when they let go (W5).
                 return;
             };
-            let written = self.write_all(&mut writer);
+            let written = self.write_group(&mut writer, &mut woken);
             drop(writer);
             match written {
                 Err(error) => return self.fail(error),
@@ -251,42 +255,45 @@ impl Log {
                 Ok(false) => return self.wake(|queue| queue.stuck = true),
                 Ok(true) => {}
             }
-            if self.queue.lock().records.is_empty() {
+            if self.is_idle() {
                 return;
             }
         }
+        // Others keep committing; let the log thread write for them.
+        self.wake(|queue| queue.stuck = true);
     }
 
-    /// Writes what is queued, and acknowledges it where writing is enough. Returns
+    /// Whether nothing is queued.
+    fn is_idle(&self) -> bool {
+        self.queue.lock().records.is_empty()
+    }
+
+    /// Writes what is queued now, and acknowledges it where writing is enough. Returns
     /// whether there was room for all of it; what there was none for stays queued.
-    fn write_all(&self, writer: &mut Writer) -> Result<bool, PersistenceError> {
-        loop {
-            if let Some(error) = self.failed.get() {
-                return Err(error.clone());
-            }
-            let mut records = mem::take(&mut self.queue.lock().records);
-            if records.is_empty() {
-                return Ok(true);
-            }
-            writer.append(&mut records).map_err(|error| self.poison(error))?;
-            let has_room = records.is_empty();
-            if !has_room {
-                // Back to the front of the queue (W1).
-                let mut queue = self.queue.lock();
-                records.append(&mut queue.records);
-                queue.records = records;
-            }
-            self.after_write(writer);
-            if !has_room {
-                return Ok(false);
-            }
+    fn write_group(&self, writer: &mut Writer, woken: &mut Woken) -> Result<bool, PersistenceError> {
+        if let Some(error) = self.failed.get() {
+            return Err(error.clone());
         }
+        let mut records = mem::take(&mut self.queue.lock().records);
+        if records.is_empty() {
+            return Ok(true);
+        }
+        writer.append(&mut records).map_err(|error| self.poison(error))?;
+        let has_room = records.is_empty();
+        if !has_room {
+            // Back to the front of the queue (W1).
+            let mut queue = self.queue.lock();
+            records.append(&mut queue.records);
+            queue.records = records;
+        }
+        self.after_write(writer, woken);
+        Ok(has_room)
     }
 
     /// Admits others, and at `Relaxed` acknowledges what was written, as far as the
     /// limits allow, and sees to its being synced.
-    fn after_write(&self, writer: &Writer) {
-        self.written_bytes.advance(writer.bytes());
+    fn after_write(&self, writer: &Writer, woken: &mut Woken) {
+        woken.absorb(self.written_bytes.advance(writer.bytes()));
         let Policy::Relaxed(limits) = self.policy else {
             return;
         };
@@ -295,10 +302,9 @@ impl Log {
         let bytes = limits.after_bytes.unwrap_or(u64::MAX);
         // What a power loss takes stays within the limits: beyond them, commits wait
         // for the sync. It begins at half of them, so that they seldom do.
-        if writer.unsynced_bytes() <= bytes {
-            let acknowledged = writer.written().min(writer.synced().saturating_add(commits));
-            self.clock.stability().advance(acknowledged);
-        }
+        let allowed = if writer.unsynced_bytes() <= bytes { commits } else { 0 };
+        let acknowledged = writer.written().min(writer.synced().saturating_add(allowed));
+        woken.absorb(self.clock.stability().advance(acknowledged));
         let due = unsynced > commits / 2 || writer.unsynced_bytes() > bytes / 2;
         if !writer.is_synced() {
             self.note_unsynced(if due { writer.written() } else { 0 });
@@ -330,12 +336,14 @@ impl Log {
 
     /// Makes everything that was written durable, and says so.
     pub(crate) fn sync(&self) -> Result<(), PersistenceError> {
-        let result = self.sync_files();
+        let mut woken = Woken::default();
+        let result = self.sync_files(&mut woken);
         if let Err(error) = &result {
             self.fail(error.clone());
         }
+        drop(woken);
         // W5: it held the writer for a moment.
-        if matches!(self.policy, Policy::Relaxed(_)) && !self.queue.lock().records.is_empty() {
+        if matches!(self.policy, Policy::Relaxed(_)) && !self.is_idle() {
             self.write_queued();
         }
         result
@@ -346,7 +354,7 @@ impl Log {
         if self.synced.reached() < lsn { self.sync() } else { Ok(()) }
     }
 
-    fn sync_files(&self) -> Result<(), PersistenceError> {
+    fn sync_files(&self, woken: &mut Woken) -> Result<(), PersistenceError> {
         let _one_at_a_time = self.syncing.lock();
         if let Some(error) = self.failed.get() {
             return Err(error.clone());
@@ -359,16 +367,16 @@ impl Log {
         let before = writer.synced();
         writer.end_sync(&unsynced);
         match self.policy {
-            Policy::Full => self.clock.stability().advance(unsynced.lsn),
+            Policy::Full => woken.absorb(self.clock.stability().advance(unsynced.lsn)),
             Policy::Relaxed(_) => {
-                self.after_write(&writer);
-                if unsynced.lsn > before {
+                self.after_write(&writer, woken);
+                if unsynced.lsn > before && self.failed.get().is_none() {
                     writer.mark_synced().map_err(|error| self.poison(error))?;
                 }
             }
         }
         drop(writer);
-        self.synced.advance(unsynced.lsn);
+        woken.absorb(self.synced.advance(unsynced.lsn));
         Ok(())
     }
 

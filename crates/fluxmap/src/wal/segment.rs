@@ -42,13 +42,32 @@ pub(crate) fn make(
     size: u64,
     recycled: Option<u64>,
 ) -> Result<Segment, PersistenceError> {
+    let made = make_draft_first(directory, identity, number, size, recycled);
+    if made.is_err() {
+        // It may be all that a full disk has room for. If it stays, it does no harm.
+        let _ = directory.remove(SEGMENT_DRAFT);
+    }
+    made
+}
+
+fn make_draft_first(
+    directory: &Directory,
+    identity: &Identity,
+    number: u64,
+    size: u64,
+    recycled: Option<u64>,
+) -> Result<Segment, PersistenceError> {
     if let Some(old) = recycled {
         directory.rename(&segment_name(old), SEGMENT_DRAFT)?;
         // Before its header changes: under its old name the new one would be damage.
         directory.sync()?;
     }
     let mode = if recycled.is_some() { OpenMode::Write } else { OpenMode::Create };
-    let draft = directory.open(SEGMENT_DRAFT, mode)?;
+    let mut draft = directory.open(SEGMENT_DRAFT, mode)?;
+    if draft.len()? > size {
+        // A large commit had made it longer.
+        draft = directory.open(SEGMENT_DRAFT, OpenMode::Create)?;
+    }
     let salt = random();
     let mut filled = draft.len()?;
     let detail = filled.max(size);
@@ -70,5 +89,9 @@ pub(crate) fn make(
     Ok(Segment { number, salt, start: header.len() as u64, size: filled, file })
 }
 
-/// The smallest segment that is of any use: it takes a header and some commits.
-pub(crate) const MIN_SIZE: u64 = MAX_HEADER as u64 + 1024;
+/// The smallest segment: it takes a header and some commits.
+pub(crate) const MIN_SIZE: u64 = 4096;
+const _: () = assert!(MIN_SIZE > MAX_HEADER as u64 + 512);
+
+/// The largest: they are made whole, and read whole.
+pub(crate) const MAX_SIZE: u64 = 1 << 30;

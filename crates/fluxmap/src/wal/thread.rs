@@ -3,6 +3,7 @@
 
 use crate::disk::Lock;
 use crate::error::PersistenceError;
+use crate::progress::Woken;
 use crate::sync::thread::{self, JoinHandle};
 use crate::wal::{Log, Policy};
 use std::mem;
@@ -41,14 +42,12 @@ impl LogThread {
         Ok(LogThread { log: Arc::clone(log), thread })
     }
 
-    /// Writes and syncs what is queued, whatever the pool's size, and ends the thread.
-    pub(crate) fn close(self) {
+    /// Has what is queued written and synced, whatever the pool's size, and the thread
+    /// end; it can be joined then.
+    pub(crate) fn close(self) -> JoinHandle<()> {
         self.log.pool.close();
         self.log.wake(|queue| queue.closing = true);
-        // A waker that the log thread wakes can drop the last handle of the database.
-        if self.thread.thread().id() != thread::current().id() && self.thread.join().is_err() {
-            tracing::error!("the log thread of a database had panicked");
-        }
+        self.thread
     }
 }
 
@@ -62,6 +61,8 @@ impl Log {
                 if std::thread::panicking() {
                     self.0.fail(PersistenceError::Unavailable("the log thread has panicked".into()));
                 }
+                // It needs no more segments.
+                self.0.pool.finish();
             }
         }
 
@@ -124,17 +125,19 @@ impl Log {
 
     fn write_and_sync(&self, sync: bool) -> Result<(), PersistenceError> {
         loop {
+            let mut woken = Woken::default();
             let mut writer = self.writer.lock();
-            if self.write_all(&mut writer)? {
+            if self.write_group(&mut writer, &mut woken)? {
                 drop(writer);
-                // W5. At `Full` nobody else writes.
-                if matches!(self.policy, Policy::Full) || self.queue.lock().records.is_empty() {
+                // W5. At `Full` nobody else writes, and a sync follows.
+                if matches!(self.policy, Policy::Full) || self.is_idle() {
                     break;
                 }
                 continue;
             }
             let goes_on = self.make_room(&mut writer)?;
             drop(writer);
+            drop(woken);
             if !goes_on {
                 // So that the checkpoint that it waits for can cover all of it.
                 self.sync()?;
@@ -149,6 +152,9 @@ impl Log {
 
     fn write_the_end(&self) -> Result<(), PersistenceError> {
         self.write_and_sync(true)?;
+        while !self.is_idle() {
+            self.write_and_sync(true)?;
+        }
         self.writer.lock().mark_closed().map_err(|error| self.poison(error))?;
         self.sync()
     }

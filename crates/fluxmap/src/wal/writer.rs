@@ -49,14 +49,15 @@ pub(crate) struct Writer {
     /// Bytes of commits written since the database was opened, and synced of them.
     bytes: u64,
     synced_bytes: u64,
-    /// Whether anything has been written since the database was opened.
+    /// Whether anything has been written since the log said that it was closed.
     touched: bool,
     buffer: Vec<u8>,
 }
 
 impl Writer {
-    /// Goes on at `offset` in `active`, after commit `last`, with everything synced.
-    pub(crate) fn new(active: Segment, offset: u64, last: Lsn) -> Self {
+    /// Goes on at `offset` in `active`, after commit `last`, with everything synced;
+    /// `unmarked` if the log does not say so.
+    pub(crate) fn new(active: Segment, offset: u64, last: Lsn, unmarked: bool) -> Self {
         let synced = Position { segment: active.number, offset };
         Writer {
             active,
@@ -67,7 +68,7 @@ impl Writer {
             synced_lsn: last,
             bytes: 0,
             synced_bytes: 0,
-            touched: false,
+            touched: unmarked,
             buffer: Vec::new(),
         }
     }
