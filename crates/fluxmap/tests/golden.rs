@@ -99,7 +99,7 @@ impl Opened {
     fn open(&self, disk: Option<Arc<dyn Disk>>) -> Result<Db, FluxError> {
         let options = PersistenceOptions {
             wal_pool_size: 8,
-            wal_segment_size_bytes: 3084,
+            wal_segment_size_bytes: 4096,
             ..PersistenceOptions::new(self.path.clone())
         };
         let mut builder = Database::builder().codec(self.codec).schema_version(self.schema);

@@ -41,7 +41,7 @@ pub(crate) struct Scenario {
 
 const DIRECTORY: &str = "db";
 /// The smallest there is.
-const SEGMENT: u64 = 3084;
+const SEGMENT: u64 = 4096;
 
 /// Opens a database on a disk.
 pub(crate) fn open(disk: &SimDisk, level: Level) -> Result<Db, FluxError> {
