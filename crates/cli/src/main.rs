@@ -66,6 +66,23 @@ enum Command {
     CrashWorker(demo::CrashWorkerArgs),
 }
 
+impl Command {
+    /// Whether answers are to be JSON.
+    fn prints_json(&self) -> bool {
+        match self {
+            Command::Demo(args) => args.json,
+            Command::Import(args) => args.json,
+            Command::Shell(args) => args.json,
+            Command::Stat(args) => args.json,
+            Command::Verify(args) => args.json,
+            Command::Dump(args) => args.json,
+            Command::Salvage(args) => args.json,
+            Command::Backup(args) => args.json,
+            Command::CrashWorker(_) => false,
+        }
+    }
+}
+
 /// How a run that could be carried out ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
@@ -90,12 +107,20 @@ fn in_full(error: &anyhow::Error) -> String {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    let json = cli.command.prints_json();
     match run(cli) {
         Ok(Verdict::Good) => ExitCode::SUCCESS,
         Ok(Verdict::Bad) => ExitCode::FAILURE,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            note(format_args!("fluxmap: {}", in_full(&error)));
+            let text = in_full(&error);
+            note(format_args!("fluxmap: {text}"));
+            if json {
+                // For programs. Whether it can be printed changes nothing any more.
+                let object = serde_json::json!({ "error": text, "in_use": is_in_use(&error) });
+                let mut out = output::Output::new(true);
+                let _ = out.object(&object).and_then(|()| out.flush());
+            }
             if is_in_use(&error) { ExitCode::from(3) } else { ExitCode::FAILURE }
         }
     }

@@ -220,6 +220,9 @@ fn what_is_no_database_is_refused_and_not_made_one() {
         }
     }
     assert_eq!(state(&empty).len(), 1);
+    let refused = run(&["verify", &missing, "--json"]);
+    let error = refused.objects()[0]["error"].as_str().map(str::to_owned).unwrap_or_default();
+    assert!(refused.code == 1 && error.contains("no database"), "{refused:?}");
     for arguments in [&["stat"][..], &["verify", "a", "b"], &["backup", "a"]] {
         assert_eq!(run(arguments).code, 2, "{arguments:?}");
     }

@@ -18,8 +18,8 @@
 //! - **W2.** The stable clock never passes a commit that is not in the log as the
 //!   durability level asks for, nor one that is not applied: a record is queued and
 //!   applied under one hold of the queue's lock.
-//! - **W3.** After the first error of a write or a sync nothing more is written,
-//!   synced or acknowledged. A second sync that succeeds would prove nothing: the kernel
+//! - **W3.** After the first error of a write or a sync no commit is written,
+//!   synced or acknowledged any more. A second sync that succeeds would prove nothing: the kernel
 //!   marks pages clean when writing them back fails.
 //! - **W4.** A file leaves the list of unsynced files only to be synced, and the
 //!   files before it were synced first.
