@@ -7,8 +7,12 @@ use fluxmap::{Database, FluxError, PersistenceError};
 use fluxmap_testkit::disk::SimDisk;
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
+use std::future::Future;
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 fn options(path: &std::path::Path) -> PersistenceOptions {
@@ -223,5 +227,54 @@ async fn a_commit_whose_keys_panic_when_dropped_becomes_durable_all_the_same() -
     let tx = db.begin();
     assert_eq!(tx.get(&Fragile(1, None))?.as_deref(), Some(&2));
     tx.commit().await?;
+    Ok(())
+}
+
+type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A task that is dropped when it is woken, as by an executor that is going; and who is
+/// told when it has been.
+struct DroppedWhenWoken(Mutex<Option<Task>>, Sender<()>);
+
+impl Wake for DroppedWhenWoken {
+    fn wake(self: Arc<Self>) {
+        let task = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if task.is_some() {
+            drop(task);
+            // Nobody listens any more if the test has failed.
+            let _ = self.1.send(());
+        }
+    }
+}
+
+/// Long enough to tell a hang from a slow machine.
+const A_HANG: Duration = Duration::from_secs(60);
+
+#[tokio::test]
+async fn whoever_a_commit_wakes_may_be_the_last_to_hold_the_database() -> Result<(), FluxError> {
+    let disk = SimDisk::new(5);
+    let builder = Database::<u64, u64>::builder().disk(Arc::new(disk.clone()));
+    let db = builder.durability_full(options("woken".as_ref())).build().await?;
+    // One checkpoint, so that the checkpoint thread has nothing more to do by itself.
+    db.checkpoint().await?;
+    disk.stall(true);
+    let (sender, dropped) = mpsc::channel();
+    let slot = Arc::new(DroppedWhenWoken(Mutex::new(None), sender));
+    let mut task: Task = Box::pin({
+        let db = db.clone();
+        async move { drop(db.insert(1, 1).await) }
+    });
+    let waker = Waker::from(Arc::clone(&slot));
+    assert!(task.as_mut().poll(&mut Context::from_waker(&waker)).is_pending(), "the disk stands still");
+    *slot.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
+    assert!(disk.wait_stalled(1, A_HANG), "the log thread writes");
+    // A checkpoint now waits to sync the log, or syncs it while the log thread waits.
+    let mut checkpoint = Box::pin(async { drop(db.checkpoint().await) });
+    assert!(checkpoint.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    drop(checkpoint);
+    // The task holds the last handle: it goes on one of the database's own threads.
+    drop(db);
+    disk.stall(false);
+    assert!(dropped.recv_timeout(A_HANG).is_ok(), "dropping the last handle hangs");
     Ok(())
 }

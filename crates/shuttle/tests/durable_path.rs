@@ -10,9 +10,9 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Wake, Waker};
+use std::task::{Context, Waker};
 
 type Store = Database<u8, Vec<u8>>;
 
@@ -274,46 +274,4 @@ fn a_dropped_commit_has_happened_or_not() {
         let recovered = number(&open_full(&disk.left(true), 4));
         assert!(recovered == 1 || recovered == 2, "{recovered}");
     });
-}
-
-type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
-
-/// A task that is dropped when it is woken, as by an executor that is going.
-struct DroppedWhenWoken(Mutex<Option<Task>>);
-
-impl Wake for DroppedWhenWoken {
-    fn wake(self: Arc<Self>) {
-        let task = open_up(&self.0).take();
-        drop(task);
-    }
-}
-
-/// Polls a task once; then it holds the database alone.
-fn the_last_holder_is(task: fn(Store) -> Task) {
-    let disk = MemDisk::default();
-    let db = open_full(&disk, 1);
-    let mut future = task(db.clone());
-    let slot = Arc::new(DroppedWhenWoken(Mutex::new(None)));
-    let waker = Waker::from(Arc::clone(&slot));
-    let done = future.as_mut().poll(&mut Context::from_waker(&waker)).is_ready();
-    if !done {
-        *open_up(&slot.0) = Some(future);
-    }
-    // The log needs a segment, which the checkpoint thread makes.
-    for n in 2..8 {
-        let mut commit = pin!(db.insert(n, vec![n; 900]));
-        let _ = commit.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-    }
-    drop(db);
-    slot.wake();
-}
-
-#[test]
-fn whoever_is_woken_by_a_commit_may_be_the_last_to_hold_the_database() {
-    explore(|| the_last_holder_is(|db| Box::pin(async move { drop(db.insert(1, vec![1]).await) })));
-}
-
-#[test]
-fn whoever_is_woken_by_a_checkpoint_may_be_the_last_to_hold_the_database() {
-    explore(|| the_last_holder_is(|db| Box::pin(async move { drop(db.checkpoint().await) })));
 }
