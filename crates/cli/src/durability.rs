@@ -6,13 +6,19 @@ use std::time::Duration;
 
 use clap::Args;
 use fluxmap::db::Buildable;
-use fluxmap::persistence::PersistenceOptions;
+use fluxmap::persistence::{PersistenceOptions, TornTail};
 use fluxmap::{DatabaseBuilder, Key, Value};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::{Value as Json, json};
 
 /// Syncs this often if no limit was given.
 const FLUSH_INTERVAL_MS: u64 = 100;
+
+/// Where a log was cut off, or would be, for programs.
+pub(crate) fn torn_tail_json(torn: Option<&TornTail>) -> Option<Json> {
+    torn.map(|torn| json!({ "file": torn.path.display().to_string(), "offset": torn.offset }))
+}
 
 /// What a transfer that has committed survives, and how the log is cut. Goes with a group `disk` of
 /// arguments that say that there is a disk.

@@ -7,7 +7,7 @@
 use crate::disk::OpenMode;
 use crate::error::PersistenceError;
 use crate::wal::directory::{CHECKPOINT, CHECKPOINT_DRAFT, Directory, NamedFile};
-use crate::wal::format::{Fields, FileHeader, FileKind, Identity, Lsn, MAX_COMMIT, MAX_HEADER, Nonsense};
+use crate::wal::format::{Fields, FileHeader, FileKind, Identity, Lsn, MAX_COMMIT, Nonsense};
 use crate::wal::segment::random;
 
 type Result<T> = std::result::Result<T, PersistenceError>;
@@ -190,9 +190,7 @@ impl Reader {
         let Some(file) = directory.find(CHECKPOINT)? else {
             return Ok(None);
         };
-        let mut start = vec![0; MAX_HEADER];
-        let filled = file.read_at(&mut start, 0)?;
-        let (header, end) = file.header(FileKind::Checkpoint, &start[..filled])?;
+        let (header, end) = file.read_header(FileKind::Checkpoint)?;
         let length = file.len()?;
         let offset = end as u64;
         Ok(Some(Reader { file, header, offset, number: 0, pairs: 0, length, buffer: Vec::new() }))

@@ -7,12 +7,12 @@ use crate::error::PersistenceError;
 use crate::persistence::CheckpointInfo;
 use crate::progress::Progress;
 use crate::sync::Mutex;
-use crate::sync::thread::{self, JoinHandle};
-use crate::wal::Log;
+use crate::sync::thread::JoinHandle;
 use crate::wal::directory::{Directory, segment_name};
 use crate::wal::format::Identity;
 use crate::wal::pool::Task;
 use crate::wal::segment;
+use crate::wal::{Log, spawn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
@@ -42,14 +42,7 @@ impl Checkpointer {
     /// The thread keeps `lock` until it ends.
     pub(crate) fn start(self: &Arc<Self>, lock: Arc<dyn Lock>) -> Result<JoinHandle<()>> {
         let runner = Arc::clone(self);
-        let builder = thread::Builder::new().name("fluxmap-checkpoint".to_string());
-        let body = move || {
-            runner.run();
-            drop(lock);
-        };
-        builder.spawn(body).map_err(|error| {
-            PersistenceError::Unavailable(format!("the checkpoint thread could not be started: {error}"))
-        })
+        spawn("fluxmap-checkpoint", &self.log, lock, move || runner.run())
     }
 
     /// Has a checkpoint written that covers everything that is stable now.
@@ -68,18 +61,6 @@ impl Checkpointer {
     }
 
     fn run(&self) {
-        /// A panic must not leave the log waiting for segments.
-        struct EndsWith<'l>(&'l Log);
-
-        impl Drop for EndsWith<'_> {
-            fn drop(&mut self) {
-                if std::thread::panicking() {
-                    self.0.fail(PersistenceError::Unavailable("the checkpoint thread has panicked".into()));
-                }
-            }
-        }
-
-        let _ends_with = EndsWith(&self.log);
         let (mut served, mut failed) = (0, false);
         loop {
             match self.log.pool.next_task(served, failed) {

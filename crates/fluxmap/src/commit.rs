@@ -231,7 +231,7 @@ impl<K: Ord, V> Durable<K, V> {
     /// Appends a write to a commit's record, and makes sure that it comes back.
     fn encode(&self, key: &K, value: Option<&V>, record: &mut Vec<u8>) -> Result<(), FluxError> {
         let coder = &self.coder;
-        let unstorable = |what| move |source| PersistenceError::Unstorable { what, source: Box::new(source) };
+        let unstorable = PersistenceError::unstorable;
         let put_key = |into: &mut Vec<u8>| {
             let start = into.len();
             coder.encode_key(key, into).map_err(unstorable("key"))?;

@@ -226,6 +226,13 @@ pub enum PersistenceError {
     Unavailable(String),
 }
 
+impl PersistenceError {
+    /// Makes an error of the codec's about a key or a value one of storing it.
+    pub(crate) fn unstorable(what: &'static str) -> impl Fn(CodecError) -> Self {
+        move |source| PersistenceError::Unstorable { what, source: Box::new(source) }
+    }
+}
+
 fn at(offset: &Option<u64>) -> String {
     offset.map_or(String::new(), |offset| format!(" at offset {offset}"))
 }

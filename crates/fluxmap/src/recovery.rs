@@ -15,19 +15,18 @@ use crate::commit::Committer;
 use crate::disk::OpenMode;
 use crate::error::PersistenceError;
 use crate::key::{Key, Value};
-use crate::persistence::{RecoveryInfo, TornTail};
+use crate::persistence::RecoveryInfo;
 use crate::txn::write_set::Write;
 use crate::wal::Writer;
 use crate::wal::directory::{
     CHECKPOINT, CHECKPOINT_DRAFT, Directory, NamedFile, SEGMENT_DRAFT, segment_name,
 };
-use crate::wal::format::{Identity, Lsn, Operation, Position, operations};
+use crate::wal::format::{FileKind, Identity, Lsn, Operation, Position, operations};
 use crate::wal::pool::Pool;
 use crate::wal::reader::{FrameAt, SegmentImage, Tail, replay};
 use crate::wal::segment::{self, Segment, random};
 use fluxmap_index::Timestamp;
 use std::cmp::Ordering;
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::{self, SyncSender};
 use std::time::Instant;
@@ -80,10 +79,7 @@ pub(crate) fn recover<K: Key, V: Value>(
     };
     info.created = info.checkpoint_bytes == 0;
     let tail = load_log(directory, &identity, log_segment, coder, committer, &mut info)?;
-    info.torn_tail = tail.torn.then(|| TornTail {
-        path: directory.path_of(&segment_name(tail.position.segment)),
-        offset: tail.position.offset,
-    });
+    info.torn_tail = tail.torn_tail(directory);
     let (pool, writer) = go_on(files, tail)?;
     info.duration = started.elapsed();
     tracing::info!(?info, "recovered");
@@ -286,13 +282,7 @@ fn go_on(files: &Files, tail: Tail) -> Result<(Pool, Writer)> {
     }
     if tail.torn {
         // Else a frame that was cut off could come to follow a new one, and count.
-        let zeros = vec![0; 1 << 20];
-        let mut at = position.offset;
-        while at < tail.size {
-            let chunk = zeros.len().min((tail.size - at) as usize);
-            file.write_at(&zeros[..chunk], at)?;
-            at += chunk as u64;
-        }
+        file.write_zeros(position.offset..tail.size)?;
         file.sync()?;
     }
     let names = directory.names()?;
@@ -314,7 +304,7 @@ fn go_on(files: &Files, tail: Tail) -> Result<(Pool, Writer)> {
         size: tail.size.max(files.segment_size),
         file,
     };
-    let pool = Pool::new(files.pool_size, position.segment, tail.ended.into(), VecDeque::new(), ready);
+    let pool = Pool::new(files.pool_size, position.segment, tail.ended.into(), ready);
     Ok((pool, Writer::new(active, position.offset, last, unmarked)))
 }
 
@@ -335,8 +325,9 @@ fn make_durable(file: &NamedFile, end: Position, synced: Position) -> Result<()>
 
 /// A segment that had been made ready, with nothing in it.
 fn open_ready(directory: &Directory, number: u64) -> Result<Segment> {
-    let image = SegmentImage::read(directory, number)?;
-    let file = Arc::new(directory.open(&segment_name(number), OpenMode::Write)?);
-    let (start, size) = (image.start as u64, image.bytes.len() as u64);
-    Ok(Segment { number, salt: image.header.salt, start, size, file })
+    let file = directory.open(&segment_name(number), OpenMode::Write)?;
+    // All of it has been looked at before.
+    let (header, start) = file.read_header(FileKind::Segment)?;
+    let size = file.len()?;
+    Ok(Segment { number, salt: header.salt, start: start as u64, size, file: Arc::new(file) })
 }

@@ -2,7 +2,7 @@
 
 use crate::checkpointer::Checkpointer;
 use crate::commit::Committer;
-use crate::error::FluxError;
+use crate::error::{FluxError, PersistenceError};
 use crate::info::{IsolationLevel, VacuumOptions, VacuumStats};
 use crate::key::{Key, Value};
 use crate::persistence::RecoveryInfo;
@@ -84,25 +84,20 @@ impl<K: Key, V: Value> Shared<K, V> {
     ///
     /// Cancel-safe: it only waits.
     pub(crate) async fn acknowledged(&self, timestamp: Timestamp) -> Result<(), FluxError> {
-        match &self.committer.durable {
-            None => Ok(()),
-            Some(durable) => {
-                let outcome = durable.log.acknowledged(timestamp).await;
-                outcome.map_err(|source| FluxError::OutcomeUnknown { source })
-            }
-        }
+        self.wait_for_log(timestamp).await.map_err(|source| FluxError::OutcomeUnknown { source })
     }
 
     /// Waits until what was read at this timestamp cannot be undone any more.
     ///
     /// Cancel-safe: it only waits.
     pub(crate) async fn stable_at(&self, timestamp: Timestamp) -> Result<(), FluxError> {
+        self.wait_for_log(timestamp).await.map_err(|source| FluxError::FatalPersistenceError { source })
+    }
+
+    async fn wait_for_log(&self, timestamp: Timestamp) -> Result<(), PersistenceError> {
         match &self.committer.durable {
             None => Ok(()),
-            Some(durable) => {
-                let outcome = durable.log.acknowledged(timestamp).await;
-                outcome.map_err(|source| FluxError::FatalPersistenceError { source })
-            }
+            Some(durable) => durable.log.acknowledged(timestamp).await,
         }
     }
 

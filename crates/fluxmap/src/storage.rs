@@ -49,7 +49,7 @@ pub(crate) struct Options<K, V> {
 
 impl Storage {
     /// Locks the directory, reads what is there into `core`, which must be fresh, and
-    /// starts the log. The threads follow with [`start`](Self::start).
+    /// starts the log and the threads.
     pub(crate) fn open<K: Key, V: Value>(
         options: Options<K, V>,
         mut core: Core<K, V>,
@@ -159,8 +159,7 @@ impl<K: Key, V: Value> Pairs for LivePairs<K, V> {
             let Some((key, value)) = self.cursor.pop(at, Direction::Forward) else {
                 break;
             };
-            let unstorable =
-                |what| move |source| PersistenceError::Unstorable { what, source: Box::new(source) };
+            let unstorable = PersistenceError::unstorable;
             push_sized(block, |into| self.coder.encode_key(&key, into)).map_err(unstorable("key"))?;
             push_sized(block, |into| self.coder.encode_value(&value, into)).map_err(unstorable("value"))?;
             count += 1;

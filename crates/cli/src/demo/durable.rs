@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::DemoArgs;
 use super::bank::{Audit, Bank, sum};
+use crate::durability::torn_tail_json;
 use crate::output::counted;
 
 /// Opens the bank in `dir`, with at least as many accounts as were asked for.
@@ -67,9 +68,7 @@ pub(super) fn to_json(info: &RecoveryInfo) -> Value {
         "log_commits": info.records,
         "log_bytes": info.bytes,
         "last_commit": info.last_commit,
-        "torn_tail": info.torn_tail.as_ref().map(|torn| {
-            json!({ "file": torn.path.display().to_string(), "offset": torn.offset })
-        }),
+        "torn_tail": torn_tail_json(info.torn_tail.as_ref()),
         "seconds": info.duration.as_secs_f64(),
     })
 }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::{damage_json, identity_json};
 use crate::Verdict;
+use crate::durability::torn_tail_json;
 use crate::output::{Output, counted, thousands};
 use crate::progress::{bytes_bar, show};
 
@@ -118,9 +119,7 @@ fn sound_json(summary: &Summary) -> Value {
         "log_commits": summary.log_commits,
         "log_bytes": summary.log_bytes,
         "last_commit": summary.last_commit,
-        "torn_tail": summary.torn_tail.as_ref().map(|torn| {
-            json!({ "file": torn.path.display().to_string(), "offset": torn.offset })
-        }),
+        "torn_tail": torn_tail_json(summary.torn_tail.as_ref()),
     })
 }
 

@@ -181,10 +181,6 @@ pub(super) fn walk(
         Ok(())
     })?;
     progress(gauge.total, gauge.total);
-    let torn = || TornTail {
-        path: directory.path_of(&segment_name(tail.position.segment)),
-        offset: tail.position.offset,
-    };
     let summary = Summary {
         identity: (&header.identity).into(),
         checkpoint_commit: header.number,
@@ -193,7 +189,7 @@ pub(super) fn walk(
         log_commits: tail.commits,
         log_bytes: tail.bytes,
         last_commit: tail.last,
-        torn_tail: tail.torn.then(torn),
+        torn_tail: tail.torn_tail(directory),
     };
     Ok((summary, header.identity))
 }

@@ -2,8 +2,9 @@
 
 use crate::disk::{Disk, DiskFile, Lock, OpenMode};
 use crate::error::PersistenceError;
-use crate::wal::format::{BadHeader, FORMAT_VERSION, FileHeader, FileKind, Identity};
+use crate::wal::format::{BadHeader, FORMAT_VERSION, FileHeader, FileKind, Identity, MAX_HEADER};
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -153,6 +154,15 @@ impl NamedFile {
         self.file.write_at(bytes, offset).map_err(|error| self.failed_at("write to", offset, error))
     }
 
+    pub(crate) fn write_zeros(&self, at: Range<u64>) -> Result<()> {
+        static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+        for start in at.clone().step_by(ZEROS.len()) {
+            let length = (at.end - start).min(ZEROS.len() as u64);
+            self.write_at(&ZEROS[..length as usize], start)?;
+        }
+        Ok(())
+    }
+
     pub(crate) fn sync(&self) -> Result<()> {
         self.file.sync().map_err(failed("sync", &self.path))
     }
@@ -183,7 +193,14 @@ impl NamedFile {
         Ok(bytes)
     }
 
-    /// Reads the header at the start of the file's bytes.
+    /// Reads the header at the start of the file.
+    pub(crate) fn read_header(&self, kind: FileKind) -> Result<(FileHeader, usize)> {
+        let mut start = vec![0; MAX_HEADER];
+        let filled = self.read_at(&mut start, 0)?;
+        self.header(kind, &start[..filled])
+    }
+
+    /// Decodes the header at the start of the file's bytes.
     pub(crate) fn header(&self, kind: FileKind, bytes: &[u8]) -> Result<(FileHeader, usize)> {
         FileHeader::decode(kind, bytes).map_err(|bad| match bad {
             BadHeader::Damaged(what) => self.damaged(0, what),

@@ -19,8 +19,8 @@
 //!   durability level asks for, nor one that is not applied: a record is queued and
 //!   applied under one hold of the queue's lock.
 //! - **W3.** After the first error of a write or a sync no commit is written,
-//!   synced or acknowledged any more. A second sync that succeeds would prove nothing: the kernel
-//!   marks pages clean when writing them back fails.
+//!   synced or acknowledged any more. A second sync that succeeds would prove nothing:
+//!   the kernel marks pages clean when writing them back fails.
 //! - **W4.** A file leaves the list of unsynced files only to be synced, and the
 //!   files before it were synced first.
 //! - **W5.** Whoever lets go of the writer looks at the queue once more: a record that
@@ -34,7 +34,7 @@ pub(crate) mod segment;
 mod thread;
 mod writer;
 
-pub(crate) use thread::LogThread;
+pub(crate) use thread::{LogThread, spawn};
 pub(crate) use writer::{Record, Writer};
 
 use crate::error::{FluxError, PersistenceError};

@@ -70,18 +70,12 @@ pub(crate) enum Next {
 }
 
 impl Pool {
-    pub(crate) fn new(
-        size: usize,
-        current: u64,
-        ended: VecDeque<Ended>,
-        covered: VecDeque<u64>,
-        ready: Option<Segment>,
-    ) -> Self {
+    pub(crate) fn new(size: usize, current: u64, ended: VecDeque<Ended>, ready: Option<Segment>) -> Self {
         let state = State {
             ended,
             current,
             ready,
-            covered,
+            covered: VecDeque::new(),
             blocked: false,
             requested: 0,
             make_failed: false,
@@ -113,8 +107,7 @@ impl Pool {
             state.ended.push_back(Ended { number: active, last });
             state.current = active + 1;
         }
-        // To close is to be done soon, and needs no more than one segment.
-        if state.ended.len() < self.size || state.closing {
+        if self.has_place(&state) {
             state.blocked = false;
             if let Some(segment) = state.ready.take() {
                 // There is a segment to make now, and perhaps a checkpoint.
@@ -127,13 +120,16 @@ impl Pool {
         Ok(Next::NotYet)
     }
 
+    /// Whether one more segment may hold commits that no checkpoint covers.
+    fn has_place(&self, state: &State) -> bool {
+        // To close is to be done soon, and needs no more than one.
+        state.ended.len() < self.size || state.closing
+    }
+
     /// Waits until [`next_segment`](Self::next_segment) may have another answer.
     pub(crate) fn wait_for_next(&self) {
         let mut state = self.state.lock();
-        while state.blocked
-            && state.failed.is_none()
-            && !(state.ready.is_some() && (state.ended.len() < self.size || state.closing))
-        {
+        while state.blocked && state.failed.is_none() && !(state.ready.is_some() && self.has_place(&state)) {
             self.changed.wait(&mut state);
         }
     }
@@ -161,9 +157,9 @@ impl Pool {
             if state.finished {
                 return Task::Stop;
             }
-            let full = !state.closing && state.ended.len() >= (self.size / 2).max(1) && !failed;
-            let blocked = !state.closing && state.blocked && !state.ended.is_empty();
-            if full || blocked || (state.requested > served && !state.closing) {
+            let full = state.ended.len() >= (self.size / 2).max(1) && !failed;
+            let blocked = state.blocked && !state.ended.is_empty();
+            if !state.closing && (full || blocked || state.requested > served) {
                 return Task::Checkpoint { requests: state.requested };
             }
             self.changed.wait(&mut state);

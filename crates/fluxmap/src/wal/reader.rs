@@ -10,6 +10,7 @@
 //! survives is a prefix.
 
 use crate::error::PersistenceError;
+use crate::persistence::TornTail;
 use crate::wal::directory::{Directory, NamedFile, segment_name};
 use crate::wal::format::{FileHeader, FileKind, FrameHeader, FrameKind, Identity, Lsn, Position, commits};
 use crate::wal::pool::Ended;
@@ -62,6 +63,14 @@ pub(crate) struct Tail {
     /// Commits read, and their bytes.
     pub(crate) commits: u64,
     pub(crate) bytes: u64,
+}
+
+impl Tail {
+    /// Where something is to be cut off, if anything is.
+    pub(crate) fn torn_tail(&self, directory: &Directory) -> Option<TornTail> {
+        let Position { segment, offset } = self.position;
+        self.torn.then(|| TornTail { path: directory.path_of(&segment_name(segment)), offset })
+    }
 }
 
 impl SegmentImage {

@@ -31,8 +31,6 @@ pub(crate) fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
-static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
-
 /// Makes segment `number` under its name, durably: out of `recycled`, a segment that
 /// is needed no more, or from nothing. A crash in between leaves at most a draft.
 pub(crate) fn make(
@@ -69,24 +67,18 @@ fn make_draft_first(
         draft = directory.open(SEGMENT_DRAFT, OpenMode::Create)?;
     }
     let salt = random();
-    let mut filled = draft.len()?;
-    let detail = filled.max(size);
-    let header = FileHeader { kind: FileKind::Segment, identity: identity.clone(), salt, number, detail };
-    let header = header.encode();
+    let filled = draft.len()?;
+    let identity = identity.clone();
+    let header = FileHeader { kind: FileKind::Segment, identity, salt, number, detail: size }.encode();
     draft.write_at(&header, 0)?;
-    filled = filled.max(header.len() as u64);
-    while filled < size {
-        let chunk = ZEROS.len().min((size - filled) as usize);
-        draft.write_at(&ZEROS[..chunk], filled)?;
-        filled += chunk as u64;
-    }
+    draft.write_zeros(filled.max(header.len() as u64)..size)?;
     draft.sync()?;
     drop(draft);
     let name = segment_name(number);
     directory.rename(SEGMENT_DRAFT, &name)?;
     directory.sync()?;
     let file = Arc::new(directory.open(&name, OpenMode::Write)?);
-    Ok(Segment { number, salt, start: header.len() as u64, size: filled, file })
+    Ok(Segment { number, salt, start: header.len() as u64, size, file })
 }
 
 /// The smallest segment: it takes a header and some commits.

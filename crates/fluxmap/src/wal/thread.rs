@@ -30,15 +30,12 @@ impl LogThread {
     /// The thread keeps `lock` until it ends.
     pub(crate) fn start(log: &Arc<Log>, lock: Arc<dyn Lock>) -> Result<Self, PersistenceError> {
         let runner = Arc::clone(log);
-        let builder = thread::Builder::new().name("fluxmap-log".to_string());
-        let thread = builder
-            .spawn(move || {
-                runner.run();
-                drop(lock);
-            })
-            .map_err(|error| {
-                PersistenceError::Unavailable(format!("the log thread could not be started: {error}"))
-            })?;
+        let body = move || {
+            runner.run();
+            // It needs no more segments.
+            runner.pool.finish();
+        };
+        let thread = spawn("fluxmap-log", log, lock, body)?;
         Ok(LogThread { log: Arc::clone(log), thread })
     }
 
@@ -51,22 +48,38 @@ impl LogThread {
     }
 }
 
-impl Log {
-    fn run(&self) {
-        /// A panic must not leave committers waiting for ever.
-        struct EndsWith<'l>(&'l Log);
+/// Starts a thread that keeps `lock` until it ends. If it panics, the log fails: nobody is
+/// to wait for it for ever.
+pub(crate) fn spawn(
+    name: &'static str,
+    log: &Arc<Log>,
+    lock: Arc<dyn Lock>,
+    body: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, PersistenceError> {
+    struct EndsWith(Arc<Log>, &'static str);
 
-        impl Drop for EndsWith<'_> {
-            fn drop(&mut self) {
-                if std::thread::panicking() {
-                    self.0.fail(PersistenceError::Unavailable("the log thread has panicked".into()));
-                }
-                // It needs no more segments.
-                self.0.pool.finish();
+    impl Drop for EndsWith {
+        fn drop(&mut self) {
+            if std::thread::panicking() {
+                self.0.fail(PersistenceError::Unavailable(format!("the thread {} has panicked", self.1)));
             }
         }
+    }
 
-        let _ends_with = EndsWith(self);
+    let ends_with = EndsWith(Arc::clone(log), name);
+    let builder = thread::Builder::new().name(name.to_string());
+    let spawned = builder.spawn(move || {
+        let _lock = lock;
+        let _ends_with = ends_with;
+        body();
+    });
+    spawned.map_err(|error| {
+        PersistenceError::Unavailable(format!("the thread {name} could not be started: {error}"))
+    })
+}
+
+impl Log {
+    fn run(&self) {
         loop {
             let (done, result) = match self.next_work() {
                 Work::Stop => return,

@@ -189,9 +189,9 @@ impl Writer {
     }
 
     /// Writes down how far the log is synced, so that damage before that can be told
-    /// from what a power loss leaves; unless no frame is likely to follow in vain.
+    /// from what a power loss leaves; unless the next frame will say it.
     pub(crate) fn mark_synced(&mut self) -> Result<(), PersistenceError> {
-        // Nothing has been written since: else the next frame will tell, or has told.
+        // What was written since the sync began will be synced, too: the mark follows that.
         let idle = self.unsynced.is_empty();
         if idle && self.room() > 0 { self.mark(FrameKind::Synced) } else { Ok(()) }
     }
