@@ -1,15 +1,17 @@
 //! How a database is configured.
 
 use crate::codec::{Codec, Coder, Stored};
+use crate::commit::MemoryOptions;
 use crate::db::Database;
 use crate::disk::{Disk, OsDisk};
 use crate::error::FluxError;
 use crate::info::{IsolationLevel, VacuumOptions};
 use crate::key::{Key, Value};
-use crate::mem::{EvictionPolicy, MemSize};
+use crate::mem::weigher::Weigher;
+use crate::mem::{EvictionCause, EvictionPolicy, MemSize, TimeSource};
 use crate::persistence::{DurabilityLevel, FlushLimits, PersistenceOptions};
 use crate::recovery::Files;
-use crate::shared::Shared;
+use crate::shared::{Setup, Shared};
 use crate::storage::{Options, on_thread};
 use crate::wal::Policy;
 use crate::wal::directory::Directory;
@@ -67,6 +69,7 @@ pub struct DatabaseBuilder<K, V, S: BuilderState = Initial> {
     settings: Settings,
     /// How to encode K and V, captured where their bounds are known.
     coder: Option<Coder<K, V>>,
+    memory: MemoryOptions<K, V>,
     types: Types<K, V, S>,
 }
 
@@ -87,9 +90,8 @@ struct Settings {
     /// Of the key and the value, if not what the compiler calls them.
     type_names: Option<(String, String)>,
     disk: Arc<dyn Disk>,
-    max_memory: Option<u64>,
+    /// If it was said.
     eviction: Option<EvictionPolicy>,
-    eviction_ttl: Option<Duration>,
 }
 
 /// A quarter of the nodes of each level reach the next: Pugh's recommendation.
@@ -111,11 +113,10 @@ impl<K, V> DatabaseBuilder<K, V> {
                 schema_version: 0,
                 type_names: None,
                 disk: Arc::new(OsDisk),
-                max_memory: None,
                 eviction: None,
-                eviction_ttl: None,
             },
             coder: None,
+            memory: MemoryOptions::default(),
             types: PhantomData,
         }
     }
@@ -180,7 +181,8 @@ impl<K, V> DatabaseBuilder<K, V> {
 
 impl<K, V, S: BuilderState> DatabaseBuilder<K, V, S> {
     fn into_state<T: BuilderState>(self) -> DatabaseBuilder<K, V, T> {
-        DatabaseBuilder { settings: self.settings, coder: self.coder, types: PhantomData }
+        let DatabaseBuilder { settings, coder, memory, types: _ } = self;
+        DatabaseBuilder { settings, coder, memory, types: PhantomData }
     }
 
     /// The isolation level of all transactions. [`IsolationLevel::Serializable`]
@@ -246,28 +248,92 @@ impl<K, V, S: BuilderState> DatabaseBuilder<K, V, S> {
         self
     }
 
-    /// Limits the memory of keys and values, in bytes. Not built yet: `build` will
-    /// answer with [`FluxError::Configuration`].
+    /// Limits the memory that keys and values take, with what it takes to find them, in bytes.
+    /// When a commit exceeds it, others go at once, in a commit that follows it:
+    /// see [`eviction_policy`](Self::eviction_policy). Off by default.
+    ///
+    /// What is kept for open snapshots counts beside the limit, and so does what has not been
+    /// written to the log yet: [`memory_info`](Database::memory_info) tells of both. See also
+    /// [`max_snapshot_age`](Self::max_snapshot_age).
+    ///
+    /// ```
+    /// # use fluxmap::{Database, mem::EvictionPolicy};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), fluxmap::FluxError> {
+    /// let cache = Database::<u64, Vec<u8>>::builder()
+    ///     .max_memory(1 << 20)
+    ///     .eviction_policy(EvictionPolicy::S3Fifo)
+    ///     .build()
+    ///     .await?;
+    /// for key in 0..10_000 {
+    ///     cache.insert(key, vec![0; 1000]).await?;
+    /// }
+    /// let info = cache.memory_info();
+    /// assert!(info.live_bytes + info.index_bytes <= 1 << 20);
+    /// assert!(info.evictions.capacity > 9_000);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn max_memory(mut self, bytes: u64) -> Self
     where
         K: MemSize,
         V: MemSize,
     {
-        self.settings.max_memory = Some(bytes);
+        self.memory.limit = Some((bytes, Weigher::new()));
         self
     }
 
-    /// What goes when the memory limit is reached. Not built yet: `build` will
-    /// answer with [`FluxError::Configuration`].
+    /// What goes when the memory limit is reached. [`EvictionPolicy::Lru`] by default.
     pub fn eviction_policy(mut self, policy: EvictionPolicy) -> Self {
         self.settings.eviction = Some(policy);
         self
     }
 
-    /// How long keys live under [`EvictionPolicy::Ttl`]. Not built yet: `build`
-    /// will answer with [`FluxError::Configuration`].
+    /// How long keys live under [`EvictionPolicy::Ttl`], from when they were last written;
+    /// values that are written with a time of their own keep to that. Needs no memory limit.
     pub fn eviction_ttl(mut self, ttl: Duration) -> Self {
-        self.settings.eviction_ttl = Some(ttl);
+        self.memory.life = Some(ttl);
+        self
+    }
+
+    /// Has `listener` told of every key that goes without a transaction that removed it, once,
+    /// with what it held and why. It is called after that has happened, on the thread of
+    /// whoever made the room (a committing one, or the background thread), with no lock held;
+    /// it should be quick, and panics in it are contained. In a durable database, what it is
+    /// told of may not be durable yet.
+    ///
+    /// ```
+    /// # use fluxmap::{Database, mem::EvictionCause};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), fluxmap::FluxError> {
+    /// let (sender, evicted) = std::sync::mpsc::channel();
+    /// let db = Database::<u64, String>::builder()
+    ///     .on_evict(move |key, value, cause| sender.send((key, value, cause)).unwrap_or_default())
+    ///     .build()
+    ///     .await?;
+    /// db.insert(1, "one".into()).await?;
+    /// db.evict(&1).await?;
+    /// assert_eq!(evicted.recv().ok(), Some((1, "one".to_string().into(), EvictionCause::Explicit)));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn on_evict(mut self, listener: impl Fn(K, Arc<V>, EvictionCause) + Send + Sync + 'static) -> Self {
+        self.memory.listener = Some(Arc::new(listener));
+        self
+    }
+
+    /// Ends snapshots and transactions that have been open for this long: their next read
+    /// fails with [`FluxError::SnapshotTooOld`], and what was kept for them goes. Off by
+    /// default: they keep what they see for as long as they are held.
+    pub fn max_snapshot_age(mut self, age: Duration) -> Self {
+        self.memory.max_snapshot_age = Some(age);
+        self
+    }
+
+    /// Where the time comes from by which keys expire; by default from the machine's clock as
+    /// it is when the database is opened, and from then on from its steady one.
+    pub fn time_source(mut self, source: Arc<dyn TimeSource>) -> Self {
+        self.memory.time_source = Some(source);
         self
     }
 }
@@ -327,15 +393,13 @@ macro_rules! build {
             /// closed at once.
             pub async fn build(self) -> Result<Database<K, V>, FluxError> {
                 self.settings.check()?;
-                let (level, p) = (self.settings.isolation_level, self.settings.skiplist_p);
-                let vacuum = self.settings.vacuum;
-                let shared = match self.settings.storage(self.coder) {
-                    None => Shared::new(level, p, vacuum, None),
-                    durable => {
-                        on_thread("fluxmap-open", move || Shared::new(level, p, vacuum, durable)).await?
-                    }
-                };
-                Ok(Database::from_shared(shared?))
+                let setup = self.setup()?;
+                let opened = match setup.durability {
+                    None => Shared::open(setup),
+                    Some(_) => on_thread("fluxmap-open", move || Shared::open(setup)).await?,
+                }?;
+                opened.shared.forget(opened.gone).await?;
+                Ok(Database::from_shared(opened.shared))
             }
         }
     };
@@ -357,13 +421,44 @@ impl Settings {
             );
         }
         self.check_durability()?;
-        if self.max_memory.is_some() || self.eviction.is_some() || self.eviction_ttl.is_some() {
+        Ok(())
+    }
+}
+
+impl<K, V, S: BuilderState> DatabaseBuilder<K, V, S> {
+    fn setup(mut self) -> Result<Setup<K, V>, FluxError> {
+        self.check_memory()?;
+        self.memory.policy = self.settings.eviction.unwrap_or_default();
+        Ok(Setup {
+            level: self.settings.isolation_level,
+            skiplist_p: self.settings.skiplist_p,
+            vacuum: self.settings.vacuum,
+            memory: self.memory,
+            durability: self.settings.storage(self.coder),
+        })
+    }
+
+    fn check_memory(&self) -> Result<(), FluxError> {
+        let refuse = |why: &str| Err(FluxError::Configuration(why.into()));
+        let is_ttl = self.settings.eviction == Some(EvictionPolicy::Ttl);
+        if self.memory.limit.is_some_and(|(limit, _)| limit == 0) {
+            return refuse("`max_memory` is 0, which leaves room for nothing; leave it out for no limit");
+        }
+        if self.settings.eviction.is_some() && self.memory.limit.is_none() && !is_ttl {
+            return refuse("an `eviction_policy` needs `max_memory`: without a limit, nothing is evicted");
+        }
+        if is_ttl != self.memory.life.is_some() {
             return refuse(
-                "memory limits are not available in this version; leave out `max_memory`, `eviction_policy` and `eviction_ttl`"
-                    .into(),
+                "`eviction_ttl` and `EvictionPolicy::Ttl` need each other; for single keys, use `insert_with_ttl`",
             );
         }
-        Ok(())
+        if self.memory.life.is_some_and(|life| life.is_zero()) {
+            return refuse("`eviction_ttl` is zero: no key would ever be there");
+        }
+        match self.memory.max_snapshot_age.is_some_and(|age| age.is_zero()) {
+            true => refuse("`max_snapshot_age` is zero; leave it out for no limit"),
+            false => Ok(()),
+        }
     }
 }
 

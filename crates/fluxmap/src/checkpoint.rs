@@ -7,8 +7,11 @@
 use crate::disk::OpenMode;
 use crate::error::PersistenceError;
 use crate::wal::directory::{CHECKPOINT, CHECKPOINT_DRAFT, Directory, NamedFile};
-use crate::wal::format::{Fields, FileHeader, FileKind, Identity, Lsn, MAX_COMMIT, Nonsense};
+use crate::wal::format::{
+    Fields, FileHeader, FileKind, Identity, Lsn, MAX_COMMIT, Nonsense, Operation, operations,
+};
 use crate::wal::segment::random;
+use fluxmap_index::Time;
 
 type Result<T> = std::result::Result<T, PersistenceError>;
 
@@ -20,15 +23,16 @@ type Result<T> = std::result::Result<T, PersistenceError>;
 /// | 4 | 4 | length of the payload |
 /// | 8 | 8 | number of the block, from zero |
 /// | 16 | 4 | pairs in the block |
-/// | 20 | 1 | 1: pairs; 2: the end |
+/// | 20 | 1 | 1: pairs as format version 1 has them; 2: the end; 3: pairs |
 /// | 21 | 3 | zero |
 ///
-/// The payload of a block of pairs: for each pair the length of the key (4 bytes),
-/// the key, the length of the value (4 bytes), the value. Of the end: the number of
-/// pairs in the file (8 bytes).
+/// The payload of a block of pairs are puts, as in a commit in the log. In version 1: for
+/// each pair the length of the key (4 bytes), the key, the length of the value (4 bytes),
+/// the value. Of the end: the number of pairs in the file (8 bytes).
 const BLOCK_HEADER: usize = 24;
-const PAIRS: u8 = 1;
+const BARE_PAIRS: u8 = 1;
 const END: u8 = 2;
+const PAIRS: u8 = 3;
 
 /// A block is full when it has this many bytes.
 pub(crate) const BLOCK_SIZE: usize = 256 << 10;
@@ -41,8 +45,9 @@ pub(crate) trait Pairs {
     /// The commit after which they are.
     fn timestamp(&self) -> Lsn;
 
-    /// Appends about [`BLOCK_SIZE`] bytes of pairs, each key and value behind its
-    /// length, and returns how many; zero at the end.
+    /// Appends about [`BLOCK_SIZE`] bytes of pairs, each as
+    /// [`push_operation`](crate::wal::format::push_operation) does, and returns how many;
+    /// zero at the end.
     fn fill(&mut self, block: &mut Vec<u8>) -> Result<u32>;
 }
 
@@ -127,6 +132,7 @@ fn block_crc(salt: u64, rest: &[u8]) -> u32 {
 pub(crate) struct SoundBlock<'b> {
     pub(crate) number: u64,
     pub(crate) is_end: bool,
+    is_bare: bool,
     /// In the block; at the end, in the file.
     pub(crate) pairs: u64,
     pub(crate) payload: &'b [u8],
@@ -143,7 +149,7 @@ impl<'b> SoundBlock<'b> {
         let (crc, length) = (fields.u32()?, fields.u32()? as usize);
         let (number, pairs, kind) = (fields.u64()?, fields.u32()?, fields.u8()?);
         // All of this before the checksum, which takes time where blocks are looked for.
-        if number > highest || ![PAIRS, END].contains(&kind) || fields.take(3)? != [0; 3] {
+        if number > highest || ![BARE_PAIRS, PAIRS, END].contains(&kind) || fields.take(3)? != [0; 3] {
             return None;
         }
         let block = bytes.get(..BLOCK_HEADER.checked_add(length)?)?;
@@ -153,7 +159,7 @@ impl<'b> SoundBlock<'b> {
         let payload = &block[BLOCK_HEADER..];
         let is_end = kind == END;
         let pairs = if is_end { Fields(payload).u64()? } else { u64::from(pairs) };
-        Some(SoundBlock { number, is_end, pairs, payload })
+        Some(SoundBlock { number, is_end, is_bare: kind == BARE_PAIRS, pairs, payload })
     }
 
     /// How long the block is.
@@ -162,8 +168,9 @@ impl<'b> SoundBlock<'b> {
     }
 
     /// The encoded pairs; none at the end.
-    pub(crate) fn pairs(&self) -> impl Iterator<Item = std::result::Result<(&'b [u8], &'b [u8]), Nonsense>> {
-        Block { offset: 0, payload: if self.is_end { &[] } else { self.payload } }.pairs()
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = std::result::Result<Pair<'b>, Nonsense>> + use<'b> {
+        let payload = if self.is_end { &[] } else { self.payload };
+        Block { offset: 0, is_bare: self.is_bare, payload }.pairs()
     }
 }
 
@@ -181,7 +188,17 @@ pub(crate) struct Reader {
 /// A block of pairs.
 pub(crate) struct Block<'r> {
     pub(crate) offset: u64,
+    is_bare: bool,
     payload: &'r [u8],
+}
+
+/// An encoded pair.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pair<'r> {
+    pub(crate) key: &'r [u8],
+    pub(crate) value: &'r [u8],
+    /// Zero if the value does not expire.
+    pub(crate) expires: Time,
 }
 
 impl Reader {
@@ -247,9 +264,9 @@ impl Reader {
         self.number += 1;
         let payload = &self.buffer[BLOCK_HEADER - 4..];
         match kind {
-            PAIRS => {
+            PAIRS | BARE_PAIRS => {
                 self.pairs += u64::from(pairs);
-                Ok(Some(Block { offset: start, payload }))
+                Ok(Some(Block { offset: start, is_bare: kind == BARE_PAIRS, payload }))
             }
             END if Fields(payload).u64() != Some(self.pairs) => {
                 damaged(&self.file, "the number of pairs is not what the end says")
@@ -268,22 +285,30 @@ impl Reader {
 
 impl<'r> Block<'r> {
     /// The encoded pairs.
-    pub(crate) fn pairs(
-        &self,
-    ) -> impl Iterator<Item = std::result::Result<(&'r [u8], &'r [u8]), Nonsense>> + use<'r> {
-        let mut fields = Fields(self.payload);
-        std::iter::from_fn(move || {
-            if fields.0.is_empty() {
-                return None;
-            }
-            let mut read = || Some((fields.sized()?, fields.sized()?));
-            let pair = read();
-            if pair.is_none() {
-                fields.0 = &[];
-            }
-            Some(pair.ok_or(Nonsense))
-        })
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = std::result::Result<Pair<'r>, Nonsense>> + use<'r> {
+        let (bare, tagged) = if self.is_bare { (self.payload, &[][..]) } else { (&[][..], self.payload) };
+        let tagged = operations(tagged).map(|operation| match operation? {
+            Operation::Put { key, value, expires } => Ok(Pair { key, value, expires }),
+            Operation::Delete { .. } => Err(Nonsense),
+        });
+        bare_pairs(bare).chain(tagged)
     }
+}
+
+/// Pairs as format version 1 has them.
+fn bare_pairs(payload: &[u8]) -> impl Iterator<Item = std::result::Result<Pair<'_>, Nonsense>> {
+    let mut fields = Fields(payload);
+    std::iter::from_fn(move || {
+        if fields.0.is_empty() {
+            return None;
+        }
+        let mut read = || Some(Pair { key: fields.sized()?, value: fields.sized()?, expires: 0 });
+        let pair = read();
+        if pair.is_none() {
+            fields.0 = &[];
+        }
+        Some(pair.ok_or(Nonsense))
+    })
 }
 
 /// A pair larger than this was refused when it was written.

@@ -7,18 +7,28 @@
 //! destructors, after it is released.
 
 use crate::error::{FluxError, PersistenceError};
-use crate::mvcc::active::Active;
+use crate::info::{KeyMetadata, MemoryInfo};
+use crate::mem::evict::{Gone, Listener};
+use crate::mem::expiry::{Hand, after, steady};
+use crate::mem::keeper::{Keeper, Room};
+use crate::mem::weigher::{TOMBSTONE, Weigher, bare_entry, bare_version};
+use crate::mem::{EvictionPolicy, TimeSource, UNIT};
+use crate::mvcc::active::{Active, Registration};
 use crate::mvcc::certify::Certificate;
 use crate::mvcc::clock::Clock;
 use crate::mvcc::gc::Collector;
 use crate::storage::Durable;
 use crate::sync::{AtomicU64, Mutex, Ordering};
-use crate::txn::write_set::Write;
+use crate::txn::write_set::{Put, Write};
 use crate::wal::format::push_operation;
-use fluxmap_index::{Batch, Freed, Index, Reader, Timestamp, Trimmed, Writer};
+use fluxmap_index::{
+    Batch, Freed, Index, Noting, Reader, Resident, STAMPS, Tail, Time, Timestamp, Trimmed, Writer,
+};
 use foldhash::fast::RandomState;
 use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 /// How often a large read set is checked outside the lock, each time against
 /// what was committed during the check before, until the rest is checked inside.
@@ -34,30 +44,93 @@ pub(crate) struct Committer<K, V> {
     /// How commits become durable, if they do.
     pub(crate) durable: Option<Durable<K, V>>,
     pub(crate) active: Active,
+    pub(crate) hand: Hand,
+    /// Is told of evictions.
+    pub(crate) listener: Option<Listener<K, V>>,
+    /// The memory limit, in bytes, and how keys and values are weighed against it.
+    limit: Option<(u64, Weigher<K, V>)>,
+    /// How reads of keys are counted.
+    noting: Noting,
+    /// How long every key lives that is not given a life of its own.
+    life: Option<Duration>,
     hasher: RandomState,
     /// The snapshot whose end would let much garbage go, or [`NO_SNAPSHOT`].
     blocker: AtomicU64,
-    order: Mutex<Order<K, V>>,
+    /// Whether a key expires before the background thread is to wake.
+    alarm_is_due: AtomicBool,
+    pub(crate) order: Mutex<Order<K, V>>,
 }
 
 /// What only the holder of the commit lock touches.
-struct Order<K, V> {
-    writer: Writer<K, Arc<V>>,
+pub(crate) struct Order<K, V> {
+    pub(crate) writer: Writer<K, Arc<V>>,
+    pub(crate) keeper: Keeper,
     collector: Collector,
+    /// When the background thread will look for expired keys, or the end of time.
+    pub(crate) alarm: Time,
+    /// Superseded weight at which garbage is looked for again.
+    collect_at: u64,
+}
+
+/// What is said about a database's memory.
+pub(crate) struct MemoryOptions<K, V> {
+    /// In bytes, with how to measure.
+    pub(crate) limit: Option<(u64, Weigher<K, V>)>,
+    pub(crate) policy: EvictionPolicy,
+    pub(crate) life: Option<Duration>,
+    pub(crate) listener: Option<Listener<K, V>>,
+    pub(crate) time_source: Option<Arc<dyn TimeSource>>,
+    pub(crate) max_snapshot_age: Option<Duration>,
+}
+
+impl<K, V> Default for MemoryOptions<K, V> {
+    fn default() -> Self {
+        MemoryOptions {
+            limit: None,
+            policy: EvictionPolicy::default(),
+            life: None,
+            listener: None,
+            time_source: None,
+            max_snapshot_age: None,
+        }
+    }
 }
 
 impl<K: Ord + Clone, V> Committer<K, V> {
-    pub(crate) fn new(skiplist_p: f64) -> Self {
-        let (index, writer) = Index::new(skiplist_p);
+    pub(crate) fn new(skiplist_p: f64, memory: MemoryOptions<K, V>) -> Self {
+        let (index, mut writer) = Index::new(skiplist_p);
+        let keeper = match memory.limit {
+            None => Keeper::default(),
+            Some((limit, _)) => Keeper::limited(limit, memory.policy, index.structure()),
+        };
+        let noting = keeper.books.as_ref().map_or(Noting::Nothing, |books| books.policy().noting());
+        writer.note_reads(noting);
         Committer {
             index,
             clock: Arc::default(),
             durable: None,
-            active: Active::default(),
+            active: Active::new(memory.max_snapshot_age),
+            hand: Hand::new(memory.time_source.unwrap_or_else(steady)),
+            listener: memory.listener,
+            limit: memory.limit,
+            noting,
+            life: memory.life,
             hasher: RandomState::default(),
             blocker: AtomicU64::new(NO_SNAPSHOT),
-            order: Mutex::new(Order { writer, collector: Collector::default() }),
+            alarm_is_due: AtomicBool::new(false),
+            order: Mutex::new(Order {
+                writer,
+                keeper,
+                collector: Collector::default(),
+                alarm: Time::MAX,
+                collect_at: 0,
+            }),
         }
+    }
+
+    /// The memory limit, in bytes.
+    pub(crate) fn limit(&self) -> Option<u64> {
+        self.limit.map(|(limit, _)| limit)
     }
 
     pub(crate) fn hash<Q: Hash + ?Sized>(&self, key: &Q) -> u64 {
@@ -80,18 +153,21 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
         let reader = self.reader();
         let mut batch = reader.batch(writes.len());
         let mut record = Vec::new();
-        for (key, write) in writes {
+        for (key, mut write) in writes {
+            self.give_life(&mut write);
             if let Some(durable) = &self.durable {
-                durable.encode(&key, write.as_deref(), &mut record)?;
+                durable.encode(&key, write.as_ref(), &mut record)?;
             }
-            batch.push(self.hash(&key), key, write);
+            self.prepare(&mut batch, key, write);
         }
 
+        let mut gone = Gone::new(self.listener.is_some());
         let mut checks = 0;
         let (timestamp, freed) = loop {
             let checked_at = self.clock.applied();
+            let checked_until = self.hand.shown();
             if let Some(certificate) = certificate
-                && let Err(conflict) = certificate.check(&reader, &batch)
+                && let Err(conflict) = certificate.check(&reader, &batch, checked_until)
             {
                 // It may have met a commit whose versions are there and whose timestamp is
                 // not: wait for it, so that whoever runs again does not meet it again.
@@ -102,14 +178,18 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
 
             let mut order = self.order.lock();
             // Certify. What was committed since the check above is all that can
-            // be new; mostly that is nothing.
-            if let Some(certificate) = certificate.filter(|_| self.clock.applied() != checked_at) {
+            // be new, and what has expired since; mostly that is nothing.
+            let until = self.hand.advance();
+            let is_old = self.clock.applied() != checked_at || order.keeper.has_expired(checked_until, until);
+            if let Some(certificate) = certificate.filter(|_| is_old) {
                 if !certificate.reads.is_cheap() && checks < CHECKS_OUTSIDE {
                     continue;
                 }
-                certificate.check(&reader, &batch)?;
+                certificate.check(&reader, &batch, until)?;
             }
-            break order.apply(&mut batch, self, record)?;
+            // Only now: while it had not ended, nothing that it had to find was trimmed.
+            certificate.map_or(Ok(()), |certificate| self.active.check(certificate.snapshot))?;
+            break order.apply(&mut batch, self, record, &mut gone)?;
         };
         if let Some(durable) = &self.durable {
             // Before the destructors: they may panic, or wait for commits.
@@ -119,26 +199,143 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
         drop(batch);
         drop(reader);
         drop(freed);
+        gone.tell(self.listener.as_ref());
         Ok(timestamp)
     }
 
+    /// Gives a value that is to be written the life that every value has, if it has none of
+    /// its own.
+    fn give_life(&self, write: &mut Write<V>) {
+        if let (Some(Put { expires: expires @ 0, .. }), Some(life)) = (write, self.life) {
+            *expires = after(self.hand.now(), life);
+        }
+    }
+
+    /// Adds a write to a batch, with all that is to be said about it.
+    fn prepare(&self, batch: &mut Batch<'_, K, Arc<V>>, key: K, write: Write<V>) {
+        let hash = self.hash(&key);
+        let expires = write.as_ref().map_or(0, |put| put.expires);
+        let (tail, key_weight) = match &self.limit {
+            Some((_, weigher)) => {
+                let weight = write.as_ref().map_or(TOMBSTONE, |put| weigher.value(&put.value));
+                (Some(Tail { expires, weight, ..Tail::default() }), weigher.key(&key))
+            }
+            None => ((expires != 0).then(|| Tail { expires, ..Tail::default() }), 0),
+        };
+        batch.push_with(hash, key, write.map(|put| put.value), tail, key_weight);
+    }
+
+    /// What is known of a key.
+    pub(crate) fn metadata(&self, pair: &Resident<'_, K, Arc<V>>) -> KeyMetadata<K> {
+        let access = pair.access();
+        let age = self.index.generation().wrapping_sub(access.stamp()) % STAMPS;
+        let count = u64::from(access.count());
+        let value = pair.tail().map_or(0, |tail| tail.weight as usize) * UNIT;
+        let size = match &self.limit {
+            Some((_, weigher)) => weigher.key(pair.key()) as usize * UNIT + value,
+            None => bare_entry::<K>() + bare_version::<V>(),
+        };
+        KeyMetadata {
+            key: pair.key().clone(),
+            last_accessed: u64::from(STAMPS - age),
+            access_count: if self.noting == Noting::Magnitude { (1 << count) - 1 } else { count },
+            size_bytes: size as u64,
+        }
+    }
+
+    /// What is held, in bytes and numbers.
+    pub(crate) fn memory_info(&self) -> MemoryInfo {
+        let order = self.order.lock();
+        let structure = self.index.structure();
+        let (entries, versions) = (self.index.entries() as u64, self.index.versions() as u64);
+        let (live_bytes, old_version_bytes, index_bytes) = match &order.keeper.books {
+            Some(books) => {
+                let old = self.index.superseded_weight() * UNIT as u64;
+                (books.live_bytes(), old, books.overhead(structure) + order.keeper.timers.heap_bytes() as u64)
+            }
+            None => {
+                let live = entries * (bare_entry::<K>() + bare_version::<V>()) as u64;
+                let old = versions.saturating_sub(entries) * bare_version::<V>() as u64;
+                (live, old, structure.bytes as u64)
+            }
+        };
+        let (backlog, evictions) = (order.writer.backlog() as u64, order.keeper.evictions);
+        drop(order);
+        let log_buffer_bytes = self.durable.as_ref().map_or(0, |durable| durable.log.buffered_bytes());
+        let (hits, misses) = self.index.lookups();
+        MemoryInfo {
+            max_bytes: self.limit(),
+            current_bytes: live_bytes + old_version_bytes + index_bytes + log_buffer_bytes,
+            live_bytes,
+            index_bytes,
+            old_version_bytes,
+            log_buffer_bytes,
+            keys: entries,
+            versions,
+            live_snapshots: self.active.count() as u64,
+            oldest_snapshot_age: self.active.oldest().map(|since| since.elapsed()),
+            backlog,
+            evictions,
+            hits,
+            misses,
+        }
+    }
+
     /// Applies a commit that was read back: as [`commit`](Self::commit), at a timestamp
-    /// that is known. Nobody else may be using the database.
-    pub(crate) fn restore(&self, timestamp: Timestamp, writes: impl ExactSizeIterator<Item = (K, Write<V>)>) {
+    /// that is known. Nobody else may be using the database. What has no room goes, without
+    /// a trace in the log, which is not there yet: into `gone`.
+    pub(crate) fn restore(
+        &self,
+        timestamp: Timestamp,
+        writes: impl ExactSizeIterator<Item = (K, Write<V>)>,
+        gone: &mut Gone<K, V>,
+    ) {
         let reader = self.reader();
         let mut batch = reader.batch(writes.len());
         for (key, write) in writes {
-            batch.push(self.hash(&key), key, write);
+            self.prepare(&mut batch, key, write);
         }
         let mut order = self.order.lock();
-        let staged = order.writer.stage(&mut batch);
-        staged.publish(timestamp);
-        self.settle(timestamp);
-        let freed = order.after_publish(batch.len(), self);
+        let Order { writer, keeper, .. } = &mut *order;
+        writer.stage(&mut batch).publish(timestamp, keeper);
+        order.make_visible(timestamp, self, None::<()>);
+        let evicted = order.make_room(self, Timestamp::MAX, gone);
+        let freed = order.after_publish(batch.len() + evicted, self);
         drop(order);
         drop(batch);
         drop(reader);
         drop(freed);
+    }
+
+    /// Registers a snapshot at a hand of the clock.
+    pub(crate) fn register(&self, read: impl Fn() -> Timestamp) -> Registration {
+        self.time();
+        self.active.register(true, || self.hand.moment(read))
+    }
+
+    /// Registers a snapshot of the stable state for a copy of everything, which may take
+    /// however long it takes.
+    pub(crate) fn register_copy(&self) -> Registration {
+        self.time();
+        self.active.register(false, || self.hand.moment(|| self.clock.stable()))
+    }
+
+    /// The time, by which it is decided what has expired. Does not wait: while a commit is
+    /// under way, it is the time of that commit.
+    pub(crate) fn time(&self) -> Time {
+        if self.hand.is_due()
+            && let Some(_order) = self.order.try_lock()
+        {
+            return self.hand.advance();
+        }
+        self.hand.shown()
+    }
+
+    /// Whether the background thread is to be woken because a key expires before it would
+    /// wake by itself. True once.
+    pub(crate) fn takes_alarm(&self) -> bool {
+        // Relaxed: the thread looks at the timers under the commit lock.
+        self.alarm_is_due.load(Ordering::Relaxed) && self.alarm_is_due.swap(false, Ordering::Relaxed)
     }
 
     /// Sets the clock to the last commit that was read back.
@@ -158,7 +355,7 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
     /// Trims up to `budget` chains.
     pub(crate) fn trim(&self, budget: usize) -> Trimmed {
         let mut order = self.order.lock();
-        let Order { writer, collector } = &mut *order;
+        let Order { writer, collector, .. } = &mut *order;
         let trimmed = writer.trim(collector.horizon(), budget);
         let backlog = writer.backlog();
         self.note_blocker(collector, backlog);
@@ -166,11 +363,6 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
         drop(order);
         drop(freed);
         trimmed
-    }
-
-    /// How many keys wait to be trimmed.
-    pub(crate) fn backlog(&self) -> usize {
-        self.order.lock().writer.backlog()
     }
 
     fn note_blocker(&self, collector: &Collector, backlog: usize) {
@@ -185,17 +377,27 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
 }
 
 impl<K: Ord + Hash + Clone, V> Order<K, V> {
-    /// Stamps, logs and publishes a certified batch.
+    /// Stamps, logs and publishes a certified batch, and evicts what has no room beside it.
     fn apply(
         &mut self,
         batch: &mut Batch<'_, K, Arc<V>>,
         shared: &Committer<K, V>,
         record: Vec<u8>,
+        gone: &mut Gone<K, V>,
     ) -> Result<(Timestamp, Freed<K, Arc<V>>), FluxError> {
         let writes = batch.len();
         // User code (`Eq`, `Ord`, `Clone`) may panic in here; nobody would see
         // a trace of the batch.
         let staged = self.writer.stage(batch);
+        if let Some(books) = &self.keeper.books {
+            match books.room(staged.changes(), shared.index.structure()) {
+                Room::Enough => {}
+                Room::Full => return Err(FluxError::MemoryLimitExceeded),
+                Room::Never(bytes) => {
+                    return Err(FluxError::ExceedsMemoryLimit { bytes, limit: books.limit() });
+                }
+            }
+        }
         // The log refuses commits after it has failed.
         let slot = shared.durable.as_ref().map(|durable| durable.log.reserve()).transpose()?;
         // Stamp. From here on nothing can fail.
@@ -203,22 +405,71 @@ impl<K: Ord + Hash + Clone, V> Order<K, V> {
         // Log. It is written later; while the slot is held, it cannot be (W2).
         let slot = slot.map(|slot| slot.push(timestamp, record));
         // Publish: first every version, then the clock that makes them visible.
-        staged.publish(timestamp);
+        staged.publish(timestamp, &mut self.keeper);
+        self.make_visible(timestamp, shared, slot);
+        // What goes for its sake goes after it, so that it may rest on that.
+        let evicted = self.make_room(shared, timestamp, gone);
+        Ok((timestamp, self.after_publish(writes + evicted, shared)))
+    }
+
+    /// Moves the clock to what has been published. `slot` is what keeps the log waiting.
+    pub(crate) fn make_visible(
+        &mut self,
+        timestamp: Timestamp,
+        shared: &Committer<K, V>,
+        slot: Option<impl Sized>,
+    ) {
+        if self.keeper.has_expiring {
+            shared.hand.need();
+        }
         shared.clock.apply(timestamp);
         match slot {
             Some(slot) => drop(slot),
             None => shared.clock.settle_at_once(timestamp),
         }
-        Ok((timestamp, self.after_publish(writes, shared)))
+        if let Some(next) = self.keeper.timers.next().filter(|next| *next < self.alarm) {
+            self.alarm = next;
+            shared.alarm_is_due.store(true, Ordering::Relaxed);
+        }
+        if let Some(books) = &self.keeper.books {
+            self.writer.set_generation(books.policy().generation());
+        }
     }
 
     /// A commit's share of tidying up.
-    fn after_publish(&mut self, writes: usize, shared: &Committer<K, V>) -> Freed<K, Arc<V>> {
+    pub(crate) fn after_publish(&mut self, writes: usize, shared: &Committer<K, V>) -> Freed<K, Arc<V>> {
         self.collector.after_commit(&mut self.writer, writes, &shared.active, &shared.clock);
+        let freed = match self.collects_early(shared) {
+            true => {
+                self.collector.refresh(&shared.active, &shared.clock);
+                self.writer.trim(self.collector.horizon(), EARLY_TRIM + 2 * writes);
+                let freed = self.writer.collect(true);
+                self.collect_at = shared.index.superseded_weight() + self.slack();
+                freed
+            }
+            false => self.writer.collect(false),
+        };
         shared.note_blocker(&self.collector, self.writer.backlog());
-        self.writer.collect(false)
+        freed
+    }
+
+    /// What may gather as garbage before it is looked for out of turn, in units: with large
+    /// values, a few dozen of them are too much.
+    fn slack(&self) -> u64 {
+        self.keeper.books.as_ref().map_or(u64::MAX, |books| books.limit() / SLACK_SHARE / UNIT as u64)
+    }
+
+    fn collects_early(&mut self, shared: &Committer<K, V>) -> bool {
+        let superseded = shared.index.superseded_weight();
+        self.collect_at = self.collect_at.min(superseded.saturating_add(self.slack()));
+        self.keeper.books.is_some() && superseded > self.collect_at.max(self.slack())
     }
 }
+
+/// The part of the memory limit that garbage may take, beside it, before it is looked for.
+const SLACK_SHARE: u64 = 64;
+/// Chains that are looked at then, beside those that the commit has made longer.
+const EARLY_TRIM: usize = 64;
 
 impl<K: Ord, V> Committer<K, V> {
     /// A short look at the index.
@@ -229,7 +480,12 @@ impl<K: Ord, V> Committer<K, V> {
 
 impl<K: Ord, V> Durable<K, V> {
     /// Appends a write to a commit's record, and makes sure that it comes back.
-    fn encode(&self, key: &K, value: Option<&V>, record: &mut Vec<u8>) -> Result<(), FluxError> {
+    pub(crate) fn encode(
+        &self,
+        key: &K,
+        put: Option<&Put<V>>,
+        record: &mut Vec<u8>,
+    ) -> Result<(), FluxError> {
         let coder = &self.coder;
         let unstorable = PersistenceError::unstorable;
         let put_key = |into: &mut Vec<u8>| {
@@ -245,10 +501,10 @@ impl<K: Ord, V> Durable<K, V> {
                 false => Err(unstorable("key")(coder.comes_back_different())),
             }
         };
-        let put_value = value.map(|value| {
+        let put_value = put.map(|put| {
             move |into: &mut Vec<u8>| {
                 let start = into.len();
-                coder.encode_value(value, into).map_err(unstorable("value"))?;
+                coder.encode_value(&put.value, into).map_err(unstorable("value"))?;
                 if self.check {
                     coder.check_value(&into[start..]).map_err(unstorable("value"))
                 } else {
@@ -256,7 +512,8 @@ impl<K: Ord, V> Durable<K, V> {
                 }
             }
         });
-        push_operation(record, put_key, put_value)?;
+        let expires = put.map_or(0, |put| put.expires);
+        push_operation(record, expires, put_key, put_value)?;
         Ok(self.log.check_size(record.len())?)
     }
 }

@@ -1,8 +1,9 @@
 //! The database.
 
 pub use crate::builder::{Buildable, BuilderState, DatabaseBuilder, Initial, RelaxedDurability};
-pub use crate::handle::{Handle, HandleStream, MetadataStream};
+pub use crate::handle::{Handle, HandleStream};
 pub use crate::info::{IsolationLevel, KeyMetadata, MemoryInfo, VacuumOptions, VacuumStats};
+pub use crate::txn::metadata::MetadataStream;
 pub use crate::txn::overlay::TransactionRange;
 pub use crate::txn::retry::TransactOptions;
 pub use crate::txn::snapshot::{Snapshot, SnapshotRange};
@@ -14,16 +15,19 @@ use crate::checkpointer::Checkpointer;
 use crate::codec::Stored;
 use crate::error::FluxError;
 use crate::key::{Key, KeyRange, Query, Span, Value};
+use crate::mem::expiry::after;
 use crate::persistence::{BackupProgress, CheckpointInfo, DurabilityLevel, RecoveryInfo};
 use crate::shared::Shared;
 use crate::storage::{Storage, on_thread};
 use crate::txn::gate::Ticket;
 use crate::txn::retry;
 use crate::txn::scan::View;
+use crate::txn::write_set::Put;
 use std::borrow::Borrow;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 /// A typed, transactional key-value store in memory.
 ///
@@ -253,7 +257,7 @@ impl<K: Key, V: Value> Database<K, V> {
         let committer = &self.shared.committer;
         let hash = committer.hash(key);
         let reader = committer.reader();
-        reader.latest(hash, key, || committer.clock.stable()).map(read)
+        reader.latest(hash, key, || committer.clock.stable(), || committer.time()).map(read)
     }
 
     /// Whether `key` holds anything.
@@ -293,14 +297,14 @@ impl<K: Key, V: Value> Database<K, V> {
     ///
     /// As [`get`](Self::get).
     pub fn count(&self, range: impl KeyRange<K>) -> Result<usize, FluxError> {
-        Ok(View::stable(&self.shared).count(Span::range(range)))
+        View::stable(&self.shared).count(Span::range(range))
     }
 
     /// Puts `value` under `key`, replacing what is there. Never conflicts.
     ///
     /// # Errors
     ///
-    /// None in a database in memory; in a durable one those of
+    /// None in a database in memory without a limit; otherwise those of
     /// [`Transaction::commit`] but conflicts.
     ///
     /// # Cancel safety
@@ -321,10 +325,147 @@ impl<K: Key, V: Value> Database<K, V> {
     ///
     /// As [`insert`](Self::insert).
     pub async fn insert_arc(&self, key: K, value: Arc<V>) -> Result<(), FluxError> {
+        self.put(key, Put::lasting(value)).await
+    }
+
+    async fn put(&self, key: K, put: Put<V>) -> Result<(), FluxError> {
         self.shared.may_commit(Ticket::default()).await?;
         // Nothing was read, so there is nothing to certify.
-        let timestamp = self.shared.committer.commit(None, std::iter::once((key, Some(value))))?;
+        let timestamp = self.shared.commit(None, std::iter::once((key, Some(put))))?;
         self.shared.acknowledged(timestamp).await
+    }
+
+    /// [`insert`](Self::insert) for a value that is to be gone after `ttl`: at that instant,
+    /// it is out of sight of everything that begins then, and its memory follows soon
+    /// after, with nobody touching it. Whole milliseconds, rounded up. In a durable database
+    /// that was closed in between, it is what the machine's clock says that counts.
+    ///
+    /// ```
+    /// # use fluxmap::Database;
+    /// # use std::time::Duration;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), fluxmap::FluxError> {
+    /// # let db = Database::<String, u32>::builder().build().await?;
+    /// db.insert_with_ttl("session".into(), 7, Duration::from_secs(1800)).await?;
+    /// assert!(db.ttl("session")?.is_some());
+    /// assert!(db.persist("session").await?);
+    /// assert!(db.ttl("session")?.is_none());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`insert`](Self::insert).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`insert`](Self::insert).
+    pub async fn insert_with_ttl(&self, key: K, value: V, ttl: Duration) -> Result<(), FluxError> {
+        let expires = after(self.shared.committer.hand.now(), ttl);
+        self.put(key, Put { value: Arc::new(value), expires }).await
+    }
+
+    /// Lets what `key` holds expire at `at`, which may be in the past, and returns whether it
+    /// holds anything.
+    ///
+    /// # Errors
+    ///
+    /// As [`transact`](Self::transact).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`transact`](Self::transact).
+    pub async fn expire_at<Q>(&self, key: &Q, at: SystemTime) -> Result<bool, FluxError>
+    where
+        K: Borrow<Q>,
+        Q: Query + ?Sized,
+    {
+        self.transact(async |tx| tx.expire_at(key, at)).await
+    }
+
+    /// How long what `key` holds has left; `None` if it holds nothing or does not expire.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub fn ttl<Q>(&self, key: &Q) -> Result<Option<Duration>, FluxError>
+    where
+        K: Borrow<Q>,
+        Q: Query + ?Sized,
+    {
+        View::stable(&self.shared).ttl(key)
+    }
+
+    /// Lets what `key` holds stay, and returns whether it was going to expire.
+    ///
+    /// # Errors
+    ///
+    /// As [`transact`](Self::transact).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`transact`](Self::transact).
+    pub async fn persist<Q>(&self, key: &Q) -> Result<bool, FluxError>
+    where
+        K: Borrow<Q>,
+        Q: Query + ?Sized,
+    {
+        self.transact(async |tx| tx.persist(key)).await
+    }
+
+    /// Removes `key` to make room, and returns whether it held anything. A transaction of its
+    /// own: others that have read the key conflict with it. The listener of
+    /// [`on_evict`](DatabaseBuilder::on_evict) is told.
+    ///
+    /// # Errors
+    ///
+    /// As [`remove`](Self::remove), but conflicts.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`insert`](Self::insert).
+    pub async fn evict<Q>(&self, key: &Q) -> Result<bool, FluxError>
+    where
+        K: Borrow<Q>,
+        Q: Query + ?Sized,
+    {
+        self.shared.may_commit(Ticket::default()).await?;
+        let committer = &self.shared.committer;
+        let evicted = committer.evict(committer.hash(key), |stored| stored.borrow() == key)?;
+        match evicted {
+            // That it was not there may be news that is not stable yet.
+            None => self.shared.stable_at(committer.clock.applied()).await.map(|()| false),
+            Some(timestamp) => self.shared.acknowledged(timestamp).await.map(|()| true),
+        }
+    }
+
+    /// What is known of every key, for choosing what to [`evict`](Self::evict): a stream over
+    /// a snapshot, in the order of the keys. How keys are used is noted under a memory limit
+    /// only.
+    ///
+    /// ```
+    /// # use fluxmap::{Database, mem::EvictionPolicy};
+    /// use futures::TryStreamExt;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), fluxmap::FluxError> {
+    /// # let db = Database::<String, u32>::builder()
+    /// #     .max_memory(1 << 20)
+    /// #     .eviction_policy(EvictionPolicy::Manual)
+    /// #     .build()
+    /// #     .await?;
+    /// db.insert("hot".into(), 1).await?;
+    /// db.insert("cold".into(), 2).await?;
+    /// db.get("hot")?;
+    /// let mut keys: Vec<_> = db.scan_metadata().try_collect().await?;
+    /// keys.sort_by_key(|metadata| (metadata.access_count, metadata.last_accessed));
+    /// db.evict(&keys[0].key).await?;
+    /// assert!(db.get("cold")?.is_none());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn scan_metadata(&self) -> MetadataStream<K, V> {
+        MetadataStream::new(View::stable(&self.shared))
     }
 
     /// Removes `key`, and returns what it held.
@@ -420,7 +561,8 @@ impl<K: Key, V: Value> Database<K, V> {
         .await
     }
 
-    /// Removes the versions that nobody can see any more, and the deleted keys.
+    /// Removes what has expired, the versions that nobody can see any more, and the deleted
+    /// keys.
     ///
     /// Commits do this as they go; it is worth calling after a long snapshot has
     /// ended and before the database is left alone. Does not hold up commits for
@@ -434,19 +576,12 @@ impl<K: Key, V: Value> Database<K, V> {
     ///
     /// Dropping the future ends the work at a good place.
     pub async fn vacuum(&self) -> Result<VacuumStats, FluxError> {
-        Ok(self.shared.trim_everything())
+        Ok(self.shared.vacuum())
     }
 
     /// What the database holds.
     pub fn memory_info(&self) -> MemoryInfo {
-        let committer = &self.shared.committer;
-        MemoryInfo {
-            max_bytes: None,
-            keys: committer.index.entries() as u64,
-            versions: committer.index.versions() as u64,
-            live_snapshots: committer.active.count() as u64,
-            backlog: committer.backlog() as u64,
-        }
+        self.shared.committer.memory_info()
     }
 
     /// Makes everything that has been committed survive a power loss, whatever the

@@ -4,6 +4,7 @@ use crate::codec::CodecError;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use thiserror::Error as ThisError;
 
 /// The error of every fallible operation.
@@ -74,13 +75,29 @@ pub enum FluxError {
     /// not there.
     #[error("configuration: {0}")]
     Configuration(String),
-    /// The write would exceed the memory limit, and nothing may be evicted. Not
-    /// returned yet, as there are no limits yet.
+    /// There is no room for the write within the memory limit, and under
+    /// [`EvictionPolicy::Manual`](crate::mem::EvictionPolicy::Manual) nothing goes by
+    /// itself. Nothing of the transaction was applied.
     #[error("the memory limit is reached; evict or remove something, or raise `max_memory`")]
     MemoryLimitExceeded,
-    /// Nothing could be evicted. Not returned yet.
-    #[error("nothing could be evicted")]
-    EvictionError,
+    /// What a transaction writes takes more memory than the whole limit. Nothing of it was
+    /// applied, and nothing was evicted for it.
+    #[error(
+        "this takes {bytes} bytes, and the memory limit is {limit}; raise `max_memory`, or write less at once"
+    )]
+    ExceedsMemoryLimit {
+        /// What it takes.
+        bytes: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// The transaction or snapshot was open for longer than `max_snapshot_age`, and what it
+    /// could see is not kept any more. Nothing of a transaction was applied.
+    #[error("this snapshot or transaction was open for longer than `max_snapshot_age` ({}s); take a new one", max_age.as_secs_f64())]
+    SnapshotTooOld {
+        /// The limit.
+        max_age: Duration,
+    },
     /// The files behind a durable database could not be opened, read or written, or
     /// what was to be stored cannot be. Nothing has been applied.
     #[error(transparent)]

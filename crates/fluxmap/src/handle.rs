@@ -3,8 +3,9 @@
 
 use crate::db::Database;
 use crate::error::FluxError;
-use crate::info::KeyMetadata;
 use crate::key::{Key, KeyRange, Prefix, Query, Value};
+use crate::txn::metadata::MetadataStream;
+use crate::txn::snapshot::SnapshotRange;
 use crate::txn::stream::{SnapshotStream, TransactionStream};
 use crate::txn::transaction::Transaction;
 use crate::txn::write_set::Savepoint;
@@ -12,11 +13,11 @@ use futures_core::Stream;
 use std::borrow::Borrow;
 use std::fmt;
 use std::future::Future;
-use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime};
 
 /// A session with a [`Database`]: from [`Database::handle`].
 ///
@@ -206,7 +207,7 @@ impl<'db, K: Key, V: Value> Handle<'db, K, V> {
     pub fn range(&self, start: &K, end: &K) -> Result<Vec<(K, Arc<V>)>, FluxError> {
         match self.transaction_ref() {
             Some(transaction) => Ok(transaction.range(start..=end)?.collect()),
-            None => Ok(self.database.snapshot().range(start..=end).collect()),
+            None => all(self.database.snapshot().range(start..=end)),
         }
     }
 
@@ -218,7 +219,7 @@ impl<'db, K: Key, V: Value> Handle<'db, K, V> {
     pub fn prefix_scan(&self, prefix: impl Prefix<K>) -> Result<Vec<(K, Arc<V>)>, FluxError> {
         match self.transaction_ref() {
             Some(transaction) => Ok(transaction.prefix(prefix)?.collect()),
-            None => Ok(self.database.snapshot().prefix(prefix).collect()),
+            None => all(self.database.snapshot().prefix(prefix)),
         }
     }
 
@@ -380,31 +381,100 @@ impl<'db, K: Key, V: Value> Handle<'db, K, V> {
         Ok(value)
     }
 
+    /// [`insert`](Self::insert) for a value that is to be gone after `ttl`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Database::insert_with_ttl`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Database::insert`].
+    pub async fn insert_with_ttl(&self, key: K, value: V, ttl: Duration) -> Result<(), FluxError> {
+        match self.transaction_ref() {
+            Some(transaction) => transaction.insert_with_ttl(key, value, ttl),
+            None => self.database.insert_with_ttl(key, value, ttl).await,
+        }
+    }
+
+    /// Lets what `key` holds expire at `at`, and returns whether it holds anything.
+    ///
+    /// # Errors
+    ///
+    /// As [`Database::expire_at`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Database::transact`].
+    pub async fn expire_at<Q>(&self, key: &Q, at: SystemTime) -> Result<bool, FluxError>
+    where
+        K: Borrow<Q>,
+        Q: Query + ?Sized,
+    {
+        match self.transaction_ref() {
+            Some(transaction) => transaction.expire_at(key, at),
+            None => self.database.expire_at(key, at).await,
+        }
+    }
+
+    /// How long what `key` holds has left; `None` if it holds nothing or does not expire.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub fn ttl<Q>(&self, key: &Q) -> Result<Option<Duration>, FluxError>
+    where
+        K: Borrow<Q>,
+        Q: Query + ?Sized,
+    {
+        match self.transaction_ref() {
+            Some(transaction) => transaction.ttl(key),
+            None => self.database.ttl(key),
+        }
+    }
+
+    /// Lets what `key` holds stay, and returns whether it was going to expire.
+    ///
+    /// # Errors
+    ///
+    /// As [`Database::persist`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Database::transact`].
+    pub async fn persist<Q>(&self, key: &Q) -> Result<bool, FluxError>
+    where
+        K: Borrow<Q>,
+        Q: Query + ?Sized,
+    {
+        match self.transaction_ref() {
+            Some(transaction) => transaction.persist(key),
+            None => self.database.persist(key).await,
+        }
+    }
+
     /// Removes `key` to make room, and returns whether it held anything. Always a
     /// transaction of its own: transactions that read the key conflict with it.
     ///
     /// # Errors
     ///
-    /// As [`Database::remove`].
+    /// As [`Database::evict`].
     ///
     /// # Cancel safety
     ///
-    /// As [`Database::transact`].
+    /// As [`Database::evict`].
     pub async fn evict<Q>(&self, key: &Q) -> Result<bool, FluxError>
     where
         K: Borrow<Q>,
         Q: Query + ?Sized,
     {
-        Ok(self.database.remove(key).await?.is_some())
+        self.database.evict(key).await
     }
 
-    /// What is known of every key, for choosing what to [`evict`](Self::evict).
-    ///
-    /// Accesses are counted where a memory limit needs them, and limits are not
-    /// built yet: the stream yields one [`FluxError::Configuration`].
-    pub fn scan_metadata(&self) -> MetadataStream<K> {
-        let why = "access statistics need a memory limit, which is not available in this version";
-        MetadataStream { error: Some(FluxError::Configuration(why.to_string())), keys: PhantomData }
+    /// What is known of every key, for choosing what to [`evict`](Self::evict): see
+    /// [`Database::scan_metadata`].
+    pub fn scan_metadata(&self) -> MetadataStream<K, V> {
+        self.database.scan_metadata()
     }
 }
 
@@ -412,6 +482,11 @@ impl<K: Key, V: Value> fmt::Debug for Handle<'_, K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Handle").field("transaction", &self.transaction_ref()).finish_non_exhaustive()
     }
+}
+
+/// All pairs of a range.
+fn all<K: Key, V: Value>(mut range: SnapshotRange<K, V>) -> Result<Vec<(K, Arc<V>)>, FluxError> {
+    std::iter::from_fn(|| range.try_next().transpose()).collect()
 }
 
 /// Leaves the handle in no transaction, however the scope ends.
@@ -455,20 +530,5 @@ impl<K: Key, V: Value> Stream for HandleStream<'_, K, V> {
             Either::Transaction(stream) => Pin::new(stream).poll_next(context),
             Either::Snapshot(stream) => Pin::new(stream).poll_next(context),
         }
-    }
-}
-
-/// What is known of every key: from [`Handle::scan_metadata`].
-#[must_use = "a stream does nothing unless it is polled"]
-pub struct MetadataStream<K> {
-    error: Option<FluxError>,
-    keys: PhantomData<fn() -> K>,
-}
-
-impl<K> Stream for MetadataStream<K> {
-    type Item = Result<KeyMetadata<K>, FluxError>;
-
-    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        Poll::Ready(self.error.take().map(Err))
     }
 }

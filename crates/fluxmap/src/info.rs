@@ -1,5 +1,6 @@
 //! What is said about a database: its settings, its figures.
 
+use crate::mem::Evictions;
 use std::time::Duration;
 
 /// What concurrent transactions may see of each other.
@@ -49,19 +50,44 @@ pub struct VacuumStats {
 }
 
 /// What a database holds, from [`Database::memory_info`](crate::Database::memory_info).
+///
+/// Bytes are what a general-purpose allocator takes for it, see
+/// [`allocated`](crate::mem::allocated). Without a memory limit, what keys and values own on
+/// the heap is not known, and not in them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemoryInfo {
-    /// The memory limit in bytes, if there is one.
+    /// The memory limit in bytes, if there is one. It holds for `live_bytes` and
+    /// `index_bytes` together.
     pub max_bytes: Option<u64>,
+    /// All of the following together.
+    pub current_bytes: u64,
+    /// Keys, and the values that they hold now.
+    pub live_bytes: u64,
+    /// What finding, ordering, choosing and expiring keys takes, beyond what it takes in an
+    /// empty database.
+    pub index_bytes: u64,
+    /// Values that have been replaced or removed, kept for open snapshots or about to be
+    /// freed.
+    pub old_version_bytes: u64,
+    /// Commits that wait to be written to the log.
+    pub log_buffer_bytes: u64,
     /// Keys in the index, deleted ones whose tombstone may still be read included.
     pub keys: u64,
     /// Versions of all keys, tombstones included.
     pub versions: u64,
     /// Snapshots, transactions and scans that are open.
     pub live_snapshots: u64,
+    /// How long the oldest of them has been open.
+    pub oldest_snapshot_age: Option<Duration>,
     /// Keys with versions that will go when nobody can see them any more.
     pub backlog: u64,
+    /// Keys that went without a transaction that removed them.
+    pub evictions: Evictions,
+    /// Reads of single keys that found something. Scans do not count.
+    pub hits: u64,
+    /// Reads of single keys that found nothing.
+    pub misses: u64,
 }
 
 /// What is known of one key, for choosing what to evict.
@@ -70,10 +96,15 @@ pub struct MemoryInfo {
 pub struct KeyMetadata<K> {
     /// The key.
     pub key: K,
-    /// When it was last read, on a clock of its own.
+    /// When it was last read, or written if it was not read since: greater is later, to be
+    /// compared within one scan. Time passes as keys come in, a step for about every
+    /// thirtieth part of them, and 4,096 steps back are remembered.
     pub last_accessed: u64,
-    /// How often it was read.
+    /// How often it was read, as far as the policy counts: under
+    /// [`Manual`](crate::mem::EvictionPolicy::Manual) and `Lfu` by the order of magnitude, as
+    /// one less than a power of two, up to 32,767; under `Lru` and `Arc` whether at all, since
+    /// the policy last looked; under `S3Fifo` up to three.
     pub access_count: u64,
-    /// The memory that it takes, with its value.
+    /// The memory that it takes, with its value, in bytes.
     pub size_bytes: u64,
 }

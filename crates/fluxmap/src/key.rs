@@ -230,7 +230,7 @@ impl<K: Ord> index::Span<K> for Span<K> {
     fn is_before(&self, key: &K) -> bool {
         match &self.0 {
             Kind::Range { lower, .. } => is_below(key, lower),
-            Kind::Prefix { prefix, bytes_of, .. } => bytes_of(key) < prefix,
+            Kind::Prefix { prefix, bytes_of, .. } => *bytes_of(key) < **prefix,
         }
     }
 
@@ -239,7 +239,7 @@ impl<K: Ord> index::Span<K> for Span<K> {
             Kind::Range { upper, .. } => is_above(key, upper),
             Kind::Prefix { prefix, bytes_of, .. } => {
                 let bytes = bytes_of(key);
-                bytes > prefix && !bytes.starts_with(prefix)
+                *bytes > **prefix && !bytes.starts_with(prefix)
             }
         }
     }

@@ -15,8 +15,9 @@ use crate::commit::Committer;
 use crate::disk::OpenMode;
 use crate::error::PersistenceError;
 use crate::key::{Key, Value};
+use crate::mem::evict::Gone;
 use crate::persistence::RecoveryInfo;
-use crate::txn::write_set::Write;
+use crate::txn::write_set::{Put, Write};
 use crate::wal::Writer;
 use crate::wal::directory::{
     CHECKPOINT, CHECKPOINT_DRAFT, Directory, NamedFile, SEGMENT_DRAFT, segment_name,
@@ -25,7 +26,7 @@ use crate::wal::format::{FileKind, Identity, Lsn, Operation, Position, operation
 use crate::wal::pool::Pool;
 use crate::wal::reader::{FrameAt, SegmentImage, Tail, replay};
 use crate::wal::segment::{self, Segment, random};
-use fluxmap_index::Timestamp;
+use fluxmap_index::{Time, Timestamp};
 use std::cmp::Ordering;
 use std::sync::Arc;
 use std::sync::mpsc::{self, SyncSender};
@@ -55,12 +56,14 @@ pub(crate) struct Recovered {
 /// The first segment of a new database.
 const FIRST_SEGMENT: u64 = 1;
 
-/// Reads what is on disk into `committer`, which must be empty, or creates the files.
+/// Reads what is on disk into `committer`, which must be empty, or creates the files. Keys
+/// that a memory limit has no room for are added to `gone`.
 #[tracing::instrument(name = "recovery", skip_all, fields(path = %files.directory.path().display()))]
 pub(crate) fn recover<K: Key, V: Value>(
     files: &Files,
     coder: &Coder<K, V>,
     committer: &Committer<K, V>,
+    gone: &mut Vec<K>,
 ) -> Result<Recovered> {
     let started = Instant::now();
     let directory = &files.directory;
@@ -69,7 +72,7 @@ pub(crate) fn recover<K: Key, V: Value>(
         Some(mut checkpoint) => {
             files.identity.expect(&checkpoint.header.identity, checkpoint.file().path())?;
             let header = checkpoint.header.clone();
-            load_checkpoint(&mut checkpoint, coder, committer, &mut info)?;
+            load_checkpoint(&mut checkpoint, coder, committer, gone, &mut info)?;
             (header.identity, header.detail)
         }
         None => {
@@ -78,7 +81,7 @@ pub(crate) fn recover<K: Key, V: Value>(
         }
     };
     info.created = info.checkpoint_bytes == 0;
-    let tail = load_log(directory, &identity, log_segment, coder, committer, &mut info)?;
+    let tail = load_log(directory, &identity, log_segment, coder, committer, gone, &mut info)?;
     info.torn_tail = tail.torn_tail(directory);
     let (pool, writer) = go_on(files, tail)?;
     info.duration = started.elapsed();
@@ -129,6 +132,8 @@ type Decoded<K, V> = (Timestamp, Vec<(K, Write<V>)>);
 /// they find the way through the index warm: a million keys in the order of the log took
 /// three times as long, in batches of a quarter of this a tenth longer.
 const BATCH: usize = 1 << 18;
+/// The part of a memory limit that such a batch may be.
+const BATCH_SHARE: usize = 16;
 /// Batches that may wait to be applied.
 const BATCHES_AHEAD: usize = 1;
 /// Operations that are applied in one step.
@@ -138,6 +143,7 @@ const STEP: usize = 256;
 /// work.
 fn pipeline<K: Key, V: Value, R: Send>(
     committer: &Committer<K, V>,
+    gone: &mut Vec<K>,
     decode: impl FnOnce(SyncSender<Decoded<K, V>>) -> Result<R> + Send,
 ) -> Result<R> {
     thread::scope(|scope| {
@@ -147,7 +153,10 @@ fn pipeline<K: Key, V: Value, R: Send>(
             let (timestamp, writes) = batch;
             let mut writes = writes.into_iter();
             while writes.len() > 0 {
-                committer.restore(timestamp, writes.by_ref().take(STEP));
+                let mut evicted = Gone::new(committer.limit().is_some());
+                committer.restore(timestamp, writes.by_ref().take(STEP), &mut evicted);
+                gone.extend(evicted.keys.iter().map(|(key, ..)| key.clone()));
+                evicted.tell(committer.listener.as_ref());
             }
         }
         // A panic of the types' own code goes on where the database is opened.
@@ -164,18 +173,19 @@ fn load_checkpoint<K: Key, V: Value>(
     checkpoint: &mut Reader,
     coder: &Coder<K, V>,
     committer: &Committer<K, V>,
+    gone: &mut Vec<K>,
     info: &mut RecoveryInfo,
 ) -> Result<()> {
     let covered = checkpoint.header.number;
-    pipeline(committer, |sender| {
+    pipeline(committer, gone, |sender| {
         let path = checkpoint.file().path().to_owned();
         while let Some(block) = checkpoint.next_block()? {
             let at = FrameAt { path: &path, offset: block.offset };
             let decode = Decoder { coder, at };
             let mut writes = Vec::new();
             for pair in block.pairs() {
-                let (key, value) = pair.map_err(|_| at.damaged("the pairs in it make no sense"))?;
-                writes.push((decode.key(key)?, Some(decode.value(value)?)));
+                let pair = pair.map_err(|_| at.damaged("the pairs in it make no sense"))?;
+                writes.push((decode.key(pair.key)?, Some(decode.put(pair.value, pair.expires)?)));
             }
             sender.send((covered, writes)).map_err(hung_up)?;
         }
@@ -195,22 +205,28 @@ fn load_log<K: Key, V: Value>(
     first: u64,
     coder: &Coder<K, V>,
     committer: &Committer<K, V>,
+    gone: &mut Vec<K>,
     info: &mut RecoveryInfo,
 ) -> Result<Tail> {
     let covered = info.checkpoint_commit;
-    let tail = pipeline(committer, |sender| {
-        let mut writes = Vec::new();
+    let batch_bytes = committer.limit().map_or(usize::MAX, |limit| limit as usize / BATCH_SHARE);
+    let tail = pipeline(committer, gone, |sender| {
+        let (mut writes, mut bytes) = (Vec::new(), 0);
         let tail = replay(directory, identity, first, covered, |lsn, commit, at| {
             let decode = Decoder { coder, at };
             for operation in operations(commit) {
                 writes.push(
                     match operation.map_err(|_| at.damaged("an operation in it makes no sense"))? {
-                        Operation::Put { key, value } => (decode.key(key)?, Some(decode.value(value)?)),
+                        Operation::Put { key, value, expires } => {
+                            (decode.key(key)?, Some(decode.put(value, expires)?))
+                        }
                         Operation::Delete { key } => (decode.key(key)?, None),
                     },
                 );
             }
-            if writes.len() >= BATCH {
+            bytes += commit.len();
+            if writes.len() >= BATCH || bytes >= batch_bytes {
+                bytes = 0;
                 sender.send((lsn, last_of_each(mem::take(&mut writes)))).map_err(hung_up)?;
             }
             Ok(())
@@ -245,9 +261,9 @@ impl<K: Key, V: Value> Decoder<'_, K, V> {
         self.coder.decode_key(bytes).map_err(|source| self.undecodable("key", source))
     }
 
-    fn value(&self, bytes: &[u8]) -> Result<Arc<V>> {
-        let value = self.coder.decode_value(bytes).map_err(|source| self.undecodable("value", source))?;
-        Ok(Arc::new(value))
+    fn put(&self, value: &[u8], expires: Time) -> Result<Put<V>> {
+        let value = self.coder.decode_value(value).map_err(|source| self.undecodable("value", source))?;
+        Ok(Put { value: Arc::new(value), expires })
     }
 
     fn undecodable(&self, what: &'static str, source: CodecError) -> PersistenceError {

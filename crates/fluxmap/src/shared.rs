@@ -1,19 +1,23 @@
 //! What a database is made of, shared by everything that works on it.
 
 use crate::checkpointer::Checkpointer;
-use crate::commit::Committer;
+use crate::commit::{Committer, MemoryOptions};
 use crate::error::{FluxError, PersistenceError};
 use crate::info::{IsolationLevel, VacuumOptions, VacuumStats};
 use crate::key::{Key, Value};
+use crate::mem::expiry::to_time;
+use crate::mvcc::certify::Certificate;
 use crate::persistence::RecoveryInfo;
 use crate::storage::{Options, Storage};
 use crate::txn::gate::Gate;
 use crate::txn::gate::Ticket;
+use crate::txn::write_set::Write;
 use crate::worker::{Schedule, Worker};
 use fluxmap_index::Timestamp;
+use std::collections::BTreeSet;
 use std::ops::Deref;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What all clones, handles, transactions and snapshots of a database hold. The
 /// background thread does not: so the last of them to go finds the thread, joins it,
@@ -33,35 +37,87 @@ pub(crate) struct Core<K: Key, V: Value> {
     vacuum: Option<Schedule>,
 }
 
+/// How a database is made.
+pub(crate) struct Setup<K, V> {
+    pub(crate) level: IsolationLevel,
+    pub(crate) skiplist_p: f64,
+    pub(crate) vacuum: Option<VacuumOptions>,
+    pub(crate) memory: MemoryOptions<K, V>,
+    pub(crate) durability: Option<Options<K, V>>,
+}
+
+/// A database that is there, with keys that its files still have and that it had no room
+/// for: see [`Shared::forget`].
+pub(crate) struct Opened<K: Key, V: Value> {
+    pub(crate) shared: Arc<Shared<K, V>>,
+    pub(crate) gone: Vec<K>,
+}
+
+/// Keys that [`Shared::forget`] removes in one commit.
+const FORGOTTEN_AT_ONCE: usize = 256;
+
 /// Chains trimmed under one hold of the commit lock, outside commits.
 const TRIM_STEP: usize = 256;
 
 impl<K: Key, V: Value> Shared<K, V> {
     /// Opens a database; a durable one reads its files, and blocks for as long.
-    pub(crate) fn new(
-        level: IsolationLevel,
-        skiplist_p: f64,
-        vacuum: Option<VacuumOptions>,
-        durability: Option<Options<K, V>>,
-    ) -> Result<Arc<Self>, FluxError> {
+    pub(crate) fn open(setup: Setup<K, V>) -> Result<Opened<K, V>, FluxError> {
+        let is_awake = setup.vacuum.is_some() || setup.memory.max_snapshot_age.is_some();
         let core = Core {
-            level,
-            committer: Committer::new(skiplist_p),
+            level: setup.level,
+            committer: Committer::new(setup.skiplist_p, setup.memory),
             gate: Gate::default(),
-            vacuum: vacuum.map(|options| Schedule::every(options.interval)),
+            vacuum: setup.vacuum.map(|options| Schedule::every(options.interval)),
         };
-        let (core, storage) = match durability {
-            None => (Arc::new(core), None),
+        let (core, storage, gone) = match setup.durability {
+            None => (Arc::new(core), None, Vec::new()),
             Some(options) => {
-                let (storage, core) = Storage::open(options, core)?;
-                (core, Some(storage))
+                let mut gone = Vec::new();
+                let (storage, core) = Storage::open(options, core, &mut gone)?;
+                (core, Some(storage), gone)
             }
         };
         let shared = Arc::new(Shared { core, worker: Worker::default(), storage });
-        if vacuum.is_some() {
+        if is_awake || shared.committer.takes_alarm() {
             shared.wake_worker()?;
         }
-        Ok(shared)
+        Ok(Opened { shared, gone })
+    }
+
+    /// Commits: see [`Committer::commit`].
+    pub(crate) fn commit(
+        &self,
+        certificate: Option<&Certificate<'_, K>>,
+        writes: impl ExactSizeIterator<Item = (K, Write<V>)>,
+    ) -> Result<Timestamp, FluxError> {
+        let timestamp = self.committer.commit(certificate, writes)?;
+        if self.committer.takes_alarm()
+            && let Err(error) = self.wake_worker()
+        {
+            tracing::warn!(%error, "expired keys wait for a vacuum");
+        }
+        Ok(timestamp)
+    }
+
+    /// Removes keys from the files that had no room when they were read, and have not been
+    /// written since: what has been evicted stays gone.
+    pub(crate) async fn forget(&self, gone: Vec<K>) -> Result<(), FluxError> {
+        let mut gone = gone.into_iter();
+        let mut timestamp = 0;
+        while gone.len() > 0 {
+            self.may_commit(Ticket::default()).await?;
+            let absent = |key: &K| {
+                let hash = self.committer.hash(key);
+                self.committer.reader().resident(hash, |resident| resident.key() == key).is_none()
+            };
+            let keys: Vec<K> = gone.by_ref().take(FORGOTTEN_AT_ONCE).filter(absent).collect();
+            // In order, and each once.
+            let keys: BTreeSet<K> = keys.into_iter().collect();
+            if !keys.is_empty() {
+                timestamp = self.commit(None, keys.into_iter().map(|key| (key, None)))?;
+            }
+        }
+        self.acknowledged(timestamp).await
     }
 
     /// Makes the background thread look for work.
@@ -126,8 +182,27 @@ impl<K: Key, V: Value> Core<K, V> {
     pub(crate) fn background_step(&self, now: Instant) -> Option<Instant> {
         self.gate.expire(now);
         let vacuum = self.vacuum.as_ref().and_then(|schedule| schedule.next_after(now));
+        let too_old = self.committer.active.end_old(now);
+        let expiry = self.reap_everything();
         self.trim_everything();
-        self.gate.deadline().into_iter().chain(vacuum).min()
+        self.gate.deadline().into_iter().chain(vacuum).chain(too_old).chain(expiry).min()
+    }
+
+    /// Removes every key that has expired, a step at a time, and returns when the next will.
+    fn reap_everything(&self) -> Option<Instant> {
+        loop {
+            let next = self.committer.reap()?;
+            let now = to_time(self.committer.hand.now());
+            if next > now {
+                return Instant::now().checked_add(Duration::from_millis(next - now));
+            }
+        }
+    }
+
+    /// Removes what has expired and every version that nobody can see.
+    pub(crate) fn vacuum(&self) -> VacuumStats {
+        self.reap_everything();
+        self.trim_everything()
     }
 
     /// Trims every chain that waits now, a step at a time.

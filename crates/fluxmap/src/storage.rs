@@ -15,12 +15,13 @@ use crate::recovery::{Files, recover};
 use crate::shared::Core;
 use crate::sync::Mutex;
 use crate::sync::thread::{self, JoinHandle};
-use crate::txn::scan::{At, Cursor};
-use crate::wal::format::{Lsn, push_sized};
+use crate::txn::scan::{At, Survey};
+use crate::wal::format::{Lsn, push_operation};
 use crate::wal::{Log, LogThread, Policy};
-use fluxmap_index::Direction;
+use fluxmap_index::Time;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
+use std::vec;
 
 /// Makes commits durable, and ends with the database.
 pub(crate) struct Storage {
@@ -49,15 +50,17 @@ pub(crate) struct Options<K, V> {
 
 impl Storage {
     /// Locks the directory, reads what is there into `core`, which must be fresh, and
-    /// starts the log and the threads.
+    /// starts the log and the threads. Keys that had no room and are still in the files are
+    /// added to `gone`.
     pub(crate) fn open<K: Key, V: Value>(
         options: Options<K, V>,
         mut core: Core<K, V>,
+        gone: &mut Vec<K>,
     ) -> Result<(Self, Arc<Core<K, V>>), PersistenceError> {
         let Options { mut files, policy, coder, check } = options;
         files.directory = files.directory.create()?;
         let lock: Arc<dyn Lock> = files.directory.lock()?.into();
-        let recovered = recover(&files, &coder, &core.committer)?;
+        let recovered = recover(&files, &coder, &core.committer, gone)?;
         let clock = Arc::clone(&core.committer.clock);
         let log = Arc::new(Log::new(policy, clock, recovered.pool, recovered.writer));
         core.committer.durable = Some(Durable { log: Arc::clone(&log), coder: coder.clone(), check });
@@ -133,9 +136,9 @@ struct Live<K: Key, V: Value> {
 impl<K: Key, V: Value> Source for Live<K, V> {
     fn pairs(&self) -> Option<Box<dyn Pairs>> {
         let core = self.core.upgrade()?;
-        let registration = core.committer.active.register(|| core.committer.clock.stable());
-        let cursor = Cursor::new(Span::range(..));
-        Some(Box::new(LivePairs { core, registration, cursor, coder: self.coder.clone() }))
+        let registration = core.committer.register_copy();
+        let (survey, taken) = (Survey::new(Span::range(..)), Vec::new().into_iter());
+        Some(Box::new(LivePairs { core, registration, survey, taken, coder: self.coder.clone() }))
     }
 }
 
@@ -143,25 +146,42 @@ impl<K: Key, V: Value> Source for Live<K, V> {
 struct LivePairs<K: Key, V: Value> {
     core: Arc<Core<K, V>>,
     registration: Registration,
-    cursor: Cursor<K, V>,
+    survey: Survey<K>,
+    /// Taken out and not encoded yet.
+    taken: vec::IntoIter<(K, Arc<V>, Time)>,
     coder: Coder<K, V>,
+}
+
+impl<K: Key, V: Value> LivePairs<K, V> {
+    fn next(&mut self) -> Option<(K, Arc<V>, Time)> {
+        if self.taken.len() == 0 {
+            let at = At { committer: &self.core.committer, registration: self.registration };
+            let taken = self.survey.next_chunk(at, |pair| {
+                let expires = pair.tail().map_or(0, |tail| tail.expires);
+                (pair.key().clone(), Arc::clone(pair.value()), expires)
+            });
+            self.taken = taken.into_iter();
+        }
+        self.taken.next()
+    }
 }
 
 impl<K: Key, V: Value> Pairs for LivePairs<K, V> {
     fn timestamp(&self) -> Lsn {
-        self.registration.timestamp
+        self.registration.moment.timestamp
     }
 
     fn fill(&mut self, block: &mut Vec<u8>) -> Result<u32, PersistenceError> {
-        let at = At { committer: &self.core.committer, timestamp: self.registration.timestamp };
         let mut count = 0;
         while block.len() < BLOCK_SIZE {
-            let Some((key, value)) = self.cursor.pop(at, Direction::Forward) else {
+            let Some((key, value, expires)) = self.next() else {
                 break;
             };
             let unstorable = PersistenceError::unstorable;
-            push_sized(block, |into| self.coder.encode_key(&key, into)).map_err(unstorable("key"))?;
-            push_sized(block, |into| self.coder.encode_value(&value, into)).map_err(unstorable("value"))?;
+            let put_key = |into: &mut Vec<u8>| self.coder.encode_key(&key, into).map_err(unstorable("key"));
+            let put_value =
+                |into: &mut Vec<u8>| self.coder.encode_value(&value, into).map_err(unstorable("value"));
+            push_operation(block, expires, put_key, Some(put_value))?;
             count += 1;
         }
         Ok(count)

@@ -3,7 +3,7 @@
 //! To add those of a new format version (never to change old ones):
 //!
 //! ```text
-//! FLUXMAP_GOLDEN_OUT=crates/fluxmap/tests/golden/v2 \
+//! FLUXMAP_GOLDEN_OUT=crates/fluxmap/tests/golden/v3 \
 //!     cargo test -p fluxmap --test golden -- --ignored write_golden_files
 //! ```
 
@@ -14,7 +14,7 @@ use fluxmap::{Database, FluxError, PersistenceError};
 use fluxmap_testkit::disk::SimDisk;
 use futures::executor::block_on;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -74,9 +74,31 @@ fn content_after(commits: u32) -> Content {
     content
 }
 
+/// Long enough for these files to be of no use any more.
+const THOUSAND_YEARS: Duration = Duration::from_secs(1000 * 365 * 24 * 60 * 60);
+
+/// Whether a commit writes a value that expires, since format version 2.
+fn expires(n: u32) -> bool {
+    n % 7 == 3
+}
+
+/// The keys that expire after the first commits.
+fn expiring_after(commits: u32) -> BTreeSet<String> {
+    let mut expiring = BTreeSet::new();
+    for n in 1..=commits {
+        match n % 10 {
+            0 => expiring.remove(&key(n - 1)),
+            _ if expires(n) => expiring.insert(key(n)),
+            _ => expiring.remove(&key(n)),
+        };
+    }
+    expiring
+}
+
 async fn commit(db: &Db, n: u32) -> Result<(), FluxError> {
     match n % 10 {
         0 => db.remove(&key(n - 1)).await.map(drop),
+        _ if expires(n) => db.insert_with_ttl(key(n), record(n), THOUSAND_YEARS).await,
         _ => db.insert(key(n), record(n)).await,
     }
 }
@@ -162,6 +184,11 @@ fn golden_files_open_and_go_on() -> Result<(), FluxError> {
         let opened = Opened::new(copy.path(), codec, case.full);
         let db = opened.open(None)?;
         assert_eq!(content(&db), content_after(case.last), "{what}");
+        let is_first = golden.parent().is_some_and(|version| version.ends_with("v1"));
+        let expiring = if is_first { BTreeSet::new() } else { expiring_after(case.last) };
+        for key in content(&db).keys() {
+            assert_eq!(db.ttl(key)?.is_some(), expiring.contains(key), "{what}: {key}");
+        }
         let info = db.recovery_info().expect("it is durable");
         assert_eq!(info.torn_tail.is_some(), case.torn, "{what}: {info:?}");
         assert_eq!(info.last_commit, u64::from(case.last), "{what}");
@@ -221,12 +248,12 @@ fn other_format_versions_are_refused() {
             let path = copy.path().join(name.file_name().expect("a name"));
             let mut bytes = fs::read(&path).expect("a file");
             let end = usize::from(u16::from_le_bytes([bytes[14], bytes[15]]));
-            bytes[12..14].copy_from_slice(&2_u16.to_le_bytes());
+            bytes[12..14].copy_from_slice(&3_u16.to_le_bytes());
             let crc = crc32c::crc32c_append(crc32c::crc32c(&bytes[..8]), &bytes[12..end]);
             bytes[8..12].copy_from_slice(&crc.to_le_bytes());
             fs::write(&path, bytes).expect("a file");
             let error = refused(copy.path(), &Opened::new(copy.path(), codec, case.full));
-            let PersistenceError::UnsupportedFormat { path: blamed, found: 2, supported: 1, .. } = &error
+            let PersistenceError::UnsupportedFormat { path: blamed, found: 3, supported: 2, .. } = &error
             else {
                 panic!("{error}")
             };
@@ -288,7 +315,7 @@ fn tear(files: &mut Files) {
 #[ignore = "writes golden files, for a new format version only; see the top of this file"]
 fn write_golden_files() {
     let out = std::env::var("FLUXMAP_GOLDEN_OUT")
-        .expect("FLUXMAP_GOLDEN_OUT says where to, for instance …/golden/v2");
+        .expect("FLUXMAP_GOLDEN_OUT says where to, for instance …/golden/v3");
     for (codec, case) in CODECS.into_iter().flat_map(|codec| CASES.map(|case| (codec, case))) {
         // From the root of the repository, where cargo was called.
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");

@@ -1,9 +1,9 @@
 //! What has been unlinked: each object is freed when its [`Garbage`] is dropped.
 
 use crate::block::{Block, Run};
-use crate::chain::Version;
 use crate::hash::{Directory, Segment};
 use crate::node::Entry;
+use crate::version::{Linked, Owned, Version};
 use std::ptr::NonNull;
 
 /// Garbage that nobody can reach any more. Dropping it runs the destructors of
@@ -25,8 +25,9 @@ impl<K, T> Freed<K, T> {
 
 /// Something unlinked. Freed when dropped.
 pub(crate) enum Garbage<K, T> {
-    Version(NonNull<Version<T>>),
-    Entry(NonNull<Entry<K, T>>),
+    /// With what it weighs.
+    Version(NonNull<Version<T>>, u32),
+    Entry(NonNull<Entry<K, T>>, u32),
     Run(*mut Run<K, T>),
     Block(*mut Block<K, T>),
     Segment(*mut Segment<K, T>),
@@ -38,6 +39,23 @@ pub(crate) enum Garbage<K, T> {
 unsafe impl<K: Send + Sync, T: Send + Sync> Send for Garbage<K, T> {}
 
 impl<K, T> Garbage<K, T> {
+    pub(crate) fn version(version: Linked<'_, T>) -> Self {
+        Garbage::Version(version.pointer(), version.weight())
+    }
+
+    /// `owner` is the pointer that owns the entry.
+    pub(crate) fn entry(owner: NonNull<Entry<K, T>>, entry: &Entry<K, T>) -> Self {
+        Garbage::Entry(owner, entry.chain.front().map_or(0, |version| version.weight()))
+    }
+
+    /// What the versions in it weigh, see [`Tail::weight`](crate::Tail).
+    pub(crate) fn weight(&self) -> u64 {
+        match self {
+            Garbage::Version(_, weight) | Garbage::Entry(_, weight) => u64::from(*weight),
+            _ => 0,
+        }
+    }
+
     pub(crate) fn run(run: *mut Run<K, T>) -> Self {
         Garbage::Run(run)
     }
@@ -61,8 +79,8 @@ impl<K, T> Drop for Garbage<K, T> {
         // only when no pin can lead to it, or by the owner of the whole index.
         crate::contain(|| unsafe {
             match *self {
-                Garbage::Version(version) => drop(Box::from_raw(version.as_ptr())),
-                Garbage::Entry(entry) => drop(Box::from_raw(entry.as_ptr())),
+                Garbage::Version(version, _) => drop(Owned::from_raw(version)),
+                Garbage::Entry(entry, _) => drop(Box::from_raw(entry.as_ptr())),
                 Garbage::Run(run) => drop(Box::from_raw(run)),
                 Garbage::Block(block) => drop(Box::from_raw(block)),
                 Garbage::Segment(segment) => drop(Box::from_raw(segment)),

@@ -1,9 +1,9 @@
 //! A handful of entries that a scan resolves side by side.
 
-use crate::Timestamp;
 use crate::node::Entry;
 use crate::prefetch;
 use crate::reclaim::Guard;
+use crate::version::Moment;
 use std::ops::ControlFlow;
 
 /// Enough chains to keep a core's outstanding cache misses busy.
@@ -31,11 +31,11 @@ impl<'g, K, T> Group<'g, K, T> {
         self.len == SIZE
     }
 
-    /// Resolves the entries at `timestamp`, hands those that hold something to
+    /// Resolves the entries at a moment, hands those that hold something to
     /// `visit`, and is empty again.
     pub(crate) fn flush(
         &mut self,
-        timestamp: Timestamp,
+        moment: Moment,
         pinned: &'g Guard<'_>,
         visit: &mut impl FnMut(&[(&'g K, &'g T)]) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
@@ -45,14 +45,14 @@ impl<'g, K, T> Group<'g, K, T> {
         let mut newest = [None; SIZE];
         for (newest, entry) in newest.iter_mut().zip(entries) {
             *newest =
-                entry.and_then(|entry| entry.chain.newest(pinned)).inspect(|version| prefetch(*version));
+                entry.and_then(|entry| entry.chain.newest(pinned)).inspect(|version| prefetch(&**version));
         }
         let mut pairs = [None; SIZE];
         let mut count = 0;
         for (newest, entry) in newest.into_iter().zip(entries) {
             let (Some(newest), Some(entry)) = (newest, entry) else { continue };
-            let visible = newest.at(timestamp, pinned);
-            if let Some(value) = visible.and_then(|version| version.value.as_ref()) {
+            let visible = newest.at(moment.timestamp, pinned);
+            if let Some(value) = visible.and_then(|version| version.value_at(|| moment.time)) {
                 pairs[count] = Some((&entry.key, value));
                 count += 1;
             }

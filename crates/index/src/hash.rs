@@ -13,10 +13,11 @@
 //! holding what it held; what is inserted later is not what a reader that found
 //! the old one can miss, because its commit is published later still.
 
+use crate::Structure;
 use crate::garbage::Garbage;
 use crate::node::{Entry, HASH_BITS};
 use crate::reclaim::Guard;
-use crate::sync::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{AtomicPtr, AtomicU64, AtomicUsize, Ordering, Tally};
 use std::ptr::{self, NonNull};
 
 /// Entries in a bucket: what a cache line holds beside their tags.
@@ -58,6 +59,10 @@ pub(crate) struct Directory<K, T> {
 /// The point side of the index.
 pub(crate) struct Table<K, T> {
     directory: AtomicPtr<Directory<K, T>>,
+    /// Writer only: the segments there are, their buckets, and the slots of the directory.
+    segments: Tally,
+    buckets: Tally,
+    slots: Tally,
 }
 
 /// A hash's tag: never zero, from bits that choose neither segment nor bucket.
@@ -155,7 +160,7 @@ impl<K, T> Segment<K, T> {
     /// The buckets in the order in which `hash` tries them.
     fn probe(&self, hash: u64) -> impl Iterator<Item = &Bucket<K, T>> {
         let mask = self.buckets.len() - 1;
-        let home = (hash >> 16) as usize & mask;
+        let home = (hash >> 24) as usize & mask;
         (0..=mask).map(move |step| &self.buckets[(home + step) & mask])
     }
 
@@ -216,7 +221,27 @@ impl<K, T> Table<K, T> {
     pub(crate) fn new() -> Self {
         let segment = Box::into_raw(Segment::boxed(0, SEGMENT_BUCKETS));
         let directory = Directory { depth: 0, segments: Box::new([AtomicPtr::new(segment)]) };
-        Table { directory: AtomicPtr::new(Box::into_raw(Box::new(directory))) }
+        Table {
+            directory: AtomicPtr::new(Box::into_raw(Box::new(directory))),
+            segments: Tally::new(1),
+            buckets: Tally::new(SEGMENT_BUCKETS as u64),
+            slots: Tally::new(1),
+        }
+    }
+
+    /// The memory of the table.
+    pub(crate) fn structure(&self) -> Structure {
+        let [segments, buckets, slots] =
+            [&self.segments, &self.buckets, &self.slots].map(|tally| tally.load(Ordering::Relaxed) as usize);
+        let bytes = buckets * size_of::<Bucket<K, T>>()
+            + segments * size_of::<Segment<K, T>>()
+            + slots * size_of::<AtomicPtr<Segment<K, T>>>();
+        Structure { bytes, allocations: 2 * segments + 2 }
+    }
+
+    fn add(tally: &Tally, more: usize) {
+        // Relaxed, load and store: (I1) these are the writer's.
+        tally.store(tally.load(Ordering::Relaxed) + more as u64, Ordering::Relaxed);
     }
 
     fn directory<'g>(&self, _pinned: &'g Guard<'_>) -> &'g Directory<K, T> {
@@ -286,6 +311,7 @@ impl<K, T> Table<K, T> {
         } else {
             // Hashes that agree in so many bits will not be told apart by one
             // more: a larger segment keeps the directory in proportion.
+            Self::add(&self.buckets, old.buckets.len());
             let larger = Segment::boxed(depth, old.buckets.len() * 2);
             old.copy_into(&larger, |_| true);
             retire(Garbage::segment(replace(directory, hash, depth, larger)));
@@ -300,6 +326,8 @@ impl<K, T> Table<K, T> {
         hash: u64,
         retire: &mut impl FnMut(Garbage<K, T>),
     ) {
+        Self::add(&self.segments, 1);
+        Self::add(&self.buckets, old.buckets.len());
         let depth = old.depth + 1;
         let bit = 1 << (64 - depth);
         let (zeros, ones) =
@@ -313,6 +341,7 @@ impl<K, T> Table<K, T> {
 
     /// Writer: a directory of twice the length, with the same segments.
     fn double(&self, directory: &Directory<K, T>, retire: &mut impl FnMut(Garbage<K, T>)) {
+        Self::add(&self.slots, directory.segments.len());
         let twice = directory.segments.iter().flat_map(|segment| {
             let segment = segment.load(Ordering::Relaxed);
             [AtomicPtr::new(segment), AtomicPtr::new(segment)]

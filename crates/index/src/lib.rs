@@ -24,7 +24,7 @@
 //! for (timestamp, value) in [(1, "old"), (2, "new")] {
 //!     let mut batch = reader.batch(1);
 //!     batch.push(hash(7), 7, Some(value));
-//!     writer.stage(&mut batch).publish(timestamp);
+//!     writer.stage(&mut batch).publish(timestamp, &mut ());
 //! }
 //! assert_eq!(reader.get_at(hash(7), &7, 1), Some(&"old"));
 //! assert_eq!(reader.get_at(hash(7), &7, 2), Some(&"new"));
@@ -76,6 +76,8 @@
 //! - **I11, the queue.** An entry in the trim queue is linked and marked as
 //!   queued; the mark keeps it there once. Only trimming unlinks entries, and it
 //!   takes them from the queue first.
+//! - **I12, what it was made as.** A version says whether it has a tail from the time it
+//!   is allocated, and is reached through the pointer that its allocation gave.
 //!
 //! Not relied on for memory safety: that `Ord`, `Eq` and `Hash` of the key agree
 //! with each other or with themselves, that they do not panic, that a [`Horizon`]
@@ -84,6 +86,7 @@
 
 #![deny(missing_docs)]
 
+mod access;
 mod block;
 mod chain;
 mod cursor;
@@ -96,17 +99,22 @@ mod node;
 mod reclaim;
 #[cfg(doctest)]
 mod refused;
+mod resident;
 mod sync;
 #[cfg(all(test, not(loom)))]
 mod tests;
+mod version;
 mod writer;
 
+pub use access::{Access, MOST_READS, Noting, STAMPS};
 pub use cursor::{Direction, Span};
 pub use garbage::Freed;
 pub use horizon::Horizon;
-pub use writer::{Batch, Staged, Trimmed, Writer};
+pub use resident::Resident;
+pub use version::{Moment, Tail, Time};
+pub use writer::{Batch, Before, Change, Ledger, Staged, Trimmed, Writer};
 
-use chain::Version;
+use access::Notes;
 use garbage::Garbage;
 use group::Group;
 use hash::Table;
@@ -116,7 +124,7 @@ use std::borrow::Borrow;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use sync::{AtomicUsize, Ordering};
+use sync::{AtomicUsize, Ordering, Tally};
 
 /// A point in the order of commits. Grows by one with each commit.
 pub type Timestamp = u64;
@@ -130,6 +138,9 @@ pub struct Index<K, T> {
     /// Written by the writer only.
     entries: AtomicUsize,
     versions: AtomicUsize,
+    /// What versions weigh that are not their key's value any more, and are not freed yet.
+    superseded: Tally,
+    notes: Notes,
 }
 
 // SAFETY: (I1 to I5) keys and values are shared by reference between threads
@@ -150,6 +161,8 @@ impl<K: Ord + Clone, T> Index<K, T> {
             orphans: Orphans::new(),
             entries: AtomicUsize::new(0),
             versions: AtomicUsize::new(0),
+            superseded: Tally::new(0),
+            notes: Notes::new(),
         });
         let writer = Writer::new(Arc::clone(&index), probability);
         (index, writer)
@@ -173,6 +186,39 @@ impl<K, T> Index<K, T> {
     pub fn versions(&self) -> usize {
         self.versions.load(Ordering::Relaxed)
     }
+
+    /// What the versions weigh (see [`Tail`]) that have been superseded or are tombstones,
+    /// until they are freed.
+    pub fn superseded_weight(&self) -> u64 {
+        self.superseded.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that the hash and the order take, beside entries and versions, as asked of
+    /// the allocator, and how many allocations they are. What is retired and waits to be
+    /// freed is not in it.
+    pub fn structure(&self) -> Structure {
+        let (hash, order) = (self.table.structure(), self.list.structure());
+        Structure { bytes: hash.bytes + order.bytes, allocations: hash.allocations + order.allocations }
+    }
+
+    /// The stamp that reads leave now: see [`Access`].
+    pub fn generation(&self) -> u16 {
+        self.notes.generation()
+    }
+
+    /// How many look-ups of single keys found something, and how many found nothing.
+    pub fn lookups(&self) -> (u64, u64) {
+        self.pins.counted()
+    }
+}
+
+/// Memory of the hash and the order: see [`Index::structure`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Structure {
+    /// Bytes.
+    pub bytes: usize,
+    /// Allocations that they are in.
+    pub allocations: usize,
 }
 
 impl<K, T> Drop for Index<K, T> {
@@ -196,49 +242,86 @@ impl<K, T> Reader<'_, K, T> {
         self.index.table.find(hash, |entry| entry.key.borrow() == key, &self.guard)
     }
 
-    /// What `key` holds for a snapshot at `timestamp`, which must be registered
+    /// Notes and counts a look-up for whoever evicts.
+    fn looked_up<'g, F>(&self, entry: Option<&node::Entry<K, T>>, found: Option<F>) -> Option<F>
+    where
+        F: 'g,
+    {
+        let count = self.guard.count(found.is_some());
+        if let (Some(entry), true) = (entry, found.is_some() && self.index.notes.is_on()) {
+            self.index.notes.note(entry.notes(), count);
+        }
+        found
+    }
+
+    /// What `key` holds for a snapshot at `moment`, whose timestamp must be registered
     /// in every [`Horizon`] that is trimmed by meanwhile. Expected constant time.
-    pub fn get_at<Q>(&self, hash: u64, key: &Q, timestamp: Timestamp) -> Option<&T>
+    pub fn get_at<Q>(&self, hash: u64, key: &Q, moment: impl Into<Moment>) -> Option<&T>
     where
         K: Borrow<Q>,
         Q: Eq + ?Sized,
     {
-        let version = self.find(hash, key)?.chain.at(timestamp, &self.guard)?;
-        version.value.as_ref()
+        self.resident_at(hash, key, moment).map(|found| found.value())
     }
 
     /// Like [`get_at`](Self::get_at), with the key as the index holds it.
-    pub fn get_entry_at<Q>(&self, hash: u64, key: &Q, timestamp: Timestamp) -> Option<(&K, &T)>
+    pub fn get_entry_at<Q>(&self, hash: u64, key: &Q, moment: impl Into<Moment>) -> Option<(&K, &T)>
     where
         K: Borrow<Q>,
         Q: Eq + ?Sized,
     {
-        let entry = self.find(hash, key)?;
-        let version = entry.chain.at(timestamp, &self.guard)?;
-        Some((&entry.key, version.value.as_ref()?))
+        self.resident_at(hash, key, moment).map(|found| (found.key(), found.value()))
+    }
+
+    /// Like [`get_at`](Self::get_at), with all that is known.
+    pub fn resident_at<Q>(&self, hash: u64, key: &Q, moment: impl Into<Moment>) -> Option<Resident<'_, K, T>>
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        let moment = moment.into();
+        let entry = self.find(hash, key);
+        let found = entry.and_then(|entry| {
+            let version = entry.chain.at(moment.timestamp, &self.guard)?;
+            version.value_at(|| moment.time)?;
+            Resident::new(entry, version)
+        });
+        self.looked_up(entry, found)
     }
 
     /// What `key` held at some instant during the call: a read that needs no
-    /// snapshot. `now` reads the clock with Acquire, and may be called again.
-    pub fn latest<Q>(&self, hash: u64, key: &Q, now: impl Fn() -> Timestamp) -> Option<&T>
+    /// snapshot. `now` reads the clock with Acquire, and may be called again; `time` is
+    /// called if what was found can expire.
+    pub fn latest<Q>(
+        &self,
+        hash: u64,
+        key: &Q,
+        now: impl Fn() -> Timestamp,
+        time: impl FnOnce() -> Time,
+    ) -> Option<&T>
     where
         K: Borrow<Q>,
         Q: Eq + ?Sized,
     {
-        let version = self.find(hash, key)?.chain.latest(now, &self.guard)?;
-        version.value.as_ref()
+        let entry = self.find(hash, key);
+        let version = entry.and_then(|entry| entry.chain.latest(now, &self.guard));
+        self.looked_up(entry, version.and_then(|version| version.value_at(time)))
     }
 
-    /// Whether a key with this hash has a version, or tombstone, newer than
-    /// `timestamp`, given that `timestamp` is registered. Keys are told apart by
-    /// 48 bits of their hash: two that share them all may give a false yes.
-    pub fn changed(&self, hash: u64, timestamp: Timestamp) -> bool {
-        self.index.table.find(hash, |entry| self.is_newer(entry, timestamp), &self.guard).is_some()
+    /// Whether a key with this hash has a version, or tombstone, newer than `since`, or
+    /// has expired since then, up to `until`; given that the timestamp of `since` is
+    /// registered. Keys are told apart by 40 bits of their hash: two that share them all
+    /// may give a false yes.
+    pub fn changed(&self, hash: u64, since: impl Into<Moment>, until: Time) -> bool {
+        let since = since.into();
+        self.index.table.find(hash, |entry| self.is_newer(entry, since, until), &self.guard).is_some()
     }
 
-    fn is_newer(&self, entry: &node::Entry<K, T>, timestamp: Timestamp) -> bool {
-        let newest: Option<&Version<T>> = entry.chain.newest(&self.guard);
-        newest.is_some_and(|version| version.timestamp > timestamp)
+    fn is_newer(&self, entry: &node::Entry<K, T>, since: Moment, until: Time) -> bool {
+        entry.chain.newest(&self.guard).is_some_and(|version| {
+            let expires = version.expires();
+            version.timestamp() > since.timestamp || (expires > since.time && expires <= until)
+        })
     }
 
     /// Room for a number of writes.
@@ -263,7 +346,7 @@ impl<K: Ord, T> Reader<'_, K, T> {
         }
     }
 
-    /// Visits the keys of `span` that have a value for a snapshot at `timestamp`
+    /// Visits the keys of `span` that have a value for a snapshot at `moment`
     /// (registered, see [`get_at`](Self::get_at)), in order, until `visit`
     /// breaks. Logarithmic time to the first, then constant for each.
     ///
@@ -275,9 +358,10 @@ impl<K: Ord, T> Reader<'_, K, T> {
         &'s self,
         span: &impl Span<K>,
         direction: Direction,
-        timestamp: Timestamp,
+        moment: impl Into<Moment>,
         mut visit: impl FnMut(&[(&'s K, &'s T)]) -> ControlFlow<()>,
     ) {
+        let moment = moment.into();
         let mut group = Group::new();
         let mut stopped = false;
         self.walk(span, direction, |entry| {
@@ -285,21 +369,21 @@ impl<K: Ord, T> Reader<'_, K, T> {
             if !group.is_full() {
                 return ControlFlow::Continue(());
             }
-            let flow = group.flush(timestamp, &self.guard, &mut visit);
+            let flow = group.flush(moment, &self.guard, &mut visit);
             stopped = flow.is_break();
             flow
         });
         if !stopped {
-            let _ = group.flush(timestamp, &self.guard, &mut visit);
+            let _ = group.flush(moment, &self.guard, &mut visit);
         }
     }
 
-    /// Whether any key of `span` has a version, or tombstone, newer than
-    /// `timestamp`, given that `timestamp` is registered.
-    pub fn changed_within(&self, span: &impl Span<K>, timestamp: Timestamp) -> bool {
+    /// Whether any key of `span` has changed or expired: see [`changed`](Self::changed).
+    pub fn changed_within(&self, span: &impl Span<K>, since: impl Into<Moment>, until: Time) -> bool {
+        let since = since.into();
         let mut changed = false;
         self.walk(span, Direction::Forward, |entry| {
-            changed = self.is_newer(entry, timestamp);
+            changed = self.is_newer(entry, since, until);
             match changed {
                 true => ControlFlow::Break(()),
                 false => ControlFlow::Continue(()),

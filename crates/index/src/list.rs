@@ -9,16 +9,21 @@
 //! that this costs little space under mixed loads, and it leaves one race to
 //! reason about instead of several.
 
+use crate::Structure;
 use crate::block::{Block, Heights, MAX_HEIGHT, RUN_CAPACITY, Run};
 use crate::garbage::Garbage;
 use crate::node::Entry;
 use crate::reclaim::Guard;
+use crate::sync::{AtomicPtr, Ordering, Tally};
 use std::ptr::{self, NonNull};
 
 /// The ordered side of the index.
 pub(crate) struct List<K, T> {
     /// The first block; its range has no lower end and it is never unlinked.
     head: NonNull<Block<K, T>>,
+    /// Writer only: the blocks there are, and the links above the bottom.
+    blocks: Tally,
+    links: Tally,
 }
 
 /// Where a key belongs: found before the writer's lock is taken, and still
@@ -36,6 +41,26 @@ impl<K, T> List<K, T> {
         List {
             // SAFETY: (I10) a box is never null.
             head: unsafe { NonNull::new_unchecked(Box::into_raw(head)) },
+            blocks: Tally::new(1),
+            links: Tally::new(MAX_HEIGHT as u64 - 1),
+        }
+    }
+
+    /// The memory of the blocks and their runs.
+    pub(crate) fn structure(&self) -> Structure {
+        let [blocks, links] = [&self.blocks, &self.links].map(|tally| tally.load(Ordering::Relaxed) as usize);
+        let bytes = blocks * (size_of::<Block<K, T>>() + size_of::<Run<K, T>>())
+            + links * size_of::<AtomicPtr<Block<K, T>>>();
+        // Some of the blocks have links above the bottom, in an allocation of their own.
+        Structure { bytes, allocations: 2 * blocks + links.min(blocks) }
+    }
+
+    /// Writer: a block of this height has come, or gone.
+    fn count(&self, height: usize, has_come: bool) {
+        // Relaxed, load and store: (I1) these are the writer's.
+        for (tally, change) in [(&self.blocks, 1), (&self.links, height as u64 - 1)] {
+            let before = tally.load(Ordering::Relaxed);
+            tally.store(if has_come { before + change } else { before - change }, Ordering::Relaxed);
         }
     }
 
@@ -186,6 +211,7 @@ impl<K: Ord + Clone, T> List<K, T> {
     /// whoever meets it above can go on below.
     fn link_behind(&self, block: &Block<K, T>, fresh: Box<Block<K, T>>, before: &[&Block<K, T>]) {
         let height = fresh.height();
+        self.count(height, true);
         fresh.set_next(0, block.next_pointer(0));
         let levels = || before.iter().enumerate().take(height).skip(1);
         for (level, predecessor) in levels() {
@@ -242,6 +268,7 @@ impl<K: Ord + Clone, T> List<K, T> {
                 before[level].set_next(level, block.next_pointer(level));
             }
             block.set_unlinked();
+            self.count(block.height(), false);
             retire(Garbage::block(unlinked));
         } else {
             let rest = run.pointers(len).filter(|other| *other != entry);

@@ -1,54 +1,82 @@
 //! An entry: one key, its hash, its chain of versions, and the marks that the
-//! writer keeps on it.
+//! writer and the readers keep on it.
 
+use crate::access::{self, Access};
 use crate::chain::Chain;
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU8, AtomicU16, Ordering};
 
 /// The bits of a hash that an entry keeps, and by which it is told from
-/// others before keys are compared. The rest of the word holds marks.
-pub(crate) const HASH_BITS: u64 = !0xffff;
+/// others before keys are compared. What they leave of a word holds marks, so that an
+/// entry with a `String` key takes 40 bytes.
+pub(crate) const HASH_BITS: u64 = !0xff_ffff;
 
 /// The entry waits in the writer's queue of chains to trim.
-const QUEUED: u64 = 1;
+const QUEUED: u8 = 1;
 /// The entry is in neither the hash nor the order any more.
-const UNLINKED: u64 = 2;
+const UNLINKED: u8 = 2;
 
 /// One key with its versions. Reached through the hash and through the order.
 pub(crate) struct Entry<K, T> {
     pub(crate) key: K,
     pub(crate) chain: Chain<T>,
-    /// The upper 48 bits of the key's hash, and marks below. One word, so that
-    /// an entry with a `String` key takes 40 bytes.
-    word: AtomicU64,
+    /// The hash's upper 40 bits.
+    hash_high: u32,
+    hash_low: u8,
+    marks: AtomicU8,
+    /// What reads have left.
+    access: AtomicU16,
 }
 
 impl<K, T> Entry<K, T> {
     pub(crate) fn new(key: K, hash: u64) -> Self {
-        Entry { key, chain: Chain::new(), word: AtomicU64::new(hash & HASH_BITS) }
+        Entry {
+            key,
+            chain: Chain::new(),
+            hash_high: (hash >> 32) as u32,
+            hash_low: (hash >> 24) as u8,
+            marks: AtomicU8::new(0),
+            access: AtomicU16::new(0),
+        }
     }
 
     /// The hash, without the bits that are not kept.
     pub(crate) fn hash(&self) -> u64 {
-        // Relaxed: these bits never change (I3).
-        self.word.load(Ordering::Relaxed) & HASH_BITS
+        u64::from(self.hash_high) << 32 | u64::from(self.hash_low) << 24
+    }
+
+    fn is_marked(&self, mark: u8) -> bool {
+        self.marks.load(Ordering::Relaxed) & mark != 0
     }
 
     pub(crate) fn is_queued(&self) -> bool {
-        self.word.load(Ordering::Relaxed) & QUEUED != 0
+        self.is_marked(QUEUED)
     }
 
     pub(crate) fn is_unlinked(&self) -> bool {
-        self.word.load(Ordering::Relaxed) & UNLINKED != 0
+        self.is_marked(UNLINKED)
     }
 
     pub(crate) fn set_queued(&self, queued: bool) {
         // Relaxed, load and store: (I1) marks are the writer's alone.
-        let word = self.word.load(Ordering::Relaxed) & !QUEUED;
-        self.word.store(word | u64::from(queued), Ordering::Relaxed);
+        let marks = self.marks.load(Ordering::Relaxed) & !QUEUED;
+        self.marks.store(marks | u8::from(queued), Ordering::Relaxed);
     }
 
     pub(crate) fn set_unlinked(&self) {
-        let word = self.word.load(Ordering::Relaxed);
-        self.word.store(word | UNLINKED, Ordering::Relaxed);
+        let marks = self.marks.load(Ordering::Relaxed);
+        self.marks.store(marks | UNLINKED, Ordering::Relaxed);
+    }
+
+    /// Where readers leave their notes.
+    pub(crate) fn notes(&self) -> &AtomicU16 {
+        &self.access
+    }
+
+    pub(crate) fn access(&self) -> Access {
+        access::load(&self.access)
+    }
+
+    pub(crate) fn set_access(&self, access: Access) {
+        access::store(&self.access, access);
     }
 }

@@ -18,7 +18,7 @@
 //! (a pin is one compare-and-swap on a slot that is usually the thread's own),
 //! no atomics on the retiring side, and the writer alone runs destructors.
 
-use crate::sync::{AtomicPtr, AtomicU64, Mutex, Ordering, fence, thread_hint};
+use crate::sync::{AtomicPtr, AtomicU64, Mutex, Ordering, Tally, fence, thread_hint};
 use std::collections::VecDeque;
 use std::ptr;
 
@@ -32,7 +32,13 @@ const FREE: u64 = 0;
 
 /// Two cache lines, because the adjacent-line prefetcher of x86 pairs them.
 #[repr(align(128))]
-struct Slot(AtomicU64);
+struct Slot {
+    epoch: AtomicU64,
+    /// Look-ups of single keys that found something, and that found nothing. Written by
+    /// whoever holds the slot, so they cost no atomic operation and no other cache line.
+    hits: Tally,
+    misses: Tally,
+}
 
 struct SlotGroup {
     slots: [Slot; SLOTS],
@@ -43,7 +49,11 @@ struct SlotGroup {
 impl SlotGroup {
     fn new() -> Self {
         SlotGroup {
-            slots: std::array::from_fn(|_| Slot(AtomicU64::new(FREE))),
+            slots: std::array::from_fn(|_| Slot {
+                epoch: AtomicU64::new(FREE),
+                hits: Tally::new(0),
+                misses: Tally::new(0),
+            }),
             next: AtomicPtr::new(ptr::null_mut()),
         }
     }
@@ -64,7 +74,19 @@ impl Drop for Guard<'_> {
     fn drop(&mut self) {
         // Release: the reader's last look happens before the writer, which
         // reads the slot with Acquire, frees anything.
-        self.slot.0.store(FREE, Ordering::Release);
+        self.slot.epoch.store(FREE, Ordering::Release);
+    }
+}
+
+impl Guard<'_> {
+    /// Counts a look-up, and returns how many like it this slot has counted.
+    pub(crate) fn count(&self, is_hit: bool) -> u64 {
+        let tally = if is_hit { &self.slot.hits } else { &self.slot.misses };
+        // Relaxed, load and store: the slot is ours, and whoever had it before let go of
+        // it with Release.
+        let count = tally.load(Ordering::Relaxed) + 1;
+        tally.store(count, Ordering::Relaxed);
+        count
     }
 }
 
@@ -84,7 +106,7 @@ impl Pins {
         loop {
             for step in 0..SLOTS {
                 let slot = &group.slots[(preferred + step) % SLOTS];
-                let claim = slot.0.compare_exchange(FREE, epoch, Ordering::SeqCst, Ordering::Relaxed);
+                let claim = slot.epoch.compare_exchange(FREE, epoch, Ordering::SeqCst, Ordering::Relaxed);
                 if claim.is_ok() {
                     // On x86 a locked instruction is a full barrier already, and
                     // an mfence behind it would double the price of a pin.
@@ -119,25 +141,26 @@ impl Pins {
         unsafe { &*next }
     }
 
+    fn slots(&self) -> impl Iterator<Item = &Slot> {
+        let groups = std::iter::successors(Some(&self.first), |group| {
+            // SAFETY: (I10) as in `group_after`.
+            unsafe { group.next.load(Ordering::Acquire).as_ref() }
+        });
+        groups.flat_map(|group| &group.slots)
+    }
+
     /// The smallest epoch among all pins, or `u64::MAX` without any.
     fn oldest(&self) -> u64 {
-        let mut oldest = u64::MAX;
-        let mut group = &self.first;
-        loop {
-            for slot in &group.slots {
-                // Acquire: pairs with the Release in `Guard::drop`.
-                let epoch = slot.0.load(Ordering::Acquire);
-                if epoch != FREE {
-                    oldest = oldest.min(epoch);
-                }
-            }
-            let next = group.next.load(Ordering::Acquire);
-            if next.is_null() {
-                return oldest;
-            }
-            // SAFETY: (I10) as in `group_after`.
-            group = unsafe { &*next };
-        }
+        // Acquire: pairs with the Release in `Guard::drop`.
+        let epochs = self.slots().map(|slot| slot.epoch.load(Ordering::Acquire));
+        epochs.filter(|epoch| *epoch != FREE).min().unwrap_or(u64::MAX)
+    }
+
+    /// Look-ups that found something, and that found nothing.
+    pub(crate) fn counted(&self) -> (u64, u64) {
+        self.slots().fold((0, 0), |(hits, misses), slot| {
+            (hits + slot.hits.load(Ordering::Relaxed), misses + slot.misses.load(Ordering::Relaxed))
+        })
     }
 }
 

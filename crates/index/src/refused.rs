@@ -47,7 +47,7 @@
 //! let reader = index.reader();
 //! let mut batch = reader.batch(1);
 //! drop(reader); // here
-//! writer.stage(&mut batch).publish(1);
+//! writer.stage(&mut batch).publish(1, &mut ());
 //! ```
 //!
 //! While something is staged, the writer does nothing else:
@@ -58,7 +58,7 @@
 //! let mut batch = reader.batch(1);
 //! let staged = writer.stage(&mut batch);
 //! writer.trim(&fluxmap_index::Horizon::default(), 1); // here
-//! staged.publish(1);
+//! staged.publish(1, &mut ());
 //! ```
 //!
 //! An index of what must stay on one thread stays there, with its writer and its
@@ -95,6 +95,6 @@
 //!     let reader = index.reader();
 //!     let mut batch = reader.batch(1);
 //!     batch.push(7, 7, Some(short.as_str()));
-//!     writer.stage(&mut batch).publish(1);
+//!     writer.stage(&mut batch).publish(1, &mut ());
 //! }
 //! ```

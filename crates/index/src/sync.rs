@@ -1,6 +1,10 @@
 //! Which atomics the index runs on: the standard library's, or a model
 //! checker's. Nothing else in the crate names `std::sync::atomic`.
 
+/// What nothing depends on (notes, marks that one thread keeps for itself, figures), so that
+/// models need not try its every order.
+pub(crate) use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU64 as Tally};
+
 #[cfg(loom)]
 pub(crate) use loom::sync::{
     Mutex,

@@ -36,7 +36,7 @@ fn work(hash: impl Fn(u32) -> u64, keys: impl Iterator<Item = u32>, size: usize)
                 batch.push(hash(*key), *key, value);
                 model.insert(*key, value);
             }
-            writer.stage(&mut batch).publish(timestamp);
+            writer.stage(&mut batch).publish(timestamp, &mut ());
             drop(batch);
             writer.trim(&Horizon::new(timestamp, vec![1, timestamp - 1]), 2 * size);
             drop(writer.collect(step % 2 == 0));
@@ -98,7 +98,7 @@ fn keys_that_arrive_in_order_fill_their_blocks() {
         let reader = index.reader();
         let mut batch = reader.batch(1);
         batch.push(mixed(key), key, Some(key));
-        writer.stage(&mut batch).publish(u64::from(key) + 1);
+        writer.stage(&mut batch).publish(u64::from(key) + 1, &mut ());
     }
     assert_eq!(index.list.blocks(), 6300 / block::RUN_CAPACITY);
     // Blocks go with their last entries, and leave none behind.
@@ -106,7 +106,7 @@ fn keys_that_arrive_in_order_fill_their_blocks() {
         let reader = index.reader();
         let mut batch = reader.batch(1);
         batch.push(mixed(key), key, None);
-        writer.stage(&mut batch).publish(7000 + u64::from(key));
+        writer.stage(&mut batch).publish(7000 + u64::from(key), &mut ());
     }
     writer.trim(&Horizon::new(20_000, Vec::new()), usize::MAX);
     assert_eq!(index.list.blocks(), 1);
@@ -120,7 +120,7 @@ fn a_place_in_a_block_that_goes_is_found_anew() {
         let reader = index.reader();
         let mut batch = reader.batch(1);
         batch.push(key as u64, key, value);
-        writer.stage(&mut batch).publish(timestamp);
+        writer.stage(&mut batch).publish(timestamp, &mut ());
     };
     let last = block::RUN_CAPACITY;
     (0..=last).for_each(|key| commit(&mut writer, 1, key, Some(())));
@@ -132,6 +132,6 @@ fn a_place_in_a_block_that_goes_is_found_anew() {
     batch.push(1000, 1000, Some(()));
     writer.trim(&Horizon::new(2, Vec::new()), usize::MAX);
     assert_eq!(index.list.blocks(), 1);
-    writer.stage(&mut batch).publish(3);
+    writer.stage(&mut batch).publish(3, &mut ());
     check(&index);
 }

@@ -8,13 +8,13 @@
 //! *publish*, pushes the prepared versions and cannot fail.
 
 use crate::block::Heights;
-use crate::chain::Version;
 use crate::garbage::{Freed, Garbage};
 use crate::list::Place;
 use crate::node::Entry;
 use crate::reclaim::Limbo;
 use crate::sync::Ordering;
-use crate::{Horizon, Index, Reader, Timestamp};
+use crate::version::{Owned, Tail};
+use crate::{Access, Horizon, Index, Noting, Reader, Resident, Timestamp};
 use std::collections::VecDeque;
 use std::mem;
 use std::ptr::{self, NonNull};
@@ -48,8 +48,9 @@ pub struct Batch<'r, K, T> {
 struct Item<'r, K, T> {
     hash: u64,
     target: Target<'r, K, T>,
+    key_weight: u32,
     /// Taken when it is published.
-    version: Option<Box<Version<T>>>,
+    version: Option<Owned<T>>,
 }
 
 enum Target<'r, K, T> {
@@ -103,6 +104,12 @@ impl<'r, K: Ord, T> Batch<'r, K, T> {
     /// Adds a write: a value, or `None` to delete. A key may be added once.
     /// `hash` must be the hash that every look-up of this key passes.
     pub fn push(&mut self, hash: u64, key: K, value: Option<T>) {
+        self.push_with(hash, key, value, None, 0);
+    }
+
+    /// [`push`](Self::push), with what the version is to say beside the value, and with
+    /// what the key weighs, for the [`Ledger`] it is published in.
+    pub fn push_with(&mut self, hash: u64, key: K, value: Option<T>, tail: Option<Tail>, key_weight: u32) {
         let guard = &self.reader.guard;
         let index = self.reader.index;
         let existing = index.table.find(hash, |entry| entry.key == key, guard);
@@ -120,8 +127,8 @@ impl<'r, K: Ord, T> Batch<'r, K, T> {
                 Target::Fresh(Unlinked::new(key, hash), Some(place))
             }
         };
-        let version = Some(Version::boxed(value));
-        self.items.push(Item { hash, target, version });
+        let version = Some(Owned::new(value, tail));
+        self.items.push(Item { hash, target, key_weight, version });
     }
 
     /// How many writes there are.
@@ -145,6 +152,38 @@ impl<'r, K: Ord, T> Batch<'r, K, T> {
 pub struct Staged<'w, 'b, 'r, K, T> {
     writer: &'w mut Writer<K, T>,
     batch: &'b mut Batch<'r, K, T>,
+}
+
+/// Keeps the books of what is published.
+pub trait Ledger {
+    /// A version is about to be published, and may be told what else to say in its tail.
+    /// Must not panic: what was published before it stays.
+    fn record(&mut self, change: Change, tail: Option<&mut Tail>);
+}
+
+/// For those who keep no books.
+impl Ledger for () {
+    fn record(&mut self, _change: Change, _tail: Option<&mut Tail>) {}
+}
+
+/// A version that is published.
+#[derive(Clone, Copy, Debug)]
+pub struct Change {
+    /// The hash of its key.
+    pub hash: u64,
+    /// What the key weighs, as the batch says.
+    pub key_weight: u32,
+    /// Whether it is a value, and not a tombstone.
+    pub is_value: bool,
+    /// The value that it supersedes, if there is one.
+    pub before: Option<Before>,
+}
+
+/// A value that is superseded.
+#[derive(Clone, Copy, Debug)]
+pub struct Before {
+    /// What was written with it.
+    pub tail: Option<Tail>,
 }
 
 /// What [`Writer::trim`] did.
@@ -216,15 +255,6 @@ impl<K: Ord + Clone, T> Writer<K, T> {
         item.target = Target::staged(entry, true, None, None);
     }
 
-    fn enqueue(&mut self, entry: NonNull<Entry<K, T>>) {
-        // SAFETY: (I1, I9) linked, and only the writer unlinks.
-        let marks = unsafe { entry.as_ref() };
-        if !marks.is_queued() {
-            marks.set_queued(true);
-            self.queue.push_back(entry);
-        }
-    }
-
     /// Looks at up to `budget` entries that may hold something no snapshot in
     /// `horizon` can see, longest waiting first and each once, and unlinks it.
     pub fn trim(&mut self, horizon: &Horizon, budget: usize) -> Trimmed {
@@ -240,13 +270,13 @@ impl<K: Ord + Clone, T> Writer<K, T> {
             let entry = unsafe { pointer.as_ref() };
             entry.set_queued(false);
             let limbo = &mut self.limbo;
-            let trimmed = entry.chain.trim(horizon, |version| limbo.retire(Garbage::Version(version)));
+            let trimmed = entry.chain.trim(horizon, |version| limbo.retire(Garbage::version(version)));
             done.versions += trimmed.removed;
             if trimmed.dead {
                 if self.unlink(pointer) {
                     done.keys += 1;
                     // The tombstone goes with its entry, if there was one.
-                    done.versions += usize::from(entry.chain.is_started());
+                    done.versions += usize::from(entry.chain.front().is_some());
                 } else {
                     self.enqueue(pointer);
                 }
@@ -275,7 +305,7 @@ impl<K: Ord + Clone, T> Writer<K, T> {
         };
         self.index.table.remove(owned, entry.hash(), &reader.guard);
         entry.set_unlinked();
-        self.limbo.retire(Garbage::Entry(owned));
+        self.limbo.retire(Garbage::entry(owned, entry));
         let total = self.index.entries.load(Ordering::Relaxed) - 1;
         self.index.entries.store(total, Ordering::Relaxed);
         true
@@ -294,6 +324,9 @@ impl<K: Ord + Clone, T> Writer<K, T> {
         if all || self.limbo.open() >= RETIRE_BATCH {
             self.limbo.collect(&self.index.pins, &mut freed.0);
         }
+        let weight: u64 = freed.0.iter().map(Garbage::weight).sum();
+        let superseded = &self.index.superseded;
+        superseded.store(superseded.load(Ordering::Relaxed).saturating_sub(weight), Ordering::Relaxed);
         freed
     }
 }
@@ -310,28 +343,117 @@ impl<'r, K, T> Target<'r, K, T> {
 }
 
 impl<K: Ord + Clone, T> Staged<'_, '_, '_, K, T> {
+    /// What publishing it would change, in the order of the batch.
+    pub fn changes(&self) -> impl Iterator<Item = (Change, Option<Tail>)> {
+        self.batch.items.iter().filter_map(|item| {
+            let (Target::Staged { entry, .. }, Some(version)) = (&item.target, &item.version) else {
+                return None;
+            };
+            // SAFETY: (I1, I9) staged, so linked.
+            let change = change(unsafe { entry.as_ref() }, item.hash, item.key_weight, version);
+            Some((change, version.tail()))
+        })
+    }
+
     /// Pushes every version with this timestamp. The caller then moves the
-    /// clock, and only then does a reader see any of them. Cannot panic.
-    pub fn publish(self, timestamp: Timestamp) {
-        let mut pushed = 0;
+    /// clock, and only then does a reader see any of them. Cannot panic, unless the
+    /// ledger does.
+    pub fn publish(self, timestamp: Timestamp, ledger: &mut impl Ledger) {
         for item in &mut self.batch.items {
             let (Target::Staged { entry, fresh, .. }, Some(version)) =
                 (&mut item.target, item.version.take())
             else {
                 continue;
             };
-            let pointer = *entry;
             *fresh = false;
-            let tombstone = version.value.is_none();
-            // SAFETY: (I1, I9) staged, so linked.
-            let superseded = unsafe { pointer.as_ref() }.chain.push(version, timestamp);
-            pushed += 1;
-            if superseded || tombstone {
-                self.writer.enqueue(pointer);
-            }
+            self.writer.push(*entry, item.hash, item.key_weight, version, timestamp, ledger);
         }
-        let versions = self.writer.index.versions.load(Ordering::Relaxed);
-        self.writer.index.versions.store(versions + pushed, Ordering::Relaxed);
+    }
+}
+
+/// What linking `version` as the newest of `entry` changes.
+fn change<K, T>(entry: &Entry<K, T>, hash: u64, key_weight: u32, version: &Owned<T>) -> Change {
+    let before = entry.chain.front().filter(|before| before.value.is_some());
+    let before = before.map(|before| Before { tail: before.tail().copied() });
+    Change { hash, key_weight, is_value: !version.is_tombstone(), before }
+}
+
+impl<K, T> Writer<K, T> {
+    /// Links a version as the newest of a linked entry, and keeps all books.
+    fn push(
+        &mut self,
+        pointer: NonNull<Entry<K, T>>,
+        hash: u64,
+        key_weight: u32,
+        mut version: Owned<T>,
+        timestamp: Timestamp,
+        ledger: &mut impl Ledger,
+    ) {
+        // SAFETY: (I1, I9) linked, and only the writer unlinks.
+        let entry = unsafe { pointer.as_ref() };
+        let change = change(entry, hash, key_weight, &version);
+        ledger.record(change, version.tail_mut());
+        let superseded = entry.chain.front();
+        let mut weight =
+            superseded.filter(|_| change.before.is_some()).map_or(0, |before| u64::from(before.weight()));
+        if change.is_value {
+            if change.before.is_none() {
+                entry.set_access(Access::new(self.index.notes.generation(), 0));
+            }
+        } else {
+            weight += version.tail().map_or(0, |tail| u64::from(tail.weight));
+        }
+        let is_superseding = superseded.is_some();
+        entry.chain.push(version, timestamp);
+        // Relaxed, load and store: (I1) these are the writer's.
+        let index = &self.index;
+        index.versions.store(index.versions.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        index.superseded.store(index.superseded.load(Ordering::Relaxed) + weight, Ordering::Relaxed);
+        if is_superseding || !change.is_value {
+            self.enqueue(pointer);
+        }
+    }
+
+    fn enqueue(&mut self, entry: NonNull<Entry<K, T>>) {
+        // SAFETY: (I1, I9) linked, and only the writer unlinks.
+        let marks = unsafe { entry.as_ref() };
+        if !marks.is_queued() {
+            marks.set_queued(true);
+            self.queue.push_back(entry);
+        }
+    }
+
+    /// Deletes a key, at the timestamp of a commit that is being published. Does nothing
+    /// and returns false if it has been written or deleted since it was looked up.
+    ///
+    /// # Panics
+    ///
+    /// If the ledger does.
+    pub fn delete(
+        &mut self,
+        resident: &Resident<'_, K, T>,
+        tail: Option<Tail>,
+        timestamp: Timestamp,
+        ledger: &mut impl Ledger,
+    ) -> bool {
+        let entry = resident.entry;
+        let newest = entry.chain.front().map(|newest| newest.timestamp());
+        if entry.is_unlinked() || newest != Some(resident.timestamp()) {
+            return false;
+        }
+        let version = Owned::new(None, tail);
+        self.push(NonNull::from(entry), entry.hash(), 0, version, timestamp, ledger);
+        true
+    }
+
+    /// Says how reads are to be noted on entries from now on.
+    pub fn note_reads(&mut self, noting: Noting) {
+        self.index.notes.set_mode(noting);
+    }
+
+    /// Sets the stamp that reads leave from now on.
+    pub fn set_generation(&mut self, generation: u16) {
+        self.index.notes.set_generation(generation);
     }
 }
 

@@ -97,7 +97,7 @@ fn used(hashing: Hashing, census: &Arc<Census>) -> Counting {
         match random.below(10) {
             0 => drop(writer.stage(&mut batch)),
             1 => {}
-            _ => writer.stage(&mut batch).publish(timestamp),
+            _ => writer.stage(&mut batch).publish(timestamp, &mut ()),
         }
         drop(batch);
         writer.trim(&Horizon::new(timestamp, vec![timestamp - timestamp % 16]), 10);
@@ -180,7 +180,7 @@ fn everything_is_deleted_first() {
                     batch.push(hashing.of(*number), key, None);
                 }
             }
-            writer.stage(&mut batch).publish(1000);
+            writer.stage(&mut batch).publish(1000, &mut ());
         }
         writer.trim(&Horizon::new(1000, Vec::new()), usize::MAX);
         drop(writer.collect(true));

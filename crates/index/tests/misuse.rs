@@ -41,12 +41,12 @@ fn a_batch_is_staged_once() {
         let mut batch = batch_of(&reader, &[(1, None), (2, None)]);
         let staged = writer.stage(&mut batch);
         if publish {
-            staged.publish(1);
+            staged.publish(1, &mut ());
         } else {
             drop(staged);
         }
         writer.trim(&Horizon::new(1, Vec::new()), usize::MAX);
-        let again = catch_unwind(AssertUnwindSafe(|| writer.stage(&mut batch).publish(2)));
+        let again = catch_unwind(AssertUnwindSafe(|| writer.stage(&mut batch).publish(2, &mut ())));
         assert!(again.is_err());
         assert_eq!(writer.backlog(), 0, "what was trimmed is not to be trimmed again");
         drop(batch);
@@ -68,9 +68,9 @@ fn a_batch_whose_staging_failed_stays_out() {
         let mut batch = batch_of(&reader, &[(100, Some(2)), (101, Some(2)), (102, Some(2)), (103, Some(2))]);
         // The run overflows at the fourth key.
         arm(Place::Clone, 1);
-        assert!(survive(|| writer.stage(&mut batch).publish(2)).is_none());
+        assert!(survive(|| writer.stage(&mut batch).publish(2, &mut ())).is_none());
         assert!(disarm());
-        assert!(catch_unwind(AssertUnwindSafe(|| writer.stage(&mut batch).publish(2))).is_err());
+        assert!(catch_unwind(AssertUnwindSafe(|| writer.stage(&mut batch).publish(2, &mut ()))).is_err());
         assert_eq!(scan(&reader, &Between::ALL, Forward, 2, usize::MAX).len(), 60);
     }
     writer.trim(&Horizon::new(2, Vec::new()), usize::MAX);
@@ -85,7 +85,7 @@ fn a_batch_belongs_to_its_index() {
     let (_other, mut other_writer) = Index::<Key, Value>::new(0.25);
     let reader = one.reader();
     let mut batch = batch_of(&reader, &[(1, Some(1))]);
-    assert!(catch_unwind(AssertUnwindSafe(|| other_writer.stage(&mut batch).publish(1))).is_err());
+    assert!(catch_unwind(AssertUnwindSafe(|| other_writer.stage(&mut batch).publish(1, &mut ()))).is_err());
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn a_key_may_come_twice_in_a_batch() {
     for (timestamp, last) in [(1, Some(12)), (2, None)] {
         let reader = index.reader();
         let mut batch = batch_of(&reader, &[(1, Some(10)), (2, Some(1)), (1, Some(11)), (1, last)]);
-        writer.stage(&mut batch).publish(timestamp);
+        writer.stage(&mut batch).publish(timestamp, &mut ());
         let found = reader.get_at(hash(1), &Key::new(1), timestamp).map(Value::number);
         assert_eq!(found, last, "the last one counts");
     }
@@ -117,7 +117,7 @@ mod forgotten {
             let mut batch = batch_of(&reader, &[(1, Some(1)), (2, Some(1))]);
             mem::forget(writer.stage(&mut batch));
             assert!(scan(&reader, &Between::ALL, Forward, u64::MAX, 9).is_empty());
-            assert!(!reader.changed(hash(1), 0));
+            assert!(!reader.changed(hash(1), 0, 0));
         }
         // The entries are there for who comes next.
         let reader = index.reader();
@@ -136,7 +136,7 @@ mod forgotten {
         let (index, mut writer) = Index::<Key, Value>::new(0.25);
         let reader = index.reader();
         let mut staged = batch_of(&reader, &[(1, Some(1))]);
-        writer.stage(&mut staged).publish(1);
+        writer.stage(&mut staged).publish(1, &mut ());
         mem::forget(staged);
         mem::forget(batch_of(&reader, &[(1, Some(2)), (2, Some(2))]));
         drop(reader);
@@ -284,14 +284,14 @@ fn liar(seed: u64, mut order: impl FnMut(&mut Random) -> cmp::Ordering + 'static
                     batch.push(hash, Key::new(number), value);
                 }
                 timestamp = (timestamp + 1).saturating_sub(random.below(3) as u64);
-                writer.stage(&mut batch).publish(timestamp);
+                writer.stage(&mut batch).publish(timestamp, &mut ());
                 for direction in [Forward, Backward] {
                     let span = Between(Some(Key::new(100)), Some(Key::new(400)));
                     for (key, value) in scan(&reader, &span, direction, timestamp, 2000) {
                         assert!(key.number() < 500 && value.number() == 1);
                     }
                 }
-                reader.latest(hash(7), &Key::new(7), || timestamp);
+                reader.latest(hash(7), &Key::new(7), || timestamp, || 0);
             });
             let live = vec![timestamp.saturating_sub(random.below(5) as u64)];
             writer.trim(&Horizon::new(timestamp + random.below(3) as u64, live), 30);

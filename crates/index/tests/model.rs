@@ -168,7 +168,7 @@ impl<K: TestKey> Pair<K> {
         self.writer.trim(&self.registry.horizon(), usize::MAX);
         drop(self.writer.collect(true));
         let timestamp = self.registry.now() + 1;
-        self.writer.stage(&mut batch).publish(timestamp);
+        self.writer.stage(&mut batch).publish(timestamp, &mut ());
         self.note(&writes, timestamp);
     }
 
@@ -236,14 +236,14 @@ impl<K: TestKey> Pair<K> {
             expected.map(|value| (key.clone(), value))
         );
         if timestamp == self.registry.now() {
-            assert_eq!(reader.latest(hash, &key, || timestamp).copied(), expected);
+            assert_eq!(reader.latest(hash, &key, || timestamp, || 0).copied(), expected);
         }
         // Keys that agree in what is kept of their hashes are one to `changed`.
-        let alike = |other: u32| self.hashing.of(other) >> 16 == hash >> 16;
+        let alike = |other: u32| self.hashing.of(other) >> 24 == hash >> 24;
         let changed = self.model.iter().any(|(other, versions)| {
             alike(*other) && versions.last().is_some_and(|version| version.0 > timestamp)
         });
-        assert_eq!(reader.changed(hash, timestamp), changed, "{number} since {timestamp}");
+        assert_eq!(reader.changed(hash, timestamp, 0), changed, "{number} since {timestamp}");
     }
 
     fn look_at_span(
@@ -270,7 +270,7 @@ impl<K: TestKey> Pair<K> {
         assert_eq!(found, expected, "{span:?} {direction:?} at {timestamp}");
 
         let changed = within.clone().any(|(_, versions)| versions.last().unwrap().0 > timestamp);
-        assert_eq!(reader.changed_within(&between, timestamp), changed);
+        assert_eq!(reader.changed_within(&between, timestamp, 0), changed);
     }
 
     /// Without snapshots, what is left is what is there now.

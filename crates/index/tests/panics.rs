@@ -43,7 +43,7 @@ impl Fragile {
             for (number, value) in writes {
                 batch.push(self.hashing.of(*number), Key::new(*number), value.map(Value::new));
             }
-            self.writer.stage(&mut batch).publish(self.timestamp + 1);
+            self.writer.stage(&mut batch).publish(self.timestamp + 1, &mut ());
             published.set(true);
         });
         if published.get() {
@@ -88,10 +88,10 @@ impl Fragile {
             let reader = self.index.reader();
             let (hash, key) = (self.hashing.of(40), Key::new(40));
             reader.get_at(hash, &key, self.timestamp);
-            reader.latest(hash, &key, || self.timestamp);
-            reader.changed(hash, 0);
+            reader.latest(hash, &key, || self.timestamp, || 0);
+            reader.changed(hash, 0, 0);
             let span = Between(Some(Key::new(30)), Some(Key::new(140)));
-            reader.changed_within(&span, self.timestamp);
+            reader.changed_within(&span, self.timestamp, 0);
             for direction in [Forward, Backward] {
                 scan(&reader, &span, direction, self.timestamp, usize::MAX);
             }
@@ -191,7 +191,7 @@ fn in_the_callers_own_closures() {
         assert!(scanned.is_err());
         let (hash, key) = (fragile.hashing.of(1), Key::new(1));
         let read = catch_unwind(AssertUnwindSafe(|| {
-            reader.latest(hash, &key, || panic!("in a clock"));
+            reader.latest(hash, &key, || panic!("in a clock"), || 0);
         }));
         assert!(read.is_err());
     }

@@ -68,7 +68,7 @@ impl<K: TestKey> Shared<K> {
 
     fn latest(&self, number: u32) -> Option<u64> {
         let reader = self.index.reader();
-        reader.latest(self.hashing.of(number), &K::of(number), || self.registry.now()).copied()
+        reader.latest(self.hashing.of(number), &K::of(number), || self.registry.now(), || 0).copied()
     }
 
     /// All pairs, forward, which must be those that come backward.
@@ -291,8 +291,8 @@ fn committers_that_take_turns_lose_nothing() {
                 let mut counter = reader.batch(1);
                 let count = shared.get(&reader, 0, timestamp).unwrap_or(0) + 1;
                 counter.push(shared.hashing.of(0), 0, Some(count));
-                writer.stage(&mut batch).publish(timestamp);
-                writer.stage(&mut counter).publish(timestamp);
+                writer.stage(&mut batch).publish(timestamp, &mut ());
+                writer.stage(&mut counter).publish(timestamp, &mut ());
                 shared.registry.publish(timestamp);
                 writer.trim(&shared.registry.horizon(), 30);
                 writer.collect(false)

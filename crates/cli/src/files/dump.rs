@@ -1,6 +1,7 @@
 //! `fluxmap dump`: what a database holds.
 
 use std::io;
+use std::num::NonZeroU64;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
@@ -63,28 +64,32 @@ pub(crate) fn dump(args: &DumpArgs, out: &mut Output) -> anyhow::Result<Verdict>
 
 /// The pairs by key: first lists and the like, in the order of their bytes, then numbers, then texts.
 fn pairs(image: &Image, to_key: ToJson, to_value: ToJson, out: &mut Output) -> anyhow::Result<()> {
-    let mut line = |key: Value, value: &[u8]| -> anyhow::Result<()> {
-        let value = to_value(value)?;
-        Ok(out.object(&json!({ "key": key, "value": value }))?)
+    let mut line = |key: Value, value: &[u8], expires: Option<NonZeroU64>| -> anyhow::Result<()> {
+        let mut pair = json!({ "key": key, "value": to_value(value)? });
+        if let Some(expires) = expires {
+            pair["expires_ms"] = json!(expires);
+        }
+        Ok(out.object(&pair)?)
     };
     let (mut texts, mut numbers) = (Vec::new(), Vec::new());
     for (key, value) in image.pairs() {
+        let expires = image.expires(key);
         match to_key(key)? {
-            Value::String(text) => texts.push((text, value)),
-            Value::Number(number) => numbers.push((number, value)),
-            other => line(other, value)?,
+            Value::String(text) => texts.push((text, value, expires)),
+            Value::Number(number) => numbers.push((number, value, expires)),
+            other => line(other, value, expires)?,
         }
     }
     texts.sort();
-    numbers.sort_by(|(a, _), (b, _)| match (a.as_i128(), b.as_i128()) {
+    numbers.sort_by(|(a, ..), (b, ..)| match (a.as_i128(), b.as_i128()) {
         (Some(a), Some(b)) => a.cmp(&b),
         _ => a.as_f64().unwrap_or_default().total_cmp(&b.as_f64().unwrap_or_default()),
     });
-    for (number, value) in numbers {
-        line(Value::Number(number), value)?;
+    for (number, value, expires) in numbers {
+        line(Value::Number(number), value, expires)?;
     }
-    for (text, value) in texts {
-        line(Value::String(text), value)?;
+    for (text, value, expires) in texts {
+        line(Value::String(text), value, expires)?;
     }
     Ok(())
 }
@@ -112,10 +117,10 @@ fn headers(args: &DumpArgs, out: &mut Output) -> anyhow::Result<Verdict> {
 }
 
 fn header(record: &Record<'_>, out: &mut Output) -> io::Result<()> {
-    let (kind, key, value) = match record.operation {
-        Operation::Pair { key, value } => ("pair", key, Some(value.len())),
-        Operation::Put { key, value } => ("put", key, Some(value.len())),
-        Operation::Delete { key } => ("delete", key, None),
+    let (kind, key, value, expires) = match record.operation {
+        Operation::Pair { key, value, expires } => ("pair", key, Some(value.len()), expires),
+        Operation::Put { key, value, expires } => ("put", key, Some(value.len()), expires),
+        Operation::Delete { key } => ("delete", key, None, None),
     };
     let file = record.path.file_name().unwrap_or_default().to_string_lossy();
     if out.json() {
@@ -126,6 +131,7 @@ fn header(record: &Record<'_>, out: &mut Output) -> io::Result<()> {
             "kind": kind,
             "key_bytes": key.len(),
             "value_bytes": value,
+            "expires_ms": expires,
         }));
     }
     let value = value.map_or("-".to_owned(), |bytes| bytes.to_string());

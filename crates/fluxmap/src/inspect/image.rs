@@ -4,11 +4,13 @@ use super::salvage::{Salvage, salvage};
 use super::walk::{Operation, walk};
 use super::{Identity, Quiet, Result, directory};
 use crate::backup::write_database;
-use crate::checkpoint::{BLOCK_SIZE, Pairs};
+use crate::checkpoint::{self, BLOCK_SIZE};
 use crate::persistence::BackupProgress;
-use crate::wal::format::{self, Lsn, push_sized};
+use crate::wal::format::{self, Lsn, push_operation};
+use fluxmap_index::Time;
 use std::collections::{BTreeMap, btree_map};
 use std::convert::Infallible;
+use std::num::NonZeroU64;
 use std::path::Path;
 
 /// All pairs of a database, encoded, in the order of the bytes of their keys.
@@ -16,15 +18,21 @@ use std::path::Path;
 pub struct Image {
     identity: format::Identity,
     last_commit: Lsn,
-    pairs: BTreeMap<Vec<u8>, Vec<u8>>,
+    pairs: Pairs,
 }
 
+/// An encoded value, and when it expires; zero if it does not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Stored {
+    pub(super) value: Vec<u8>,
+    pub(super) expires: Time,
+}
+
+/// By encoded key.
+pub(super) type Pairs = BTreeMap<Vec<u8>, Stored>;
+
 impl Image {
-    pub(super) fn new(
-        identity: format::Identity,
-        last_commit: Lsn,
-        pairs: BTreeMap<Vec<u8>, Vec<u8>>,
-    ) -> Self {
+    pub(super) fn new(identity: format::Identity, last_commit: Lsn, pairs: Pairs) -> Self {
         Image { identity, last_commit, pairs }
     }
 
@@ -39,8 +47,9 @@ impl Image {
         let mut pairs = BTreeMap::new();
         let (summary, identity) = walk(&quiet, progress, |record| {
             match record.operation {
-                Operation::Pair { key, value } | Operation::Put { key, value } => {
-                    pairs.insert(key.to_vec(), value.to_vec());
+                Operation::Pair { key, value, expires } | Operation::Put { key, value, expires } => {
+                    let expires = expires.map_or(0, NonZeroU64::get);
+                    pairs.insert(key.to_vec(), Stored { value: value.to_vec(), expires });
                 }
                 Operation::Delete { key } => {
                     pairs.remove(key);
@@ -105,9 +114,14 @@ impl Image {
         self.last_commit
     }
 
-    /// The pairs.
-    pub fn pairs(&self) -> &BTreeMap<Vec<u8>, Vec<u8>> {
-        &self.pairs
+    /// The pairs: keys and values, expired or not.
+    pub fn pairs(&self) -> impl ExactSizeIterator<Item = (&[u8], &[u8])> {
+        self.pairs.iter().map(|(key, stored)| (&key[..], &stored.value[..]))
+    }
+
+    /// When what this key holds expires, in milliseconds since 1970, if it does.
+    pub fn expires(&self, key: &[u8]) -> Option<NonZeroU64> {
+        NonZeroU64::new(self.pairs.get(key)?.expires)
     }
 
     /// Writes the pairs into a directory of their own, which is created if need be, and
@@ -131,10 +145,18 @@ impl Image {
 struct Encoded<'i> {
     /// Never the one before the first: at that, nothing can be stored.
     commit: Lsn,
-    rest: btree_map::Iter<'i, Vec<u8>, Vec<u8>>,
+    rest: btree_map::Iter<'i, Vec<u8>, Stored>,
 }
 
-impl Pairs for Encoded<'_> {
+/// Puts bytes where something is to encode itself.
+fn copy(bytes: &[u8]) -> impl FnOnce(&mut Vec<u8>) -> std::result::Result<(), Infallible> + use<'_> {
+    move |into| {
+        into.extend(bytes);
+        Ok(())
+    }
+}
+
+impl checkpoint::Pairs for Encoded<'_> {
     fn timestamp(&self) -> Lsn {
         self.commit
     }
@@ -142,15 +164,10 @@ impl Pairs for Encoded<'_> {
     fn fill(&mut self, block: &mut Vec<u8>) -> Result<u32> {
         let mut count = 0;
         while block.len() < BLOCK_SIZE {
-            let Some((key, value)) = self.rest.next() else {
+            let Some((key, Stored { value, expires })) = self.rest.next() else {
                 break;
             };
-            for part in [key, value] {
-                let Ok(()) = push_sized(block, |into| {
-                    into.extend(part);
-                    Ok::<_, Infallible>(())
-                });
-            }
+            let Ok(()) = push_operation(block, *expires, copy(key), Some(copy(value)));
             count += 1;
         }
         Ok(count)

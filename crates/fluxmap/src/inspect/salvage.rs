@@ -1,11 +1,11 @@
 //! Putting together what a survey has found.
 
-use super::image::Image;
+use super::image::{Image, Pairs, Stored};
 use super::scan::{Damage, FoundFrame, Source};
 use super::survey::{Checkpoint, Survey};
 use super::{Quiet, Result};
+use crate::checkpoint::Pair;
 use crate::wal::format::{Lsn, Operation, commits, operations};
-use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
@@ -54,8 +54,6 @@ struct Found<'s> {
     file: &'s Source,
     offset: usize,
 }
-
-type Pairs = BTreeMap<Vec<u8>, Vec<u8>>;
 
 pub(super) fn salvage(quiet: &Quiet, progress: impl FnMut(u64, u64)) -> Result<(Image, Salvage)> {
     let mut survey = Survey::of(quiet, progress)?;
@@ -137,8 +135,8 @@ fn apply_checkpoint(checkpoint: &Checkpoint, pairs: &mut Pairs, report: &mut Sal
     }
     for block in checkpoint.blocks() {
         // A checksum that holds rules out that they make no sense.
-        for (key, value) in block.pairs().filter_map(std::result::Result::ok) {
-            pairs.insert(key.to_vec(), value.to_vec());
+        for Pair { key, value, expires } in block.pairs().filter_map(std::result::Result::ok) {
+            pairs.insert(key.to_vec(), Stored { value: value.to_vec(), expires });
             report.checkpoint_pairs += 1;
         }
     }
@@ -149,8 +147,8 @@ fn apply_commit(commit: &Found<'_>, pairs: &mut Pairs, report: &mut Salvage) {
     report.last_commit = report.last_commit.max(commit.lsn);
     for operation in operations(commit.operations) {
         match operation {
-            Ok(Operation::Put { key, value }) => {
-                pairs.insert(key.to_vec(), value.to_vec());
+            Ok(Operation::Put { key, value, expires }) => {
+                pairs.insert(key.to_vec(), Stored { value: value.to_vec(), expires });
             }
             Ok(Operation::Delete { key }) => {
                 pairs.remove(key);

@@ -2,7 +2,7 @@
 //! order and by the same code.
 
 use super::{Identity, Quiet, Result};
-use crate::checkpoint::Reader;
+use crate::checkpoint::{Pair, Reader};
 use crate::error::PersistenceError;
 use crate::persistence::TornTail;
 use crate::recovery::check_nothing_is_lost;
@@ -10,6 +10,7 @@ use crate::wal::directory::{Directory, segment_name};
 use crate::wal::format::{self, operations};
 use crate::wal::reader::{FrameAt, SegmentImage, replay};
 use std::collections::HashMap;
+use std::num::NonZeroU64;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -37,6 +38,8 @@ pub enum Operation<'r> {
         key: &'r [u8],
         /// The value.
         value: &'r [u8],
+        /// When it expires, in milliseconds since 1970, if it does.
+        expires: Option<NonZeroU64>,
     },
     /// A commit in the log wrote this.
     Put {
@@ -44,6 +47,8 @@ pub enum Operation<'r> {
         key: &'r [u8],
         /// The value.
         value: &'r [u8],
+        /// When it expires, in milliseconds since 1970, if it does.
+        expires: Option<NonZeroU64>,
     },
     /// A commit in the log removed this, if it was there.
     Delete {
@@ -161,8 +166,9 @@ pub(super) fn walk(
     while let Some(block) = checkpoint.next_block()? {
         let at = FrameAt { path: &path, offset: block.offset };
         for pair in block.pairs() {
-            let (key, value) = pair.map_err(|_| at.damaged("the pairs in it make no sense"))?;
-            let operation = Operation::Pair { key, value };
+            let Pair { key, value, expires } =
+                pair.map_err(|_| at.damaged("the pairs in it make no sense"))?;
+            let operation = Operation::Pair { key, value, expires: NonZeroU64::new(expires) };
             visit(Record { path: &path, offset: block.offset, commit: header.number, operation })?;
         }
         progress(block.offset.min(gauge.total), gauge.total);
@@ -170,7 +176,9 @@ pub(super) fn walk(
     let tail = replay(directory, &header.identity, header.detail, header.number, |lsn, commit, at| {
         for operation in operations(commit) {
             let operation = match operation.map_err(|_| at.damaged("an operation in it makes no sense"))? {
-                format::Operation::Put { key, value } => Operation::Put { key, value },
+                format::Operation::Put { key, value, expires } => {
+                    Operation::Put { key, value, expires: NonZeroU64::new(expires) }
+                }
                 format::Operation::Delete { key } => Operation::Delete { key },
             };
             visit(Record { path: at.path, offset: at.offset, commit: lsn, operation })?;

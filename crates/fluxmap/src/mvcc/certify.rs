@@ -14,24 +14,29 @@
 //!
 //! Blind writes are not reads: at this level they never conflict.
 //!
+//! A key that has expired since the snapshot counts as changed: the commit is certified at
+//! the time that the database's hand shows under the lock, which no earlier view is ahead of.
+//!
 //! `Snapshot` isolation asks something else: that no key the transaction *wrote*
 //! has been written since its snapshot (the first committer wins). What it read
 //! is not looked at, hence write skew.
 
 use crate::error::FluxError;
 use crate::info::IsolationLevel;
+use crate::mvcc::active::Registration;
 use crate::txn::read_set::ReadSet;
-use fluxmap_index::{Batch, Reader, Timestamp};
+use fluxmap_index::{Batch, Reader, Time};
 
 /// A transaction's claim that its snapshot still holds.
 pub(crate) struct Certificate<'t, K> {
     pub(crate) level: IsolationLevel,
-    pub(crate) snapshot: Timestamp,
+    pub(crate) snapshot: Registration,
     pub(crate) reads: &'t ReadSet<K>,
 }
 
 impl<K: Ord> Certificate<'_, K> {
-    /// Checks the claim against every version that is in the index now. Exact
+    /// Checks the claim against every version that is in the index now, and against what
+    /// has expired up to `until`. Exact
     /// under the commit lock; before it is taken, what it finds is a conflict,
     /// and what it does not find may have been committed meanwhile.
     ///
@@ -41,18 +46,21 @@ impl<K: Ord> Certificate<'_, K> {
         &self,
         index: &Reader<'_, K, T>,
         writes: &Batch<'_, K, T>,
+        until: Time,
     ) -> Result<(), FluxError> {
+        let snapshot = self.snapshot.moment;
         match self.level {
             IsolationLevel::Serializable => {
                 let mut points = self.reads.points();
                 let mut ranges = self.reads.ranges();
-                let changed = points.any(|hash| index.changed(hash, self.snapshot))
-                    || ranges.any(|part| index.changed_within(part, self.snapshot));
+                let changed = points.any(|hash| index.changed(hash, snapshot, until))
+                    || ranges.any(|part| index.changed_within(part, snapshot, until));
                 if changed { Err(FluxError::SerializationConflict) } else { Ok(()) }
             }
             IsolationLevel::Snapshot => {
                 let mut written = writes.hashes();
-                let overtaken = written.any(|hash| index.changed(hash, self.snapshot));
+                // An expiry is not a commit, and nothing that was read is looked at.
+                let overtaken = written.any(|hash| index.changed(hash, snapshot, snapshot.time));
                 if overtaken { Err(FluxError::WriteConflict) } else { Ok(()) }
             }
         }

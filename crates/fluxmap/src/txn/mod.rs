@@ -1,6 +1,7 @@
 //! Transactions, snapshots and what they read and write.
 
 pub(crate) mod gate;
+pub(crate) mod metadata;
 pub(crate) mod overlay;
 pub(crate) mod read_set;
 pub(crate) mod retry;

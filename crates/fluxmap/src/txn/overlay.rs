@@ -4,11 +4,12 @@
 //! itself written. The write set is consulted at every step, so a write ahead of
 //! the scan's position is seen and one behind it is not.
 
+use crate::error::FluxError;
 use crate::key::{Key, Part, Span, Value};
 use crate::txn::read_set::RangeId;
 use crate::txn::scan::Cursor;
 use crate::txn::transaction::Transaction;
-use crate::txn::write_set::{Write, WriteSet};
+use crate::txn::write_set::{Put, Write, WriteSet};
 use fluxmap_index::{Direction, Span as _};
 use std::cmp::Ordering;
 use std::ops::Bound;
@@ -20,6 +21,9 @@ use std::sync::Arc;
 /// Lazy and double-ended. What it has passed, and no more, counts as read by the
 /// transaction. It holds no lock between two steps, and sees the transaction's
 /// own writes ahead of its position, made before or during the scan.
+///
+/// If the transaction has been open for longer than `max_snapshot_age`, the iterator ends
+/// early, and the transaction cannot commit; [`try_next`](Self::try_next) tells at once.
 pub struct TransactionRange<'t, K: Key, V: Value> {
     transaction: &'t Transaction<K, V>,
     span: Span<K>,
@@ -70,6 +74,34 @@ impl<'t, K: Key, V: Value> TransactionRange<'t, K, V> {
         within.then(|| (key, writes.slot(*slot)))
     }
 
+    /// [`next`](Iterator::next), with a place for errors.
+    ///
+    /// # Errors
+    ///
+    /// [`FluxError::SnapshotTooOld`] if the transaction has been open for longer than
+    /// `max_snapshot_age`.
+    pub fn try_next(&mut self) -> Result<Option<(K, Arc<V>)>, FluxError> {
+        let next = self.next();
+        self.check().map(|()| next)
+    }
+
+    /// [`next_back`](DoubleEndedIterator::next_back), with a place for errors.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_next`](Self::try_next).
+    pub fn try_next_back(&mut self) -> Result<Option<(K, Arc<V>)>, FluxError> {
+        let next = self.next_back();
+        self.check().map(|()| next)
+    }
+
+    fn check(&self) -> Result<(), FluxError> {
+        match self.committed.is_broken_off() {
+            true => self.transaction.view().check(),
+            false => Ok(()),
+        }
+    }
+
     fn advance(&mut self, direction: Direction) -> Option<(K, Arc<V>)> {
         if self.finished {
             return None;
@@ -88,12 +120,18 @@ impl<'t, K: Key, V: Value> TransactionRange<'t, K, V> {
     }
 
     /// The next key at one end, with what the transaction sees under it.
-    fn step(&mut self, direction: Direction) -> Option<(K, Write<V>)> {
+    fn step(&mut self, direction: Direction) -> Option<(K, Option<Arc<V>>)> {
         let at = self.transaction.view().at();
         // Before the lock: it may look at the index.
         let _ = self.committed.peek(at, direction);
+        if self.committed.is_broken_off() {
+            return None;
+        }
         let state = self.transaction.state();
-        let own = self.own(&state.writes, direction).map(|(key, write)| (key.clone(), write.clone()));
+        let seen = |put: &Put<V>| put.is_there(state.time).then(|| Arc::clone(&put.value));
+        let own = self
+            .own(&state.writes, direction)
+            .map(|(key, write)| (key.clone(), write.as_ref().and_then(seen)));
         drop(state);
 
         let Some(committed) = self.committed.peek(at, direction) else {

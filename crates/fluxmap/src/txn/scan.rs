@@ -6,15 +6,17 @@
 //! parts of one picture.
 
 use crate::commit::Committer;
+use crate::error::FluxError;
 use crate::key::{Key, Part, Query, Span, Value};
 use crate::mvcc::active::Registration;
 use crate::shared::Shared;
-use fluxmap_index::{Direction, Timestamp, prefetch};
+use fluxmap_index::{Direction, Moment, Resident, Time, Timestamp, prefetch};
 use std::any::Any;
 use std::borrow::Borrow;
 use std::collections::VecDeque;
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A registered timestamp of a database: what snapshots and transactions read
 /// through. Dropping it lets the versions go that only it could see.
@@ -26,7 +28,7 @@ pub(crate) struct View<K: Key, V: Value> {
 /// A registered timestamp of a database, for as long as a call takes.
 pub(crate) struct At<'c, K, V> {
     pub(crate) committer: &'c Committer<K, V>,
-    pub(crate) timestamp: Timestamp,
+    pub(crate) registration: Registration,
 }
 
 impl<K, V> Clone for At<'_, K, V> {
@@ -41,7 +43,7 @@ impl<K: Key, V: Value> View<K, V> {
     /// For reading only: what cannot be undone any more.
     pub(crate) fn stable(shared: &Arc<Shared<K, V>>) -> Self {
         let committer = &shared.committer;
-        let registration = committer.active.register(|| committer.clock.stable());
+        let registration = committer.register(|| committer.clock.stable());
         View { shared: Arc::clone(shared), registration }
     }
 
@@ -53,21 +55,40 @@ impl<K: Key, V: Value> View<K, V> {
             // What is not stable will never be.
             return Self::stable(shared);
         }
-        let registration = committer.active.register(|| committer.clock.applied());
+        let registration = committer.register(|| committer.clock.applied());
         View { shared: Arc::clone(shared), registration }
     }
 
     /// What a cursor reads.
     pub(crate) fn at(&self) -> At<'_, K, V> {
-        At { committer: &self.shared.committer, timestamp: self.timestamp() }
+        At { committer: &self.shared.committer, registration: self.registration }
     }
 
     pub(crate) fn timestamp(&self) -> Timestamp {
-        self.registration.timestamp
+        self.registration.moment.timestamp
+    }
+
+    pub(crate) fn moment(&self) -> Moment {
+        self.registration.moment
+    }
+
+    pub(crate) fn registration(&self) -> Registration {
+        self.registration
+    }
+
+    /// Whether what was read up to now is what the view shows: see [`Active::check`].
+    ///
+    /// [`Active::check`]: crate::mvcc::active::Active::check
+    pub(crate) fn check(&self) -> Result<(), FluxError> {
+        self.shared.committer.active.check(self.registration)
     }
 
     /// Reads what `key` holds, without a copy.
-    pub(crate) fn get_with<Q, R>(&self, key: &Q, read: impl FnOnce(&Arc<V>) -> R) -> Option<R>
+    pub(crate) fn get_with<Q, R>(
+        &self,
+        key: &Q,
+        read: impl FnOnce(&Arc<V>) -> R,
+    ) -> Result<Option<R>, FluxError>
     where
         K: Borrow<Q>,
         Q: Query + ?Sized,
@@ -75,26 +96,47 @@ impl<K: Key, V: Value> View<K, V> {
         let committer = &self.shared.committer;
         let hash = committer.hash(key);
         let reader = committer.reader();
-        reader.get_at(hash, key, self.timestamp()).map(read)
+        let found = reader.get_at(hash, key, self.moment()).map(read);
+        self.check().map(|()| found)
+    }
+
+    /// How long what `key` holds has left, if it expires.
+    pub(crate) fn ttl<Q>(&self, key: &Q) -> Result<Option<Duration>, FluxError>
+    where
+        K: Borrow<Q>,
+        Q: Query + ?Sized,
+    {
+        let committer = &self.shared.committer;
+        let found =
+            committer.reader().resident_at(committer.hash(key), key, self.moment()).and_then(|found| {
+                let expires = found.tail().map_or(0, |tail| tail.expires);
+                left(expires, self.moment().time)
+            });
+        self.check().map(|()| found)
     }
 
     /// How many pairs a span holds.
-    pub(crate) fn count(&self, span: Span<K>) -> usize {
+    pub(crate) fn count(&self, span: Span<K>) -> Result<usize, FluxError> {
         let mut count = 0;
         let reader = self.shared.committer.reader();
-        reader.scan(&span, Direction::Forward, self.timestamp(), |pairs| {
+        reader.scan(&span, Direction::Forward, self.moment(), |pairs| {
             count += pairs.len();
             ControlFlow::Continue(())
         });
-        count
+        self.check().map(|()| count)
     }
 }
 
 impl<K: Key, V: Value> Drop for View<K, V> {
     fn drop(&mut self) {
         self.shared.committer.active.release(self.registration);
-        self.shared.after_release(self.registration.timestamp);
+        self.shared.after_release(self.timestamp());
     }
+}
+
+/// How long something that expires has left.
+pub(crate) fn left(expires: Time, now: Time) -> Option<Duration> {
+    (expires != 0).then(|| Duration::from_millis(expires.saturating_sub(now)))
 }
 
 /// Pairs taken out at a time; the last number holds for the rest. Few at first, for
@@ -110,6 +152,8 @@ pub(crate) struct Cursor<K, V> {
     /// What has not been taken out yet, between the two buffers.
     rest: Part<K>,
     exhausted: bool,
+    /// The view has ended before all was taken out.
+    broken_off: bool,
     /// Chunks taken out so far.
     chunks: usize,
     /// Nearest pair first, in the direction of the end it belongs to.
@@ -122,6 +166,7 @@ impl<K: Key, V: Value> Cursor<K, V> {
         Cursor {
             rest: Part::whole(span),
             exhausted: false,
+            broken_off: false,
             chunks: 0,
             front: VecDeque::new(),
             back: VecDeque::new(),
@@ -129,10 +174,31 @@ impl<K: Key, V: Value> Cursor<K, V> {
     }
 
     /// The pair at one end of a span.
-    pub(crate) fn end(span: Span<K>, at: At<'_, K, V>, direction: Direction) -> Option<(K, Arc<V>)> {
+    pub(crate) fn end(
+        span: Span<K>,
+        at: At<'_, K, V>,
+        direction: Direction,
+    ) -> Result<Option<(K, Arc<V>)>, FluxError> {
         let mut cursor = Cursor::new(span);
         cursor.take_out(1, at, direction);
-        cursor.pop(at, direction)
+        cursor.try_pop(at, direction)
+    }
+
+    /// [`pop`](Self::pop), and an error if there may be more that cannot be read any more.
+    pub(crate) fn try_pop(
+        &mut self,
+        at: At<'_, K, V>,
+        direction: Direction,
+    ) -> Result<Option<(K, Arc<V>)>, FluxError> {
+        match self.pop(at, direction) {
+            None if self.broken_off => at.committer.active.check(at.registration).map(|()| None),
+            pair => Ok(pair),
+        }
+    }
+
+    /// Whether there was more that cannot be read any more.
+    pub(crate) fn is_broken_off(&self) -> bool {
+        self.broken_off
     }
 
     /// The key that `pop` would return next.
@@ -172,7 +238,7 @@ impl<K: Key, V: Value> Cursor<K, V> {
         let mut taken = std::mem::take(self.buffers(direction).0);
         taken.reserve(wanted);
         let reader = at.committer.reader();
-        reader.scan(&self.rest, direction, at.timestamp, |pairs| {
+        reader.scan(&self.rest, direction, at.registration.moment, |pairs| {
             let pairs = &pairs[..pairs.len().min(wanted - taken.len())];
             // Ask for what all of them own before the first is cloned: these cache
             // misses overlap, behind allocations and locked increments they would not.
@@ -183,6 +249,10 @@ impl<K: Key, V: Value> Cursor<K, V> {
             taken.extend(pairs.iter().map(|(key, value)| (K::clone(key), Arc::clone(value))));
             if taken.len() == wanted { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
+        if at.committer.active.check(at.registration).is_err() {
+            (self.exhausted, self.broken_off) = (true, true);
+            return;
+        }
         match taken.back() {
             Some((last, _)) if taken.len() == wanted => {
                 let bound = Bound::Excluded(last.clone());
@@ -194,6 +264,44 @@ impl<K: Key, V: Value> Cursor<K, V> {
             _ => self.exhausted = true,
         }
         *self.buffers(direction).0 = taken;
+    }
+}
+
+/// Pairs that a [`Survey`] takes at a time.
+const SURVEYED: usize = 256;
+
+/// A walk over a span of one view, for those who want to know more of each pair than its
+/// key and value.
+pub(crate) struct Survey<K> {
+    rest: Part<K>,
+}
+
+impl<K: Key> Survey<K> {
+    pub(crate) fn new(span: Span<K>) -> Self {
+        Survey { rest: Part::whole(span) }
+    }
+
+    /// What `take` makes of the next pairs, as many as can be looked at in one go; none at
+    /// the end.
+    pub(crate) fn next_chunk<V: Value, R>(
+        &mut self,
+        at: At<'_, K, V>,
+        take: impl Fn(&Resident<'_, K, Arc<V>>) -> R,
+    ) -> Vec<R> {
+        let reader = at.committer.reader();
+        let (mut taken, mut last) = (Vec::new(), None);
+        reader.residents(&self.rest, at.registration.moment, |resident| {
+            taken.push(take(&resident));
+            last = Some(resident.key());
+            match taken.len() < SURVEYED {
+                true => ControlFlow::Continue(()),
+                false => ControlFlow::Break(()),
+            }
+        });
+        if let Some(last) = last {
+            self.rest.lower = Bound::Excluded(last.clone());
+        }
+        taken
     }
 }
 

@@ -56,13 +56,14 @@ impl<K: Key, V: Value> Snapshot<K, V> {
     ///
     /// # Errors
     ///
-    /// None in a database in memory.
+    /// [`FluxError::SnapshotTooOld`] if the database limits the age of snapshots, and this one
+    /// has been open for longer; otherwise none.
     pub fn get<Q>(&self, key: &Q) -> Result<Option<Arc<V>>, FluxError>
     where
         K: Borrow<Q>,
         Q: Query + ?Sized,
     {
-        Ok(self.view.get_with(key, Arc::clone))
+        self.view.get_with(key, Arc::clone)
     }
 
     /// Whether `key` held anything.
@@ -75,15 +76,26 @@ impl<K: Key, V: Value> Snapshot<K, V> {
         K: Borrow<Q>,
         Q: Query + ?Sized,
     {
-        Ok(self.view.get_with(key, |_| ()).is_some())
+        Ok(self.view.get_with(key, |_| ())?.is_some())
     }
 
     /// The pairs of a range, lazily, from either end.
+    ///
+    /// # Panics
+    ///
+    /// The iterator does if the snapshot is ended by `max_snapshot_age`, which is off by
+    /// default, before it has passed all pairs: to end early would be to say that there are
+    /// no more. Use [`try_next`](SnapshotRange::try_next) or
+    /// [`range_stream`](Self::range_stream) where that may happen.
     pub fn range(&self, range: impl KeyRange<K>) -> SnapshotRange<K, V> {
         SnapshotRange::new(&self.view, Span::range(range))
     }
 
     /// The pairs whose keys start with `prefix`, lazily, from either end.
+    ///
+    /// # Panics
+    ///
+    /// As [`range`](Self::range).
     pub fn prefix(&self, prefix: impl Prefix<K>) -> SnapshotRange<K, V> {
         SnapshotRange::new(&self.view, Span::prefix(prefix))
     }
@@ -105,7 +117,7 @@ impl<K: Key, V: Value> Snapshot<K, V> {
     ///
     /// As [`get`](Self::get).
     pub fn first(&self) -> Result<Option<(K, Arc<V>)>, FluxError> {
-        Ok(Cursor::end(Span::range(..), self.view.at(), Direction::Forward))
+        Cursor::end(Span::range(..), self.view.at(), Direction::Forward)
     }
 
     /// The greatest key, with what it held.
@@ -114,7 +126,7 @@ impl<K: Key, V: Value> Snapshot<K, V> {
     ///
     /// As [`get`](Self::get).
     pub fn last(&self) -> Result<Option<(K, Arc<V>)>, FluxError> {
-        Ok(Cursor::end(Span::range(..), self.view.at(), Direction::Backward))
+        Cursor::end(Span::range(..), self.view.at(), Direction::Backward)
     }
 
     /// How many keys a range held. Linear in what it counts.
@@ -123,7 +135,7 @@ impl<K: Key, V: Value> Snapshot<K, V> {
     ///
     /// As [`get`](Self::get).
     pub fn count(&self, range: impl KeyRange<K>) -> Result<usize, FluxError> {
-        Ok(self.view.count(Span::range(range)))
+        self.view.count(Span::range(range))
     }
 }
 
@@ -144,19 +156,43 @@ impl<K: Key, V: Value> SnapshotRange<K, V> {
     fn new(view: &Arc<View<K, V>>, span: Span<K>) -> Self {
         SnapshotRange { view: Arc::clone(view), cursor: Cursor::new(span) }
     }
+
+    /// [`next`](Iterator::next), with a place for errors.
+    ///
+    /// # Errors
+    ///
+    /// [`FluxError::SnapshotTooOld`] if the snapshot has been open for longer than
+    /// `max_snapshot_age`.
+    pub fn try_next(&mut self) -> Result<Option<(K, Arc<V>)>, FluxError> {
+        self.cursor.try_pop(self.view.at(), Direction::Forward)
+    }
+
+    /// [`next_back`](DoubleEndedIterator::next_back), with a place for errors.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_next`](Self::try_next).
+    pub fn try_next_back(&mut self) -> Result<Option<(K, Arc<V>)>, FluxError> {
+        self.cursor.try_pop(self.view.at(), Direction::Backward)
+    }
+}
+
+/// What the iterator does where it cannot report an error.
+fn expect<T>(next: Result<T, FluxError>) -> T {
+    next.unwrap_or_else(|error| panic!("{error}; `try_next` returns this error instead"))
 }
 
 impl<K: Key, V: Value> Iterator for SnapshotRange<K, V> {
     type Item = (K, Arc<V>);
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.cursor.pop(self.view.at(), Direction::Forward)
+        expect(self.try_next())
     }
 }
 
 impl<K: Key, V: Value> DoubleEndedIterator for SnapshotRange<K, V> {
     fn next_back(&mut self) -> Option<Self::Item> {
-        self.cursor.pop(self.view.at(), Direction::Backward)
+        expect(self.try_next_back())
     }
 }
 

@@ -15,14 +15,36 @@ use std::task::{Context, Poll};
 /// Items between two turns for the executor.
 const ITEMS_PER_TURN: u32 = 128;
 
-/// An iterator as a stream.
+/// An iterator that can fail.
+trait TryIterator {
+    type Item;
+    fn try_next(&mut self) -> Result<Option<Self::Item>, FluxError>;
+}
+
+impl<K: Key, V: Value> TryIterator for TransactionRange<'_, K, V> {
+    type Item = (K, Arc<V>);
+
+    fn try_next(&mut self) -> Result<Option<Self::Item>, FluxError> {
+        TransactionRange::try_next(self)
+    }
+}
+
+impl<K: Key, V: Value> TryIterator for SnapshotRange<K, V> {
+    type Item = (K, Arc<V>);
+
+    fn try_next(&mut self) -> Result<Option<Self::Item>, FluxError> {
+        SnapshotRange::try_next(self)
+    }
+}
+
+/// An iterator as a stream, which an error ends.
 struct Turns<I> {
     iterator: I,
     left: u32,
     finished: bool,
 }
 
-impl<I: Iterator> Turns<I> {
+impl<I: TryIterator> Turns<I> {
     fn new(iterator: I) -> Self {
         Turns { iterator, left: ITEMS_PER_TURN, finished: false }
     }
@@ -34,9 +56,12 @@ impl<I: Iterator> Turns<I> {
             return Poll::Pending;
         }
         self.left -= 1;
-        let item = self.iterator.next();
-        self.finished = item.is_none();
-        Poll::Ready(item.map(Ok))
+        if self.finished {
+            return Poll::Ready(None);
+        }
+        let item = self.iterator.try_next().transpose();
+        self.finished = !matches!(item, Some(Ok(_)));
+        Poll::Ready(item)
     }
 }
 

@@ -3,19 +3,21 @@
 use crate::error::FluxError;
 use crate::info::IsolationLevel;
 use crate::key::{Key, KeyRange, Part, Prefix, Query, Span, Value};
+use crate::mem::expiry::{after, to_time};
 use crate::mvcc::certify::Certificate;
 use crate::shared::Shared;
 use crate::sync::{Mutex, MutexGuard};
 use crate::txn::gate::Ticket;
 use crate::txn::overlay::TransactionRange;
 use crate::txn::read_set::{RangeId, ReadSet};
-use crate::txn::scan::View;
+use crate::txn::scan::{View, left};
 use crate::txn::stream::TransactionStream;
-use crate::txn::write_set::{Savepoint, Write, WriteSet};
-use fluxmap_index::Timestamp;
+use crate::txn::write_set::{Put, Savepoint, WriteSet};
+use fluxmap_index::{Time, Timestamp};
 use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 /// A transaction that is under way: from [`Database::begin`](crate::Database::begin),
 /// or handed to the closure of [`Database::transact`](crate::Database::transact).
@@ -51,12 +53,17 @@ pub struct Transaction<K: Key, V: Value> {
 pub(crate) struct State<K, V> {
     pub(crate) reads: ReadSet<K>,
     pub(crate) writes: WriteSet<K, V>,
+    /// By which it is decided what has expired: the time of the snapshot, or of the first
+    /// write that expires, if nothing else in the database does.
+    pub(crate) time: Time,
 }
 
 impl<K: Key, V: Value> Transaction<K, V> {
     pub(crate) fn new(shared: &Arc<Shared<K, V>>, ticket: Ticket) -> Self {
-        let state = State { reads: ReadSet::default(), writes: WriteSet::default() };
-        Transaction { view: View::newest(shared), ticket, state: Mutex::new(state) }
+        let view = View::newest(shared);
+        let (reads, writes) = (ReadSet::default(), WriteSet::default());
+        let state = State { reads, writes, time: view.moment().time };
+        Transaction { view, ticket, state: Mutex::new(state) }
     }
 
     pub(crate) fn view(&self) -> &View<K, V> {
@@ -83,46 +90,52 @@ impl<K: Key, V: Value> Transaction<K, V> {
     }
 
     /// Reads `key`, own write or committed, and notes that it was read.
-    fn read<Q, R>(&self, key: &Q, take: impl FnOnce(&K, &Arc<V>) -> R) -> Option<R>
+    fn read<Q, R>(&self, key: &Q, take: impl FnOnce(&K, &Arc<V>, Time) -> R) -> Result<Option<R>, FluxError>
     where
         K: Borrow<Q>,
         Q: Query + ?Sized,
     {
         let committer = &self.view.shared.committer;
         let hash = committer.hash(key);
+        let moment = self.view.moment();
         {
             let mut state = self.state();
             if let Some((stored, own)) = state.writes.get(key) {
-                return own.as_ref().map(|value| take(stored, value));
+                let own = own.as_ref().filter(|put| put.is_there(state.time));
+                return Ok(own.map(|put| take(stored, &put.value, put.expires)));
             }
             if self.tracks_reads() {
                 state.reads.note_point(hash);
             }
         }
         let reader = committer.reader();
-        let found = reader.get_entry_at(hash, key, self.view.timestamp());
-        found.map(|(stored, value)| take(stored, value))
+        let found = reader.resident_at(hash, key, moment).map(|found| {
+            let expires = found.tail().map_or(0, |tail| tail.expires);
+            take(found.key(), found.value(), expires)
+        });
+        self.view.check().map(|()| found)
     }
 
-    fn read_pair<Q>(&self, key: &Q) -> Option<(K, Arc<V>)>
+    fn read_put<Q>(&self, key: &Q) -> Result<Option<(K, Put<V>)>, FluxError>
     where
         K: Borrow<Q>,
         Q: Query + ?Sized,
     {
-        self.read(key, |stored, value| (stored.clone(), Arc::clone(value)))
+        self.read(key, |stored, value, expires| (stored.clone(), Put { value: Arc::clone(value), expires }))
     }
 
     /// What `key` holds. Expected constant time.
     ///
     /// # Errors
     ///
-    /// None in a database in memory.
+    /// [`FluxError::SnapshotTooOld`] if the database limits the age of snapshots, and this
+    /// transaction has been open for longer; otherwise none.
     pub fn get<Q>(&self, key: &Q) -> Result<Option<Arc<V>>, FluxError>
     where
         K: Borrow<Q>,
         Q: Query + ?Sized,
     {
-        Ok(self.read(key, |_, value| Arc::clone(value)))
+        self.read(key, |_, value, _| Arc::clone(value))
     }
 
     /// Whether `key` holds anything. Counts as a read of it.
@@ -135,7 +148,7 @@ impl<K: Key, V: Value> Transaction<K, V> {
         K: Borrow<Q>,
         Q: Query + ?Sized,
     {
-        Ok(self.read(key, |_, _| ()).is_some())
+        Ok(self.read(key, |_, _, _| ())?.is_some())
     }
 
     /// Puts `value` under `key`, replacing what is there. A blind write: nothing
@@ -143,7 +156,7 @@ impl<K: Key, V: Value> Transaction<K, V> {
     ///
     /// # Errors
     ///
-    /// None in a database without a memory limit.
+    /// None: whether there is room is found out by [`commit`](Self::commit).
     pub fn insert(&self, key: K, value: V) -> Result<(), FluxError> {
         self.insert_arc(key, Arc::new(value))
     }
@@ -155,10 +168,103 @@ impl<K: Key, V: Value> Transaction<K, V> {
     ///
     /// As [`insert`](Self::insert).
     pub fn insert_arc(&self, key: K, value: Arc<V>) -> Result<(), FluxError> {
-        let replaced = self.state().writes.set(key, Some(value));
+        self.put(key, Put::lasting(value));
+        Ok(())
+    }
+
+    fn put(&self, key: K, put: Put<V>) {
+        let mut state = self.state();
+        if put.expires != 0 && state.time == 0 {
+            state.time = to_time(self.view.shared.committer.hand.now());
+        }
+        let replaced = state.writes.set(key, Some(put));
+        drop(state);
         // Only now is the state unlocked.
         drop(replaced);
+    }
+
+    /// [`insert`](Self::insert) for a value that is to be gone after `ttl` from now: at that
+    /// instant it is out of sight of everything that begins then, and its memory follows
+    /// soon after. Whole milliseconds, rounded up.
+    ///
+    /// ```
+    /// # use fluxmap::Database;
+    /// # use std::time::Duration;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), fluxmap::FluxError> {
+    /// # let db = Database::<String, u32>::builder().build().await?;
+    /// let tx = db.begin();
+    /// tx.insert_with_ttl("session".into(), 1, Duration::from_secs(1800))?;
+    /// assert!(tx.ttl("session")?.is_some_and(|left| left <= Duration::from_secs(1800)));
+    /// assert!(tx.persist("session")?);
+    /// assert!(tx.ttl("session")?.is_none());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`insert`](Self::insert).
+    pub fn insert_with_ttl(&self, key: K, value: V, ttl: Duration) -> Result<(), FluxError> {
+        let expires = after(self.view.shared.committer.hand.now(), ttl);
+        self.put(key, Put { value: Arc::new(value), expires });
         Ok(())
+    }
+
+    /// Lets what `key` holds expire at `at`, which may be in the past, and returns whether it
+    /// holds anything. Counts as a read and a write of it.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub fn expire_at<Q>(&self, key: &Q, at: SystemTime) -> Result<bool, FluxError>
+    where
+        K: Borrow<Q>,
+        Q: Query + ?Sized,
+    {
+        self.change_expiry(key, to_time(at))
+    }
+
+    /// How long what `key` holds has left, at the time of the transaction's snapshot; `None`
+    /// if it holds nothing or does not expire. Counts as a read of it.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub fn ttl<Q>(&self, key: &Q) -> Result<Option<Duration>, FluxError>
+    where
+        K: Borrow<Q>,
+        Q: Query + ?Sized,
+    {
+        let now = self.state().time;
+        Ok(self.read(key, |_, _, expires| left(expires, now))?.flatten())
+    }
+
+    /// Lets what `key` holds stay, and returns whether it was going to expire. Under
+    /// [`EvictionPolicy::Ttl`](crate::mem::EvictionPolicy::Ttl) it gets the life of all keys
+    /// anew.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub fn persist<Q>(&self, key: &Q) -> Result<bool, FluxError>
+    where
+        K: Borrow<Q>,
+        Q: Query + ?Sized,
+    {
+        Ok(self.ttl(key)?.is_some() && self.change_expiry(key, 0)?)
+    }
+
+    fn change_expiry<Q>(&self, key: &Q, expires: Time) -> Result<bool, FluxError>
+    where
+        K: Borrow<Q>,
+        Q: Query + ?Sized,
+    {
+        let Some((stored, put)) = self.read_put(key)? else {
+            return Ok(false);
+        };
+        self.put(stored, Put { expires, ..put });
+        Ok(true)
     }
 
     /// Removes `key`, and returns what it held. Counts as a read of it.
@@ -171,16 +277,17 @@ impl<K: Key, V: Value> Transaction<K, V> {
         K: Borrow<Q>,
         Q: Query + ?Sized,
     {
-        let Some((stored, value)) = self.read_pair(key) else {
+        let Some((stored, put)) = self.read_put(key)? else {
             return Ok(None);
         };
         let replaced = self.state().writes.set(stored, None);
         drop(replaced);
-        Ok(Some(value))
+        Ok(Some(put.value))
     }
 
     /// Replaces what `key` holds by what `change` makes of it, and returns the
-    /// new value; or does nothing and returns `None` if it holds nothing.
+    /// new value; or does nothing and returns `None` if it holds nothing. It expires when
+    /// it was going to.
     ///
     /// ```
     /// # use fluxmap::Database;
@@ -203,11 +310,11 @@ impl<K: Key, V: Value> Transaction<K, V> {
         K: Borrow<Q>,
         Q: Query + ?Sized,
     {
-        let Some((stored, value)) = self.read_pair(key) else {
+        let Some((stored, put)) = self.read_put(key)? else {
             return Ok(None);
         };
-        let changed = Arc::new(change(&value));
-        self.insert_arc(stored, Arc::clone(&changed))?;
+        let changed = Arc::new(change(&put.value));
+        self.put(stored, Put { value: Arc::clone(&changed), ..put });
         Ok(Some(changed))
     }
 
@@ -241,7 +348,7 @@ impl<K: Key, V: Value> Transaction<K, V> {
         &self,
         key: K,
         expected: Option<&V>,
-        new: Write<V>,
+        new: Option<Arc<V>>,
     ) -> Result<bool, FluxError>
     where
         V: PartialEq,
@@ -249,7 +356,7 @@ impl<K: Key, V: Value> Transaction<K, V> {
         let present = self.get(&key)?;
         let matches = present.as_deref() == expected;
         if matches && (new.is_some() || present.is_some()) {
-            let replaced = self.state().writes.set(key, new);
+            let replaced = self.state().writes.set(key, new.map(Put::lasting));
             drop(replaced);
         }
         Ok(matches)
@@ -325,7 +432,7 @@ impl<K: Key, V: Value> Transaction<K, V> {
     ///
     /// As [`get`](Self::get).
     pub fn first(&self) -> Result<Option<(K, Arc<V>)>, FluxError> {
-        Ok(self.range(..)?.next())
+        self.range(..)?.try_next()
     }
 
     /// The greatest key, with what it holds.
@@ -334,7 +441,7 @@ impl<K: Key, V: Value> Transaction<K, V> {
     ///
     /// As [`get`](Self::get).
     pub fn last(&self) -> Result<Option<(K, Arc<V>)>, FluxError> {
-        Ok(self.range(..)?.next_back())
+        self.range(..)?.try_next_back()
     }
 
     /// How many keys a range holds. Counts as a read of all of it. Linear in
@@ -344,7 +451,11 @@ impl<K: Key, V: Value> Transaction<K, V> {
     ///
     /// As [`get`](Self::get).
     pub fn count(&self, range: impl KeyRange<K>) -> Result<usize, FluxError> {
-        Ok(self.range(range)?.count())
+        let (mut range, mut count) = (self.range(range)?, 0);
+        while range.try_next()?.is_some() {
+            count += 1;
+        }
+        Ok(count)
     }
 
     /// Marks the present state of the transaction's writes, to
@@ -403,6 +514,11 @@ impl<K: Key, V: Value> Transaction<K, V> {
     /// [`IsolationLevel::Snapshot`], [`FluxError::WriteConflict`] if a key that
     /// it writes has been. Nothing has been applied then.
     ///
+    /// With a memory limit, [`FluxError::ExceedsMemoryLimit`] if what it writes is larger than
+    /// the limit, and [`FluxError::MemoryLimitExceeded`] if there is no room and nothing may
+    /// be evicted; [`FluxError::SnapshotTooOld`] if it was open for longer than the database
+    /// allows. Nothing has been applied then.
+    ///
     /// In a durable database also [`FluxError::Persistence`] if a key or value cannot
     /// be stored, [`FluxError::FatalPersistenceError`] after the log has failed (in
     /// both cases nothing has been applied), and [`FluxError::OutcomeUnknown`] if it
@@ -421,12 +537,14 @@ impl<K: Key, V: Value> Transaction<K, V> {
     pub(crate) async fn apply(self) -> Result<Applied<K, V>, FluxError> {
         let Transaction { view, ticket, state } = self;
         let shared = Arc::clone(&view.shared);
-        let State { reads, writes } = state.into_inner();
+        let State { reads, writes, .. } = state.into_inner();
         let (has_written, mut timestamp) = (!writes.is_empty(), view.timestamp());
+        view.check()?;
         if has_written {
             shared.may_commit(ticket).await?;
-            let certificate = Certificate { level: shared.level, snapshot: timestamp, reads: &reads };
-            timestamp = shared.committer.commit(Some(&certificate), writes.into_writes())?;
+            let certificate =
+                Certificate { level: shared.level, snapshot: view.registration(), reads: &reads };
+            timestamp = shared.commit(Some(&certificate), writes.into_writes())?;
         }
         // Before there is something to return, which would be leaked if a key's
         // destructor panicked (rust-lang/rust#47949).

@@ -5,12 +5,38 @@
 //! kept in an undo log, and rolling back replays it from the end.
 
 use crate::key::{OwnKeys, Query};
+use fluxmap_index::Time;
 use std::borrow::Borrow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// A value to write.
+pub(crate) struct Put<V> {
+    pub(crate) value: Arc<V>,
+    /// When it expires; zero if it does not.
+    pub(crate) expires: Time,
+}
+
+impl<V> Put<V> {
+    /// A value that does not expire.
+    pub(crate) fn lasting(value: Arc<V>) -> Self {
+        Put { value, expires: 0 }
+    }
+
+    /// Whether the value is there at a time.
+    pub(crate) fn is_there(&self, time: Time) -> bool {
+        self.expires == 0 || time < self.expires
+    }
+}
+
+impl<V> Clone for Put<V> {
+    fn clone(&self) -> Self {
+        Put { value: Arc::clone(&self.value), expires: self.expires }
+    }
+}
+
 /// A value to write, or `None` to delete.
-pub(crate) type Write<V> = Option<Arc<V>>;
+pub(crate) type Write<V> = Option<Put<V>>;
 
 /// Buffered writes, in key order.
 pub(crate) struct WriteSet<K, V> {
@@ -123,29 +149,33 @@ impl<K: Ord + Clone, V> WriteSet<K, V> {
 mod tests {
     use super::*;
 
+    fn put(value: u32) -> Write<u32> {
+        Some(Put::lasting(Arc::new(value)))
+    }
+
     fn contents(writes: &WriteSet<&'static str, u32>) -> Vec<(&'static str, Option<u32>)> {
         let slots = writes.keys().iter();
-        slots.map(|(key, slot)| (*key, writes.slot(*slot).as_deref().copied())).collect()
+        slots.map(|(key, slot)| (*key, writes.slot(*slot).as_ref().map(|put| *put.value))).collect()
     }
 
     #[test]
     fn rolling_back_restores_what_a_savepoint_saw_again_and_again() {
         let mut writes = WriteSet::default();
-        let _ = writes.set("a", Some(Arc::new(1)));
+        let _ = writes.set("a", put(1));
         let _ = writes.set("b", None);
         let outer = writes.savepoint();
-        let _ = writes.set("a", Some(Arc::new(2)));
-        let _ = writes.set("c", Some(Arc::new(3)));
+        let _ = writes.set("a", put(2));
+        let _ = writes.set("c", put(3));
         let inner = writes.savepoint();
-        let _ = writes.set("b", Some(Arc::new(4)));
+        let _ = writes.set("b", put(4));
         let _ = writes.set("a", None);
         assert!(writes.rollback_to(inner).is_some());
         assert_eq!(contents(&writes), [("a", Some(2)), ("b", None), ("c", Some(3))]);
-        let _ = writes.set("d", Some(Arc::new(5)));
+        let _ = writes.set("d", put(5));
         assert!(writes.rollback_to(outer).is_some());
         assert_eq!(contents(&writes), [("a", Some(1)), ("b", None)]);
         assert!(writes.rollback_to(inner).is_none(), "it ended with the rollback to an earlier one");
-        let _ = writes.set("e", Some(Arc::new(6)));
+        let _ = writes.set("e", put(6));
         assert!(writes.rollback_to(outer).is_some(), "it stays valid");
         assert_eq!(contents(&writes), [("a", Some(1)), ("b", None)]);
     }
@@ -162,8 +192,8 @@ mod tests {
     fn an_overwritten_value_is_let_go_at_once() {
         let mut writes = WriteSet::default();
         let value = Arc::new(1);
-        let _ = writes.set("a", Some(Arc::clone(&value)));
-        let _ = writes.set("a", Some(Arc::new(2)));
+        let _ = writes.set("a", Some(Put::lasting(Arc::clone(&value))));
+        let _ = writes.set("a", put(2));
         assert_eq!(Arc::strong_count(&value), 1);
     }
 }

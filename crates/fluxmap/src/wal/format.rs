@@ -5,14 +5,17 @@
 //! `checkpoint.rs`). Nothing in here touches a file.
 
 use crate::codec::Codec;
-use fluxmap_index::Timestamp;
+use fluxmap_index::{Time, Timestamp};
 
 /// The number of a commit in the log, which is its commit timestamp: consecutive,
 /// from one.
 pub(crate) type Lsn = Timestamp;
 
-/// The version of all that this module describes.
-pub(crate) const FORMAT_VERSION: u16 = 1;
+/// The version of all that this module describes, in which files are written. Since 2,
+/// values may expire.
+pub(crate) const FORMAT_VERSION: u16 = 2;
+/// The oldest version that is still read.
+const OLDEST_VERSION: u16 = 1;
 
 /// A position in the log: segments in order, offsets within them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -144,7 +147,7 @@ impl FileHeader {
         }
         // Only now is the version what was written.
         let version = fields.u16().unwrap_or_default();
-        if version != FORMAT_VERSION {
+        if !(OLDEST_VERSION..=FORMAT_VERSION).contains(&version) {
             return Err(BadHeader::Version(version));
         }
         let header = Self::decode_fields(kind, fields);
@@ -312,25 +315,42 @@ pub(crate) struct Nonsense;
 ///
 /// | at | size | |
 /// |--:|--:|---|
-/// | 0 | 1 | 1: put; 2: delete |
-/// | 1 | 4 + n | key: length, bytes |
+/// | 0 | 1 | 1: put; 2: delete; 3: put of a value that expires |
+/// | | 8 | 3 only: when it expires, in milliseconds since 1970 |
+/// | | 4 + n | key: length, bytes |
 /// | | 4 + n | put: value: length, bytes |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Operation<'b> {
-    Put { key: &'b [u8], value: &'b [u8] },
-    Delete { key: &'b [u8] },
+    /// `expires` is zero if the value does not.
+    Put {
+        key: &'b [u8],
+        value: &'b [u8],
+        expires: Time,
+    },
+    Delete {
+        key: &'b [u8],
+    },
 }
 
 const PUT: u8 = 1;
 const DELETE: u8 = 2;
+const PUT_UNTIL: u8 = 3;
 
 /// Appends a put or delete, whose parts encode themselves.
 pub(crate) fn push_operation<E>(
     commit: &mut Vec<u8>,
+    expires: Time,
     key: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
     value: Option<impl FnOnce(&mut Vec<u8>) -> Result<(), E>>,
 ) -> Result<(), E> {
-    commit.push(if value.is_some() { PUT } else { DELETE });
+    match (&value, expires) {
+        (None, _) => commit.push(DELETE),
+        (Some(_), 0) => commit.push(PUT),
+        (Some(_), expires) => {
+            commit.push(PUT_UNTIL);
+            commit.extend(expires.to_le_bytes());
+        }
+    }
     push_sized(commit, key)?;
     value.map_or(Ok(()), |value| push_sized(commit, value))
 }
@@ -357,7 +377,11 @@ pub(crate) fn operations(commit: &[u8]) -> impl Iterator<Item = Result<Operation
             return None;
         }
         let mut read = || match fields.u8()? {
-            PUT => Some(Operation::Put { key: fields.sized()?, value: fields.sized()? }),
+            PUT => Some(Operation::Put { key: fields.sized()?, value: fields.sized()?, expires: 0 }),
+            PUT_UNTIL => {
+                let expires = fields.u64()?;
+                Some(Operation::Put { key: fields.sized()?, value: fields.sized()?, expires })
+            }
             DELETE => Some(Operation::Delete { key: fields.sized()? }),
             _ => None,
         };
@@ -455,8 +479,9 @@ mod tests {
         };
         let mut frame = vec![0; FRAME_HEADER];
         let _ = push_sized(&mut frame, |commit| {
-            push_operation(commit, put(b"key"), Some(put(b"value")))?;
-            push_operation(commit, put(b"gone"), None::<fn(&mut Vec<u8>) -> Result<(), Infallible>>)
+            push_operation(commit, 0, put(b"key"), Some(put(b"value")))?;
+            push_operation(commit, 77, put(b"brief"), Some(put(b"value")))?;
+            push_operation(commit, 0, put(b"gone"), None::<fn(&mut Vec<u8>) -> Result<(), Infallible>>)
         });
         let synced = Position { segment: 3, offset: 4 };
         let header = FrameHeader { kind: FrameKind::Commits, commits: 1, first: 42, synced };
@@ -468,8 +493,8 @@ mod tests {
         assert_eq!((read, payload.len()), (header, frame.len() - FRAME_HEADER));
         let commit = commits(payload).next().expect("one").expect("sound");
         let read: Vec<_> = operations(commit).collect();
-        let (key, value) = (&b"key"[..], &b"value"[..]);
-        assert_eq!(read, [Ok(Operation::Put { key, value }), Ok(Operation::Delete { key: b"gone" })]);
+        let put = |key, expires| Ok(Operation::Put { key, value: b"value", expires });
+        assert_eq!(read, [put(b"key", 0), put(b"brief", 77), Ok(Operation::Delete { key: b"gone" })]);
 
         assert!(FrameHeader::read(78, &frame).is_none(), "another salt");
         for at in 0..frame.len() {

@@ -154,6 +154,11 @@ impl Log {
         admitted.map_err(|source| FluxError::FatalPersistenceError { source })
     }
 
+    /// Bytes of commits that are queued and not written yet.
+    pub(crate) fn buffered_bytes(&self) -> u64 {
+        self.queued_bytes.load(Ordering::Relaxed).saturating_sub(self.written_bytes.reached())
+    }
+
     /// Whether a commit of this many bytes fits at all.
     pub(crate) fn check_size(&self, bytes: usize) -> Result<(), PersistenceError> {
         match bytes > MAX_COMMIT {

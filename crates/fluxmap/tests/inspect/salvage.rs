@@ -18,7 +18,7 @@ async fn any_byte_may_be_damaged() {
     let (sound, _) = Image::salvage(&dir, |_, _| {}).expect("it is sound");
     let mut history: BTreeMap<Vec<u8>, Vec<Vec<u8>>> = BTreeMap::new();
     inspect::records(&dir, |record| {
-        if let Operation::Pair { key, value } | Operation::Put { key, value } = record.operation {
+        if let Operation::Pair { key, value, .. } | Operation::Put { key, value, .. } = record.operation {
             history.entry(key.to_vec()).or_default().push(value.to_vec());
         }
         ControlFlow::Continue(())
@@ -37,7 +37,7 @@ async fn any_byte_may_be_damaged() {
             let strict = Image::load(&damaged, |_, _| {});
             let (image, report) = Image::salvage(&damaged, |_, _| {}).expect("most of it is sound");
             for (key, value) in image.pairs() {
-                assert!(history[key].contains(value), "{} {at}", file.display());
+                assert!(history[key].iter().any(|known| known == value), "{} {at}", file.display());
             }
             match strict {
                 Err(error) => {

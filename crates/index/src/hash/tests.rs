@@ -49,7 +49,7 @@ impl<K, T> Segment<K, T> {
                 assert_eq!(tag, tag_of(entry.hash()));
                 assert!(!entry.is_unlinked());
                 let mask = self.buckets.len() - 1;
-                let home = (entry.hash() >> 16) as usize & mask;
+                let home = (entry.hash() >> 24) as usize & mask;
                 (0..(at.wrapping_sub(home) & mask)).for_each(|step| passed[(home + step) & mask] += 1);
                 let found = bucket.find(tags, tag, |other| ptr::eq(other, entry), pinned);
                 assert!(found.is_some());

@@ -203,7 +203,7 @@ fn a_span_is_changed_by_a_commit_within_it_only() {
         let shared = Arc::clone(&store);
         let reader = thread::spawn(move || {
             let now = shared.now();
-            let changed = |span| shared.index.reader().changed_within(&span, 3);
+            let changed = |span| shared.index.reader().changed_within(&span, 3, 0);
             assert!(!changed(Between(21, 40)));
             assert!(now < 4 || changed(Between(11, 19)));
         });

@@ -177,7 +177,7 @@ impl Store {
     /// Stages, publishes and moves the clock.
     pub(crate) fn publish(&self, writer: &mut Writer<Key, Value>, mut batch: Batch<'_, Key, Value>) {
         let timestamp = self.clock.load(Ordering::Relaxed) + 1;
-        writer.stage(&mut batch).publish(timestamp);
+        writer.stage(&mut batch).publish(timestamp, &mut ());
         self.clock.store(timestamp, Ordering::Release);
     }
 
@@ -215,11 +215,11 @@ impl Store {
 
     pub(crate) fn latest(&self, key: u8) -> Option<u64> {
         let reader = self.index.reader();
-        reader.latest((self.hash)(key), &Key::new(key), || self.now()).map(Value::number)
+        reader.latest((self.hash)(key), &Key::new(key), || self.now(), || 0).map(Value::number)
     }
 
     pub(crate) fn changed(&self, key: u8, timestamp: Timestamp) -> bool {
-        self.index.reader().changed((self.hash)(key), timestamp)
+        self.index.reader().changed((self.hash)(key), timestamp, 0)
     }
 
     /// The keys of `span` in the order in which a scan gives them.

@@ -119,7 +119,7 @@ pub fn commit<K: Ord + Clone, T>(
     for (hash, key, value) in writes {
         batch.push(hash, key, value);
     }
-    writer.stage(&mut batch).publish(timestamp);
+    writer.stage(&mut batch).publish(timestamp, &mut ());
 }
 
 /// The clock and the live snapshots. (No lock of the standard library's: thread

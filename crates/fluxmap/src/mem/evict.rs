@@ -1,0 +1,301 @@
+//! Deletes that no transaction asked for: to make room, because a key has expired, or by
+//! an explicit `evict`.
+//!
+//! To everybody else they are commits: with a timestamp of their own, in the log, and
+//! transactions that have read the key are certified against them.
+
+use crate::commit::{Committer, Order};
+use crate::error::FluxError;
+use crate::mem::keeper::Victim;
+use crate::mem::nodes::{NodeId, Nodes};
+use crate::mem::policy::Reads;
+use crate::mem::weigher::TOMBSTONE;
+use crate::wal::Slot;
+use fluxmap_index::{Access, Reader, Resident, Tail, Time, Timestamp};
+use std::hash::Hash;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+/// Why a key went without a transaction that removed it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum EvictionCause {
+    /// The memory limit was reached.
+    Capacity,
+    /// Its time was over.
+    Expired,
+    /// [`Database::evict`](crate::Database::evict) was called.
+    Explicit,
+}
+
+/// Is told of evictions.
+pub(crate) type Listener<K, V> = Arc<dyn Fn(K, Arc<V>, EvictionCause) + Send + Sync>;
+
+/// How many keys went, for each cause.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Evictions {
+    /// Because the memory limit was reached.
+    pub capacity: u64,
+    /// Because their time was over.
+    pub expired: u64,
+    /// By [`Database::evict`](crate::Database::evict).
+    pub explicit: u64,
+}
+
+impl Evictions {
+    fn count(&mut self, cause: EvictionCause) {
+        match cause {
+            EvictionCause::Capacity => self.capacity += 1,
+            EvictionCause::Expired => self.expired += 1,
+            EvictionCause::Explicit => self.explicit += 1,
+        }
+    }
+}
+
+/// Keys that went, to be reported where no lock is held.
+pub(crate) struct Gone<K, V> {
+    pub(crate) keys: Vec<(K, Arc<V>, EvictionCause)>,
+    wanted: bool,
+}
+
+impl<K, V> Gone<K, V> {
+    /// Keeps what is recorded only if it is wanted.
+    pub(crate) fn new(wanted: bool) -> Self {
+        Gone { keys: Vec::new(), wanted }
+    }
+
+    /// Tells the listener. Its panics are contained: they belong to no caller.
+    pub(crate) fn tell(self, listener: Option<&Listener<K, V>>) {
+        let Some(listener) = listener else { return };
+        for (key, value, cause) in self.keys {
+            if contain(|| listener(key, value, cause)).is_none() {
+                tracing::error!("a listener for evictions has panicked");
+            }
+        }
+    }
+}
+
+/// Runs user code that nobody has called for.
+fn contain<R>(body: impl FnOnce() -> R) -> Option<R> {
+    // What a panic leaves half-done is the user's own.
+    catch_unwind(AssertUnwindSafe(body)).map_err(std::mem::forget).ok()
+}
+
+/// Victims that are let stay, in a row, before making room is given up until the next
+/// commit: those that the last commit has just written, or whose keys cannot be stored.
+const MOST_SPARED: usize = 64;
+
+/// Expired keys removed under one hold of the commit lock.
+const REAP_STEP: usize = 64;
+
+/// A commit that consists of such deletes.
+struct Removal<'o, K, V> {
+    order: &'o mut Order<K, V>,
+    shared: &'o Committer<K, V>,
+    /// While it is held, the log cannot write (W2).
+    slot: Option<Slot<'o>>,
+    timestamp: Timestamp,
+    cause: EvictionCause,
+    record: Vec<u8>,
+    removed: usize,
+    gone: &'o mut Gone<K, V>,
+}
+
+impl<'o, K: Ord + Hash + Clone, V> Removal<'o, K, V> {
+    fn begin(
+        order: &'o mut Order<K, V>,
+        shared: &'o Committer<K, V>,
+        cause: EvictionCause,
+        gone: &'o mut Gone<K, V>,
+    ) -> Result<Self, FluxError> {
+        let slot = shared.durable.as_ref().map(|durable| durable.log.reserve()).transpose()?;
+        let timestamp = shared.clock.applied() + 1;
+        Ok(Removal { order, shared, slot, timestamp, cause, record: Vec::new(), removed: 0, gone })
+    }
+
+    /// Deletes a key, unless it cannot be: its type's own code fails.
+    fn remove(&mut self, resident: &Resident<'_, K, Arc<V>>) -> bool {
+        let before = self.record.len();
+        if let Some(durable) = &self.shared.durable {
+            let record = &mut self.record;
+            let encoded = contain(|| durable.encode(resident.key(), None, record));
+            if !matches!(encoded, Some(Ok(()))) {
+                self.record.truncate(before);
+                return false;
+            }
+        }
+        let told = match self.gone.wanted {
+            true => contain(|| (resident.key().clone(), Arc::clone(resident.value()), self.cause)),
+            false => None,
+        };
+        let Order { writer, keeper, .. } = &mut *self.order;
+        let tail = keeper.books.is_some().then(|| Tail { weight: TOMBSTONE, ..Tail::default() });
+        let is_choice = self.cause == EvictionCause::Capacity;
+        keeper.books.iter_mut().for_each(|books| books.set_evicting(is_choice));
+        let deleted = writer.delete(resident, tail, self.timestamp, keeper);
+        keeper.books.iter_mut().for_each(|books| books.set_evicting(false));
+        if !deleted {
+            self.record.truncate(before);
+            return false;
+        }
+        keeper.evictions.count(self.cause);
+        self.gone.keys.extend(told);
+        self.removed += 1;
+        true
+    }
+
+    /// Makes the deletes visible, all at once. Returns the timestamp, unless there were none.
+    fn finish(self) -> Option<Timestamp> {
+        if self.removed == 0 {
+            return None;
+        }
+        let slot = self.slot.map(|slot| slot.push(self.timestamp, self.record));
+        self.order.make_visible(self.timestamp, self.shared, slot);
+        Some(self.timestamp)
+    }
+}
+
+/// What reads have left on the entries of nodes.
+struct Notes<'r, 'i, K, V>(&'r Reader<'i, K, Arc<V>>);
+
+impl<K, V> Notes<'_, '_, K, V> {
+    fn resident(&self, hash: u64, node: NodeId) -> Option<Resident<'_, K, Arc<V>>> {
+        self.0.resident(hash, |resident| resident.tail().is_some_and(|tail| tail.node == node))
+    }
+}
+
+impl<K, V> Reads for Notes<'_, '_, K, V> {
+    fn of(&self, nodes: &Nodes, node: NodeId) -> Access {
+        let resident = self.resident(nodes.get(node).hash, node);
+        resident.map_or(Access::default(), |resident| resident.access())
+    }
+
+    fn reset(&self, nodes: &Nodes, node: NodeId, access: Access) {
+        if let Some(resident) = self.resident(nodes.get(node).hash, node) {
+            resident.set_access(access);
+        }
+    }
+}
+
+impl<K: Ord + Hash + Clone, V> Order<K, V> {
+    /// Evicts until the limit is kept, after the commit at `written`, whose keys stay.
+    /// Returns how many went.
+    pub(crate) fn make_room(
+        &mut self,
+        shared: &Committer<K, V>,
+        written: Timestamp,
+        gone: &mut Gone<K, V>,
+    ) -> usize {
+        let is_over = |order: &Self| {
+            order.keeper.books.as_ref().is_some_and(|books| books.is_over(shared.index.structure()))
+        };
+        if !is_over(self) {
+            return 0;
+        }
+        // If the log has failed, nothing grows any more.
+        let Ok(mut removal) = Removal::begin(self, shared, EvictionCause::Capacity, gone) else {
+            return 0;
+        };
+        let reader = shared.reader();
+        let notes = Notes(&reader);
+        let mut spared = 0;
+        while spared < MOST_SPARED && is_over(removal.order) {
+            let Some(books) = &mut removal.order.keeper.books else { break };
+            let Some(victim @ Victim { id, hash }) = books.victim(&notes) else { break };
+            let resident = notes.resident(hash, id).filter(|resident| resident.timestamp() != written);
+            if resident.is_some_and(|resident| removal.remove(&resident)) {
+                spared = 0;
+            } else if let Some(books) = &mut removal.order.keeper.books {
+                books.spare(victim);
+                spared += 1;
+            }
+        }
+        let removed = removal.removed;
+        removal.finish();
+        removed
+    }
+
+    /// Removes some of the keys that have expired at `now`. Returns how many went.
+    fn reap(&mut self, shared: &Committer<K, V>, now: Time, gone: &mut Gone<K, V>) -> usize {
+        if self.keeper.timers.expired(now).is_none() {
+            return 0;
+        }
+        let Ok(mut removal) = Removal::begin(self, shared, EvictionCause::Expired, gone) else {
+            return 0;
+        };
+        let reader = shared.reader();
+        while removal.removed < REAP_STEP
+            && let Some(timer @ (time, hash)) = removal.order.keeper.timers.expired(now)
+        {
+            let expires =
+                |resident: &Resident<'_, K, Arc<V>>| resident.tail().is_some_and(|tail| tail.expires == time);
+            while let Some(resident) = reader.resident(hash, expires) {
+                if !removal.remove(&resident) {
+                    break;
+                }
+            }
+            removal.order.keeper.timers.forget(timer);
+        }
+        let removed = removal.removed;
+        removal.finish();
+        removed
+    }
+}
+
+impl<K: Ord + Hash + Clone, V> Committer<K, V> {
+    /// Removes some of the keys that have expired, and returns when more are to be removed.
+    pub(crate) fn reap(&self) -> Option<Time> {
+        let mut gone = Gone::new(self.listener.is_some());
+        let mut order = self.order.lock();
+        let now = self.hand.advance();
+        let removed = order.reap(self, now, &mut gone);
+        let next = order.keeper.timers.next();
+        order.alarm = next.unwrap_or(Time::MAX);
+        // If none could be removed, the log has failed, and none can be later.
+        let next = next.filter(|next| removed > 0 || *next > now);
+        let freed = order.after_publish(removed, self);
+        drop(order);
+        self.after_removal(removed > 0);
+        drop(freed);
+        gone.tell(self.listener.as_ref());
+        next
+    }
+
+    /// Removes a key to make room, if `is_it` finds it among those with this hash. Returns the
+    /// timestamp of that commit.
+    pub(crate) fn evict(
+        &self,
+        hash: u64,
+        is_it: impl Fn(&K) -> bool,
+    ) -> Result<Option<Timestamp>, FluxError> {
+        let mut gone = Gone::new(self.listener.is_some());
+        let reader = self.reader();
+        let mut order = self.order.lock();
+        let now = self.hand.advance();
+        let is_there = |resident: &Resident<'_, K, Arc<V>>| {
+            let expires = resident.tail().map_or(0, |tail| tail.expires);
+            (expires == 0 || now < expires) && is_it(resident.key())
+        };
+        let Some(resident) = reader.resident(hash, is_there) else {
+            return Ok(None);
+        };
+        let mut removal = Removal::begin(&mut order, self, EvictionCause::Explicit, &mut gone)?;
+        removal.remove(&resident);
+        let timestamp = removal.finish();
+        let freed = order.after_publish(1, self);
+        drop(order);
+        self.after_removal(true);
+        drop(reader);
+        drop(freed);
+        gone.tell(self.listener.as_ref());
+        Ok(timestamp)
+    }
+
+    /// After deletes have been queued for the log, outside the commit lock.
+    fn after_removal(&self, has_removed: bool) {
+        if let (true, Some(durable)) = (has_removed, &self.durable) {
+            durable.log.after_commit();
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! Versions: what a key held from one commit on, and how their memory is owned.
+//!
+//! A version may have a [`Tail`], for databases that count memory or let keys expire;
+//! others do not pay for it. The tail stands behind the version in one allocation, so a
+//! version is freed as what it was allocated as, which a bit of its timestamp tells
+//! (I12). It is reached through the pointer that the allocation gave, never through a
+//! reference to the version alone, which would not reach that far.
+
+use crate::Timestamp;
+use crate::reclaim::Guard;
+use crate::sync::{AtomicPtr, Ordering};
+use std::marker::PhantomData;
+use std::mem;
+use std::ops::Deref;
+use std::ptr::{self, NonNull};
+
+/// A point in time, on whatever scale the user of the index has chosen. Zero comes before
+/// all of them.
+pub type Time = u64;
+
+/// Where a look at the index stands: after which commit, and at what time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moment {
+    /// The commit after which it is.
+    pub timestamp: Timestamp,
+    /// The time by which it is decided what has expired.
+    pub time: Time,
+}
+
+impl From<Timestamp> for Moment {
+    /// At a time at which nothing has expired yet.
+    fn from(timestamp: Timestamp) -> Self {
+        Moment { timestamp, time: 0 }
+    }
+}
+
+/// What a version says beside its value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tail {
+    /// When the value expires: it is there before, and not from then on. Zero: never.
+    pub expires: Time,
+    /// What the version weighs with its value, as its owner counts.
+    pub weight: u32,
+    /// For its owner to use.
+    pub node: u32,
+}
+
+/// Set in the stamp of a version that has a tail.
+const HAS_TAIL: u64 = 1 << 63;
+
+/// What a key held from a timestamp on; `None` is a tombstone.
+#[repr(C)]
+pub(crate) struct Version<T> {
+    /// The timestamp and [`HAS_TAIL`].
+    stamp: u64,
+    pub(crate) value: Option<T>,
+    pub(crate) older: AtomicPtr<Version<T>>,
+}
+
+/// A version with its tail.
+#[repr(C)]
+struct Tailed<T> {
+    version: Version<T>,
+    tail: Tail,
+}
+
+impl<T> Version<T> {
+    pub(crate) fn timestamp(&self) -> Timestamp {
+        self.stamp & !HAS_TAIL
+    }
+}
+
+/// A version that belongs to no chain, or not any more; dropped with this.
+pub(crate) struct Owned<T>(NonNull<Version<T>>);
+
+// SAFETY: (I10) it owns the version.
+unsafe impl<T: Send> Send for Owned<T> {}
+
+impl<T> Owned<T> {
+    /// A version whose timestamp comes when it is linked.
+    pub(crate) fn new(value: Option<T>, tail: Option<Tail>) -> Self {
+        let older = AtomicPtr::new(ptr::null_mut());
+        let pointer = match tail {
+            None => Box::into_raw(Box::new(Version { stamp: 0, value, older })),
+            Some(tail) => {
+                let version = Version { stamp: HAS_TAIL, value, older };
+                Box::into_raw(Box::new(Tailed { version, tail })).cast()
+            }
+        };
+        // SAFETY: (I10) a box is never null.
+        Owned(unsafe { NonNull::new_unchecked(pointer) })
+    }
+
+    /// Takes back what [`into_raw`](Self::into_raw) gave away.
+    ///
+    /// # Safety
+    ///
+    /// It is done once, and nobody else reaches the version any more.
+    pub(crate) unsafe fn from_raw(pointer: NonNull<Version<T>>) -> Self {
+        Owned(pointer)
+    }
+
+    /// Stamps the version and links it in front of `older`; it is up to the caller now.
+    pub(crate) fn into_raw(mut self, timestamp: Timestamp, older: *mut Version<T>) -> *mut Version<T> {
+        // SAFETY: (I10) nobody else reaches it yet.
+        let version = unsafe { self.0.as_mut() };
+        version.stamp |= timestamp;
+        version.older = AtomicPtr::new(older);
+        let pointer = self.0.as_ptr();
+        mem::forget(self);
+        pointer
+    }
+
+    pub(crate) fn is_tombstone(&self) -> bool {
+        // SAFETY: (I10) owned.
+        unsafe { self.0.as_ref() }.value.is_none()
+    }
+
+    pub(crate) fn tail(&self) -> Option<Tail> {
+        // SAFETY: (I10) owned.
+        unsafe { Linked::new(self.0.as_ptr()) }.and_then(|version| version.tail().copied())
+    }
+
+    pub(crate) fn tail_mut(&mut self) -> Option<&mut Tail> {
+        // SAFETY: (I10, I12) owned, and the bit tells whether the tail is there.
+        unsafe {
+            let has_tail = self.0.as_ref().stamp & HAS_TAIL != 0;
+            has_tail.then(|| &mut (*self.0.cast::<Tailed<T>>().as_ptr()).tail)
+        }
+    }
+}
+
+impl<T> Drop for Owned<T> {
+    fn drop(&mut self) {
+        // SAFETY: (I10, I12) owned, made by `new` with a tail if the bit says so.
+        unsafe {
+            if self.0.as_ref().stamp & HAS_TAIL == 0 {
+                drop(Box::from_raw(self.0.as_ptr()));
+            } else {
+                drop(Box::from_raw(self.0.cast::<Tailed<T>>().as_ptr()));
+            }
+        }
+    }
+}
+
+/// A version that is reached under a pin, or by the writer.
+pub(crate) struct Linked<'g, T> {
+    pointer: NonNull<Version<T>>,
+    pinned: PhantomData<&'g Version<T>>,
+}
+
+impl<T> Clone for Linked<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Linked<'_, T> {}
+
+impl<T> Deref for Linked<'_, T> {
+    type Target = Version<T>;
+
+    fn deref(&self) -> &Version<T> {
+        self.get()
+    }
+}
+
+impl<'g, T> Linked<'g, T> {
+    /// # Safety
+    ///
+    /// The pointer is null, or leads to a version that was linked, and that is not freed
+    /// during `'g`.
+    pub(crate) unsafe fn new(pointer: *mut Version<T>) -> Option<Self> {
+        NonNull::new(pointer).map(|pointer| Linked { pointer, pinned: PhantomData })
+    }
+
+    pub(crate) fn get(self) -> &'g Version<T> {
+        // SAFETY: (I2, I5, I9) see `new`.
+        unsafe { self.pointer.as_ref() }
+    }
+
+    pub(crate) fn pointer(self) -> NonNull<Version<T>> {
+        self.pointer
+    }
+
+    pub(crate) fn tail(self) -> Option<&'g Tail> {
+        let has_tail = self.stamp & HAS_TAIL != 0;
+        // SAFETY: (I3, I12) as `get`, and the bit tells whether the tail is there.
+        has_tail.then(|| unsafe { &(*self.pointer.cast::<Tailed<T>>().as_ptr()).tail })
+    }
+
+    /// When the value expires; zero if never.
+    pub(crate) fn expires(self) -> Time {
+        self.tail().map_or(0, |tail| tail.expires)
+    }
+
+    /// What its tail says that it weighs.
+    pub(crate) fn weight(self) -> u32 {
+        self.tail().map_or(0, |tail| tail.weight)
+    }
+
+    /// The value, unless it has expired at `time`, which is asked for only if it can have.
+    pub(crate) fn value_at(self, time: impl FnOnce() -> Time) -> Option<&'g T> {
+        let value = self.get().value.as_ref()?;
+        match self.expires() {
+            0 => Some(value),
+            expires => (time() < expires).then_some(value),
+        }
+    }
+
+    /// The version behind this one, or that was when this one was unlinked.
+    pub(crate) fn older(self, _pinned: &'g Guard<'_>) -> Option<Self> {
+        // SAFETY: (I2, I5) linked with Release after its last write; (I6) a version
+        // that has been unlinked still points to one that was alive when the pin was
+        // taken.
+        unsafe { Linked::new(self.get().older.load(Ordering::Acquire)) }
+    }
+
+    /// This version, or the newest behind it, that a snapshot at `timestamp` sees.
+    pub(crate) fn at(self, timestamp: Timestamp, pinned: &'g Guard<'_>) -> Option<Self> {
+        let mut version = self;
+        while version.timestamp() > timestamp {
+            version = version.older(pinned)?;
+        }
+        Some(version)
+    }
+}
