@@ -189,7 +189,16 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
             }
             // Only now: while it had not ended, nothing that it had to find was trimmed.
             certificate.map_or(Ok(()), |certificate| self.active.check(certificate.snapshot))?;
-            break order.apply(&mut batch, self, record, &mut gone)?;
+            match order.apply(&mut batch, self, record, &mut gone) {
+                Ok(applied) => break applied,
+                Err(refused) => {
+                    // New keys have left entries without a version.
+                    let left = batch.len();
+                    drop((order, batch));
+                    self.trim(left);
+                    return Err(refused);
+                }
+            }
         };
         if let Some(durable) = &self.durable {
             // Before the destructors: they may panic, or wait for commits.

@@ -272,7 +272,7 @@ struct SnapshotReads(Library);
 
 enum EitherSession {
     Reads(Snapshot<u64, u64>),
-    Writes(LibrarySession),
+    Writes(Box<LibrarySession>),
 }
 
 impl Store for SnapshotReads {
@@ -282,7 +282,7 @@ impl Store for SnapshotReads {
         if only_reads {
             EitherSession::Reads(self.0.0.snapshot())
         } else {
-            EitherSession::Writes(self.0.begin(false))
+            EitherSession::Writes(Box::new(self.0.begin(false)))
         }
     }
 }

@@ -193,9 +193,11 @@ impl<K: Ord + Hash + Clone, V> Order<K, V> {
         if !is_over(self) {
             return 0;
         }
+        // What is there only for want of somebody who removes it goes first.
+        let expired = self.reap(shared, shared.hand.shown(), gone);
         // If the log has failed, nothing grows any more.
         let Ok(mut removal) = Removal::begin(self, shared, EvictionCause::Capacity, gone) else {
-            return 0;
+            return expired;
         };
         let reader = shared.reader();
         let notes = Notes(&reader);
@@ -213,7 +215,7 @@ impl<K: Ord + Hash + Clone, V> Order<K, V> {
         }
         let removed = removal.removed;
         removal.finish();
-        removed
+        expired + removed
     }
 
     /// Removes some of the keys that have expired at `now`. Returns how many went.

@@ -1,0 +1,127 @@
+//! Eviction and expiry among transactions, under thousands of schedules each.
+
+use fluxmap_shuttle::mem::{EvictionPolicy, TimeSource};
+use fluxmap_shuttle::{Database, FluxError};
+use shuttle::future::block_on;
+use shuttle::sync::atomic::{AtomicU64, Ordering};
+use shuttle::thread;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+type Store = Database<u8, u32>;
+
+/// Schedules per model.
+const SCHEDULES: usize = 3_000;
+
+fn explore(model: impl Fn() + Send + Sync + 'static) {
+    let model = Arc::new(model);
+    let again = Arc::clone(&model);
+    shuttle::check_random(move || model(), SCHEDULES / 2);
+    shuttle::check_pct(move || again(), SCHEDULES / 2, 3);
+}
+
+/// The key that goes, and the one that is written because it was there.
+const GOES: u8 = 1;
+const NOTED: u8 = 2;
+
+/// Writes down that `GOES` is there, if it is; returns whether that was committed.
+fn note(db: &Store) -> bool {
+    let tx = db.begin();
+    let is_there = tx.contains_key(&GOES).expect("a read");
+    if is_there {
+        tx.insert(NOTED, 0).expect("a buffered write");
+    }
+    match block_on(tx.commit()) {
+        Ok(()) => is_there,
+        Err(FluxError::SerializationConflict) => false,
+        Err(other) => panic!("unexpected: {other}"),
+    }
+}
+
+/// While `act` lets a key go, one transaction notes that it is there, and a view is taken.
+/// Nobody may commit the note after somebody has seen the key gone and no note.
+fn nobody_notes_what_has_been_seen_gone(db: &Store, act: impl FnOnce(Store) + Send + 'static) {
+    let noting = {
+        let db = db.clone();
+        thread::spawn(move || note(&db))
+    };
+    let acting = {
+        let db = db.clone();
+        thread::spawn(move || act(db))
+    };
+    let view = db.snapshot();
+    let is_there = view.contains_key(&GOES).expect("a read");
+    let is_noted = view.contains_key(&NOTED).expect("a read");
+    assert_eq!(view.contains_key(&GOES).expect("a read"), is_there, "reads repeat");
+    drop(view);
+    acting.join().expect("no panic");
+    let has_committed = noting.join().expect("no panic");
+    assert!(is_there || is_noted || !has_committed, "it was gone before it was noted");
+}
+
+/// Room for two keys of those that follow.
+fn two_keys(policy: EvictionPolicy) -> Store {
+    let builder = Store::builder().max_memory(240).eviction_policy(policy);
+    block_on(builder.build()).expect("valid settings")
+}
+
+#[test]
+fn an_eviction_is_certified_against() {
+    explore(|| {
+        let db = two_keys(EvictionPolicy::Lru);
+        block_on(db.insert(GOES, 0)).expect("there is room");
+        block_on(db.insert(4, 0)).expect("there is room");
+        nobody_notes_what_has_been_seen_gone(&db, |db| {
+            block_on(db.insert(3, 0)).expect("room is made");
+        });
+    });
+}
+
+#[test]
+fn the_books_agree_with_what_is_there_whoever_wrote_it() {
+    explore(|| {
+        let db = two_keys(EvictionPolicy::Random);
+        let writers: Vec<_> = (0..2_u8)
+            .map(|writer| {
+                let db = db.clone();
+                thread::spawn(move || {
+                    block_on(async {
+                        db.insert(writer, 0).await?;
+                        db.insert(writer + 1, 1).await?;
+                        db.remove(&writer).await?;
+                        db.insert(writer + 2, 2).await
+                    })
+                    .expect("there is room for one");
+                })
+            })
+            .collect();
+        writers.into_iter().for_each(|writer| writer.join().expect("no panic"));
+        block_on(db.vacuum()).expect("in memory");
+        let info = db.memory_info();
+        assert_eq!(info.live_bytes, 112 * db.count(..).expect("in memory") as u64);
+        assert!(info.live_bytes + info.index_bytes <= 240, "{info:?}");
+        assert_eq!(info.old_version_bytes, 0);
+    });
+}
+
+struct Time(AtomicU64);
+
+impl TimeSource for Time {
+    fn now(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_millis(self.0.load(Ordering::SeqCst))
+    }
+}
+
+#[test]
+fn an_expiry_is_certified_against_at_the_time_of_the_commit() {
+    explore(|| {
+        let time = Arc::new(Time(AtomicU64::new(5)));
+        let source = Arc::clone(&time) as Arc<dyn TimeSource>;
+        let db = block_on(Store::builder().time_source(source).build()).expect("valid settings");
+        block_on(db.insert_with_ttl(GOES, 0, Duration::from_millis(5))).expect("in memory");
+        nobody_notes_what_has_been_seen_gone(&db, move |db| {
+            time.0.store(20, Ordering::SeqCst);
+            assert!(db.get(&GOES).is_ok());
+        });
+    });
+}
