@@ -3,6 +3,8 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "cache")]
+mod cache;
 mod durable;
 mod maps;
 mod output;
@@ -27,6 +29,10 @@ enum What {
     Maps(maps::Options),
     Durable(durable::Options),
     Recovery(recovery::Options),
+    #[cfg(feature = "cache")]
+    Hits(cache::hits::Options),
+    #[cfg(feature = "cache")]
+    Cache(cache::cost::Options),
 }
 
 fn main() {
@@ -35,5 +41,9 @@ fn main() {
         What::Maps(maps) => maps::run(maps, options.json),
         What::Durable(durable) => durable::run(durable, options.json),
         What::Recovery(recovery) => recovery::run(recovery, options.json),
+        #[cfg(feature = "cache")]
+        What::Hits(hits) => cache::hits::run(hits, options.json),
+        #[cfg(feature = "cache")]
+        What::Cache(cost) => cache::cost::run(cost, options.json),
     }
 }

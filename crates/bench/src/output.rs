@@ -1,6 +1,7 @@
 //! Tables, progress bars and medians.
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use cpu_time::ProcessTime;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -34,10 +35,7 @@ pub(crate) fn table<'h>(header: impl IntoIterator<Item = &'h str>, rows: Vec<Vec
     table
 }
 
-/// Processor time of this process so far, where the system tells.
+/// Processor time of all threads of this process so far, where the system tells.
 pub(crate) fn cpu_time() -> Duration {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let ticks: u64 = [11, 12].iter().filter_map(|at| fields.get(*at)?.parse::<u64>().ok()).sum();
-    Duration::from_millis(ticks * 10)
+    ProcessTime::try_now().map_or(Duration::ZERO, |time| time.as_duration())
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 type Store = Database<u8, u32>;
 
 /// Schedules per model.
-const SCHEDULES: usize = 3_000;
+const SCHEDULES: usize = 30_000;
 
 fn explore(model: impl Fn() + Send + Sync + 'static) {
     let model = Arc::new(model);
