@@ -113,9 +113,26 @@
 //! [`Database::checkpoint`] and [`Database::backup_to`] can be called at any time;
 //! [`inspect`] looks into the files of a database without its types.
 //!
+//! # How do I bound its memory?
+//!
+//! With [`max_memory`](DatabaseBuilder::max_memory), for types that are
+//! [`MemSize`](mem::MemSize): those of the standard library are, others implement one method
+//! or, with the feature `derive`, derive it. When a commit exceeds the limit, other keys go in a
+//! commit that follows at once, chosen by the [policy](mem::EvictionPolicy); under `Manual`
+//! the commit is refused, and [`evict`](Database::evict) and
+//! [`scan_metadata`](Database::scan_metadata) make room. What a commit has just written does
+//! not go for its sake; what is larger than the limit is refused. An eviction is a commit like
+//! any other to snapshots, transactions and the log;
+//! [`on_evict`](DatabaseBuilder::on_evict) tells of each.
+//!
+//! Values may [expire](Database::insert_with_ttl), with or without a limit: at that instant
+//! they are out of sight of all that begins to read then. Whoever has begun before goes on
+//! seeing them; a transaction that has read one and writes cannot commit after it has
+//! expired.
+//!
 //! # What may go wrong?
 //!
-//! A commit, in memory, can only conflict: [`FluxError::SerializationConflict`] (or
+//! Without a memory limit, a commit in memory can only conflict: [`FluxError::SerializationConflict`] (or
 //! [`WriteConflict`](FluxError::WriteConflict) at the snapshot level) from
 //! [`Transaction::commit`]. Nothing has been applied then. `transact` deals with
 //! them; [`FluxError::is_retryable`] tells them from the rest, which come of limits
@@ -161,8 +178,9 @@
 //! Each commit removes a few that nobody can see any more, so a steady load keeps
 //! memory flat. A snapshot or transaction that is kept open keeps the versions that
 //! it can see, one for each key at most, and no others.
-//! [`Database::memory_info`] shows how many there are;
-//! [`Database::vacuum`] removes what is left after a burst.
+//! [`Database::memory_info`] shows how many there are, what they take and how old the oldest
+//! reader is; [`Database::vacuum`] removes what is left after a burst.
+//! [`max_snapshot_age`](DatabaseBuilder::max_snapshot_age) ends readers that stay too long.
 //!
 //! # What if my types panic?
 //!
