@@ -284,7 +284,7 @@ impl<K, T> Reader<'_, K, T> {
         let found = entry.and_then(|entry| {
             let version = entry.chain.at(moment.timestamp, &self.guard)?;
             version.value_at(|| moment.time)?;
-            Resident::new(entry, version)
+            Resident::new(self, entry, version)
         });
         self.looked_up(entry, found)
     }

@@ -4,19 +4,25 @@ use crate::access::Access;
 use crate::cursor::Span;
 use crate::node::Entry;
 use crate::version::{Linked, Moment, Tail};
-use crate::{Direction, Reader, Timestamp};
+use crate::{Direction, Index, Reader, Timestamp};
 use std::ops::ControlFlow;
 
 /// A key with a value, as it was when it was looked up.
 pub struct Resident<'r, K, T> {
+    /// Where it was found.
+    pub(crate) index: &'r Index<K, T>,
     pub(crate) entry: &'r Entry<K, T>,
     version: Linked<'r, T>,
     value: &'r T,
 }
 
 impl<'r, K, T> Resident<'r, K, T> {
-    pub(crate) fn new(entry: &'r Entry<K, T>, version: Linked<'r, T>) -> Option<Self> {
-        Some(Resident { entry, version, value: version.get().value.as_ref()? })
+    pub(crate) fn new(
+        reader: &'r Reader<'_, K, T>,
+        entry: &'r Entry<K, T>,
+        version: Linked<'r, T>,
+    ) -> Option<Self> {
+        Some(Resident { index: reader.index, entry, version, value: version.get().value.as_ref()? })
     }
 
     /// The key.
@@ -68,7 +74,7 @@ impl<K, T> Reader<'_, K, T> {
             hash,
             |entry| {
                 let resident =
-                    entry.chain.newest(&self.guard).and_then(|version| Resident::new(entry, version));
+                    entry.chain.newest(&self.guard).and_then(|version| Resident::new(self, entry, version));
                 found = resident.filter(|resident| is_it(resident));
                 found.is_some()
             },
@@ -91,7 +97,7 @@ impl<K: Ord, T> Reader<'_, K, T> {
         self.walk(span, Direction::Forward, |entry| {
             let version = entry.chain.at(moment.timestamp, &self.guard);
             let visible = version.filter(|version| version.value_at(|| moment.time).is_some());
-            match visible.and_then(|version| Resident::new(entry, version)) {
+            match visible.and_then(|version| Resident::new(self, entry, version)) {
                 Some(resident) => visit(resident),
                 None => ControlFlow::Continue(()),
             }

@@ -428,7 +428,7 @@ impl<K, T> Writer<K, T> {
     ///
     /// # Panics
     ///
-    /// If the ledger does.
+    /// If the key was looked up in another index, or the ledger does.
     pub fn delete(
         &mut self,
         resident: &Resident<'_, K, T>,
@@ -436,6 +436,7 @@ impl<K, T> Writer<K, T> {
         timestamp: Timestamp,
         ledger: &mut impl Ledger,
     ) -> bool {
+        assert!(ptr::eq(&*self.index, resident.index), "a resident belongs to the index it was found in");
         let entry = resident.entry;
         let newest = entry.chain.front().map(|newest| newest.timestamp());
         if entry.is_unlinked() || newest != Some(resident.timestamp()) {
