@@ -22,7 +22,7 @@ use crate::sync::{AtomicU64, Mutex, Ordering};
 use crate::txn::write_set::{Put, Write};
 use crate::wal::format::push_operation;
 use fluxmap_index::{
-    Batch, Freed, Index, Noting, Reader, Resident, STAMPS, Tail, Time, Timestamp, Trimmed, Writer,
+    Batch, Freed, Index, Moment, Noting, Reader, Resident, STAMPS, Tail, Time, Timestamp, Trimmed, Writer,
 };
 use foldhash::fast::RandomState;
 use std::hash::{BuildHasher, Hash};
@@ -316,17 +316,31 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
         drop(freed);
     }
 
-    /// Registers a snapshot at a hand of the clock.
-    pub(crate) fn register(&self, read: impl Fn() -> Timestamp) -> Registration {
+    /// Registers a snapshot of the newest state.
+    pub(crate) fn register_newest(&self) -> Registration {
         self.time();
-        self.active.register(true, || self.hand.moment(read))
+        self.active.register(true, || self.hand.applied_moment(&self.clock))
     }
 
-    /// Registers a snapshot of the stable state for a copy of everything, which may take
-    /// however long it takes.
-    pub(crate) fn register_copy(&self) -> Registration {
+    /// Registers a snapshot of the stable state. It may take as long as it takes, if it is no
+    /// user's and does not age.
+    pub(crate) fn register_stable(&self, ages: bool) -> Registration {
         self.time();
-        self.active.register(false, || self.hand.moment(|| self.clock.stable()))
+        self.active.register(ages, || self.stable_moment())
+    }
+
+    fn stable_moment(&self) -> Moment {
+        match self.durable {
+            // All that is applied is stable.
+            None => self.hand.applied_moment(&self.clock),
+            Some(_) => self.hand.stable_moment(&self.clock),
+        }
+    }
+
+    /// The time by which a read of the stable state decides what has expired.
+    pub(crate) fn stable_time(&self) -> Time {
+        self.time();
+        self.stable_moment().time
     }
 
     /// The time, by which it is decided what has expired. Does not wait: while a commit is
@@ -430,6 +444,9 @@ impl<K: Ord + Hash + Clone, V> Order<K, V> {
     ) {
         if self.keeper.has_expiring {
             shared.hand.need();
+        }
+        if slot.is_some() {
+            shared.hand.note_unstable(timestamp, &shared.clock);
         }
         shared.clock.apply(timestamp);
         match slot {

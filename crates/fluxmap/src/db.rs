@@ -257,7 +257,7 @@ impl<K: Key, V: Value> Database<K, V> {
         let committer = &self.shared.committer;
         let hash = committer.hash(key);
         let reader = committer.reader();
-        reader.latest(hash, key, || committer.clock.stable(), || committer.time()).map(read)
+        reader.latest(hash, key, || committer.clock.stable(), || committer.stable_time()).map(read)
     }
 
     /// Whether `key` holds anything.

@@ -136,7 +136,7 @@ struct Live<K: Key, V: Value> {
 impl<K: Key, V: Value> Source for Live<K, V> {
     fn pairs(&self) -> Option<Box<dyn Pairs>> {
         let core = self.core.upgrade()?;
-        let registration = core.committer.register_copy();
+        let registration = core.committer.register_stable(false);
         let (survey, taken) = (Survey::new(Span::range(..)), Vec::new().into_iter());
         Some(Box::new(LivePairs { core, registration, survey, taken, coder: self.coder.clone() }))
     }

@@ -2,25 +2,18 @@
 //! schedules each. What a schedule finds is printed with the schedule, which
 //! replays it: see the documentation of shuttle.
 
+mod support;
+
 use fluxmap_shuttle::{Database, FluxError, IsolationLevel, Transaction};
 use shuttle::future::block_on;
 use shuttle::thread;
+use support::explore;
 
 type Store = Database<u8, u32>;
 
 /// Schedules per model. The faults listed in ARCHITECTURE.md were all found
 /// within a tenth of this.
 const SCHEDULES: usize = 3_000;
-
-fn explore(model: impl Fn() + Send + Sync + 'static) {
-    let model = std::sync::Arc::new(model);
-    let again = std::sync::Arc::clone(&model);
-    shuttle::check_random(move || model(), SCHEDULES / 2);
-    // Few preemptions at chosen points find what uniform choice rarely does
-    // (Burckhardt et al., "A randomized scheduler with probabilistic guarantees
-    // of finding bugs", ASPLOS 2010).
-    shuttle::check_pct(move || again(), SCHEDULES / 2, 3);
-}
 
 fn open(level: IsolationLevel, pairs: &[(u8, u32)]) -> Store {
     block_on(async {
@@ -54,7 +47,7 @@ fn commit(tx: Transaction<u8, u32>) -> bool {
 
 #[test]
 fn of_two_skewed_writes_one_fails() {
-    explore(|| {
+    explore(SCHEDULES, || {
         let db = serializable(&[(1, 1), (2, 1)]);
         let go_off_call = |db: Store, me: u8, other: u8| {
             thread::spawn(move || {
@@ -74,7 +67,7 @@ fn of_two_skewed_writes_one_fails() {
 
 #[test]
 fn of_two_inserts_into_a_counted_range_one_fails_or_counts_the_other() {
-    explore(|| {
+    explore(SCHEDULES, || {
         let db = serializable(&[]);
         let join = |db: Store, me: u8| {
             thread::spawn(move || {
@@ -96,7 +89,7 @@ fn of_two_inserts_into_a_counted_range_one_fails_or_counts_the_other() {
 #[test]
 fn no_acknowledged_increment_is_lost() {
     for level in [IsolationLevel::Serializable, IsolationLevel::Snapshot] {
-        explore(move || {
+        explore(SCHEDULES, move || {
             let db = open(level, &[(1, 0)]);
             let threads: Vec<_> = (0..3)
                 .map(|_| {
@@ -117,7 +110,7 @@ fn no_acknowledged_increment_is_lost() {
 
 #[test]
 fn a_snapshot_sees_whole_commits_and_keeps_them_through_vacuum() {
-    explore(|| {
+    explore(SCHEDULES, || {
         let db = serializable(&[(1, 0), (2, 0)]);
         let writer = {
             let db = db.clone();
@@ -150,7 +143,7 @@ fn a_snapshot_sees_whole_commits_and_keeps_them_through_vacuum() {
 
 #[test]
 fn single_reads_do_not_run_backwards_or_see_half_a_commit() {
-    explore(|| {
+    explore(SCHEDULES, || {
         let db = serializable(&[(1, 0), (2, 0)]);
         let writer = {
             let db = db.clone();
@@ -177,7 +170,7 @@ fn single_reads_do_not_run_backwards_or_see_half_a_commit() {
 
 #[test]
 fn a_key_deleted_and_trimmed_is_absent_and_can_come_back() {
-    explore(|| {
+    explore(SCHEDULES, || {
         let db = serializable(&[(1, 7)]);
         let old = db.snapshot();
         let deleter = {
@@ -211,7 +204,7 @@ fn a_key_deleted_and_trimmed_is_absent_and_can_come_back() {
 
 #[test]
 fn transactions_that_retry_all_commit() {
-    explore(|| {
+    explore(SCHEDULES, || {
         let db = serializable(&[(1, 0)]);
         let threads: Vec<_> = (0..3)
             .map(|_| {

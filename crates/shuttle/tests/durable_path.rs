@@ -1,146 +1,20 @@
 //! Group commit, checkpoints and closing, under hundreds of schedules each, on a disk
 //! in memory that can say at any moment what a power loss would leave.
 
-use fluxmap_shuttle::disk::{Disk, DiskFile, Lock, OpenMode};
-use fluxmap_shuttle::persistence::PersistenceOptions;
+mod support;
+
 use fluxmap_shuttle::{Database, FluxError};
 use shuttle::future::block_on;
 use shuttle::thread;
-use std::collections::BTreeMap;
 use std::future::Future;
-use std::io;
-use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Waker};
+use support::{MemDisk, explore, options};
 
 type Store = Database<u8, Vec<u8>>;
 
 const SCHEDULES: usize = 2_000;
-
-fn explore(model: impl Fn() + Send + Sync + 'static) {
-    let model = Arc::new(model);
-    let again = Arc::clone(&model);
-    shuttle::check_random(move || model(), SCHEDULES / 2);
-    shuttle::check_pct(move || again(), SCHEDULES / 2, 3);
-}
-
-/// What a file holds, and what of it is synced. Names are durable at once.
-#[derive(Clone, Debug, Default)]
-struct Content {
-    written: Vec<u8>,
-    synced: Vec<u8>,
-}
-
-#[derive(Clone, Debug, Default)]
-struct MemDisk(Arc<Mutex<BTreeMap<PathBuf, Arc<Mutex<Content>>>>>);
-
-#[derive(Debug)]
-struct MemFile(Arc<Mutex<Content>>);
-
-#[derive(Debug)]
-struct NoLock;
-
-impl Lock for NoLock {}
-
-/// Not shuttle's: recovery reads on a real thread, and nothing is decided here.
-fn open_up<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl MemDisk {
-    /// What would be left now, by the death of the process or by a power loss.
-    fn left(&self, power_loss: bool) -> MemDisk {
-        let files = open_up(&self.0);
-        let left = files.iter().map(|(path, content)| {
-            let mut content = open_up(content).clone();
-            if power_loss {
-                content.written = content.synced.clone();
-            }
-            (path.clone(), Arc::new(Mutex::new(content)))
-        });
-        MemDisk(Arc::new(Mutex::new(left.collect())))
-    }
-}
-
-impl Disk for MemDisk {
-    fn create_dir(&self, _path: &Path) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn DiskFile>> {
-        let mut files = open_up(&self.0);
-        if mode == OpenMode::Create {
-            files.insert(path.to_owned(), Arc::default());
-        }
-        let file = files.get(path).ok_or(io::ErrorKind::NotFound)?;
-        Ok(Box::new(MemFile(Arc::clone(file))))
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut files = open_up(&self.0);
-        let file = files.remove(from).ok_or(io::ErrorKind::NotFound)?;
-        files.insert(to.to_owned(), file);
-        Ok(())
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        open_up(&self.0).remove(path).map(|_| ()).ok_or(io::ErrorKind::NotFound.into())
-    }
-
-    fn list(&self, _path: &Path) -> io::Result<Vec<String>> {
-        let files = open_up(&self.0);
-        let names = files.keys().filter_map(|path| path.file_name()?.to_str().map(str::to_owned));
-        Ok(names.collect())
-    }
-
-    fn sync_dir(&self, _path: &Path) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn lock(&self, _path: &Path) -> io::Result<Box<dyn Lock>> {
-        Ok(Box::new(NoLock))
-    }
-}
-
-impl DiskFile for MemFile {
-    fn len(&self) -> io::Result<u64> {
-        Ok(open_up(&self.0).written.len() as u64)
-    }
-
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let content = open_up(&self.0);
-        let rest = content.written.get(offset as usize..).unwrap_or_default();
-        let count = rest.len().min(buffer.len());
-        buffer[..count].copy_from_slice(&rest[..count]);
-        Ok(count)
-    }
-
-    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        {
-            let mut content = open_up(&self.0);
-            let end = offset as usize + bytes.len();
-            if content.written.len() < end {
-                content.written.resize(end, 0);
-            }
-            content.written[offset as usize..end].copy_from_slice(bytes);
-        }
-        // Writing takes time, in which others run.
-        thread::yield_now();
-        Ok(())
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        let written = open_up(&self.0).written.clone();
-        thread::yield_now();
-        open_up(&self.0).synced = written;
-        Ok(())
-    }
-}
-
-fn options(pool: usize) -> PersistenceOptions {
-    PersistenceOptions { wal_path: "db".into(), wal_pool_size: pool, wal_segment_size_bytes: 4096 }
-}
 
 fn open_full(disk: &MemDisk, pool: usize) -> Store {
     let builder = Store::builder().disk(Arc::new(disk.clone())).durability_full(options(pool));
@@ -192,17 +66,17 @@ fn count_and_crash(open: fn(&MemDisk) -> Store, power_loss: bool) {
 
 #[test]
 fn nobody_is_shown_what_a_power_loss_undoes() {
-    explore(|| count_and_crash(|disk| open_full(disk, 4), true));
+    explore(SCHEDULES, || count_and_crash(|disk| open_full(disk, 4), true));
 }
 
 #[test]
 fn nobody_is_shown_what_the_death_of_the_process_undoes() {
-    explore(|| count_and_crash(open_relaxed, false));
+    explore(SCHEDULES, || count_and_crash(open_relaxed, false));
 }
 
 #[test]
 fn a_snapshot_stays_as_it_is_while_commits_become_durable_and_old_versions_go() {
-    explore(|| {
+    explore(SCHEDULES, || {
         let disk = MemDisk::default();
         let db = open_full(&disk, 4);
         block_on(db.insert(1, vec![7])).expect("it commits");
@@ -232,7 +106,7 @@ fn a_snapshot_stays_as_it_is_while_commits_become_durable_and_old_versions_go() 
 
 #[test]
 fn a_pool_of_one_goes_round_and_loses_nothing() {
-    explore(|| {
+    explore(SCHEDULES, || {
         let disk = MemDisk::default();
         let db = open_full(&disk, 1);
         let writers: Vec<_> = (0..2_u8)
@@ -257,7 +131,7 @@ fn a_pool_of_one_goes_round_and_loses_nothing() {
 
 #[test]
 fn a_dropped_commit_has_happened_or_not() {
-    explore(|| {
+    explore(SCHEDULES, || {
         let disk = MemDisk::default();
         let db = open_full(&disk, 4);
         let other = {

@@ -1,5 +1,7 @@
 //! Eviction and expiry among transactions, under thousands of schedules each.
 
+mod support;
+
 use fluxmap_shuttle::mem::{EvictionPolicy, TimeSource};
 use fluxmap_shuttle::{Database, FluxError};
 use shuttle::future::block_on;
@@ -7,18 +9,12 @@ use shuttle::sync::atomic::{AtomicU64, Ordering};
 use shuttle::thread;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+use support::{MemDisk, explore, options};
 
 type Store = Database<u8, u32>;
 
 /// Schedules per model.
 const SCHEDULES: usize = 30_000;
-
-fn explore(model: impl Fn() + Send + Sync + 'static) {
-    let model = Arc::new(model);
-    let again = Arc::clone(&model);
-    shuttle::check_random(move || model(), SCHEDULES / 2);
-    shuttle::check_pct(move || again(), SCHEDULES / 2, 3);
-}
 
 /// The key that goes, and the one that is written because it was there.
 const GOES: u8 = 1;
@@ -67,7 +63,7 @@ fn two_keys(policy: EvictionPolicy) -> Store {
 
 #[test]
 fn an_eviction_is_certified_against() {
-    explore(|| {
+    explore(SCHEDULES, || {
         let db = two_keys(EvictionPolicy::Lru);
         block_on(db.insert(GOES, 0)).expect("there is room");
         block_on(db.insert(4, 0)).expect("there is room");
@@ -79,7 +75,7 @@ fn an_eviction_is_certified_against() {
 
 #[test]
 fn the_books_agree_with_what_is_there_whoever_wrote_it() {
-    explore(|| {
+    explore(SCHEDULES, || {
         let db = two_keys(EvictionPolicy::Random);
         let writers: Vec<_> = (0..2_u8)
             .map(|writer| {
@@ -112,16 +108,31 @@ impl TimeSource for Time {
     }
 }
 
+/// A key expires, in a database that `open` opens with the time from that source.
+fn expire(open: fn(Arc<dyn TimeSource>) -> Store) {
+    let time = Arc::new(Time(AtomicU64::new(5)));
+    let db = open(Arc::clone(&time) as Arc<dyn TimeSource>);
+    block_on(db.insert_with_ttl(GOES, 0, Duration::from_millis(5))).expect("it commits");
+    nobody_notes_what_has_been_seen_gone(&db, move |db| {
+        time.0.store(20, Ordering::SeqCst);
+        assert!(db.get(&GOES).is_ok());
+    });
+}
+
 #[test]
 fn an_expiry_is_certified_against_at_the_time_of_the_commit() {
-    explore(|| {
-        let time = Arc::new(Time(AtomicU64::new(5)));
-        let source = Arc::clone(&time) as Arc<dyn TimeSource>;
-        let db = block_on(Store::builder().time_source(source).build()).expect("valid settings");
-        block_on(db.insert_with_ttl(GOES, 0, Duration::from_millis(5))).expect("in memory");
-        nobody_notes_what_has_been_seen_gone(&db, move |db| {
-            time.0.store(20, Ordering::SeqCst);
-            assert!(db.get(&GOES).is_ok());
+    explore(SCHEDULES, || {
+        expire(|source| block_on(Store::builder().time_source(source).build()).expect("valid settings"));
+    });
+}
+
+#[test]
+fn what_is_not_stable_yet_is_certified_against_the_time_of_stable_views() {
+    explore(SCHEDULES / 4, || {
+        expire(|source| {
+            let disk = Arc::new(MemDisk::default());
+            let builder = Store::builder().time_source(source).disk(disk).durability_full(options(4));
+            block_on(builder.build()).expect("it opens")
         });
     });
 }

@@ -6,9 +6,10 @@
 //! there is one [hand](Hand), moved under the commit lock only, and a commit is certified
 //! at what it shows then.
 
-use crate::sync::{AtomicU64, Ordering};
+use crate::mvcc::clock::Clock;
+use crate::sync::{AtomicU64, Mutex, Ordering};
 use fluxmap_index::{Moment, Time, Timestamp};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -88,11 +89,29 @@ pub(crate) struct Hand {
     shown: AtomicU64,
     /// Whether any key has ever been written that expires. Until then, time is not read.
     needed: AtomicBool,
+    /// Of commits that are not stable yet.
+    lag: Mutex<Lag>,
+}
+
+/// The times of commits that were not stable when last looked at, and the one for whoever
+/// reads the stable state: that of the last commit in it, or of the first that is not.
+#[derive(Default)]
+struct Lag {
+    unstable: VecDeque<(Timestamp, Time)>,
+    settled: Time,
+}
+
+impl Lag {
+    fn settle(&mut self, stable: Timestamp) {
+        while let Some((_, time)) = self.unstable.pop_front_if(|(timestamp, _)| *timestamp <= stable) {
+            self.settled = time;
+        }
+    }
 }
 
 impl Hand {
     pub(crate) fn new(source: Arc<dyn TimeSource>) -> Self {
-        Hand { source, shown: AtomicU64::new(0), needed: AtomicBool::new(false) }
+        Hand { source, shown: AtomicU64::new(0), needed: AtomicBool::new(false), lag: Mutex::default() }
     }
 
     /// What the source says, for deciding when something is to expire.
@@ -133,22 +152,47 @@ impl Hand {
         self.shown()
     }
 
-    /// A timestamp that `read` returns, with a time at which it was the newest one. So the
-    /// next commit is certified at that time or later, and those before at that time or
-    /// earlier.
-    pub(crate) fn moment(&self, read: impl Fn() -> Timestamp) -> Moment {
-        let mut timestamp = read();
+    /// Called by the holder of the commit lock before a commit is applied that has to become
+    /// stable yet.
+    pub(crate) fn note_unstable(&self, timestamp: Timestamp, clock: &Clock) {
+        if self.is_needed() {
+            let mut lag = self.lag.lock();
+            lag.settle(clock.stable());
+            if lag.unstable.is_empty() {
+                lag.settled = self.shown();
+            }
+            lag.unstable.push_back((timestamp, self.shown()));
+        }
+    }
+
+    /// The newest state, with a time at which it was that. So the next commit is certified at
+    /// that time or later, and those before at that time or earlier.
+    pub(crate) fn applied_moment(&self, clock: &Clock) -> Moment {
+        let mut timestamp = clock.applied();
         if !self.is_needed() {
             return timestamp.into();
         }
         loop {
             let time = self.shown();
-            let again = read();
+            let again = clock.applied();
             if again == timestamp {
                 return Moment { timestamp, time };
             }
             timestamp = again;
         }
+    }
+
+    /// The newest stable state, with a time of which the same holds.
+    pub(crate) fn stable_moment(&self, clock: &Clock) -> Moment {
+        if !self.is_needed() {
+            return clock.stable().into();
+        }
+        // While it is held, no commit is applied that is not in it.
+        let mut lag = self.lag.lock();
+        let timestamp = clock.stable();
+        lag.settle(timestamp);
+        let is_all = clock.applied() == timestamp && lag.unstable.is_empty();
+        Moment { timestamp, time: if is_all { self.shown() } else { lag.settled } }
     }
 }
 

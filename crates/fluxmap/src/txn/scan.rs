@@ -42,8 +42,7 @@ impl<K, V> Copy for At<'_, K, V> {}
 impl<K: Key, V: Value> View<K, V> {
     /// For reading only: what cannot be undone any more.
     pub(crate) fn stable(shared: &Arc<Shared<K, V>>) -> Self {
-        let committer = &shared.committer;
-        let registration = committer.register(|| committer.clock.stable());
+        let registration = shared.committer.register_stable(true);
         View { shared: Arc::clone(shared), registration }
     }
 
@@ -55,7 +54,7 @@ impl<K: Key, V: Value> View<K, V> {
             // What is not stable will never be.
             return Self::stable(shared);
         }
-        let registration = committer.register(|| committer.clock.applied());
+        let registration = committer.register_newest();
         View { shared: Arc::clone(shared), registration }
     }
 
