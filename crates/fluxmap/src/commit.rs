@@ -308,7 +308,7 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
         let Order { writer, keeper, .. } = &mut *order;
         writer.stage(&mut batch).publish(timestamp, keeper);
         order.make_visible(timestamp, self, None::<()>);
-        let evicted = order.make_room(self, Timestamp::MAX, gone);
+        let evicted = order.make_room(self, Timestamp::MAX, 0, gone);
         let freed = order.after_publish(batch.len() + evicted, self);
         drop(order);
         drop(batch);
@@ -431,7 +431,7 @@ impl<K: Ord + Hash + Clone, V> Order<K, V> {
         staged.publish(timestamp, &mut self.keeper);
         self.make_visible(timestamp, shared, slot);
         // What goes for its sake goes after it, so that it may rest on that.
-        let evicted = self.make_room(shared, timestamp, gone);
+        let evicted = self.make_room(shared, timestamp, writes, gone);
         Ok((timestamp, self.after_publish(writes + evicted, shared)))
     }
 

@@ -82,8 +82,8 @@ fn contain<R>(body: impl FnOnce() -> R) -> Option<R> {
     catch_unwind(AssertUnwindSafe(body)).map_err(std::mem::forget).ok()
 }
 
-/// Victims that are let stay, in a row, before making room is given up until the next
-/// commit: those that the last commit has just written, or whose keys cannot be stored.
+/// Victims that are let stay, in a row, beside those that the last commit has just written,
+/// before making room is given up until the next commit: their keys cannot be stored.
 const MOST_SPARED: usize = 64;
 
 /// Expired keys removed under one hold of the commit lock.
@@ -179,12 +179,13 @@ impl<K, V> Reads for Notes<'_, '_, K, V> {
 }
 
 impl<K: Ord + Hash + Clone, V> Order<K, V> {
-    /// Evicts until the limit is kept, after the commit at `written`, whose keys stay.
+    /// Evicts until the limit is kept, after the commit at `written`, whose `writes` keys stay.
     /// Returns how many went.
     pub(crate) fn make_room(
         &mut self,
         shared: &Committer<K, V>,
         written: Timestamp,
+        writes: usize,
         gone: &mut Gone<K, V>,
     ) -> usize {
         let is_over = |order: &Self| {
@@ -202,7 +203,7 @@ impl<K: Ord + Hash + Clone, V> Order<K, V> {
         let reader = shared.reader();
         let notes = Notes(&reader);
         let mut spared = 0;
-        while spared < MOST_SPARED && is_over(removal.order) {
+        while spared < MOST_SPARED + writes && is_over(removal.order) {
             let Some(books) = &mut removal.order.keeper.books else { break };
             let Some(victim @ Victim { id, hash }) = books.victim(&notes) else { break };
             let resident = notes.resident(hash, id).filter(|resident| resident.timestamp() != written);
