@@ -252,9 +252,13 @@ impl<K, V, S: BuilderState> DatabaseBuilder<K, V, S> {
     /// When a commit exceeds it, others go at once, in a commit that follows it:
     /// see [`eviction_policy`](Self::eviction_policy). Off by default.
     ///
-    /// What is kept for open snapshots counts beside the limit, and so does what has not been
-    /// written to the log yet: [`memory_info`](Database::memory_info) tells of both. See also
+    /// What is kept for open snapshots counts beside the limit, and so do commits that have not
+    /// been written to the log yet and room in the index that keys have left:
+    /// [`memory_info`](Database::memory_info) tells of all of these. See also
     /// [`max_snapshot_age`](Self::max_snapshot_age).
+    ///
+    /// A durable database that is opened with a smaller limit evicts as it is read, and what
+    /// it evicts is gone from its files when `build` returns.
     ///
     /// ```
     /// # use fluxmap::{Database, mem::EvictionPolicy};
@@ -300,7 +304,8 @@ impl<K, V, S: BuilderState> DatabaseBuilder<K, V, S> {
     /// with what it held and why. It is called after that has happened, on the thread of
     /// whoever made the room (a committing one, or the background thread), with no lock held;
     /// it should be quick, and panics in it are contained. In a durable database, what it is
-    /// told of may not be durable yet.
+    /// told of may not be durable yet; of keys for which there is no room when it is opened,
+    /// it is not told.
     ///
     /// ```
     /// # use fluxmap::{Database, mem::EvictionCause};

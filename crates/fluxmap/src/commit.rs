@@ -9,10 +9,10 @@
 use crate::error::{FluxError, PersistenceError};
 use crate::info::{KeyMetadata, MemoryInfo};
 use crate::mem::evict::{Gone, Listener};
-use crate::mem::expiry::{Hand, after, steady};
-use crate::mem::keeper::{Keeper, Room};
+use crate::mem::expiry::Hand;
+use crate::mem::keeper::{Keeper, Room, bytes};
 use crate::mem::weigher::{TOMBSTONE, Weigher, bare_entry, bare_version};
-use crate::mem::{EvictionPolicy, TimeSource, UNIT};
+use crate::mem::{EvictionPolicy, Evictions, TimeSource, UNIT};
 use crate::mvcc::active::{Active, Registration};
 use crate::mvcc::certify::Certificate;
 use crate::mvcc::clock::Clock;
@@ -100,7 +100,7 @@ impl<K: Ord + Clone, V> Committer<K, V> {
     pub(crate) fn new(skiplist_p: f64, memory: MemoryOptions<K, V>) -> Self {
         let (index, mut writer) = Index::new(skiplist_p);
         let keeper = match memory.limit {
-            None => Keeper::default(),
+            None => Keeper::unlimited(index.structure()),
             Some((limit, _)) => Keeper::limited(limit, memory.policy, index.structure()),
         };
         let noting = keeper.books.as_ref().map_or(Noting::Nothing, |books| books.policy().noting());
@@ -110,7 +110,7 @@ impl<K: Ord + Clone, V> Committer<K, V> {
             clock: Arc::default(),
             durable: None,
             active: Active::new(memory.max_snapshot_age),
-            hand: Hand::new(memory.time_source.unwrap_or_else(steady)),
+            hand: Hand::new(memory.time_source),
             listener: memory.listener,
             limit: memory.limit,
             noting,
@@ -216,7 +216,7 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
     /// its own.
     fn give_life(&self, write: &mut Write<V>) {
         if let (Some(Put { expires: expires @ 0, .. }), Some(life)) = (write, self.life) {
-            *expires = after(self.hand.now(), life);
+            *expires = self.hand.after(life);
         }
     }
 
@@ -232,6 +232,12 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
             None => ((expires != 0).then(|| Tail { expires, ..Tail::default() }), 0),
         };
         batch.push_with(hash, key, write.map(|put| put.value), tail, key_weight);
+    }
+
+    /// Counts keys that had no room when the files were read, after all that went and came
+    /// back meanwhile.
+    pub(crate) fn count_forgotten(&self, keys: usize) {
+        self.order.lock().keeper.evictions = Evictions { capacity: keys as u64, ..Evictions::default() };
     }
 
     /// What is known of a key.
@@ -257,15 +263,13 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
         let order = self.order.lock();
         let structure = self.index.structure();
         let (entries, versions) = (self.index.entries() as u64, self.index.versions() as u64);
-        let (live_bytes, old_version_bytes, index_bytes) = match &order.keeper.books {
-            Some(books) => {
-                let old = self.index.superseded_weight() * UNIT as u64;
-                (books.live_bytes(), old, books.overhead(structure) + order.keeper.timers.heap_bytes() as u64)
-            }
+        let (index_bytes, spare_bytes) = order.keeper.overhead(structure);
+        let waiting = bytes(order.writer.waiting());
+        let (live_bytes, old_version_bytes) = match &order.keeper.books {
+            Some(books) => (books.live_bytes(), waiting + self.index.superseded_weight() * UNIT as u64),
             None => {
                 let live = entries * (bare_entry::<K>() + bare_version::<V>()) as u64;
-                let old = versions.saturating_sub(entries) * bare_version::<V>() as u64;
-                (live, old, structure.bytes as u64)
+                (live, waiting + versions.saturating_sub(entries) * bare_version::<V>() as u64)
             }
         };
         let (backlog, evictions) = (order.writer.backlog() as u64, order.keeper.evictions);
@@ -274,9 +278,10 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
         let (hits, misses) = self.index.lookups();
         MemoryInfo {
             max_bytes: self.limit(),
-            current_bytes: live_bytes + old_version_bytes + index_bytes + log_buffer_bytes,
+            current_bytes: live_bytes + index_bytes + spare_bytes + old_version_bytes + log_buffer_bytes,
             live_bytes,
             index_bytes,
+            spare_bytes,
             old_version_bytes,
             log_buffer_bytes,
             keys: entries,
@@ -291,14 +296,8 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
     }
 
     /// Applies a commit that was read back: as [`commit`](Self::commit), at a timestamp
-    /// that is known. Nobody else may be using the database. What has no room goes, without
-    /// a trace in the log, which is not there yet: into `gone`.
-    pub(crate) fn restore(
-        &self,
-        timestamp: Timestamp,
-        writes: impl ExactSizeIterator<Item = (K, Write<V>)>,
-        gone: &mut Gone<K, V>,
-    ) {
+    /// that is known. Nobody else may be using the database.
+    pub(crate) fn restore(&self, timestamp: Timestamp, writes: impl ExactSizeIterator<Item = (K, Write<V>)>) {
         let reader = self.reader();
         let mut batch = reader.batch(writes.len());
         for (key, write) in writes {
@@ -308,12 +307,27 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
         let Order { writer, keeper, .. } = &mut *order;
         writer.stage(&mut batch).publish(timestamp, keeper);
         order.make_visible(timestamp, self, None::<()>);
-        let evicted = order.make_room(self, Timestamp::MAX, 0, gone);
-        let freed = order.after_publish(batch.len() + evicted, self);
+        let freed = order.after_publish(batch.len(), self);
         drop(order);
         drop(batch);
         drop(reader);
         drop(freed);
+    }
+
+    /// Evicts from what was read back so far, without a trace in the log, which is not there
+    /// yet: the keys are added to `gone`. Until all has been read, an eighth more than the limit
+    /// stays: what the log has at some point may have been more than the limit by one commit,
+    /// before its evictions follow.
+    pub(crate) fn keep_limit(&self, is_all: bool, gone: &mut Vec<K>) {
+        let mut evicted = Gone::new(true);
+        let mut order = self.order.lock();
+        let Some(books) = &mut order.keeper.books else { return };
+        books.set_generous(!is_all);
+        let count = order.make_room(self, None, &mut evicted);
+        let freed = order.after_publish(count, self);
+        drop(order);
+        drop(freed);
+        gone.extend(evicted.keys.into_iter().map(|(key, ..)| key));
     }
 
     /// Registers a snapshot of the newest state.
@@ -337,9 +351,12 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
         }
     }
 
-    /// The time by which a read of the stable state decides what has expired.
-    pub(crate) fn stable_time(&self) -> Time {
-        self.time();
+    /// The time by which a read of a single key decides whether it has expired. Reading a clock
+    /// would cost as much as all the rest of it.
+    pub(crate) fn time_of_get(&self) -> Time {
+        if !self.hand.is_driven() {
+            self.time();
+        }
         self.stable_moment().time
     }
 
@@ -378,6 +395,8 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
     /// Trims up to `budget` chains.
     pub(crate) fn trim(&self, budget: usize) -> Trimmed {
         let mut order = self.order.lock();
+        // The background thread, which may have much to trim, drives it.
+        self.hand.advance();
         let Order { writer, collector, .. } = &mut *order;
         let trimmed = writer.trim(collector.horizon(), budget);
         let backlog = writer.backlog();
@@ -386,6 +405,25 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
         drop(order);
         drop(freed);
         trimmed
+    }
+
+    /// Has the release of the oldest snapshot wake the background thread, if anything waits for
+    /// it; returns whether that has gone already.
+    pub(crate) fn watch_blocker(&self) -> bool {
+        let mut order = self.order.lock();
+        if order.writer.backlog() == 0 || order.collector.horizon().is_empty() {
+            return false;
+        }
+        let oldest = order.collector.horizon().oldest();
+        self.blocker.store(oldest, Ordering::Relaxed);
+        // Whoever is seen here has yet to lock its shard, and will see the store.
+        order.collector.refresh(&self.active, &self.clock);
+        order.collector.horizon().oldest() != oldest
+    }
+
+    /// Whether something waits to be trimmed until commits are stable that are not yet.
+    pub(crate) fn awaits_stability(&self) -> bool {
+        self.clock.applied() != self.clock.stable() && self.order.lock().writer.backlog() > 0
     }
 
     fn note_blocker(&self, collector: &Collector, backlog: usize) {
@@ -413,7 +451,8 @@ impl<K: Ord + Hash + Clone, V> Order<K, V> {
         // a trace of the batch.
         let staged = self.writer.stage(batch);
         if let Some(books) = &self.keeper.books {
-            match books.room(staged.changes(), shared.index.structure()) {
+            let (overhead, _) = self.keeper.overhead(shared.index.structure());
+            match books.room(staged.changes(), overhead) {
                 Room::Enough => {}
                 Room::Full => return Err(FluxError::MemoryLimitExceeded),
                 Room::Never(bytes) => {
@@ -431,7 +470,7 @@ impl<K: Ord + Hash + Clone, V> Order<K, V> {
         staged.publish(timestamp, &mut self.keeper);
         self.make_visible(timestamp, shared, slot);
         // What goes for its sake goes after it, so that it may rest on that.
-        let evicted = self.make_room(shared, timestamp, writes, gone);
+        let evicted = self.make_room(shared, Some((timestamp, writes)), gone);
         Ok((timestamp, self.after_publish(writes + evicted, shared)))
     }
 

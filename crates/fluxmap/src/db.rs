@@ -15,7 +15,6 @@ use crate::checkpointer::Checkpointer;
 use crate::codec::Stored;
 use crate::error::FluxError;
 use crate::key::{Key, KeyRange, Query, Span, Value};
-use crate::mem::expiry::after;
 use crate::persistence::{BackupProgress, CheckpointInfo, DurabilityLevel, RecoveryInfo};
 use crate::shared::Shared;
 use crate::storage::{Storage, on_thread};
@@ -257,7 +256,7 @@ impl<K: Key, V: Value> Database<K, V> {
         let committer = &self.shared.committer;
         let hash = committer.hash(key);
         let reader = committer.reader();
-        reader.latest(hash, key, || committer.clock.stable(), || committer.stable_time()).map(read)
+        reader.latest(hash, key, || committer.clock.stable(), || committer.time_of_get()).map(read)
     }
 
     /// Whether `key` holds anything.
@@ -362,7 +361,7 @@ impl<K: Key, V: Value> Database<K, V> {
     ///
     /// As [`insert`](Self::insert).
     pub async fn insert_with_ttl(&self, key: K, value: V, ttl: Duration) -> Result<(), FluxError> {
-        let expires = after(self.shared.committer.hand.now(), ttl);
+        let expires = self.shared.committer.hand.after(ttl);
         self.put(key, Put { value: Arc::new(value), expires }).await
     }
 

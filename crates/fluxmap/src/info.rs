@@ -64,9 +64,12 @@ pub struct MemoryInfo {
     pub current_bytes: u64,
     /// Keys, and the values that they hold now.
     pub live_bytes: u64,
-    /// What finding, ordering, choosing and expiring keys takes, beyond what it takes in an
-    /// empty database.
+    /// What finding, ordering, choosing and expiring the keys that are there takes, beyond what
+    /// it takes in an empty database.
     pub index_bytes: u64,
+    /// Room in the index that keys which have gone have left for those to come, and that keys
+    /// take which only open snapshots see.
+    pub spare_bytes: u64,
     /// Values that have been replaced or removed, kept for open snapshots or about to be
     /// freed.
     pub old_version_bytes: u64,

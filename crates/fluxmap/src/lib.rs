@@ -126,7 +126,9 @@
 //! [`on_evict`](DatabaseBuilder::on_evict) tells of each.
 //!
 //! Values may [expire](Database::insert_with_ttl), with or without a limit: at that instant
-//! they are out of sight of all that begins to read then. Whoever has begun before goes on
+//! they are out of sight of all that begins to read then (a single [`get`](Database::get) may
+//! be late by as long as it takes to wake the background thread, so as not to read a clock
+//! each time). Whoever has begun before goes on
 //! seeing them; a transaction that has read one and writes cannot commit after it has
 //! expired.
 //!

@@ -15,7 +15,6 @@ use crate::commit::Committer;
 use crate::disk::OpenMode;
 use crate::error::PersistenceError;
 use crate::key::{Key, Value};
-use crate::mem::evict::Gone;
 use crate::persistence::RecoveryInfo;
 use crate::txn::write_set::{Put, Write};
 use crate::wal::Writer;
@@ -82,6 +81,7 @@ pub(crate) fn recover<K: Key, V: Value>(
     };
     info.created = info.checkpoint_bytes == 0;
     let tail = load_log(directory, &identity, log_segment, coder, committer, gone, &mut info)?;
+    committer.keep_limit(true, gone);
     info.torn_tail = tail.torn_tail(directory);
     let (pool, writer) = go_on(files, tail)?;
     info.duration = started.elapsed();
@@ -153,11 +153,9 @@ fn pipeline<K: Key, V: Value, R: Send>(
             let (timestamp, writes) = batch;
             let mut writes = writes.into_iter();
             while writes.len() > 0 {
-                let mut evicted = Gone::new(committer.limit().is_some());
-                committer.restore(timestamp, writes.by_ref().take(STEP), &mut evicted);
-                gone.extend(evicted.keys.iter().map(|(key, ..)| key.clone()));
-                evicted.tell(committer.listener.as_ref());
+                committer.restore(timestamp, writes.by_ref().take(STEP));
             }
+            committer.keep_limit(false, gone);
         }
         // A panic of the types' own code goes on where the database is opened.
         decoder.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))

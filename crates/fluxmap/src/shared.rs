@@ -5,7 +5,6 @@ use crate::commit::{Committer, MemoryOptions};
 use crate::error::{FluxError, PersistenceError};
 use crate::info::{IsolationLevel, VacuumOptions, VacuumStats};
 use crate::key::{Key, Value};
-use crate::mem::expiry::to_time;
 use crate::mvcc::certify::Certificate;
 use crate::persistence::RecoveryInfo;
 use crate::storage::{Options, Storage};
@@ -56,6 +55,10 @@ pub(crate) struct Opened<K: Key, V: Value> {
 /// Keys that [`Shared::forget`] removes in one commit.
 const FORGOTTEN_AT_ONCE: usize = 256;
 
+/// When the background thread looks again for what could not be freed because it was not
+/// stable yet.
+const UNTIL_STABLE: Duration = Duration::from_millis(100);
+
 /// Chains trimmed under one hold of the commit lock, outside commits.
 const TRIM_STEP: usize = 256;
 
@@ -102,8 +105,11 @@ impl<K: Key, V: Value> Shared<K, V> {
     /// Removes keys from the files that had no room when they were read, and have not been
     /// written since: what has been evicted stays gone.
     pub(crate) async fn forget(&self, gone: Vec<K>) -> Result<(), FluxError> {
+        if gone.is_empty() {
+            return Ok(());
+        }
         let mut gone = gone.into_iter();
-        let mut timestamp = 0;
+        let (mut timestamp, mut forgotten) = (0, 0);
         while gone.len() > 0 {
             self.may_commit(Ticket::default()).await?;
             let absent = |key: &K| {
@@ -113,10 +119,12 @@ impl<K: Key, V: Value> Shared<K, V> {
             let keys: Vec<K> = gone.by_ref().take(FORGOTTEN_AT_ONCE).filter(absent).collect();
             // In order, and each once.
             let keys: BTreeSet<K> = keys.into_iter().collect();
+            forgotten += keys.len();
             if !keys.is_empty() {
                 timestamp = self.commit(None, keys.into_iter().map(|key| (key, None)))?;
             }
         }
+        self.committer.count_forgotten(forgotten);
         self.acknowledged(timestamp).await
     }
 
@@ -183,16 +191,23 @@ impl<K: Key, V: Value> Core<K, V> {
         self.gate.expire(now);
         let vacuum = self.vacuum.as_ref().and_then(|schedule| schedule.next_after(now));
         let too_old = self.committer.active.end_old(now);
+        self.committer.hand.drive();
         let expiry = self.reap_everything();
         self.trim_everything();
-        self.gate.deadline().into_iter().chain(vacuum).chain(too_old).chain(expiry).min()
+        while self.committer.watch_blocker() {
+            self.trim_everything();
+        }
+        // What has just gone from a durable database can be freed when that is stable.
+        let freeing = self.committer.awaits_stability().then(|| now + UNTIL_STABLE);
+        let deadlines = [self.gate.deadline(), vacuum, too_old, expiry, freeing];
+        deadlines.into_iter().flatten().min()
     }
 
     /// Removes every key that has expired, a step at a time, and returns when the next will.
     fn reap_everything(&self) -> Option<Instant> {
         loop {
             let next = self.committer.reap()?;
-            let now = to_time(self.committer.hand.now());
+            let now = self.committer.hand.now();
             if next > now {
                 return Instant::now().checked_add(Duration::from_millis(next - now));
             }

@@ -6,6 +6,7 @@
 //! sorted array before it. A *block* is the stable node that owns the pointer
 //! to its current run and the links to the blocks behind it.
 
+use crate::Structure;
 use crate::node::Entry;
 use crate::reclaim::Guard;
 use crate::sync::{AtomicPtr, AtomicUsize, Ordering};
@@ -123,6 +124,12 @@ impl<K, T> Block<K, T> {
             express: express.collect(),
             unlinked: AtomicUsize::new(0),
         })
+    }
+
+    /// Its memory, with that of its run.
+    pub(crate) fn structure(&self) -> Structure {
+        let bytes = size_of::<Self>() + size_of::<Run<K, T>>() + size_of_val(&*self.express);
+        Structure { bytes, allocations: 2 + usize::from(!self.express.is_empty()) }
     }
 
     pub(crate) fn height(&self) -> usize {

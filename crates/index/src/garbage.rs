@@ -1,5 +1,6 @@
 //! What has been unlinked: each object is freed when its [`Garbage`] is dropped.
 
+use crate::Structure;
 use crate::block::{Block, Run};
 use crate::hash::{Directory, Segment};
 use crate::node::Entry;
@@ -54,6 +55,21 @@ impl<K, T> Garbage<K, T> {
             Garbage::Version(_, weight) | Garbage::Entry(_, weight) => u64::from(*weight),
             _ => 0,
         }
+    }
+
+    /// The memory of the structure in it, and its own; keys and versions weigh.
+    pub(crate) fn structure(&self) -> Structure {
+        // SAFETY: (I4) retired, and not freed while this value is there.
+        let part = unsafe {
+            match *self {
+                Garbage::Version(..) | Garbage::Entry(..) => Structure::default(),
+                Garbage::Run(_) => Structure { bytes: size_of::<Run<K, T>>(), allocations: 1 },
+                Garbage::Block(block) => (*block).structure(),
+                Garbage::Segment(segment) => (*segment).structure(),
+                Garbage::Directory(directory) => (*directory).structure(),
+            }
+        };
+        Structure { bytes: part.bytes + size_of::<Self>(), ..part }
     }
 
     pub(crate) fn run(run: *mut Run<K, T>) -> Self {

@@ -157,6 +157,11 @@ impl<K, T> Segment<K, T> {
         })
     }
 
+    /// Its memory.
+    pub(crate) fn structure(&self) -> Structure {
+        Structure { bytes: size_of::<Self>() + size_of_val(&*self.buckets), allocations: 2 }
+    }
+
     /// The buckets in the order in which `hash` tries them.
     fn probe(&self, hash: u64) -> impl Iterator<Item = &Bucket<K, T>> {
         let mask = self.buckets.len() - 1;
@@ -211,6 +216,11 @@ impl<K, T> Segment<K, T> {
 }
 
 impl<K, T> Directory<K, T> {
+    /// Its memory, without that of the segments.
+    pub(crate) fn structure(&self) -> Structure {
+        Structure { bytes: size_of::<Self>() + size_of_val(&*self.segments), allocations: 2 }
+    }
+
     fn index(&self, hash: u64) -> usize {
         // A shift by 64 is what depth 0 asks for.
         hash.checked_shr(64 - self.depth).unwrap_or(0) as usize

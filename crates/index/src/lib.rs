@@ -125,6 +125,7 @@ use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use sync::{AtomicUsize, Ordering, Tally};
+use version::Linked;
 
 /// A point in the order of commits. Grows by one with each commit.
 pub type Timestamp = u64;
@@ -318,9 +319,15 @@ impl<K, T> Reader<'_, K, T> {
     }
 
     fn is_newer(&self, entry: &node::Entry<K, T>, since: Moment, until: Time) -> bool {
-        entry.chain.newest(&self.guard).is_some_and(|version| {
-            let expires = version.expires();
-            version.timestamp() > since.timestamp || (expires > since.time && expires <= until)
+        entry.chain.newest(&self.guard).is_some_and(|newest| {
+            let expires = newest.expires();
+            if newest.timestamp() <= since.timestamp {
+                return expires > since.time && expires <= until;
+            }
+            // That what had expired before is removed changes nothing.
+            let had_expired = |seen: Linked<'_, T>| seen.expires() != 0 && seen.expires() <= since.time;
+            let seen = newest.at(since.timestamp, &self.guard);
+            newest.value.is_some() || !seen.is_some_and(had_expired)
         })
     }
 

@@ -196,6 +196,11 @@ impl<G> Limbo<G> {
         self.current.len()
     }
 
+    /// All that waits.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &G> {
+        self.sealed.iter().flat_map(|(_, bag)| bag).chain(&self.current)
+    }
+
     /// Seals the open bag and moves everything that no pin can reach any more
     /// to `free`, for the caller to drop where destructors may run.
     pub(crate) fn collect(&mut self, pins: &Pins, free: &mut Vec<G>) {

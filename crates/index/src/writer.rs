@@ -14,7 +14,7 @@ use crate::node::Entry;
 use crate::reclaim::Limbo;
 use crate::sync::Ordering;
 use crate::version::{Owned, Tail};
-use crate::{Access, Horizon, Index, Noting, Reader, Resident, Timestamp};
+use crate::{Access, Horizon, Index, Noting, Reader, Resident, Structure, Timestamp};
 use std::collections::VecDeque;
 use std::mem;
 use std::ptr::{self, NonNull};
@@ -314,6 +314,17 @@ impl<K: Ord + Clone, T> Writer<K, T> {
     /// How many entries wait to be trimmed.
     pub fn backlog(&self) -> usize {
         self.queue.len()
+    }
+
+    /// The memory of structure that waits to be freed, and of the queue of what waits to be
+    /// trimmed. Linear in what waits to be freed.
+    pub fn waiting(&self) -> Structure {
+        let queue = self.queue.capacity() * size_of::<NonNull<Entry<K, T>>>();
+        let queue = Structure { bytes: queue, allocations: 1 };
+        self.limbo.iter().map(Garbage::structure).fold(queue, |sum, part| Structure {
+            bytes: sum.bytes + part.bytes,
+            allocations: sum.allocations + part.allocations,
+        })
     }
 
     /// What has been unlinked and is out of every reader's sight, if it is worth

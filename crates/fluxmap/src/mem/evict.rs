@@ -86,6 +86,10 @@ fn contain<R>(body: impl FnOnce() -> R) -> Option<R> {
 /// before making room is given up until the next commit: their keys cannot be stored.
 const MOST_SPARED: usize = 64;
 
+/// How often each of these may be chosen before all others have been: as many times as `Lfu`
+/// has levels.
+const MOST_TURNS: usize = 16;
+
 /// Expired keys removed under one hold of the commit lock.
 const REAP_STEP: usize = 64;
 
@@ -106,11 +110,11 @@ impl<'o, K: Ord + Hash + Clone, V> Removal<'o, K, V> {
     fn begin(
         order: &'o mut Order<K, V>,
         shared: &'o Committer<K, V>,
+        timestamp: Timestamp,
         cause: EvictionCause,
         gone: &'o mut Gone<K, V>,
     ) -> Result<Self, FluxError> {
         let slot = shared.durable.as_ref().map(|durable| durable.log.reserve()).transpose()?;
-        let timestamp = shared.clock.applied() + 1;
         Ok(Removal { order, shared, slot, timestamp, cause, record: Vec::new(), removed: 0, gone })
     }
 
@@ -179,34 +183,37 @@ impl<K, V> Reads for Notes<'_, '_, K, V> {
 }
 
 impl<K: Ord + Hash + Clone, V> Order<K, V> {
-    /// Evicts until the limit is kept, after the commit at `written`, whose `writes` keys stay.
-    /// Returns how many went.
+    /// Evicts until the limit is kept, after a commit at this timestamp of so many keys, which
+    /// stay. Without one, which is when nobody reads yet, it makes no commit of its own: what
+    /// goes is gone from the one before. Returns how many went.
     pub(crate) fn make_room(
         &mut self,
         shared: &Committer<K, V>,
-        written: Timestamp,
-        writes: usize,
+        written: Option<(Timestamp, usize)>,
         gone: &mut Gone<K, V>,
     ) -> usize {
-        let is_over = |order: &Self| {
-            order.keeper.books.as_ref().is_some_and(|books| books.is_over(shared.index.structure()))
-        };
+        let is_over = |order: &Self| order.keeper.is_over(shared.index.structure());
         if !is_over(self) {
             return 0;
         }
         // What is there only for want of somebody who removes it goes first.
-        let expired = self.reap(shared, shared.hand.shown(), gone);
+        let expired = written.map_or(0, |_| self.reap(shared, shared.hand.shown(), gone));
+        let timestamp = shared.clock.applied() + u64::from(written.is_some());
+        let most_spared = MOST_SPARED + MOST_TURNS * written.map_or(0, |(_, keys)| keys);
         // If the log has failed, nothing grows any more.
-        let Ok(mut removal) = Removal::begin(self, shared, EvictionCause::Capacity, gone) else {
+        let Ok(mut removal) = Removal::begin(self, shared, timestamp, EvictionCause::Capacity, gone) else {
             return expired;
         };
         let reader = shared.reader();
         let notes = Notes(&reader);
         let mut spared = 0;
-        while spared < MOST_SPARED + writes && is_over(removal.order) {
+        while spared < most_spared && is_over(removal.order) {
             let Some(books) = &mut removal.order.keeper.books else { break };
             let Some(victim @ Victim { id, hash }) = books.victim(&notes) else { break };
-            let resident = notes.resident(hash, id).filter(|resident| resident.timestamp() != written);
+            let stays = |resident: &Resident<'_, K, Arc<V>>| {
+                written.is_some_and(|(timestamp, _)| resident.timestamp() == timestamp)
+            };
+            let resident = notes.resident(hash, id).filter(|resident| !stays(resident));
             if resident.is_some_and(|resident| removal.remove(&resident)) {
                 spared = 0;
             } else if let Some(books) = &mut removal.order.keeper.books {
@@ -224,7 +231,9 @@ impl<K: Ord + Hash + Clone, V> Order<K, V> {
         if self.keeper.timers.expired(now).is_none() {
             return 0;
         }
-        let Ok(mut removal) = Removal::begin(self, shared, EvictionCause::Expired, gone) else {
+        let Ok(mut removal) =
+            Removal::begin(self, shared, shared.clock.applied() + 1, EvictionCause::Expired, gone)
+        else {
             return 0;
         };
         let reader = shared.reader();
@@ -283,7 +292,8 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
         let Some(resident) = reader.resident(hash, is_there) else {
             return Ok(None);
         };
-        let mut removal = Removal::begin(&mut order, self, EvictionCause::Explicit, &mut gone)?;
+        let mut removal =
+            Removal::begin(&mut order, self, self.clock.applied() + 1, EvictionCause::Explicit, &mut gone)?;
         removal.remove(&resident);
         let timestamp = removal.finish();
         let freed = order.after_publish(1, self);

@@ -46,7 +46,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 /// # }
 /// ```
 pub trait TimeSource: Send + Sync {
-    /// The time. If it goes backwards, the database stays at the latest it has seen.
+    /// The time. If it goes backwards, the database stays at the latest it has seen until it
+    /// has come there again.
     fn now(&self) -> SystemTime;
 }
 
@@ -64,7 +65,7 @@ impl TimeSource for Steady {
 }
 
 /// The time source of databases that are given none.
-pub(crate) fn steady() -> Arc<dyn TimeSource> {
+fn steady() -> Arc<dyn TimeSource> {
     Arc::new(Steady { begin: SystemTime::now(), since: Instant::now() })
 }
 
@@ -75,13 +76,6 @@ pub(crate) fn to_time(time: SystemTime) -> Time {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX).max(1)
 }
 
-/// The time at which something expires that is to live this long from `now` on, in whole
-/// milliseconds, rounded up.
-pub(crate) fn after(now: SystemTime, life: Duration) -> Time {
-    let millis = u64::try_from(life.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
-    to_time(now).saturating_add(millis)
-}
-
 /// The time of a database.
 pub(crate) struct Hand {
     source: Arc<dyn TimeSource>,
@@ -89,6 +83,10 @@ pub(crate) struct Hand {
     shown: AtomicU64,
     /// Whether any key has ever been written that expires. Until then, time is not read.
     needed: AtomicBool,
+    /// Whether the background thread moves the hand when a key expires, so that reads of
+    /// single keys need not ask the source: it has been there, and the source is ours.
+    is_driven: AtomicBool,
+    is_steady: bool,
     /// Of commits that are not stable yet.
     lag: Mutex<Lag>,
 }
@@ -110,13 +108,28 @@ impl Lag {
 }
 
 impl Hand {
-    pub(crate) fn new(source: Arc<dyn TimeSource>) -> Self {
-        Hand { source, shown: AtomicU64::new(0), needed: AtomicBool::new(false), lag: Mutex::default() }
+    /// A hand that follows `source`, or else a steady clock.
+    pub(crate) fn new(source: Option<Arc<dyn TimeSource>>) -> Self {
+        Hand {
+            is_steady: source.is_none(),
+            is_driven: AtomicBool::new(false),
+            source: source.unwrap_or_else(steady),
+            shown: AtomicU64::new(0),
+            needed: AtomicBool::new(false),
+            lag: Mutex::default(),
+        }
     }
 
-    /// What the source says, for deciding when something is to expire.
-    pub(crate) fn now(&self) -> SystemTime {
-        self.source.now()
+    /// The time, as far as it has ever come.
+    pub(crate) fn now(&self) -> Time {
+        to_time(self.source.now()).max(self.shown())
+    }
+
+    /// When something expires that is to live this long from now on, in whole milliseconds,
+    /// rounded up.
+    pub(crate) fn after(&self, life: Duration) -> Time {
+        let millis = u64::try_from(life.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
+        self.now().saturating_add(millis)
     }
 
     /// Whether keys may expire. Whoever has read a timestamp from the clock sees true here
@@ -136,16 +149,26 @@ impl Hand {
         self.shown.load(Ordering::Acquire)
     }
 
+    /// Says that a thread looks at the time whenever a key expires.
+    pub(crate) fn drive(&self) {
+        self.is_driven.store(self.is_steady, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_driven(&self) -> bool {
+        // Relaxed: who misses it asks the source.
+        self.is_driven.load(Ordering::Relaxed)
+    }
+
     /// Whether the hand lags behind.
     pub(crate) fn is_due(&self) -> bool {
-        self.is_needed() && to_time(self.source.now()) > self.shown()
+        self.is_needed() && self.now() > self.shown()
     }
 
     /// Called by the holder of the commit lock: lets the hand show the time, which it
     /// returns.
     pub(crate) fn advance(&self) -> Time {
         if self.is_needed() {
-            let now = to_time(self.source.now()).max(self.shown());
+            let now = self.now();
             // Release: whoever sees this time sees the commits before it.
             self.shown.store(now, Ordering::Release);
         }
@@ -213,8 +236,9 @@ pub(crate) struct Timers {
     set: BTreeSet<(Time, u64)>,
 }
 
-/// What a timer takes in the tree, about: its nodes are three quarters full.
-const TIMER_BYTES: usize = size_of::<(Time, u64)>() * 3 / 2;
+/// What a timer takes in the tree, about. Its nodes are not much more than half full where
+/// keys expire in the order in which they were written.
+const TIMER_BYTES: usize = size_of::<(Time, u64)>() * 9 / 4;
 
 impl Timers {
     /// The key with this hash now expires at `after`, and no more at `before`; zero is never.
@@ -268,9 +292,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_counted_is_never() {
-        let now = SystemTime::now();
-        assert_eq!(after(now, Duration::MAX), u64::MAX);
+        let hand = Hand::new(None);
+        assert_eq!(hand.after(Duration::MAX), u64::MAX);
         assert_eq!(to_time(UNIX_EPOCH), 1);
-        assert!(after(now, Duration::from_nanos(1)) > to_time(now));
+        assert!(hand.after(Duration::from_nanos(1)) > to_time(SystemTime::now() - Duration::from_secs(1)));
     }
 }

@@ -6,7 +6,7 @@
 
 use crate::mem::evict::Evictions;
 use crate::mem::expiry::Timers;
-use crate::mem::nodes::{NO_NODE, NodeId, Nodes};
+use crate::mem::nodes::{NO_NODE, Node, NodeId, Nodes};
 use crate::mem::policy::{Policy, Reads, policy};
 use crate::mem::{EvictionPolicy, UNIT};
 use fluxmap_index::{Before, Change, Ledger, Structure, Tail, Time};
@@ -20,17 +20,21 @@ pub(crate) struct Keeper {
     pub(crate) evictions: Evictions,
     /// Where there is a memory limit.
     pub(crate) books: Option<Books>,
+    /// The memory of the index when there was no key yet.
+    empty_index: u64,
 }
 
 /// What a limit takes.
 pub(crate) struct Books {
     limit: u64,
+    /// What may be exceeded for now.
+    allowance: u64,
     nodes: Nodes,
     policy: Box<dyn Policy>,
     /// What all keys weigh with their values, in units.
     live: u64,
-    /// The memory of the nodes and the policy when there was no key yet, and of the index.
-    empty: u64,
+    /// The memory of the policy when there was no key yet.
+    empty_policy: u64,
     /// Whether what is being recorded goes by the policy's choice.
     evicting: bool,
 }
@@ -46,7 +50,7 @@ pub(crate) enum Room {
 }
 
 /// Bytes that a structure takes.
-fn bytes(structure: Structure) -> u64 {
+pub(crate) fn bytes(structure: Structure) -> u64 {
     (structure.bytes + structure.allocations * size_of::<usize>()) as u64
 }
 
@@ -54,18 +58,37 @@ impl Keeper {
     pub(crate) fn limited(limit: u64, kind: EvictionPolicy, structure: Structure) -> Self {
         let mut books = Books {
             limit,
+            allowance: 0,
             nodes: Nodes::new(),
             policy: policy(kind, limit / UNIT as u64),
             live: 0,
-            empty: 0,
+            empty_policy: 0,
             evicting: false,
         };
-        books.empty = books.heap_bytes() + bytes(structure);
-        Keeper { books: Some(books), ..Keeper::default() }
+        books.empty_policy = books.policy.heap_bytes() as u64;
+        Keeper { books: Some(books), ..Keeper::unlimited(structure) }
+    }
+
+    pub(crate) fn unlimited(structure: Structure) -> Self {
+        Keeper { empty_index: bytes(structure), ..Keeper::default() }
     }
 }
 
 impl Keeper {
+    /// What finding, choosing and expiring keys takes, in bytes: what counts against the limit,
+    /// and what is left over from keys that have gone.
+    pub(crate) fn overhead(&self, structure: Structure) -> (u64, u64) {
+        let timers = self.timers.heap_bytes() as u64;
+        let index = bytes(structure).saturating_sub(self.empty_index);
+        let (counted, spare) = self.books.as_ref().map_or((index, 0), |books| books.overhead(index));
+        (counted + timers, spare)
+    }
+
+    /// Whether there is more than the limit allows.
+    pub(crate) fn is_over(&self, structure: Structure) -> bool {
+        self.books.as_ref().is_some_and(|books| books.is_over(self.overhead(structure).0))
+    }
+
     /// Whether any key has expired that had not at `since`, and is still to be removed.
     pub(crate) fn has_expired(&self, since: Time, now: Time) -> bool {
         now > since && self.timers.expired(now).is_some()
@@ -126,12 +149,8 @@ impl Books {
         self.nodes.get(node).weight.saturating_sub(value)
     }
 
-    /// Whether these changes have room, and there are numbers left for their nodes.
-    pub(crate) fn room(
-        &self,
-        changes: impl Iterator<Item = (Change, Option<Tail>)>,
-        structure: Structure,
-    ) -> Room {
+    /// Whether these changes have room beside what else counts.
+    pub(crate) fn room(&self, changes: impl Iterator<Item = (Change, Option<Tail>)>, overhead: u64) -> Room {
         let (mut total, mut more, mut less) = (0_u64, 0_u64, 0_u64);
         for (change, tail) in changes {
             let before = change.before.and_then(|before| before.tail).filter(|tail| tail.node != NO_NODE);
@@ -146,7 +165,6 @@ impl Books {
                 (total, more) = (total + weight, more + weight);
             }
         }
-        let overhead = self.overhead(structure);
         let is_growing = more > less;
         if total * UNIT as u64 + overhead > self.limit && is_growing {
             return Room::Never(total * UNIT as u64);
@@ -158,9 +176,9 @@ impl Books {
         }
     }
 
-    /// Whether there is more than the limit allows.
-    pub(crate) fn is_over(&self, structure: Structure) -> bool {
-        self.policy.evicts() && self.live * UNIT as u64 + self.overhead(structure) > self.limit
+    /// Whether there is more than the limit allows, with what else counts.
+    pub(crate) fn is_over(&self, overhead: u64) -> bool {
+        self.policy.evicts() && self.live * UNIT as u64 + overhead > self.limit + self.allowance
     }
 
     /// The next to go.
@@ -172,6 +190,11 @@ impl Books {
     /// Lets a victim stay for now.
     pub(crate) fn spare(&mut self, victim: Victim) {
         self.policy.spare(&mut self.nodes, victim.id);
+    }
+
+    /// Lets an eighth more than the limit be there, or no more than the limit.
+    pub(crate) fn set_generous(&mut self, generous: bool) {
+        self.allowance = if generous { self.limit / 8 } else { 0 };
     }
 
     /// Whether what is recorded from now on goes by the policy's choice.
@@ -193,15 +216,24 @@ impl Books {
         self.live * UNIT as u64
     }
 
-    fn heap_bytes(&self) -> u64 {
-        (self.nodes.heap_bytes() + self.policy.heap_bytes()) as u64
-    }
-
-    /// What finding and choosing keys takes, beyond what an empty database does, in bytes.
-    pub(crate) fn overhead(&self, structure: Structure) -> u64 {
-        (self.heap_bytes() + bytes(structure)).saturating_sub(self.empty)
+    /// What finding and choosing the keys that are there takes, beyond what an empty database
+    /// does, in bytes: what counts, and what is left over. The index and the nodes do not
+    /// shrink as keys go, and hold those that only a snapshot sees. Were all of that to count,
+    /// there would be ever less room for what is live.
+    fn overhead(&self, index: u64) -> (u64, u64) {
+        let keys = self.nodes.len() as u64;
+        let nodes = (self.nodes.end() as u64).saturating_sub(FREE_NODES) * size_of::<Node>() as u64;
+        let policy = (self.policy.heap_bytes() as u64).saturating_sub(self.empty_policy);
+        let counted_index = index.min(keys * DENSE_KEY);
+        let counted_nodes = nodes.min(keys.saturating_sub(FREE_NODES) * size_of::<Node>() as u64);
+        (counted_index + counted_nodes + policy, index - counted_index + nodes - counted_nodes)
     }
 }
+
+/// Nodes that an empty database has room for.
+const FREE_NODES: u64 = 256;
+/// What a key takes in the hash and the order where they are as thin as growing leaves them.
+const DENSE_KEY: u64 = 64;
 
 /// A key that is to go.
 #[derive(Clone, Copy, Debug)]

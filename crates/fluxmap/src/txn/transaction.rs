@@ -3,7 +3,7 @@
 use crate::error::FluxError;
 use crate::info::IsolationLevel;
 use crate::key::{Key, KeyRange, Part, Prefix, Query, Span, Value};
-use crate::mem::expiry::{after, to_time};
+use crate::mem::expiry::to_time;
 use crate::mvcc::certify::Certificate;
 use crate::shared::Shared;
 use crate::sync::{Mutex, MutexGuard};
@@ -175,7 +175,7 @@ impl<K: Key, V: Value> Transaction<K, V> {
     fn put(&self, key: K, put: Put<V>) {
         let mut state = self.state();
         if put.expires != 0 && state.time == 0 {
-            state.time = to_time(self.view.shared.committer.hand.now());
+            state.time = self.view.shared.committer.hand.now();
         }
         let replaced = state.writes.set(key, Some(put));
         drop(state);
@@ -206,7 +206,7 @@ impl<K: Key, V: Value> Transaction<K, V> {
     ///
     /// As [`insert`](Self::insert).
     pub fn insert_with_ttl(&self, key: K, value: V, ttl: Duration) -> Result<(), FluxError> {
-        let expires = after(self.view.shared.committer.hand.now(), ttl);
+        let expires = self.view.shared.committer.hand.after(ttl);
         self.put(key, Put { value: Arc::new(value), expires });
         Ok(())
     }

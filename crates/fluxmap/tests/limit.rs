@@ -1,0 +1,710 @@
+//! The memory limit holds, whoever writes and however, and what has no room is refused
+//! before anything of it happens (defects 18 and 21 of the list: a limit of 4 MiB that let
+//! 202 MB through, and refusals of what had been committed).
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use common::{DoneOnDrop, commit};
+use fluxmap::disk::Disk;
+use fluxmap::mem::{EvictionPolicy, MemSize};
+use fluxmap::persistence::PersistenceOptions;
+use fluxmap::{Database, DatabaseBuilder, FluxError, Key, MemoryInfo, Value};
+use fluxmap_testkit::disk::{Loss, SimDisk};
+use futures::TryStreamExt;
+use futures::executor::block_on;
+
+type Db = Database<u64, Vec<u8>>;
+
+const LIMIT: u64 = 64 << 10;
+
+const EVICTING: [EvictionPolicy; 6] = [
+    EvictionPolicy::Lru,
+    EvictionPolicy::Lfu,
+    EvictionPolicy::Random,
+    EvictionPolicy::Arc,
+    EvictionPolicy::Ttl,
+    EvictionPolicy::S3Fifo,
+];
+
+fn every_policy() -> impl Iterator<Item = EvictionPolicy> {
+    EVICTING.into_iter().chain([EvictionPolicy::Manual])
+}
+
+/// A database with a limit, in which nothing expires during a test.
+fn limited<K, V>(policy: EvictionPolicy, limit: u64) -> DatabaseBuilder<K, V>
+where
+    K: Key + MemSize,
+    V: Value + MemSize,
+{
+    let builder = Database::builder().max_memory(limit).eviction_policy(policy);
+    match policy {
+        EvictionPolicy::Ttl => builder.eviction_ttl(Duration::from_secs(3600)),
+        _ => builder,
+    }
+}
+
+fn open(policy: EvictionPolicy) -> Db {
+    block_on(limited(policy, LIMIT).build()).expect("an empty database opens")
+}
+
+fn counted(info: &MemoryInfo) -> u64 {
+    info.live_bytes + info.index_bytes
+}
+
+#[track_caller]
+fn assert_within<K, V>(db: &Database<K, V>, why: impl std::fmt::Debug)
+where
+    K: Key,
+    V: Value,
+{
+    let info = db.memory_info();
+    let limit = info.max_bytes.expect("there is a limit");
+    assert!(counted(&info) <= limit, "{} of {limit} bytes: {why:?}, {info:?}", counted(&info));
+}
+
+fn put(db: &Db, key: u64, length: usize) -> Result<(), FluxError> {
+    block_on(db.insert(key, value(key, length)))
+}
+
+/// A value that tells whose it is.
+fn value(key: u64, length: usize) -> Vec<u8> {
+    vec![key as u8; length]
+}
+
+fn content(db: &Db) -> BTreeMap<u64, Vec<u8>> {
+    db.snapshot().range(..).map(|(key, value)| (key, value.to_vec())).collect()
+}
+
+fn vacuum<K, V>(db: &Database<K, V>)
+where
+    K: Key,
+    V: Value,
+{
+    block_on(db.vacuum()).expect("vacuum succeeds");
+}
+
+#[test]
+fn single_inserts_stay_within_the_limit_and_use_it() {
+    for policy in EVICTING {
+        let db = open(policy);
+        for key in 0..1_500 {
+            put(&db, key, 10 + (key as usize * 37) % 400).expect("room is made");
+            assert_within(&db, (policy, key));
+            assert!(db.contains_key(&key).expect("a read succeeds"), "{policy:?} lost what was just written");
+        }
+        let info = db.memory_info();
+        assert!(counted(&info) > LIMIT * 3 / 4, "{policy:?} wastes room: {info:?}");
+        assert!(info.current_bytes < 2 * LIMIT, "{policy:?} piles up garbage: {info:?}");
+        let present = db.count(..).expect("a count succeeds") as u64;
+        assert_eq!(info.evictions.capacity, 1_500 - present, "{policy:?}");
+    }
+}
+
+#[test]
+fn transactions_however_they_are_spelled_stay_within_the_limit() {
+    type Write = fn(&Db, std::ops::Range<u64>) -> Result<(), FluxError>;
+    let spellings: [(&str, Write); 4] = [
+        ("begin and commit", |db, keys| {
+            let tx = db.begin();
+            keys.into_iter().try_for_each(|key| tx.insert(key, value(key, 200)))?;
+            commit(tx)
+        }),
+        ("transact", |db, keys| {
+            block_on(db.transact(async |tx| keys.clone().try_for_each(|key| tx.insert(key, value(key, 200)))))
+        }),
+        ("a handle", |db, keys| {
+            let mut handle = db.handle();
+            handle.begin()?;
+            for key in keys {
+                block_on(handle.insert(key, value(key, 200)))?;
+            }
+            block_on(handle.commit())
+        }),
+        ("one step each", |db, keys| {
+            for key in keys {
+                block_on(db.get_or_insert_with(key, || value(key, 100)))?;
+                block_on(db.update(&key, |old| [old.as_slice(), old].concat()))?;
+            }
+            Ok(())
+        }),
+    ];
+    for policy in EVICTING {
+        for (how, write) in &spellings {
+            let db = open(policy);
+            for round in 0..60 {
+                let keys = round * 10..(round + 1) * 10;
+                write(&db, keys.clone()).expect("room is made");
+                assert_within(&db, (policy, how, round));
+                if *how != "one step each" {
+                    assert_eq!(db.count(keys).expect("a count succeeds"), 10, "{policy:?}, {how}");
+                }
+            }
+            assert!(db.memory_info().evictions.capacity > 300, "{policy:?}, {how}");
+        }
+    }
+}
+
+#[test]
+fn values_that_grow_where_they_are_stay_within_the_limit() {
+    for policy in EVICTING {
+        let db = open(policy);
+        for length in (10..2_000).step_by(100) {
+            for key in 0..60 {
+                put(&db, key, length).expect("room is made");
+                assert_within(&db, (policy, key, length));
+            }
+        }
+        assert!(db.memory_info().evictions.capacity > 0, "{policy:?}");
+        for (key, found) in content(&db) {
+            assert_eq!(found[0], key as u8, "{policy:?}");
+        }
+    }
+}
+
+/// Several threads commit, of which one looks at the figures at any time.
+#[test]
+fn threads_that_commit_exceed_the_limit_by_no_more_than_what_is_in_flight() {
+    const BATCH: u64 = 8;
+    const LENGTH: usize = 300;
+    /// More than a batch takes.
+    const IN_FLIGHT: u64 = BATCH * (LENGTH as u64 + 400);
+    for policy in EVICTING {
+        let db = open(policy);
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let watcher = scope.spawn(|| {
+                let mut most = 0;
+                while !done.load(Ordering::Relaxed) {
+                    most = most.max(counted(&db.memory_info()));
+                }
+                most
+            });
+            let ends = DoneOnDrop(&done);
+            thread::scope(|scope| {
+                for thread in 0..3 {
+                    let db = &db;
+                    scope.spawn(move || {
+                        for round in 0..100 {
+                            let tx = db.begin();
+                            for key in 0..BATCH {
+                                let key = (round * 31 + key * 7 + thread * 1_000) % 2_000;
+                                tx.insert(key, value(key, LENGTH)).expect("a write is buffered");
+                            }
+                            commit(tx).expect("blind writes do not conflict, and room is made");
+                        }
+                    });
+                }
+            });
+            drop(ends);
+            let most = watcher.join().expect("the watcher only looks");
+            assert!(most <= LIMIT + IN_FLIGHT, "{policy:?}: {most}");
+        });
+        assert_within(&db, policy);
+        assert!(db.memory_info().evictions.capacity > 0);
+    }
+}
+
+mod reopening {
+    use super::*;
+
+    fn durable(builder: DatabaseBuilder<u64, Vec<u8>>, disk: &SimDisk) -> Db {
+        let options =
+            PersistenceOptions { wal_segment_size_bytes: 16 << 10, ..PersistenceOptions::new("db".into()) };
+        let builder = builder.durability_full(options).disk(Arc::new(disk.clone()));
+        block_on(builder.build()).expect("the database opens")
+    }
+
+    fn close(db: Db) {
+        block_on(db.close()).expect("the database closes");
+    }
+
+    /// Keys in a checkpoint, in the log, in both, and deleted ones.
+    fn fill(disk: &SimDisk) -> BTreeMap<u64, Vec<u8>> {
+        let db = durable(Db::builder(), disk);
+        (0..300).try_for_each(|key| put(&db, key, 100)).expect("there is no limit");
+        block_on(db.checkpoint()).expect("a checkpoint is written");
+        (200..400).try_for_each(|key| put(&db, key, 120)).expect("there is no limit");
+        for key in (0..400).step_by(10) {
+            block_on(db.remove(&key)).expect("a remove commits");
+        }
+        let all = content(&db);
+        close(db);
+        all
+    }
+
+    #[test]
+    fn with_a_smaller_limit_evicts_for_good_and_loses_nothing_else() {
+        for policy in EVICTING {
+            let disk = SimDisk::new(1);
+            let all = fill(&disk);
+            let db = durable(limited(policy, LIMIT / 2), &disk);
+            assert_within(&db, policy);
+            let left = content(&db);
+            assert!(left.len() > 50 && left.len() < all.len(), "{policy:?} leaves {}", left.len());
+            assert!(left.iter().all(|(key, value)| all.get(key) == Some(value)), "{policy:?}");
+            close(db);
+            for _ in 0..2 {
+                let db = durable(Db::builder(), &disk);
+                assert_eq!(content(&db), left, "{policy:?}: what went comes back, or more went");
+                close(db);
+            }
+        }
+    }
+
+    #[test]
+    fn with_a_smaller_limit_evicts_for_good_also_if_the_power_fails_then() {
+        let disk = SimDisk::new(2);
+        fill(&disk);
+        let db = durable(limited(EvictionPolicy::Lru, LIMIT / 2), &disk);
+        let left = content(&db);
+        let disk = disk.power_cut(Loss::Everything);
+        assert_eq!(content(&durable(Db::builder(), &disk)), left);
+    }
+
+    #[test]
+    fn with_a_limit_that_has_room_loses_nothing() {
+        for policy in every_policy() {
+            let disk = SimDisk::new(3);
+            let all = fill(&disk);
+            let db = durable(limited(policy, 1 << 20), &disk);
+            assert_eq!(content(&db), all, "{policy:?}");
+            assert_eq!(db.memory_info().evictions.capacity, 0, "{policy:?}");
+        }
+    }
+
+    /// Nothing goes by itself under this policy: all is there, and what grows is refused.
+    #[test]
+    fn manually_with_a_smaller_limit_keeps_all_until_room_is_made() {
+        let disk = SimDisk::new(4);
+        let all = fill(&disk);
+        let db = durable(limited(EvictionPolicy::Manual, LIMIT / 2), &disk);
+        assert_eq!(content(&db), all);
+        assert!(matches!(put(&db, 1_000, 10), Err(FluxError::MemoryLimitExceeded)));
+        put(&db, 1, 100).expect("an update that does not grow");
+        put(&db, 2, 50).expect("one that shrinks");
+        assert!(block_on(db.remove(&3)).expect("a remove commits").is_some());
+        for key in content(&db).keys() {
+            block_on(db.evict(key)).expect("an eviction commits");
+        }
+        vacuum(&db);
+        put(&db, 1_000, 10).expect("there is room now");
+        close(db);
+        let db = durable(Db::builder(), &disk);
+        assert_eq!(content(&db), BTreeMap::from([(1_000, value(1_000, 10))]));
+    }
+
+    #[test]
+    fn the_limit_holds_for_a_durable_database_too_and_all_that_went_stays_gone() {
+        for policy in EVICTING {
+            let disk = SimDisk::new(5);
+            let db = durable(limited(policy, LIMIT), &disk);
+            for key in 0..400 {
+                put(&db, key, 300).expect("room is made");
+                assert_within(&db, (policy, key));
+            }
+            let left = content(&db);
+            close(db);
+            for _ in 0..3 {
+                let db = durable(Db::builder(), &disk);
+                assert_eq!(content(&db), left, "{policy:?}");
+                close(db);
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_refused_is_not_in_the_log() {
+        let disk = SimDisk::new(6);
+        let db = durable(limited(EvictionPolicy::Manual, LIMIT), &disk);
+        put(&db, 1, 10).expect("there is room");
+        assert!(matches!(put(&db, 2, 1 << 20), Err(FluxError::ExceedsMemoryLimit { .. })));
+        while put(&db, 3 + db.memory_info().keys, 2_000).is_ok() {}
+        let left = content(&db);
+        close(db);
+        assert_eq!(content(&durable(Db::builder(), &disk)), left);
+    }
+}
+
+mod refusing {
+    use super::*;
+
+    /// A database that holds some keys, and what it says about itself.
+    fn with_some(policy: EvictionPolicy) -> (Db, BTreeMap<u64, Vec<u8>>, MemoryInfo) {
+        let db = open(policy);
+        (0..100).try_for_each(|key| put(&db, key, 200)).expect("there is room");
+        let (content, info) = (content(&db), db.memory_info());
+        (db, content, info)
+    }
+
+    #[track_caller]
+    fn assert_untouched(db: &Db, before: &BTreeMap<u64, Vec<u8>>, info: &MemoryInfo) {
+        assert_eq!(content(db), *before);
+        vacuum(db);
+        assert_eq!(content(db), *before);
+        let now = db.memory_info();
+        assert_eq!((now.keys, now.versions, now.live_bytes), (info.keys, info.versions, info.live_bytes));
+        assert_eq!((now.evictions, now.backlog), (info.evictions, 0));
+        assert_eq!(now.live_snapshots, 0);
+    }
+
+    #[test]
+    fn a_value_larger_than_the_limit_evicts_nothing_and_leaves_no_trace() {
+        for policy in every_policy() {
+            let (db, before, info) = with_some(policy);
+            for key in [7, 1_000] {
+                match put(&db, key, LIMIT as usize) {
+                    Err(FluxError::ExceedsMemoryLimit { bytes, limit }) => {
+                        assert!(limit == LIMIT && bytes >= LIMIT, "{policy:?}: {bytes} of {limit}");
+                    }
+                    other => panic!("{policy:?}: {other:?}"),
+                }
+                assert_untouched(&db, &before, &info);
+            }
+            let grown = block_on(db.update(&7, |_| value(7, LIMIT as usize)));
+            assert!(matches!(grown, Err(FluxError::ExceedsMemoryLimit { .. })), "{policy:?}");
+            assert_untouched(&db, &before, &info);
+            put(&db, 7, 201).expect("the database works on");
+        }
+    }
+
+    #[test]
+    fn a_transaction_larger_than_the_limit_evicts_nothing_and_leaves_no_trace() {
+        for policy in every_policy() {
+            let (db, before, info) = with_some(policy);
+            let tx = db.begin();
+            tx.remove(&1).expect("a remove succeeds");
+            (50..2_000).try_for_each(|key| tx.insert(key, value(key, 100))).expect("writes are buffered");
+            let refused = commit(tx);
+            assert!(matches!(refused, Err(FluxError::ExceedsMemoryLimit { .. })), "{policy:?}: {refused:?}");
+            assert_untouched(&db, &before, &info);
+
+            let refused = block_on(
+                db.transact(async |tx| (50..2_000).try_for_each(|key| tx.insert(key, value(key, 100)))),
+            );
+            assert!(matches!(refused, Err(FluxError::ExceedsMemoryLimit { .. })), "{policy:?}: {refused:?}");
+            assert_untouched(&db, &before, &info);
+        }
+    }
+
+    #[test]
+    fn a_value_that_fits_alone_may_cost_all_others() {
+        for policy in EVICTING {
+            let (db, ..) = with_some(policy);
+            put(&db, 1_000, 48 << 10).expect("it fits");
+            assert_within(&db, policy);
+            assert_eq!(db.get(&1_000).expect("a read succeeds").as_deref(), Some(&value(1_000, 48 << 10)));
+        }
+    }
+}
+
+mod manually {
+    use super::*;
+
+    /// A database that has no room for another key like those in it.
+    fn full() -> Db {
+        let db = open(EvictionPolicy::Manual);
+        let refused = (0..).map(|key| put(&db, key, 400)).find_map(Result::err);
+        assert!(matches!(refused, Some(FluxError::MemoryLimitExceeded)), "{refused:?}");
+        vacuum(&db);
+        db
+    }
+
+    #[test]
+    fn what_has_no_room_is_refused_whole_and_before_it_happens() {
+        let db = full();
+        let before = content(&db);
+        assert!(before.len() > 50);
+        let watch = db.snapshot();
+        let tx = db.begin();
+        tx.insert(0, value(9, 400)).expect("a write is buffered");
+        tx.remove(&1).expect("a remove succeeds");
+        for key in [1_000, 1_001] {
+            tx.insert(key, value(key, 800)).expect("a write is buffered");
+        }
+        assert!(matches!(commit(tx), Err(FluxError::MemoryLimitExceeded)));
+        let grown = block_on(db.update(&2, |_| value(2, 800)));
+        assert!(matches!(grown, Err(FluxError::MemoryLimitExceeded)), "{grown:?}");
+        assert_eq!(content(&db), before);
+        assert_eq!(watch.count(..).expect("a count succeeds"), before.len());
+        drop(watch);
+        vacuum(&db);
+        assert_eq!(content(&db), before, "nothing of it comes later");
+        assert_within(&db, "full");
+        assert_eq!(db.memory_info().evictions.capacity, 0);
+    }
+
+    #[test]
+    fn what_does_not_grow_is_let_through_when_there_is_no_room() {
+        let db = full();
+        put(&db, 0, 400).expect("an update of the same size");
+        put(&db, 1, 10).expect("a smaller one");
+        assert!(block_on(db.update(&2, |old| old.clone())).expect("an update commits").is_some());
+        let tx = db.begin();
+        tx.remove(&3).expect("a remove succeeds");
+        tx.insert(1_000, value(1_000, 400)).expect("a write is buffered");
+        commit(tx).expect("one key goes, one like it comes");
+        assert!(block_on(db.remove(&4)).expect("a remove commits").is_some());
+        assert_within(&db, "full");
+    }
+
+    #[test]
+    fn evicting_by_what_is_known_of_the_keys_makes_room() {
+        let db = full();
+        let keys = content(&db).len() as u64;
+        for _ in 0..50 {
+            for key in 0..keys / 2 {
+                let _ = db.get(&key).expect("a read succeeds");
+            }
+        }
+        let mut known: Vec<_> = block_on(db.scan_metadata().try_collect()).expect("a scan succeeds");
+        assert_eq!(known.len() as u64, keys);
+        assert!(known.iter().all(|known| known.size_bytes > 400));
+        known.sort_by_key(|known| (known.access_count, known.key));
+        for known in &known[..10] {
+            assert!(known.key >= keys / 2, "the ones that were read come later");
+            assert!(block_on(db.evict(&known.key)).expect("an eviction commits"));
+            assert!(!block_on(db.evict(&known.key)).expect("an eviction succeeds"), "it has gone");
+        }
+        for key in 1_000..1_010 {
+            put(&db, key, 400).expect("there is room for as many");
+        }
+        assert_eq!(db.memory_info().evictions.explicit, 10);
+        assert_within(&db, "full again");
+    }
+}
+
+#[test]
+fn when_everything_has_gone_the_books_are_at_nothing() {
+    type Empty = fn(&Db, u64);
+    let ways: [(&str, Empty); 3] = [
+        ("remove", |db, key| drop(block_on(db.remove(&key)).expect("a remove commits"))),
+        ("evict", |db, key| assert!(block_on(db.evict(&key)).expect("an eviction commits"))),
+        ("expire", |db, key| {
+            assert!(block_on(db.expire_at(&key, std::time::UNIX_EPOCH)).expect("a change commits"));
+        }),
+    ];
+    for policy in every_policy() {
+        for (way, empty) in &ways {
+            let db = open(policy);
+            for round in 0..3 {
+                let keys = if policy == EvictionPolicy::Manual { 60 } else { 200 };
+                for key in 0..keys {
+                    put(&db, key, 50 + (key as usize * 13 + round * 101) % 700).expect("there is room");
+                }
+                content(&db).keys().for_each(|key| empty(&db, *key));
+                vacuum(&db);
+                vacuum(&db);
+                let info = db.memory_info();
+                assert_eq!((info.keys, info.versions), (0, 0), "{policy:?}, {way}: {info:?}");
+                assert_eq!(info.live_bytes, 0, "{policy:?}, {way}: {info:?}");
+                assert!(info.old_version_bytes < LIMIT / 32, "{policy:?}, {way}: {info:?}");
+            }
+        }
+    }
+}
+
+mod configuration {
+    use super::*;
+
+    #[track_caller]
+    fn refused(builder: DatabaseBuilder<u64, Vec<u8>>) {
+        let disk = SimDisk::new(1);
+        let builder =
+            builder.durability_full(PersistenceOptions::new("db".into())).disk(Arc::new(disk.clone()));
+        match block_on(builder.build()) {
+            Err(FluxError::Configuration(why)) => assert!(!why.is_empty()),
+            other => panic!("{other:?}"),
+        }
+        assert!(disk.list(Path::new("db")).is_err(), "nothing has been created");
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_before_anything_is_created() {
+        let limited = || Db::builder().max_memory(LIMIT);
+        refused(Db::builder().max_memory(0));
+        refused(Db::builder().eviction_policy(EvictionPolicy::Lru));
+        refused(Db::builder().eviction_policy(EvictionPolicy::Manual));
+        refused(Db::builder().eviction_ttl(Duration::from_secs(1)));
+        refused(limited().eviction_ttl(Duration::from_secs(1)));
+        refused(limited().eviction_policy(EvictionPolicy::Ttl));
+        refused(Db::builder().eviction_policy(EvictionPolicy::Ttl));
+        refused(limited().eviction_policy(EvictionPolicy::Ttl).eviction_ttl(Duration::ZERO));
+        refused(Db::builder().max_snapshot_age(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_limit_alone_evicts_what_was_used_least_recently() {
+        let db = block_on(Db::builder().max_memory(LIMIT).build()).expect("it opens");
+        for key in 0..500 {
+            put(&db, key, 300).expect("room is made");
+            let _ = db.get(&0).expect("a read succeeds");
+        }
+        assert!(db.contains_key(&0).expect("a read succeeds"));
+        assert!(!db.contains_key(&1).expect("a read succeeds"));
+    }
+
+    #[test]
+    fn the_life_of_keys_needs_no_limit() {
+        let builder = Db::builder().eviction_policy(EvictionPolicy::Ttl).eviction_ttl(Duration::from_secs(9));
+        let db = block_on(builder.build()).expect("it opens");
+        put(&db, 1, 10).expect("an insert commits");
+        assert!(db.ttl(&1).expect("a read succeeds").is_some());
+        assert_eq!(db.memory_info().max_bytes, None);
+    }
+
+    #[test]
+    fn a_limit_that_holds_next_to_nothing_refuses_and_goes_on() {
+        for policy in EVICTING.into_iter().chain([EvictionPolicy::Manual]) {
+            for limit in [1, 16, 100, 1_000, 4_000] {
+                let db = block_on(limited(policy, limit).build()).expect("it opens");
+                for key in 0..100 {
+                    match put(&db, key, 10) {
+                        Ok(()) => assert!(policy == EvictionPolicy::Manual || db.contains_key(&key).is_ok()),
+                        Err(FluxError::ExceedsMemoryLimit { .. } | FluxError::MemoryLimitExceeded) => {}
+                        Err(other) => panic!("{policy:?} at {limit}: {other}"),
+                    }
+                    assert_within(&db, (policy, limit, key));
+                }
+            }
+        }
+    }
+}
+
+/// Sizes that users' types tell and that are wrong.
+mod lies {
+    use super::*;
+
+    #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+    struct Lie<const SIZE: usize>(u64);
+
+    impl<const SIZE: usize> MemSize for Lie<SIZE> {
+        fn mem_size(&self) -> usize {
+            SIZE
+        }
+    }
+
+    /// Writes and removes as a database is used, whatever comes of it; in the end there is
+    /// nothing.
+    fn use_it<K, V>(
+        policy: EvictionPolicy,
+        limit: u64,
+        key: impl Fn(u64) -> K,
+        value: impl Fn(u64) -> V,
+    ) -> u64
+    where
+        K: Key + MemSize,
+        V: Value + MemSize,
+    {
+        let db = block_on(limited::<K, V>(policy, limit).build()).expect("it opens");
+        let mut written = 0;
+        for number in 0..300 {
+            match block_on(db.insert(key(number % 100), value(number))) {
+                Ok(()) => written += 1,
+                Err(FluxError::ExceedsMemoryLimit { .. } | FluxError::MemoryLimitExceeded) => {}
+                Err(other) => panic!("{policy:?}: {other}"),
+            }
+            let tx = db.begin();
+            for number in 0..3 {
+                tx.insert(key(100 + number), value(number)).expect("a write is buffered");
+            }
+            if !matches!(
+                commit(tx),
+                Ok(()) | Err(FluxError::ExceedsMemoryLimit { .. } | FluxError::MemoryLimitExceeded)
+            ) {
+                panic!("{policy:?}: refused for another reason");
+            }
+        }
+        for number in 0..103 {
+            block_on(db.remove(&key(number))).expect("a remove commits");
+        }
+        vacuum(&db);
+        let info = db.memory_info();
+        assert_eq!((info.keys, info.live_bytes), (0, 0), "{policy:?}: {info:?}");
+        written
+    }
+
+    #[test]
+    fn values_that_claim_to_be_nothing_still_count_for_what_holds_them() {
+        for policy in EVICTING {
+            assert_eq!(use_it(policy, 8 << 10, |number| number, Lie::<0>), 300, "{policy:?}");
+        }
+        let db = block_on(limited::<Lie<0>, Lie<0>>(EvictionPolicy::Lru, LIMIT).build()).expect("it opens");
+        for number in 0..5_000 {
+            block_on(db.insert(Lie(number), Lie(number))).expect("room is made");
+        }
+        assert_within(&db, "no sizes");
+        assert!(db.memory_info().keys < 1_000);
+    }
+
+    #[test]
+    fn sizes_beyond_all_memory_are_refused() {
+        for policy in every_policy() {
+            assert_eq!(use_it(policy, LIMIT, |number| number, Lie::<{ usize::MAX / 2 }>), 0, "{policy:?}");
+            assert_eq!(use_it(policy, LIMIT, |number| number, Lie::<{ usize::MAX }>), 0, "{policy:?}");
+            assert_eq!(use_it(policy, LIMIT, Lie::<{ usize::MAX / 2 }>, |number| number), 0, "{policy:?}");
+        }
+    }
+
+    #[test]
+    fn limits_beyond_all_memory_take_any_size() {
+        for policy in every_policy() {
+            use_it(policy, u64::MAX, Lie::<{ usize::MAX }>, Lie::<{ usize::MAX / 2 }>);
+            use_it(policy, u64::MAX / 2, Lie::<{ usize::MAX / 2 }>, Lie::<{ usize::MAX }>);
+        }
+    }
+
+    /// Says something else each time it is asked.
+    struct Moody;
+
+    impl MemSize for Moody {
+        fn mem_size(&self) -> usize {
+            static ASKED: AtomicUsize = AtomicUsize::new(0);
+            let asked = ASKED.fetch_add(1, Ordering::Relaxed);
+            (asked * 7_919) % 5_000
+        }
+    }
+
+    #[test]
+    fn sizes_that_change_do_not_upset_the_books() {
+        for policy in EVICTING {
+            use_it(policy, LIMIT, |number| number, |_| Moody);
+        }
+    }
+
+    /// Cannot be measured if it is odd.
+    struct Odd(u64);
+
+    impl MemSize for Odd {
+        fn mem_size(&self) -> usize {
+            assert!(self.0.is_multiple_of(2), "an odd one");
+            100
+        }
+    }
+
+    #[test]
+    fn a_size_that_panics_is_a_write_that_did_not_happen() {
+        for policy in every_policy() {
+            let db = block_on(limited::<u64, Odd>(policy, LIMIT).build()).expect("it opens");
+            for number in 0..20 {
+                let tx = db.begin();
+                tx.insert(number, Odd(0)).expect("a write is buffered");
+                tx.insert(number + 1_000, Odd(number)).expect("a write is buffered");
+                let committed = catch_unwind(AssertUnwindSafe(|| commit(tx)));
+                assert_eq!(committed.is_ok(), number % 2 == 0, "the panic is the caller's");
+                for key in [number, number + 1_000] {
+                    let is_there = db.contains_key(&key).expect("a read succeeds");
+                    assert_eq!(is_there, number % 2 == 0, "{policy:?}: all or nothing");
+                }
+            }
+            assert_eq!(db.memory_info().keys, 20, "{policy:?}");
+        }
+    }
+}
