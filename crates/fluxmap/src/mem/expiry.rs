@@ -238,7 +238,7 @@ pub(crate) struct Timers {
 
 /// What a timer takes in the tree, about. Its nodes are not much more than half full where
 /// keys expire in the order in which they were written.
-const TIMER_BYTES: usize = size_of::<(Time, u64)>() * 9 / 4;
+pub(crate) const TIMER_BYTES: usize = size_of::<(Time, u64)>() * 9 / 4;
 
 impl Timers {
     /// The key with this hash now expires at `after`, and no more at `before`; zero is never.

@@ -5,7 +5,7 @@
 //! cannot drift: a key's weight is kept in its node, and what comes off is what came on.
 
 use crate::mem::evict::Evictions;
-use crate::mem::expiry::Timers;
+use crate::mem::expiry::{TIMER_BYTES, Timers};
 use crate::mem::nodes::{NO_NODE, Node, NodeId, Nodes};
 use crate::mem::policy::{Policy, Reads, policy};
 use crate::mem::{EvictionPolicy, UNIT};
@@ -152,6 +152,8 @@ impl Books {
     /// Whether these changes have room beside what else counts.
     pub(crate) fn room(&self, changes: impl Iterator<Item = (Change, Option<Tail>)>, overhead: u64) -> Room {
         let (mut total, mut more, mut less) = (0_u64, 0_u64, 0_u64);
+        // What finding and expiring new keys will take.
+        let mut unseen = 0;
         for (change, tail) in changes {
             let before = change.before.and_then(|before| before.tail).filter(|tail| tail.node != NO_NODE);
             let weight = before.map(|tail| self.nodes.get(tail.node).weight);
@@ -161,6 +163,12 @@ impl Books {
                     (Some(weight), Some(before)) => weight.saturating_sub(before.weight),
                     _ => change.key_weight,
                 };
+                if before.is_none() && self.nodes.len() as u64 >= FREE_NODES {
+                    unseen += DENSE_KEY + size_of::<Node>() as u64;
+                }
+                if tail.is_some_and(|tail| tail.expires != 0) {
+                    unseen += TIMER_BYTES as u64;
+                }
                 let weight = u64::from(key) + tail.map_or(0, |tail| u64::from(tail.weight));
                 (total, more) = (total + weight, more + weight);
             }
@@ -169,7 +177,7 @@ impl Books {
         if total * UNIT as u64 + overhead > self.limit && is_growing {
             return Room::Never(total * UNIT as u64);
         }
-        let after = (self.live + more).saturating_sub(less) * UNIT as u64 + overhead;
+        let after = (self.live + more).saturating_sub(less) * UNIT as u64 + overhead + unseen;
         match is_growing && after > self.limit && !self.policy.evicts() {
             true => Room::Full,
             false => Room::Enough,

@@ -129,9 +129,11 @@ impl Policy for Arc {
     }
 
     fn spare(&mut self, nodes: &mut Nodes, node: NodeId) {
-        // To the end of a list where others are before it.
+        // To the end of a list where others are before it; of the other one if it was used
+        // more often, as that may have nothing else and still be the one to choose from.
+        let was_often = nodes.get(node).note & OFTEN != 0;
         self.list_of(nodes, node).remove(nodes, node);
-        nodes.get_mut(node).note = if self.often.is_empty() { 0 } else { OFTEN };
+        nodes.get_mut(node).note = if was_often || self.often.is_empty() { 0 } else { OFTEN };
         self.list_of(nodes, node).push_back(nodes, node);
     }
 
