@@ -24,6 +24,9 @@ use std::sync::Arc;
 /// all pins, few enough that large values do not pile up.
 const RETIRE_BATCH: usize = 64;
 
+/// Entries for which the queue keeps room when it is empty.
+const SMALL_QUEUE: usize = 64;
+
 /// The only handle that changes an [`Index`].
 pub struct Writer<K, T> {
     index: Arc<Index<K, T>>,
@@ -319,8 +322,8 @@ impl<K: Ord + Clone, T> Writer<K, T> {
     /// The memory of structure that waits to be freed, and of the queue of what waits to be
     /// trimmed. Linear in what waits to be freed.
     pub fn waiting(&self) -> Structure {
-        let queue = self.queue.capacity() * size_of::<NonNull<Entry<K, T>>>();
-        let queue = Structure { bytes: queue, allocations: 1 };
+        let grown = self.queue.capacity().saturating_sub(SMALL_QUEUE) * size_of::<NonNull<Entry<K, T>>>();
+        let queue = Structure { bytes: grown, allocations: 0 };
         self.limbo.iter().map(Garbage::structure).fold(queue, |sum, part| Structure {
             bytes: sum.bytes + part.bytes,
             allocations: sum.allocations + part.allocations,
@@ -334,6 +337,9 @@ impl<K: Ord + Clone, T> Writer<K, T> {
         let mut freed = Freed(Vec::new());
         if all || self.limbo.open() >= RETIRE_BATCH {
             self.limbo.collect(&self.index.pins, &mut freed.0);
+        }
+        if all && self.queue.is_empty() {
+            self.queue.shrink_to(SMALL_QUEUE);
         }
         let weight: u64 = freed.0.iter().map(Garbage::weight).sum();
         let superseded = &self.index.superseded;
