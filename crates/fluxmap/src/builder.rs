@@ -305,7 +305,8 @@ impl<K, V, S: BuilderState> DatabaseBuilder<K, V, S> {
     /// whoever made the room (a committing one, or the background thread), with no lock held;
     /// it should be quick, and panics in it are contained. In a durable database, what it is
     /// told of may not be durable yet; of keys for which there is no room when it is opened,
-    /// it is not told.
+    /// it is not told. Neither is it of a key that is written again after its time is over and
+    /// before it was removed.
     ///
     /// ```
     /// # use fluxmap::{Database, mem::EvictionCause};

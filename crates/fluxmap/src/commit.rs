@@ -153,13 +153,15 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
         let reader = self.reader();
         let mut batch = reader.batch(writes.len());
         let mut record = Vec::new();
+        let mut weight = 0;
         for (key, mut write) in writes {
             self.give_life(&mut write);
             if let Some(durable) = &self.durable {
                 durable.encode(&key, write.as_ref(), &mut record)?;
             }
-            self.prepare(&mut batch, key, write);
+            weight += self.prepare(&mut batch, key, write);
         }
+        self.check_weight(weight)?;
 
         let mut gone = Gone::new(self.listener.is_some());
         let mut checks = 0;
@@ -195,6 +197,8 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
                     // New keys have left entries without a version.
                     let left = batch.len();
                     drop((order, batch));
+                    // Else it would keep what is trimmed.
+                    drop(reader);
                     self.trim(left);
                     return Err(refused);
                 }
@@ -221,7 +225,8 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
     }
 
     /// Adds a write to a batch, with all that is to be said about it.
-    fn prepare(&self, batch: &mut Batch<'_, K, Arc<V>>, key: K, write: Write<V>) {
+    /// Returns what it weighs, in units.
+    fn prepare(&self, batch: &mut Batch<'_, K, Arc<V>>, key: K, write: Write<V>) -> u64 {
         let hash = self.hash(&key);
         let expires = write.as_ref().map_or(0, |put| put.expires);
         let (tail, key_weight) = match &self.limit {
@@ -231,7 +236,18 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
             }
             None => ((expires != 0).then(|| Tail { expires, ..Tail::default() }), 0),
         };
+        let is_put = write.is_some();
         batch.push_with(hash, key, write.map(|put| put.value), tail, key_weight);
+        tail.filter(|_| is_put).map_or(0, |tail| u64::from(tail.weight))
+    }
+
+    /// Refuses what is larger than the limit by itself, before it has left a trace.
+    fn check_weight(&self, weight: u64) -> Result<(), FluxError> {
+        let bytes = weight * UNIT as u64;
+        match self.limit {
+            Some((limit, _)) if bytes > limit => Err(FluxError::ExceedsMemoryLimit { bytes, limit }),
+            _ => Ok(()),
+        }
     }
 
     /// Counts keys that had no room when the files were read, after all that went and came
@@ -347,6 +363,10 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
         match self.durable {
             // All that is applied is stable.
             None => self.hand.applied_moment(&self.clock),
+            Some(ref durable) if durable.log.failure().is_some() => {
+                // What is not stable will never be seen, and holds no time back.
+                Moment { timestamp: self.clock.stable(), time: self.hand.shown() }
+            }
             Some(_) => self.hand.stable_moment(&self.clock),
         }
     }
@@ -388,6 +408,7 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
     /// Returns how many chains wait to be trimmed.
     pub(crate) fn refresh_horizon(&self) -> usize {
         let mut order = self.order.lock();
+        self.hand.advance();
         order.collector.refresh(&self.active, &self.clock);
         order.writer.backlog()
     }
@@ -447,6 +468,10 @@ impl<K: Ord + Hash + Clone, V> Order<K, V> {
         gone: &mut Gone<K, V>,
     ) -> Result<(Timestamp, Freed<K, Arc<V>>), FluxError> {
         let writes = batch.len();
+        if self.keeper.books.as_ref().is_some_and(|books| !books.policy().evicts()) {
+            // Nothing goes by itself, but what has gone by its time is no reason to refuse.
+            while self.reap(shared, shared.hand.shown(), shared.clock.applied() + 1, gone) > 0 {}
+        }
         // User code (`Eq`, `Ord`, `Clone`) may panic in here; nobody would see
         // a trace of the batch.
         let staged = self.writer.stage(batch);

@@ -5,7 +5,6 @@ use crate::db::Database;
 use crate::error::FluxError;
 use crate::key::{Key, KeyRange, Prefix, Query, Value};
 use crate::txn::metadata::MetadataStream;
-use crate::txn::snapshot::SnapshotRange;
 use crate::txn::stream::{SnapshotStream, TransactionStream};
 use crate::txn::transaction::Transaction;
 use crate::txn::write_set::Savepoint;
@@ -206,8 +205,14 @@ impl<'db, K: Key, V: Value> Handle<'db, K, V> {
     /// As [`get`](Self::get).
     pub fn range(&self, start: &K, end: &K) -> Result<Vec<(K, Arc<V>)>, FluxError> {
         match self.transaction_ref() {
-            Some(transaction) => Ok(transaction.range(start..=end)?.collect()),
-            None => all(self.database.snapshot().range(start..=end)),
+            Some(transaction) => {
+                let mut range = transaction.range(start..=end)?;
+                all(|| range.try_next())
+            }
+            None => {
+                let mut range = self.database.snapshot().range(start..=end);
+                all(|| range.try_next())
+            }
         }
     }
 
@@ -218,8 +223,14 @@ impl<'db, K: Key, V: Value> Handle<'db, K, V> {
     /// As [`get`](Self::get).
     pub fn prefix_scan(&self, prefix: impl Prefix<K>) -> Result<Vec<(K, Arc<V>)>, FluxError> {
         match self.transaction_ref() {
-            Some(transaction) => Ok(transaction.prefix(prefix)?.collect()),
-            None => all(self.database.snapshot().prefix(prefix)),
+            Some(transaction) => {
+                let mut range = transaction.prefix(prefix)?;
+                all(|| range.try_next())
+            }
+            None => {
+                let mut range = self.database.snapshot().prefix(prefix);
+                all(|| range.try_next())
+            }
         }
     }
 
@@ -484,9 +495,9 @@ impl<K: Key, V: Value> fmt::Debug for Handle<'_, K, V> {
     }
 }
 
-/// All pairs of a range.
-fn all<K: Key, V: Value>(mut range: SnapshotRange<K, V>) -> Result<Vec<(K, Arc<V>)>, FluxError> {
-    std::iter::from_fn(|| range.try_next().transpose()).collect()
+/// All pairs of a range, or why they cannot be had.
+fn all<T>(mut next: impl FnMut() -> Result<Option<T>, FluxError>) -> Result<Vec<T>, FluxError> {
+    std::iter::from_fn(|| next().transpose()).collect()
 }
 
 /// Leaves the handle in no transaction, however the scope ends.

@@ -298,15 +298,27 @@ impl<K, T> Reader<'_, K, T> {
         hash: u64,
         key: &Q,
         now: impl Fn() -> Timestamp,
-        time: impl FnOnce() -> Time,
+        time: impl Fn() -> Time,
     ) -> Option<&T>
     where
         K: Borrow<Q>,
         Q: Eq + ?Sized,
     {
         let entry = self.find(hash, key);
-        let version = entry.and_then(|entry| entry.chain.latest(now, &self.guard));
-        self.looked_up(entry, version.and_then(|version| version.value_at(time)))
+        let found = entry.and_then(|entry| {
+            loop {
+                let version = entry.chain.latest(&now, &self.guard)?;
+                if let Some(value) = version.value_at(&time) {
+                    break Some(value);
+                }
+                // It may have been renewed in time, between the first look and the clock.
+                let again = entry.chain.latest(&now, &self.guard)?;
+                if again.pointer() == version.pointer() {
+                    break None;
+                }
+            }
+        });
+        self.looked_up(entry, found)
     }
 
     /// Whether a key with this hash has a version, or tombstone, newer than `since`, or

@@ -197,7 +197,15 @@ impl<K: Ord + Hash + Clone, V> Order<K, V> {
             return 0;
         }
         // What is there only for want of somebody who removes it goes first.
-        let expired = written.map_or(0, |_| self.reap(shared, shared.hand.shown(), gone));
+        let mut expired = 0;
+        while is_over(self) {
+            let now = shared.hand.advance();
+            let timestamp = shared.clock.applied() + u64::from(written.is_some());
+            match self.reap(shared, now, timestamp, gone) {
+                0 => break,
+                reaped => expired += reaped,
+            }
+        }
         let timestamp = shared.clock.applied() + u64::from(written.is_some());
         let most_spared = MOST_SPARED + MOST_TURNS * written.map_or(0, |(_, keys)| keys);
         // If the log has failed, nothing grows any more.
@@ -227,13 +235,17 @@ impl<K: Ord + Hash + Clone, V> Order<K, V> {
     }
 
     /// Removes some of the keys that have expired at `now`. Returns how many went.
-    fn reap(&mut self, shared: &Committer<K, V>, now: Time, gone: &mut Gone<K, V>) -> usize {
+    pub(crate) fn reap(
+        &mut self,
+        shared: &Committer<K, V>,
+        now: Time,
+        timestamp: Timestamp,
+        gone: &mut Gone<K, V>,
+    ) -> usize {
         if self.keeper.timers.expired(now).is_none() {
             return 0;
         }
-        let Ok(mut removal) =
-            Removal::begin(self, shared, shared.clock.applied() + 1, EvictionCause::Expired, gone)
-        else {
+        let Ok(mut removal) = Removal::begin(self, shared, timestamp, EvictionCause::Expired, gone) else {
             return 0;
         };
         let reader = shared.reader();
@@ -261,7 +273,7 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
         let mut gone = Gone::new(self.listener.is_some());
         let mut order = self.order.lock();
         let now = self.hand.advance();
-        let removed = order.reap(self, now, &mut gone);
+        let removed = order.reap(self, now, self.clock.applied() + 1, &mut gone);
         let next = order.keeper.timers.next();
         order.alarm = next.unwrap_or(Time::MAX);
         // If none could be removed, the log has failed, and none can be later.

@@ -9,7 +9,8 @@
 use crate::mvcc::clock::Clock;
 use crate::sync::{AtomicU64, Mutex, Ordering};
 use fluxmap_index::{Moment, Time, Timestamp};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -230,35 +231,39 @@ impl fmt::Debug for Hand {
 /// An ordered set rather than a timer wheel: a key that is written or deleted before its
 /// time takes its timer along, by what its version says, where a wheel would keep it until
 /// it is due, or need a place for its position in each entry. Keys that share their hash
-/// and their time share a timer.
+/// and their time share a timer, which counts them.
 #[derive(Default)]
 pub(crate) struct Timers {
-    set: BTreeSet<(Time, u64)>,
+    /// By time and hash: how many keys.
+    set: BTreeMap<(Time, u64), u32>,
 }
 
 /// What a timer takes in the tree, about. Its nodes are not much more than half full where
 /// keys expire in the order in which they were written.
-pub(crate) const TIMER_BYTES: usize = size_of::<(Time, u64)>() * 9 / 4;
+pub(crate) const TIMER_BYTES: usize = size_of::<((Time, u64), u32)>() * 2;
 
 impl Timers {
     /// The key with this hash now expires at `after`, and no more at `before`; zero is never.
     pub(crate) fn change(&mut self, hash: u64, before: Time, after: Time) {
-        if before != 0 {
-            self.set.remove(&(before, hash));
+        if let (1.., Entry::Occupied(mut timer)) = (before, self.set.entry((before, hash))) {
+            *timer.get_mut() -= 1;
+            if *timer.get() == 0 {
+                timer.remove();
+            }
         }
         if after != 0 {
-            self.set.insert((after, hash));
+            *self.set.entry((after, hash)).or_insert(0) += 1;
         }
     }
 
     /// When the next key expires.
     pub(crate) fn next(&self) -> Option<Time> {
-        self.set.first().map(|(time, _)| *time)
+        self.set.first_key_value().map(|((time, _), _)| *time)
     }
 
     /// A key that has expired by `now`, by its hash, and when it did.
     pub(crate) fn expired(&self, now: Time) -> Option<(Time, u64)> {
-        self.set.first().copied().filter(|(time, _)| *time <= now)
+        self.set.first_key_value().map(|(timer, _)| *timer).filter(|(time, _)| *time <= now)
     }
 
     /// Forgets a timer whose key is not there any more, or is another one.
@@ -287,6 +292,17 @@ mod tests {
         timers.change(1, 30, 0);
         assert_eq!(timers.expired(u64::MAX), Some((40, 2)));
         timers.forget((40, 2));
+        assert_eq!(timers.next(), None);
+    }
+
+    #[test]
+    fn keys_that_share_a_timer_do_not_lose_it_to_each_other() {
+        let mut timers = Timers::default();
+        timers.change(1, 0, 50);
+        timers.change(1, 0, 50);
+        timers.change(1, 50, 0);
+        assert_eq!(timers.expired(50), Some((50, 1)));
+        timers.change(1, 50, 0);
         assert_eq!(timers.next(), None);
     }
 

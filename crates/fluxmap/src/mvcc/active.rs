@@ -19,6 +19,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 const SHARDS: usize = 16;
+/// How often snapshots that are too old are looked for, at most.
+const SHORTEST_AGE: Duration = Duration::from_millis(1);
 
 /// The number of all snapshots that do not age.
 const LASTING: u64 = 0;
@@ -117,12 +119,14 @@ impl Active {
     /// Ends the snapshots that are too old at `now`; returns when the next will be.
     pub(crate) fn end_old(&self, now: Instant) -> Option<Instant> {
         let max_age = self.max_age?;
-        let mut next = now.checked_add(max_age);
+        // Not more often than is worth a thread's while.
+        let mut next = now.checked_add(max_age.max(SHORTEST_AGE));
         for shard in &self.shards {
             shard.0.lock().live.retain(|(_, number), live| match live.since.checked_add(max_age) {
                 _ if *number == LASTING => true,
                 Some(end) if end <= now => false,
                 end => {
+                    let end = end.map(|end| end.max(now + SHORTEST_AGE));
                     next = next.into_iter().chain(end).min();
                     true
                 }
