@@ -258,3 +258,121 @@ fn what_fits_is_there_again_with_the_same_limit() {
     }
     assert!(wrong.is_empty(), "{wrong:?}");
 }
+
+fn later(dial: &Dial, by: Duration) {
+    *dial.0.lock().expect("no panic") += by;
+}
+
+#[test]
+fn what_has_expired_goes_before_what_is_there() {
+    for policy in EVICTING {
+        let dial = dial();
+        let source = Arc::clone(&dial);
+        let builder = Db::builder().max_memory(LIMIT).eviction_policy(policy).time_source(source);
+        let db = block_on(builder.build()).expect("it opens");
+        (0..60).for_each(|key| put(&db, key, 100).expect("there is room"));
+        for key in 100..250 {
+            block_on(db.insert_with_ttl(key, vec![0; 100], HOUR)).expect("there is room");
+        }
+        assert_eq!(db.memory_info().evictions.capacity, 0, "{policy:?}");
+        later(&dial, HOUR);
+        put(&db, 1_000, 30_000).expect("room is made");
+        assert_eq!(db.count(..).expect("a count succeeds"), 61, "{policy:?}: {:?}", db.memory_info());
+    }
+}
+
+#[test]
+fn what_has_expired_is_no_reason_to_refuse() {
+    let dial = dial();
+    let source = Arc::clone(&dial);
+    let builder = Db::builder().max_memory(LIMIT).eviction_policy(EvictionPolicy::Manual);
+    let db = block_on(builder.time_source(source).build()).expect("it opens");
+    let mut key = 0;
+    while block_on(db.insert_with_ttl(key, vec![0; 100], HOUR)).is_ok() {
+        key += 1;
+    }
+    assert!(matches!(put(&db, 1_000_000, 100), Err(FluxError::MemoryLimitExceeded)));
+    later(&dial, HOUR);
+    put(&db, 1_000_000, 100).expect("all others have expired");
+}
+
+#[test]
+fn a_refused_transaction_leaves_nothing_to_be_freed() {
+    for policy in [EvictionPolicy::Lru, EvictionPolicy::Manual] {
+        let db = limited(policy);
+        (0..50).for_each(|key| put(&db, key, 100).expect("there is room"));
+        let before = db.memory_info();
+        let tx = db.begin();
+        (1_000..3_000).for_each(|key| tx.insert(key, vec![0; 10]).expect("a write is buffered"));
+        assert!(block_on(tx.commit()).is_err(), "{policy:?}");
+        let after = db.memory_info();
+        assert_eq!((after.keys, after.live_bytes), (before.keys, before.live_bytes), "{policy:?}");
+        assert!(after.old_version_bytes < LIMIT / 4, "{policy:?}: {after:?}");
+    }
+}
+
+#[test]
+fn a_handle_reports_that_its_transaction_has_ended_from_ranges_too() {
+    let builder = Db::builder().max_snapshot_age(Duration::from_millis(20));
+    let db = block_on(builder.build()).expect("it opens");
+    (0..1_000).for_each(|key| put(&db, key, 1).expect("it commits"));
+    let mut handle = db.handle();
+    handle.begin().expect("none is open");
+    let since = std::time::Instant::now();
+    while handle.get(&1).is_ok() {
+        assert!(since.elapsed() < PATIENCE, "it was not ended");
+        std::thread::yield_now();
+    }
+    assert!(matches!(handle.range(&0, &999), Err(FluxError::SnapshotTooOld { .. })));
+}
+
+/// Renews a key while it is asked for the time, which is then past the first expiry.
+struct Renewing(Mutex<Option<Db>>, Dial);
+
+impl TimeSource for Renewing {
+    fn now(&self) -> SystemTime {
+        let renewed = self.0.lock().expect("no panic").take();
+        if let Some(db) = renewed {
+            block_on(db.insert_with_ttl(1, vec![2], 10 * HOUR)).expect("it commits");
+            later(&self.1, 2 * HOUR);
+        }
+        self.1.now()
+    }
+}
+
+#[test]
+fn a_key_that_is_renewed_in_time_is_never_absent() {
+    let source = Arc::new(Renewing(Mutex::new(None), Dial(Mutex::new(UNIX_EPOCH + HOUR))));
+    let builder = Db::builder().time_source(Arc::clone(&source) as Arc<dyn TimeSource>);
+    let db = block_on(builder.build()).expect("it opens");
+    block_on(db.insert_with_ttl(1, vec![1], HOUR)).expect("it commits");
+    *source.0.lock().expect("no panic") = Some(db.clone());
+    let read = db.get(&1).expect("a read");
+    assert!(read.is_some(), "one value or the other was there all the time");
+}
+
+/// A user's session: hashed by the user alone.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Session(u64, u64);
+
+impl std::hash::Hash for Session {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+}
+
+#[test]
+fn keys_with_one_hash_that_expire_together_are_all_removed() {
+    let dial = dial();
+    let builder = Database::<Session, u64>::builder().time_source(Arc::clone(&dial) as Arc<dyn TimeSource>);
+    let db = block_on(builder.build()).expect("it opens");
+    for n in 0..10 {
+        block_on(db.insert_with_ttl(Session(1, n), n, HOUR)).expect("it commits");
+    }
+    block_on(db.remove(&Session(1, 3))).expect("it commits");
+    block_on(db.persist(&Session(1, 4))).expect("it commits");
+    later(&dial, HOUR);
+    block_on(db.vacuum()).expect("vacuum succeeds");
+    let info = db.memory_info();
+    assert_eq!((info.keys, info.evictions.expired), (1, 8), "{info:?}");
+}
