@@ -324,6 +324,34 @@ fn a_held_snapshot_costs_a_version_of_each_key_and_not_of_each_commit() {
     drop(view);
 }
 
+#[test]
+fn a_million_updates_beside_a_held_snapshot_keep_one_version_more_of_each_key() {
+    const KEYS: u64 = 1_000;
+    const AT_ONCE: u64 = 100;
+    let db: Database<u64, u64> = open();
+    let write = |first: u64, value: u64| {
+        let tx = db.begin();
+        for key in first..first + AT_ONCE {
+            tx.insert(key, value).expect("a write is buffered");
+        }
+        commit(tx).expect("blind writes do not conflict");
+    };
+    (0..KEYS).step_by(AT_ONCE as usize).for_each(|first| write(first, 0));
+    let view = db.snapshot();
+    for round in 1..=1_000_000 / AT_ONCE {
+        write(round % (KEYS / AT_ONCE) * AT_ONCE, round);
+        if round % 100 == 0 {
+            // A commit looks at twice as many chains as it makes longer, of all that the snapshot
+            // keeps waiting: so what is too much has come up in half a round.
+            let versions = db.memory_info().versions;
+            assert!(versions <= 2 * KEYS + KEYS / 2 + 2 * AT_ONCE, "{versions} after {round} commits");
+        }
+    }
+    vacuum(&db);
+    assert_eq!(db.memory_info().versions, 2 * KEYS);
+    assert_eq!(view.get(&7).expect("a read").as_deref(), Some(&0));
+}
+
 /// Snapshots that have gone, however many, do not hold up trimming for long.
 #[test]
 fn many_snapshots_that_have_gone_are_forgotten() {
