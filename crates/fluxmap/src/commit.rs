@@ -1,19 +1,24 @@
 //! THE order of commits.
 //!
-//! [`Committer::commit`] is the only function that changes what readers see. One
+//! [`Committer::commit`] is the only function that changes what readers see, beside the deletes
+//! of `mem/evict.rs`, which go the same way from the stamp on. One
 //! at a time, under one lock, a commit is certified, stamped, queued for the log and
 //! published. Looking up keys, finding places, allocating, encoding, and most of the
 //! certification happen before the lock is taken; writing and syncing the log, and
 //! destructors, after it is released.
 
+mod moment;
+mod report;
+mod restore;
+mod tidy;
+
 use crate::error::{FluxError, PersistenceError};
-use crate::info::{KeyMetadata, MemoryInfo};
 use crate::mem::evict::{Gone, Listener};
 use crate::mem::expiry::Hand;
-use crate::mem::keeper::{Keeper, Room, bytes};
-use crate::mem::weigher::{TOMBSTONE, Weigher, bare_entry, bare_version};
-use crate::mem::{EvictionPolicy, Evictions, TimeSource, UNIT};
-use crate::mvcc::active::{Active, Registration};
+use crate::mem::keeper::{Keeper, Room};
+use crate::mem::weigher::{TOMBSTONE, Weigher};
+use crate::mem::{EvictionPolicy, TimeSource, UNIT};
+use crate::mvcc::active::Active;
 use crate::mvcc::certify::Certificate;
 use crate::mvcc::clock::Clock;
 use crate::mvcc::gc::Collector;
@@ -21,9 +26,7 @@ use crate::storage::Durable;
 use crate::sync::{AtomicU64, Mutex, Ordering};
 use crate::txn::write_set::{Put, Write};
 use crate::wal::format::push_operation;
-use fluxmap_index::{
-    Batch, Freed, Index, Moment, Noting, Reader, Resident, STAMPS, Tail, Time, Timestamp, Trimmed, Writer,
-};
+use fluxmap_index::{Batch, Freed, Index, Noting, Reader, Tail, Time, Timestamp, Writer};
 use foldhash::fast::RandomState;
 use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
@@ -250,211 +253,11 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
         }
     }
 
-    /// Counts keys that had no room when the files were read, after all that went and came
-    /// back meanwhile.
-    pub(crate) fn count_forgotten(&self, keys: usize) {
-        self.order.lock().keeper.evictions = Evictions { capacity: keys as u64, ..Evictions::default() };
-    }
-
-    /// What is known of a key.
-    pub(crate) fn metadata(&self, pair: &Resident<'_, K, Arc<V>>) -> KeyMetadata<K> {
-        let access = pair.access();
-        let age = self.index.generation().wrapping_sub(access.stamp()) % STAMPS;
-        let count = u64::from(access.count());
-        let value = pair.tail().map_or(0, |tail| tail.weight as usize) * UNIT;
-        let size = match &self.limit {
-            Some((_, weigher)) => weigher.key(pair.key()) as usize * UNIT + value,
-            None => bare_entry::<K>() + bare_version::<V>(),
-        };
-        KeyMetadata {
-            key: pair.key().clone(),
-            last_accessed: u64::from(STAMPS - age),
-            access_count: if self.noting == Noting::Magnitude { (1 << count) - 1 } else { count },
-            size_bytes: size as u64,
-        }
-    }
-
-    /// What is held, in bytes and numbers.
-    pub(crate) fn memory_info(&self) -> MemoryInfo {
-        let order = self.order.lock();
-        let structure = self.index.structure();
-        let (entries, versions) = (self.index.entries() as u64, self.index.versions() as u64);
-        let (index_bytes, spare_bytes) = order.keeper.overhead(structure);
-        let waiting = bytes(order.writer.waiting());
-        let (live_bytes, old_version_bytes) = match &order.keeper.books {
-            Some(books) => (books.live_bytes(), waiting + self.index.superseded_weight() * UNIT as u64),
-            None => {
-                let live = entries * (bare_entry::<K>() + bare_version::<V>()) as u64;
-                (live, waiting + versions.saturating_sub(entries) * bare_version::<V>() as u64)
-            }
-        };
-        let (backlog, evictions) = (order.writer.backlog() as u64, order.keeper.evictions);
-        drop(order);
-        let log_buffer_bytes = self.durable.as_ref().map_or(0, |durable| durable.log.buffered_bytes());
-        let (hits, misses) = self.index.lookups();
-        MemoryInfo {
-            max_bytes: self.limit(),
-            current_bytes: live_bytes + index_bytes + spare_bytes + old_version_bytes + log_buffer_bytes,
-            live_bytes,
-            index_bytes,
-            spare_bytes,
-            old_version_bytes,
-            log_buffer_bytes,
-            keys: entries,
-            versions,
-            live_snapshots: self.active.count() as u64,
-            oldest_snapshot_age: self.active.oldest().map(|since| since.elapsed()),
-            backlog,
-            evictions,
-            hits,
-            misses,
-        }
-    }
-
-    /// Applies a commit that was read back: as [`commit`](Self::commit), at a timestamp
-    /// that is known. Nobody else may be using the database.
-    pub(crate) fn restore(&self, timestamp: Timestamp, writes: impl ExactSizeIterator<Item = (K, Write<V>)>) {
-        let reader = self.reader();
-        let mut batch = reader.batch(writes.len());
-        for (key, write) in writes {
-            self.prepare(&mut batch, key, write);
-        }
-        let mut order = self.order.lock();
-        let Order { writer, keeper, .. } = &mut *order;
-        writer.stage(&mut batch).publish(timestamp, keeper);
-        order.make_visible(timestamp, self, None::<()>);
-        let freed = order.after_publish(batch.len(), self);
-        drop(order);
-        drop(batch);
-        drop(reader);
-        drop(freed);
-    }
-
-    /// Evicts from what was read back so far, without a trace in the log, which is not there
-    /// yet: the keys are added to `gone`. Until all has been read, an eighth more than the limit
-    /// stays: what the log has at some point may have been more than the limit by one commit,
-    /// before its evictions follow.
-    pub(crate) fn keep_limit(&self, is_all: bool, gone: &mut Vec<K>) {
-        let mut evicted = Gone::new(true);
-        let mut order = self.order.lock();
-        let Some(books) = &mut order.keeper.books else { return };
-        books.set_generous(!is_all);
-        let count = order.make_room(self, None, &mut evicted);
-        let freed = order.after_publish(count, self);
-        drop(order);
-        drop(freed);
-        gone.extend(evicted.keys.into_iter().map(|(key, ..)| key));
-    }
-
-    /// Registers a snapshot of the newest state.
-    pub(crate) fn register_newest(&self) -> Registration {
-        self.time();
-        self.active.register(true, || self.hand.applied_moment(&self.clock))
-    }
-
-    /// Registers a snapshot of the stable state. It may take as long as it takes, if it is no
-    /// user's and does not age.
-    pub(crate) fn register_stable(&self, ages: bool) -> Registration {
-        self.time();
-        self.active.register(ages, || self.stable_moment())
-    }
-
-    fn stable_moment(&self) -> Moment {
-        match self.durable {
-            // All that is applied is stable.
-            None => self.hand.applied_moment(&self.clock),
-            Some(ref durable) if durable.log.failure().is_some() => {
-                // What is not stable will never be seen, and holds no time back.
-                Moment { timestamp: self.clock.stable(), time: self.hand.shown() }
-            }
-            Some(_) => self.hand.stable_moment(&self.clock),
-        }
-    }
-
-    /// The time by which a read of a single key decides whether it has expired. Reading a clock
-    /// would cost as much as all the rest of it.
-    pub(crate) fn time_of_get(&self) -> Time {
-        if !self.hand.is_driven() {
-            self.time();
-        }
-        self.stable_moment().time
-    }
-
-    /// The time, by which it is decided what has expired. Does not wait: while a commit is
-    /// under way, it is the time of that commit.
-    pub(crate) fn time(&self) -> Time {
-        if self.hand.is_due()
-            && let Some(_order) = self.order.try_lock()
-        {
-            return self.hand.advance();
-        }
-        self.hand.shown()
-    }
-
     /// Whether the background thread is to be woken because a key expires before it would
     /// wake by itself. True once.
     pub(crate) fn takes_alarm(&self) -> bool {
         // Relaxed: the thread looks at the timers under the commit lock.
         self.alarm_is_due.load(Ordering::Relaxed) && self.alarm_is_due.swap(false, Ordering::Relaxed)
-    }
-
-    /// Sets the clock to the last commit that was read back.
-    pub(crate) fn settle(&self, timestamp: Timestamp) {
-        self.clock.apply(timestamp);
-        self.clock.settle_at_once(timestamp);
-    }
-
-    /// Looks at the live snapshots, so that trimming knows of those that have gone.
-    /// Returns how many chains wait to be trimmed.
-    pub(crate) fn refresh_horizon(&self) -> usize {
-        let mut order = self.order.lock();
-        self.hand.advance();
-        order.collector.refresh(&self.active, &self.clock);
-        order.writer.backlog()
-    }
-
-    /// Trims up to `budget` chains.
-    pub(crate) fn trim(&self, budget: usize) -> Trimmed {
-        let mut order = self.order.lock();
-        // The background thread, which may have much to trim, drives it.
-        self.hand.advance();
-        let Order { writer, collector, .. } = &mut *order;
-        let trimmed = writer.trim(collector.horizon(), budget);
-        let backlog = writer.backlog();
-        self.note_blocker(collector, backlog);
-        let freed = writer.collect(true);
-        drop(order);
-        drop(freed);
-        trimmed
-    }
-
-    /// Has the release of the oldest snapshot wake the background thread, if anything waits for
-    /// it; returns whether that has gone already.
-    pub(crate) fn watch_blocker(&self) -> bool {
-        let mut order = self.order.lock();
-        if order.writer.backlog() == 0 || order.collector.horizon().is_empty() {
-            return false;
-        }
-        let oldest = order.collector.horizon().oldest();
-        self.blocker.store(oldest, Ordering::Relaxed);
-        // Whoever is seen here has yet to lock its shard, and will see the store.
-        order.collector.refresh(&self.active, &self.clock);
-        order.collector.horizon().oldest() != oldest
-    }
-
-    /// Whether something waits to be trimmed until commits are stable that are not yet.
-    pub(crate) fn awaits_stability(&self) -> bool {
-        self.clock.applied() != self.clock.stable() && self.order.lock().writer.backlog() > 0
-    }
-
-    fn note_blocker(&self, collector: &Collector, backlog: usize) {
-        // Relaxed: a hint; who misses it leaves the work to later commits.
-        self.blocker.store(collector.blocker(backlog).unwrap_or(NO_SNAPSHOT), Ordering::Relaxed);
-    }
-
-    /// Whether the end of the snapshot at this timestamp lets much garbage go.
-    pub(crate) fn is_blocker(&self, timestamp: Timestamp) -> bool {
-        self.blocker.load(Ordering::Relaxed) == timestamp
     }
 }
 

@@ -1,0 +1,53 @@
+//! Which state, and which time, those see who begin to read.
+
+use super::Committer;
+use crate::mvcc::active::Registration;
+use fluxmap_index::{Moment, Time};
+use std::hash::Hash;
+
+impl<K: Ord + Hash + Clone, V> Committer<K, V> {
+    /// Registers a snapshot of the newest state.
+    pub(crate) fn register_newest(&self) -> Registration {
+        self.time();
+        self.active.register(true, || self.hand.applied_moment(&self.clock))
+    }
+
+    /// Registers a snapshot of the stable state. It may take as long as it takes, if it is no
+    /// user's and does not age.
+    pub(crate) fn register_stable(&self, ages: bool) -> Registration {
+        self.time();
+        self.active.register(ages, || self.stable_moment())
+    }
+
+    fn stable_moment(&self) -> Moment {
+        match self.durable {
+            // All that is applied is stable.
+            None => self.hand.applied_moment(&self.clock),
+            Some(ref durable) if durable.log.failure().is_some() => {
+                // What is not stable will never be seen, and holds no time back.
+                Moment { timestamp: self.clock.stable(), time: self.hand.shown() }
+            }
+            Some(_) => self.hand.stable_moment(&self.clock),
+        }
+    }
+
+    /// The time by which a read of a single key decides whether it has expired. Reading a clock
+    /// would cost as much as all the rest of it.
+    pub(crate) fn time_of_get(&self) -> Time {
+        if !self.hand.is_driven() {
+            self.time();
+        }
+        self.stable_moment().time
+    }
+
+    /// The time, by which it is decided what has expired. Does not wait: while a commit is
+    /// under way, it is the time of that commit.
+    pub(crate) fn time(&self) -> Time {
+        if self.hand.is_due()
+            && let Some(_order) = self.order.try_lock()
+        {
+            return self.hand.advance();
+        }
+        self.hand.shown()
+    }
+}

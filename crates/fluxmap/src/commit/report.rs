@@ -1,0 +1,73 @@
+//! What is said about what a database holds.
+
+use super::Committer;
+use crate::info::{KeyMetadata, MemoryInfo};
+use crate::mem::keeper::bytes;
+use crate::mem::weigher::{bare_entry, bare_version};
+use crate::mem::{Evictions, UNIT};
+use fluxmap_index::{Noting, Resident, STAMPS};
+use std::hash::Hash;
+use std::sync::Arc;
+
+impl<K: Ord + Hash + Clone, V> Committer<K, V> {
+    /// Counts keys that had no room when the files were read, after all that went and came
+    /// back meanwhile.
+    pub(crate) fn count_forgotten(&self, keys: usize) {
+        self.order.lock().keeper.evictions = Evictions { capacity: keys as u64, ..Evictions::default() };
+    }
+
+    /// What is known of a key.
+    pub(crate) fn metadata(&self, pair: &Resident<'_, K, Arc<V>>) -> KeyMetadata<K> {
+        let access = pair.access();
+        let age = self.index.generation().wrapping_sub(access.stamp()) % STAMPS;
+        let count = u64::from(access.count());
+        let value = pair.tail().map_or(0, |tail| tail.weight as usize) * UNIT;
+        let size = match &self.limit {
+            Some((_, weigher)) => weigher.key(pair.key()) as usize * UNIT + value,
+            None => bare_entry::<K>() + bare_version::<V>(),
+        };
+        KeyMetadata {
+            key: pair.key().clone(),
+            last_accessed: u64::from(STAMPS - age),
+            access_count: if self.noting == Noting::Magnitude { (1 << count) - 1 } else { count },
+            size_bytes: size as u64,
+        }
+    }
+
+    /// What is held, in bytes and numbers.
+    pub(crate) fn memory_info(&self) -> MemoryInfo {
+        let order = self.order.lock();
+        let structure = self.index.structure();
+        let (entries, versions) = (self.index.entries() as u64, self.index.versions() as u64);
+        let (index_bytes, spare_bytes) = order.keeper.overhead(structure);
+        let waiting = bytes(order.writer.waiting());
+        let (live_bytes, old_version_bytes) = match &order.keeper.books {
+            Some(books) => (books.live_bytes(), waiting + self.index.superseded_weight() * UNIT as u64),
+            None => {
+                let live = entries * (bare_entry::<K>() + bare_version::<V>()) as u64;
+                (live, waiting + versions.saturating_sub(entries) * bare_version::<V>() as u64)
+            }
+        };
+        let (backlog, evictions) = (order.writer.backlog() as u64, order.keeper.evictions);
+        drop(order);
+        let log_buffer_bytes = self.durable.as_ref().map_or(0, |durable| durable.log.buffered_bytes());
+        let (hits, misses) = self.index.lookups();
+        MemoryInfo {
+            max_bytes: self.limit(),
+            current_bytes: live_bytes + index_bytes + spare_bytes + old_version_bytes + log_buffer_bytes,
+            live_bytes,
+            index_bytes,
+            spare_bytes,
+            old_version_bytes,
+            log_buffer_bytes,
+            keys: entries,
+            versions,
+            live_snapshots: self.active.count() as u64,
+            oldest_snapshot_age: self.active.oldest().map(|since| since.elapsed()),
+            backlog,
+            evictions,
+            hits,
+            misses,
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Commits that are read back, before anybody uses the database.
+
+use super::{Committer, Order};
+use crate::mem::evict::Gone;
+use crate::txn::write_set::Write;
+use fluxmap_index::Timestamp;
+use std::hash::Hash;
+
+impl<K: Ord + Hash + Clone, V> Committer<K, V> {
+    /// Applies a commit that was read back: as [`commit`](Self::commit), at a timestamp
+    /// that is known. Nobody else may be using the database.
+    pub(crate) fn restore(&self, timestamp: Timestamp, writes: impl ExactSizeIterator<Item = (K, Write<V>)>) {
+        let reader = self.reader();
+        let mut batch = reader.batch(writes.len());
+        for (key, write) in writes {
+            self.prepare(&mut batch, key, write);
+        }
+        let mut order = self.order.lock();
+        let Order { writer, keeper, .. } = &mut *order;
+        writer.stage(&mut batch).publish(timestamp, keeper);
+        order.make_visible(timestamp, self, None::<()>);
+        let freed = order.after_publish(batch.len(), self);
+        drop(order);
+        drop(batch);
+        drop(reader);
+        drop(freed);
+    }
+
+    /// Evicts from what was read back so far, without a trace in the log, which is not there
+    /// yet: the keys are added to `gone`. Until all has been read, an eighth more than the limit
+    /// stays: what the log has at some point may have been more than the limit by one commit,
+    /// before its evictions follow.
+    pub(crate) fn keep_limit(&self, is_all: bool, gone: &mut Vec<K>) {
+        let mut evicted = Gone::new(true);
+        let mut order = self.order.lock();
+        let Some(books) = &mut order.keeper.books else { return };
+        books.set_generous(!is_all);
+        let count = order.make_room(self, None, &mut evicted);
+        let freed = order.after_publish(count, self);
+        drop(order);
+        drop(freed);
+        gone.extend(evicted.keys.into_iter().map(|(key, ..)| key));
+    }
+
+    /// Sets the clock to the last commit that was read back.
+    pub(crate) fn settle(&self, timestamp: Timestamp) {
+        self.clock.apply(timestamp);
+        self.clock.settle_at_once(timestamp);
+    }
+}

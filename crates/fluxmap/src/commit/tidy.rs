@@ -1,0 +1,62 @@
+//! Trimming outside of commits, and whom it waits for.
+
+use super::{Committer, NO_SNAPSHOT, Order};
+use crate::mvcc::gc::Collector;
+use crate::sync::Ordering;
+use fluxmap_index::{Timestamp, Trimmed};
+use std::hash::Hash;
+
+impl<K: Ord + Hash + Clone, V> Committer<K, V> {
+    /// Looks at the live snapshots, so that trimming knows of those that have gone.
+    /// Returns how many chains wait to be trimmed.
+    pub(crate) fn refresh_horizon(&self) -> usize {
+        let mut order = self.order.lock();
+        self.hand.advance();
+        order.collector.refresh(&self.active, &self.clock);
+        order.writer.backlog()
+    }
+
+    /// Trims up to `budget` chains.
+    pub(crate) fn trim(&self, budget: usize) -> Trimmed {
+        let mut order = self.order.lock();
+        // The background thread, which may have much to trim, drives it.
+        self.hand.advance();
+        let Order { writer, collector, .. } = &mut *order;
+        let trimmed = writer.trim(collector.horizon(), budget);
+        let backlog = writer.backlog();
+        self.note_blocker(collector, backlog);
+        let freed = writer.collect(true);
+        drop(order);
+        drop(freed);
+        trimmed
+    }
+
+    /// Has the release of the oldest snapshot wake the background thread, if anything waits for
+    /// it; returns whether that has gone already.
+    pub(crate) fn watch_blocker(&self) -> bool {
+        let mut order = self.order.lock();
+        if order.writer.backlog() == 0 || order.collector.horizon().is_empty() {
+            return false;
+        }
+        let oldest = order.collector.horizon().oldest();
+        self.blocker.store(oldest, Ordering::Relaxed);
+        // Whoever is seen here has yet to lock its shard, and will see the store.
+        order.collector.refresh(&self.active, &self.clock);
+        order.collector.horizon().oldest() != oldest
+    }
+
+    /// Whether something waits to be trimmed until commits are stable that are not yet.
+    pub(crate) fn awaits_stability(&self) -> bool {
+        self.clock.applied() != self.clock.stable() && self.order.lock().writer.backlog() > 0
+    }
+
+    pub(super) fn note_blocker(&self, collector: &Collector, backlog: usize) {
+        // Relaxed: a hint; who misses it leaves the work to later commits.
+        self.blocker.store(collector.blocker(backlog).unwrap_or(NO_SNAPSHOT), Ordering::Relaxed);
+    }
+
+    /// Whether the end of the snapshot at this timestamp lets much garbage go.
+    pub(crate) fn is_blocker(&self, timestamp: Timestamp) -> bool {
+        self.blocker.load(Ordering::Relaxed) == timestamp
+    }
+}
