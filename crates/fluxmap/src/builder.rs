@@ -257,8 +257,10 @@ impl<K, V, S: BuilderState> DatabaseBuilder<K, V, S> {
     /// [`memory_info`](Database::memory_info) tells of all of these. See also
     /// [`max_snapshot_age`](Self::max_snapshot_age).
     ///
-    /// A durable database that is opened with a smaller limit evicts as it is read, and what
-    /// it evicts is gone from its files when `build` returns.
+    /// **A durable database that is opened with a smaller limit evicts as it is read, and what it
+    /// evicts is gone from its files when `build` returns.** Under
+    /// [`EvictionPolicy::Manual`] nothing goes then either: it opens above the limit, and takes
+    /// no more until there is room.
     ///
     /// ```
     /// # use fluxmap::{Database, mem::EvictionPolicy};
@@ -329,8 +331,9 @@ impl<K, V, S: BuilderState> DatabaseBuilder<K, V, S> {
     }
 
     /// Ends snapshots and transactions that have been open for this long: their next read
-    /// fails with [`FluxError::SnapshotTooOld`], and what was kept for them goes. Off by
-    /// default: they keep what they see for as long as they are held.
+    /// fails with [`FluxError::SnapshotTooOld`], and what was kept for them goes. Iterators of a
+    /// [`Snapshot`](crate::Snapshot), which have no place for an error, panic: use `try_next` or
+    /// streams. Off by default: they keep what they see for as long as they are held.
     pub fn max_snapshot_age(mut self, age: Duration) -> Self {
         self.memory.max_snapshot_age = Some(age);
         self
@@ -453,9 +456,12 @@ impl<K, V, S: BuilderState> DatabaseBuilder<K, V, S> {
         if self.settings.eviction.is_some() && self.memory.limit.is_none() && !is_ttl {
             return refuse("an `eviction_policy` needs `max_memory`: without a limit, nothing is evicted");
         }
-        if is_ttl != self.memory.life.is_some() {
+        if is_ttl && self.memory.life.is_none() {
+            return refuse("`EvictionPolicy::Ttl` needs `eviction_ttl`, which says how long keys live");
+        }
+        if !is_ttl && self.memory.life.is_some() {
             return refuse(
-                "`eviction_ttl` and `EvictionPolicy::Ttl` need each other; for single keys, use `insert_with_ttl`",
+                "`eviction_ttl` needs `eviction_policy(EvictionPolicy::Ttl)`; for single keys, use `insert_with_ttl`",
             );
         }
         if self.memory.life.is_some_and(|life| life.is_zero()) {

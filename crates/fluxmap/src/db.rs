@@ -135,8 +135,8 @@ impl<K: Key, V: Value> Database<K, V> {
     ///
     /// # Errors
     ///
-    /// What `body` returns; otherwise none in a database in memory, and in a durable one
-    /// those of [`Transaction::commit`] but conflicts. An error of `body` is returned when
+    /// What `body` returns; otherwise those of [`Transaction::commit`] but conflicts: none in a
+    /// database in memory without a memory limit or a maximum age of snapshots. An error of `body` is returned when
     /// what it has read is as durable as the level says.
     ///
     /// # Cancel safety
@@ -195,7 +195,7 @@ impl<K: Key, V: Value> Database<K, V> {
     ///
     /// # Errors
     ///
-    /// What `body` returns; [`FluxError::RetriesExhausted`] or
+    /// As [`transact`](Self::transact), and [`FluxError::RetriesExhausted`] or
     /// [`FluxError::DeadlineExceeded`] when the limit is reached.
     ///
     /// # Cancel safety
@@ -299,7 +299,8 @@ impl<K: Key, V: Value> Database<K, V> {
         View::stable(&self.shared).count(Span::range(range))
     }
 
-    /// Puts `value` under `key`, replacing what is there. Never conflicts.
+    /// Puts `value` under `key`, replacing what is there, and when that was going to expire.
+    /// Never conflicts.
     ///
     /// # Errors
     ///
@@ -485,8 +486,8 @@ impl<K: Key, V: Value> Database<K, V> {
     }
 
     /// Replaces what `key` holds by what `change` makes of it, and returns the
-    /// new value; or does nothing and returns `None` if it holds nothing.
-    /// `change` runs again if another transaction gets in between.
+    /// new value; or does nothing and returns `None` if it holds nothing. It expires when it
+    /// was going to. `change` runs again if another transaction gets in between.
     ///
     /// ```
     /// # use fluxmap::Database;

@@ -75,7 +75,9 @@ pub struct MemoryInfo {
     pub old_version_bytes: u64,
     /// Commits that wait to be written to the log.
     pub log_buffer_bytes: u64,
-    /// Keys in the index, deleted ones whose tombstone may still be read included.
+    /// Keys in the index, deleted ones whose tombstone may still be read included, and expired
+    /// ones that are still to be removed: at least what
+    /// [`count(..)`](crate::Database::count) says.
     pub keys: u64,
     /// Versions of all keys, tombstones included.
     pub versions: u64,
@@ -85,7 +87,7 @@ pub struct MemoryInfo {
     pub oldest_snapshot_age: Option<Duration>,
     /// Keys with versions that will go when nobody can see them any more.
     pub backlog: u64,
-    /// Keys that went without a transaction that removed them.
+    /// Keys that went without a transaction that removed them, since the database was opened.
     pub evictions: Evictions,
     /// Reads of single keys that found something. Scans do not count.
     pub hits: u64,

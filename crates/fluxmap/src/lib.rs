@@ -117,7 +117,7 @@
 //!
 //! With [`max_memory`](DatabaseBuilder::max_memory), for types that are
 //! [`MemSize`](mem::MemSize): those of the standard library are, others implement one method
-//! or, with the feature `derive`, derive it. When a commit exceeds the limit, other keys go in a
+//! or, with the feature `derive`, derive it (`bytes::Bytes` is with the feature `bytes`). When a commit exceeds the limit, other keys go in a
 //! commit that follows at once, chosen by the [policy](mem::EvictionPolicy); under `Manual`
 //! the commit is refused, and [`evict`](Database::evict) and
 //! [`scan_metadata`](Database::scan_metadata) make room. What a commit has just written does
@@ -134,7 +134,7 @@
 //!
 //! # What may go wrong?
 //!
-//! Without a memory limit, a commit in memory can only conflict: [`FluxError::SerializationConflict`] (or
+//! Without a memory limit or a maximum age of snapshots, a commit in memory can only conflict: [`FluxError::SerializationConflict`] (or
 //! [`WriteConflict`](FluxError::WriteConflict) at the snapshot level) from
 //! [`Transaction::commit`]. Nothing has been applied then. `transact` deals with
 //! them; [`FluxError::is_retryable`] tells them from the rest, which come of limits

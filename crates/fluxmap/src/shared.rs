@@ -109,7 +109,8 @@ impl<K: Key, V: Value> Shared<K, V> {
             return Ok(());
         }
         let mut gone = gone.into_iter();
-        let (mut timestamp, mut forgotten) = (0, 0);
+        tracing::warn!(keys = gone.len(), "the memory limit has no room for all that is stored; evicting");
+        let mut timestamp = 0;
         while gone.len() > 0 {
             self.may_commit(Ticket::default()).await?;
             let absent = |key: &K| {
@@ -119,12 +120,10 @@ impl<K: Key, V: Value> Shared<K, V> {
             let keys: Vec<K> = gone.by_ref().take(FORGOTTEN_AT_ONCE).filter(absent).collect();
             // In order, and each once.
             let keys: BTreeSet<K> = keys.into_iter().collect();
-            forgotten += keys.len();
             if !keys.is_empty() {
                 timestamp = self.commit(None, keys.into_iter().map(|key| (key, None)))?;
             }
         }
-        self.committer.count_forgotten(forgotten);
         self.acknowledged(timestamp).await
     }
 

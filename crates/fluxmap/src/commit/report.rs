@@ -2,20 +2,14 @@
 
 use super::Committer;
 use crate::info::{KeyMetadata, MemoryInfo};
+use crate::mem::UNIT;
 use crate::mem::keeper::bytes;
 use crate::mem::weigher::{bare_entry, bare_version};
-use crate::mem::{Evictions, UNIT};
 use fluxmap_index::{Noting, Resident, STAMPS};
 use std::hash::Hash;
 use std::sync::Arc;
 
 impl<K: Ord + Hash + Clone, V> Committer<K, V> {
-    /// Counts keys that had no room when the files were read, after all that went and came
-    /// back meanwhile.
-    pub(crate) fn count_forgotten(&self, keys: usize) {
-        self.order.lock().keeper.evictions = Evictions { capacity: keys as u64, ..Evictions::default() };
-    }
-
     /// What is known of a key.
     pub(crate) fn metadata(&self, pair: &Resident<'_, K, Arc<V>>) -> KeyMetadata<K> {
         let access = pair.access();

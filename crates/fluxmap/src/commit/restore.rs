@@ -1,6 +1,7 @@
 //! Commits that are read back, before anybody uses the database.
 
 use super::{Committer, Order};
+use crate::mem::Evictions;
 use crate::mem::evict::Gone;
 use crate::txn::write_set::Write;
 use fluxmap_index::Timestamp;
@@ -36,6 +37,10 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
         let Some(books) = &mut order.keeper.books else { return };
         books.set_generous(!is_all);
         let count = order.make_room(self, None, &mut evicted);
+        if is_all {
+            // What went while the files were read is not what goes from an open database.
+            order.keeper.evictions = Evictions::default();
+        }
         let freed = order.after_publish(count, self);
         drop(order);
         drop(freed);

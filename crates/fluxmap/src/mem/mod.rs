@@ -37,7 +37,8 @@ pub enum EvictionPolicy {
     Arc,
     /// What was written longest ago. Every key lives for the time set with `eviction_ttl`.
     Ttl,
-    /// Nothing: a write for which there is no room is refused, and the user makes room.
+    /// Nothing: a write for which there is no room is refused, and the user makes room. A
+    /// database that is opened with a smaller limit stays above it until then.
     Manual,
     /// S3-FIFO (Yang et al., SOSP 2023): a small queue that tries out what is new, a main
     /// queue, and a memory of what was tried and went. On the traces we know, the best of

@@ -9,6 +9,7 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::iter::FusedIterator;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The database as it was at one moment: from
 /// [`Database::snapshot`](crate::Database::snapshot).
@@ -77,6 +78,19 @@ impl<K: Key, V: Value> Snapshot<K, V> {
         Q: Query + ?Sized,
     {
         Ok(self.view.get_with(key, |_| ())?.is_some())
+    }
+
+    /// How long what `key` held had left; `None` if it held nothing or does not expire.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub fn ttl<Q>(&self, key: &Q) -> Result<Option<Duration>, FluxError>
+    where
+        K: Borrow<Q>,
+        Q: Query + ?Sized,
+    {
+        self.view.ttl(key)
     }
 
     /// The pairs of a range, lazily, from either end.
