@@ -158,7 +158,8 @@ impl Pool {
                 return Task::Stop;
             }
             let full = state.ended.len() >= (self.size / 2).max(1) && !failed;
-            let blocked = state.blocked && !state.ended.is_empty();
+            // Not if it waits for a segment to be made, which it has been now.
+            let blocked = state.blocked && !self.has_place(&state);
             if !state.closing && (full || blocked || state.requested > served) {
                 return Task::Checkpoint { requests: state.requested };
             }
