@@ -203,6 +203,9 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
                     // Else it would keep what is trimmed.
                     drop(reader);
                     self.trim(left);
+                    // What had expired may have been removed before.
+                    self.after_removal(!gone.is_empty());
+                    gone.tell(self.listener.as_ref());
                     return Err(refused);
                 }
             }

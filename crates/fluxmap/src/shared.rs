@@ -117,9 +117,8 @@ impl<K: Key, V: Value> Shared<K, V> {
                 let hash = self.committer.hash(key);
                 self.committer.reader().resident(hash, |resident| resident.key() == key).is_none()
             };
-            let keys: Vec<K> = gone.by_ref().take(FORGOTTEN_AT_ONCE).filter(absent).collect();
             // In order, and each once.
-            let keys: BTreeSet<K> = keys.into_iter().collect();
+            let keys: BTreeSet<K> = gone.by_ref().take(FORGOTTEN_AT_ONCE).filter(absent).collect();
             if !keys.is_empty() {
                 timestamp = self.commit(None, keys.into_iter().map(|key| (key, None)))?;
             }

@@ -297,6 +297,22 @@ fn what_has_expired_is_no_reason_to_refuse() {
 }
 
 #[test]
+fn what_was_removed_for_a_write_that_is_refused_is_told_of() {
+    let dial = dial();
+    let (sender, told) = channel();
+    let builder = Db::builder().max_memory(LIMIT).eviction_policy(EvictionPolicy::Manual);
+    let builder = builder.time_source(dial.clone()).on_evict(move |key, _, cause| {
+        sender.send((key, cause)).expect("the test listens");
+    });
+    let db = block_on(builder.build()).expect("it opens");
+    put(&db, 1, 60_000).expect("there is room");
+    block_on(db.insert_with_ttl(2, vec![0; 10], HOUR)).expect("there is room");
+    later(&dial, HOUR);
+    assert!(matches!(put(&db, 3, 50_000), Err(FluxError::MemoryLimitExceeded)));
+    assert_eq!(told.try_recv(), Ok((2, EvictionCause::Expired)));
+}
+
+#[test]
 fn a_refused_transaction_leaves_nothing_to_be_freed() {
     for policy in [EvictionPolicy::Lru, EvictionPolicy::Manual] {
         let db = limited(policy);

@@ -57,12 +57,18 @@ impl Evictions {
 pub(crate) struct Gone<K, V> {
     pub(crate) keys: Vec<(K, Arc<V>, EvictionCause)>,
     wanted: bool,
+    /// All that went, recorded or not.
+    count: usize,
 }
 
 impl<K, V> Gone<K, V> {
     /// Keeps what is recorded only if it is wanted.
     pub(crate) fn new(wanted: bool) -> Self {
-        Gone { keys: Vec::new(), wanted }
+        Gone { keys: Vec::new(), wanted, count: 0 }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count == 0
     }
 
     /// Tells the listener. Its panics are contained: they belong to no caller.
@@ -145,6 +151,7 @@ impl<'o, K: Ord + Hash + Clone, V> Removal<'o, K, V> {
         }
         keeper.evictions.count(self.cause);
         self.gone.keys.extend(told);
+        self.gone.count += 1;
         self.removed += 1;
         true
     }
@@ -197,19 +204,17 @@ impl<K: Ord + Hash + Clone, V> Order<K, V> {
             return 0;
         }
         // What is there only for want of somebody who removes it goes first.
+        let timestamp = || shared.clock.applied() + u64::from(written.is_some());
         let mut expired = 0;
         while is_over(self) {
-            let now = shared.hand.advance();
-            let timestamp = shared.clock.applied() + u64::from(written.is_some());
-            match self.reap(shared, now, timestamp, gone) {
+            match self.reap(shared, shared.hand.advance(), timestamp(), gone) {
                 0 => break,
                 reaped => expired += reaped,
             }
         }
-        let timestamp = shared.clock.applied() + u64::from(written.is_some());
         let most_spared = MOST_SPARED + MOST_TURNS * written.map_or(0, |(_, keys)| keys);
         // If the log has failed, nothing grows any more.
-        let Ok(mut removal) = Removal::begin(self, shared, timestamp, EvictionCause::Capacity, gone) else {
+        let Ok(mut removal) = Removal::begin(self, shared, timestamp(), EvictionCause::Capacity, gone) else {
             return expired;
         };
         let reader = shared.reader();
@@ -318,7 +323,7 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
     }
 
     /// After deletes have been queued for the log, outside the commit lock.
-    fn after_removal(&self, has_removed: bool) {
+    pub(crate) fn after_removal(&self, has_removed: bool) {
         if let (true, Some(durable)) = (has_removed, &self.durable) {
             durable.log.after_commit();
         }
