@@ -157,7 +157,7 @@ impl<K: Key, V: Value> LivePairs<K, V> {
         if self.taken.len() == 0 {
             let at = At { committer: &self.core.committer, registration: self.registration };
             let taken = self.survey.next_chunk(at, |pair| {
-                let expires = pair.tail().map_or(0, |tail| tail.expires);
+                let expires = pair.expires();
                 (pair.key().clone(), Arc::clone(pair.value()), expires)
             });
             self.taken = taken.into_iter();

@@ -110,6 +110,7 @@ pub use access::{Access, MOST_READS, Noting, STAMPS};
 pub use cursor::{Direction, Span};
 pub use garbage::Freed;
 pub use horizon::Horizon;
+pub use node::HASH_BITS;
 pub use resident::Resident;
 pub use version::{Moment, Tail, Time};
 pub use writer::{Batch, Before, Change, Ledger, Staged, Trimmed, Writer};

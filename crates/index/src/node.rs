@@ -8,7 +8,7 @@ use crate::sync::{AtomicU8, AtomicU16, Ordering};
 /// The bits of a hash that an entry keeps, and by which it is told from
 /// others before keys are compared. What they leave of a word holds marks, so that an
 /// entry with a `String` key takes 40 bytes.
-pub(crate) const HASH_BITS: u64 = !0xff_ffff;
+pub const HASH_BITS: u64 = !0xff_ffff;
 
 /// The entry waits in the writer's queue of chains to trim.
 const QUEUED: u8 = 1;

@@ -3,7 +3,7 @@
 use crate::access::Access;
 use crate::cursor::Span;
 use crate::node::Entry;
-use crate::version::{Linked, Moment, Tail};
+use crate::version::{Linked, Moment, Tail, Time};
 use crate::{Direction, Index, Reader, Timestamp};
 use std::ops::ControlFlow;
 
@@ -35,11 +35,6 @@ impl<'r, K, T> Resident<'r, K, T> {
         self.value
     }
 
-    /// The upper 40 bits of its hash.
-    pub fn hash(&self) -> u64 {
-        self.entry.hash()
-    }
-
     /// The commit that wrote it.
     pub fn timestamp(&self) -> Timestamp {
         self.version.timestamp()
@@ -48,6 +43,11 @@ impl<'r, K, T> Resident<'r, K, T> {
     /// What was written with it.
     pub fn tail(&self) -> Option<Tail> {
         self.version.tail().copied()
+    }
+
+    /// When its value expires; zero if it does not.
+    pub fn expires(&self) -> Time {
+        self.version.expires()
     }
 
     /// How it was read since this was last set.

@@ -257,8 +257,7 @@ impl<K: Ord + Hash + Clone, V> Order<K, V> {
         while removal.removed < REAP_STEP
             && let Some(timer @ (time, hash)) = removal.order.keeper.timers.expired(now)
         {
-            let expires =
-                |resident: &Resident<'_, K, Arc<V>>| resident.tail().is_some_and(|tail| tail.expires == time);
+            let expires = |resident: &Resident<'_, K, Arc<V>>| resident.expires() == time;
             while let Some(resident) = reader.resident(hash, expires) {
                 if !removal.remove(&resident) {
                     break;
@@ -303,7 +302,7 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
         let mut order = self.order.lock();
         let now = self.hand.advance();
         let is_there = |resident: &Resident<'_, K, Arc<V>>| {
-            let expires = resident.tail().map_or(0, |tail| tail.expires);
+            let expires = resident.expires();
             (expires == 0 || now < expires) && is_it(resident.key())
         };
         let Some(resident) = reader.resident(hash, is_there) else {

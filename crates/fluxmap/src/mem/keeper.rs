@@ -9,7 +9,7 @@ use crate::mem::expiry::{TIMER_BYTES, Timers};
 use crate::mem::nodes::{NO_NODE, Node, NodeId, Nodes};
 use crate::mem::policy::{Policy, Reads, policy};
 use crate::mem::{EvictionPolicy, UNIT};
-use fluxmap_index::{Before, Change, Ledger, Structure, Tail, Time};
+use fluxmap_index::{Before, Change, HASH_BITS, Ledger, Structure, Tail, Time};
 
 /// What there is to know of a database's memory under its commit lock.
 #[derive(Default)]
@@ -72,9 +72,7 @@ impl Keeper {
     pub(crate) fn unlimited(structure: Structure) -> Self {
         Keeper { empty_index: bytes(structure), ..Keeper::default() }
     }
-}
 
-impl Keeper {
     /// What finding, choosing and expiring keys takes, in bytes: what counts against the limit,
     /// and what is left over from keys that have gone.
     pub(crate) fn overhead(&self, structure: Structure) -> (u64, u64) {
@@ -100,7 +98,8 @@ impl Ledger for Keeper {
         let before = change.before.and_then(|before| before.tail).map_or(0, |tail| tail.expires);
         let after = tail.as_ref().map_or(0, |tail| tail.expires);
         if before != 0 || after != 0 {
-            self.timers.change(change.hash & HASH_KEPT, before, after);
+            // As entries keep it, so that it is the same from whoever records a change.
+            self.timers.change(change.hash & HASH_BITS, before, after);
             self.has_expiring = true;
         }
         if let (Some(books), Some(tail)) = (&mut self.books, &mut tail) {
@@ -108,9 +107,6 @@ impl Ledger for Keeper {
         }
     }
 }
-
-/// The bits of a hash that an entry keeps: timers are told apart by these.
-const HASH_KEPT: u64 = !0xff_ffff;
 
 impl Books {
     fn record(&mut self, change: Change, tail: &mut Tail) {

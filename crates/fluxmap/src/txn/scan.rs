@@ -108,7 +108,7 @@ impl<K: Key, V: Value> View<K, V> {
         let committer = &self.shared.committer;
         let found =
             committer.reader().resident_at(committer.hash(key), key, self.moment()).and_then(|found| {
-                let expires = found.tail().map_or(0, |tail| tail.expires);
+                let expires = found.expires();
                 left(expires, self.moment().time)
             });
         self.check().map(|()| found)

@@ -110,7 +110,7 @@ impl<K: Key, V: Value> Transaction<K, V> {
         }
         let reader = committer.reader();
         let found = reader.resident_at(hash, key, moment).map(|found| {
-            let expires = found.tail().map_or(0, |tail| tail.expires);
+            let expires = found.expires();
             take(found.key(), found.value(), expires)
         });
         self.view.check().map(|()| found)
