@@ -1,0 +1,104 @@
+//! Does one kind of operation again and again, single-threaded, so that instructions can be
+//! counted: `scripts/instructions.sh` runs it under callgrind, once with and once without the
+//! operations, and divides the difference.
+//!
+//! Arguments: the operation, how many keys there are, how many transactions are open beside
+//! it, how often it is done.
+
+use fluxmap::{Database, FluxError, Transaction};
+use futures::executor::block_on;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use std::hint::black_box;
+
+type Db = Database<String, Vec<u8>>;
+
+fn key(number: usize) -> String {
+    format!("user{number:016}")
+}
+
+fn number(value: &[u8]) -> i64 {
+    value.first_chunk().map_or(0, |bytes| i64::from_le_bytes(*bytes))
+}
+
+fn value(number: i64) -> Vec<u8> {
+    let mut value = vec![b'v'; 100];
+    value[..8].copy_from_slice(&number.to_le_bytes());
+    value
+}
+
+/// Moves one unit from one account to the other.
+async fn transfer(tx: &mut Transaction<String, Vec<u8>>, from: &str, to: &str) -> Result<(), FluxError> {
+    let left = tx.get(from)?.map_or(0, |value| number(&value)) - 1;
+    let right = tx.get(to)?.map_or(0, |value| number(&value)) + 1;
+    tx.insert(from.to_string(), value(left))?;
+    tx.insert(to.to_string(), value(right))
+}
+
+fn operate(db: &Db, what: &str, keys: usize, count: usize, random: &mut SmallRng) {
+    // The same numbers are drawn for every operation, so that drawing them cancels out.
+    let mut done = 0;
+    for _ in 0..count {
+        let (one, other) = (key(random.random_range(0..keys)), key(random.random_range(0..keys)));
+        match what {
+            "nothing" => {}
+            "get" => done += usize::from(black_box(db.get(&one)).expect("a read").is_some()),
+            "snapshot" => drop(black_box(db.snapshot())),
+            "begin" => drop(black_box(db.begin())),
+            "snapshot-get" => done += usize::from(db.snapshot().get(&one).expect("a read").is_some()),
+            "update" => block_on(db.insert(one, value(1))).expect("a commit"),
+            "insert" => block_on(db.insert(one + "x", value(1))).expect("a commit"),
+            "transact" => {
+                let body = async |tx: &mut Transaction<_, _>| tx.insert(one.clone(), value(1));
+                block_on(db.transact(body)).expect("a commit");
+            }
+            "transfer" => {
+                let (one, other) = (one.as_str(), other.as_str());
+                block_on(db.transact(async move |tx| transfer(tx, one, other).await)).expect("a commit");
+            }
+            "reads-1" | "reads-4" | "reads-16" | "reads-64" | "reads-256" => {
+                let reads: usize = what[6..].parse().expect("a number");
+                let tx = db.begin();
+                for read in 0..reads {
+                    black_box(tx.get(&key((read * 7919 + done) % keys))).expect("a read");
+                }
+                tx.insert(one, value(1)).expect("a write");
+                block_on(tx.commit()).expect("a commit");
+            }
+            "writes-1" | "writes-4" | "writes-16" | "writes-64" | "writes-256" => {
+                let writes: usize = what[7..].parse().expect("a number");
+                let tx = db.begin();
+                for write in 0..writes {
+                    tx.insert(key((write * 7919 + done) % keys), value(1)).expect("a write");
+                }
+                block_on(tx.commit()).expect("a commit");
+            }
+            "scan" => done += db.snapshot().range(one.as_str()..).take(100).count(),
+            other => panic!("no operation {other}"),
+        }
+    }
+    black_box(done);
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [what, keys, open, count] = arguments.as_slice() else {
+        panic!("operation, keys, open transactions, count");
+    };
+    let [keys, open, count] =
+        [keys, open, count].map(|number| number.parse::<usize>().expect("a number"));
+    let db: Db = block_on(Database::new_in_memory()).expect("the defaults are valid");
+    for number in 0..keys {
+        block_on(db.insert(key(number), value(1000))).expect("a commit");
+    }
+    let open: Vec<_> = (0..open)
+        .map(|number| {
+            // Each at a timestamp of its own.
+            block_on(db.insert(key(number % keys), value(1000))).expect("a commit");
+            db.begin()
+        })
+        .collect();
+    let mut random = SmallRng::seed_from_u64(7);
+    operate(&db, what, keys, count, &mut random);
+    drop(open);
+}
