@@ -6,11 +6,10 @@
 #[cfg(feature = "cache")]
 mod cache;
 mod durable;
-mod maps;
 mod output;
 mod recovery;
 mod stores;
-mod workload;
+mod suite;
 
 use clap::{Parser, Subcommand};
 
@@ -26,7 +25,10 @@ struct Options {
 
 #[derive(Subcommand)]
 enum What {
-    Maps(maps::Options),
+    Suite(suite::Options),
+    /// One store in one group of workloads, for `suite`.
+    #[command(hide = true)]
+    Single(suite::Single),
     Durable(durable::Options),
     Recovery(recovery::Options),
     #[cfg(feature = "cache")]
@@ -38,7 +40,8 @@ enum What {
 fn main() {
     let options = Options::parse();
     match &options.what {
-        What::Maps(maps) => maps::run(maps, options.json),
+        What::Suite(suite) => suite::run(suite, options.json),
+        What::Single(single) => suite::run_single(single),
         What::Durable(durable) => durable::run(durable, options.json),
         What::Recovery(recovery) => recovery::run(recovery, options.json),
         #[cfg(feature = "cache")]

@@ -39,3 +39,10 @@ pub(crate) fn table<'h>(header: impl IntoIterator<Item = &'h str>, rows: Vec<Vec
 pub(crate) fn cpu_time() -> Duration {
     ProcessTime::try_now().map_or(Duration::ZERO, |time| time.as_duration())
 }
+
+/// What of this process is in memory, where the system tells.
+pub(crate) fn resident_bytes() -> u64 {
+    const PAGE: u64 = 4096;
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    pages.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * PAGE
+}

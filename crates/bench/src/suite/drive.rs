@@ -1,0 +1,102 @@
+//! Threads that do a step again and again, and what that took.
+
+use crate::output::cpu_time;
+use hdrhistogram::Histogram;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Does one operation, and returns how often it lost against others; `None` if there is
+/// nothing more to do.
+pub(crate) type Step<'s> = Box<dyn FnMut() -> Option<u64> + Send + 's>;
+
+/// A thread, and under which name its operations count.
+pub(crate) struct Worker<'s> {
+    pub(crate) series: &'static str,
+    pub(crate) step: Step<'s>,
+}
+
+/// What the workers of one series did.
+pub(crate) struct Outcome {
+    pub(crate) series: &'static str,
+    pub(crate) operations: u64,
+    pub(crate) time: Duration,
+    /// Of the whole process: background threads count.
+    pub(crate) cpu: Duration,
+    pub(crate) aborts: u64,
+    /// In nanoseconds, of every [`SAMPLED`]th operation.
+    pub(crate) latencies: Histogram<u64>,
+}
+
+/// One operation in so many is timed: reading the clock takes as long as a quarter of a get.
+const SAMPLED: u64 = 8;
+
+/// Up to a minute, to three digits.
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("the bounds are fine")
+}
+
+/// Runs the workers until the time is over, or until they have nothing more to do if there is
+/// no time.
+pub(crate) fn drive(workers: Vec<Worker<'_>>, time: Option<Duration>) -> Vec<Outcome> {
+    let (start, end) = (Barrier::new(workers.len() + 1), Barrier::new(workers.len() + 1));
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let threads: Vec<_> = workers
+            .into_iter()
+            .map(|Worker { series, mut step }| {
+                let (start, end, stop) = (&start, &end, &stop);
+                scope.spawn(move || {
+                    let mut outcome = Outcome {
+                        series,
+                        operations: 0,
+                        time: Duration::ZERO,
+                        cpu: Duration::ZERO,
+                        aborts: 0,
+                        latencies: histogram(),
+                    };
+                    start.wait();
+                    let begun = Instant::now();
+                    while !stop.load(Ordering::Relaxed) {
+                        let timed = outcome.operations.is_multiple_of(SAMPLED).then(Instant::now);
+                        let Some(lost) = step() else { break };
+                        if let Some(timed) = timed {
+                            outcome.latencies.saturating_record(timed.elapsed().as_nanos() as u64);
+                        }
+                        outcome.operations += 1;
+                        outcome.aborts += lost;
+                    }
+                    outcome.time = begun.elapsed();
+                    end.wait();
+                    outcome
+                })
+            })
+            .collect();
+        start.wait();
+        let cpu = cpu_time();
+        if let Some(time) = time {
+            thread::sleep(time);
+            stop.store(true, Ordering::Relaxed);
+        }
+        end.wait();
+        let cpu = cpu_time() - cpu;
+        let mut all: Vec<Outcome> = Vec::new();
+        for thread in threads {
+            let one = thread.join().expect("no panic");
+            match all.iter_mut().find(|known| known.series == one.series) {
+                Some(known) => {
+                    known.operations += one.operations;
+                    known.aborts += one.aborts;
+                    known.time = known.time.max(one.time);
+                    known.latencies.add(&one.latencies).expect("the same range");
+                }
+                None => all.push(one),
+            }
+        }
+        for outcome in &mut all {
+            outcome.cpu = cpu;
+        }
+        all
+    })
+}

@@ -1,0 +1,250 @@
+//! All stores in all workloads. Each store does each group of workloads in a process of its own;
+//! rounds are interleaved, and medians are shown.
+
+mod drive;
+mod keys;
+#[cfg(feature = "plots")]
+mod plot;
+mod report;
+mod sample;
+mod workloads;
+
+use crate::output::bar;
+use crate::stores::{self, Kind, Level};
+use clap::ValueEnum;
+use sample::Sample;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+use workloads::{Bench, Group};
+
+/// Compares stores in all workloads in memory.
+#[derive(Clone, clap::Args)]
+pub(crate) struct Options {
+    /// How many threads work, in one run each.
+    #[arg(long, value_delimiter = ',', default_value = "1,2")]
+    threads: Vec<usize>,
+    /// How many keys there are, in one run each.
+    #[arg(long, value_delimiter = ',', default_value = "200000,1000000")]
+    keys: Vec<usize>,
+    /// How many times everything runs; medians are shown.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Milliseconds that a workload runs each time.
+    #[arg(long, default_value_t = 1000)]
+    milliseconds: u64,
+    /// Only these groups of workloads.
+    #[arg(long, value_delimiter = ',')]
+    groups: Vec<Group>,
+    /// Only stores whose names contain one of these.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// A look that takes about two minutes: two threads, one round, few keys, less time.
+    #[arg(long)]
+    quick: bool,
+    /// Where stores put files. A file system in memory, if there is one, as this is not about
+    /// disks.
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// Writes the results there, too: as JSON, and as plots.
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Reads the results of an earlier run from there instead of running.
+    #[arg(long)]
+    from: Option<PathBuf>,
+}
+
+/// What one process does.
+#[derive(clap::Args)]
+pub(crate) struct Single {
+    store: String,
+    group: Group,
+    threads: usize,
+    keys: usize,
+    milliseconds: u64,
+    seed: u64,
+    dir: PathBuf,
+}
+
+/// A line of what a process prints.
+#[derive(serde::Serialize, serde::Deserialize)]
+enum Line {
+    Sample(Sample),
+    /// What the store did wrong.
+    Failure(String),
+}
+
+/// Whoever takes longer is stuck: what loads a million keys slowly takes a minute or so.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Runs everything, or shows what was run.
+pub(crate) fn run(options: &Options, json: bool) {
+    let missing = stores::missing();
+    if !missing.is_empty() {
+        eprintln!("Built without {}; --features peers brings them all.", missing.join(", "));
+    }
+    let samples = match &options.from {
+        Some(path) => {
+            let text = std::fs::read_to_string(path).expect("the results of an earlier run");
+            serde_json::from_str(&text).expect("what --out has written")
+        }
+        None => run_all(&options.clone().quickened()),
+    };
+    if let Some(out) = &options.out {
+        std::fs::create_dir_all(out).expect("a directory for the results");
+        let text = serde_json::to_string(&samples).expect("samples are plain");
+        std::fs::write(out.join("suite.json"), text).expect("the results are written");
+        #[cfg(feature = "plots")]
+        plot::draw_all(out, &samples).expect("the plots are written");
+    }
+    match json {
+        true => println!("{}", serde_json::to_string(&samples).expect("samples are plain")),
+        false => report::print(&samples),
+    }
+}
+
+impl Options {
+    fn quickened(mut self) -> Self {
+        if self.quick {
+            (self.threads, self.keys, self.rounds) = (vec![2], vec![20_000], 1);
+            self.milliseconds = 100;
+        }
+        if self.groups.is_empty() {
+            self.groups = Group::value_variants().to_vec();
+        }
+        self
+    }
+
+    /// The numbers of threads and of keys to run a group with.
+    fn settings(&self, group: Group) -> Vec<(usize, usize)> {
+        let threads = &self.threads[..if group.has_own_threads() { 1 } else { self.threads.len() }];
+        let keys = &self.keys[..if group.has_own_keys() { 1 } else { self.keys.len() }];
+        threads.iter().flat_map(|&threads| keys.iter().map(move |&keys| (threads, keys))).collect()
+    }
+}
+
+fn run_all(options: &Options) -> Vec<Sample> {
+    let wanted = |kind: &&Kind| {
+        options.only.is_empty() || options.only.iter().any(|part| kind.name.contains(part.as_str()))
+    };
+    let kinds: Vec<&Kind> = stores::ALL.iter().filter(wanted).collect();
+    let mut runs: Vec<(Group, usize, usize)> = Vec::new();
+    for &group in &options.groups {
+        runs.extend(options.settings(group).into_iter().map(|(threads, keys)| (group, threads, keys)));
+    }
+    let bar = bar(options.rounds * runs.len() * kinds.len());
+    let mut samples = Vec::new();
+    for round in 0..options.rounds {
+        for &(group, threads, keys) in &runs {
+            // Whoever is first in one round is not in the next.
+            for place in 0..kinds.len() {
+                let kind = kinds[(place + round) % kinds.len()];
+                bar.set_message(format!("round {}: {}, {group:?}", round + 1, kind.name));
+                let single = Single {
+                    store: kind.name.to_string(),
+                    group,
+                    threads,
+                    keys,
+                    milliseconds: options.milliseconds,
+                    seed: round as u64 + 1,
+                    dir: directory(options.dir.as_deref()),
+                };
+                samples.extend(in_a_process(&single));
+                bar.inc(1);
+            }
+        }
+    }
+    bar.finish_and_clear();
+    samples
+}
+
+/// Where stores that need files may put them.
+fn directory(chosen: Option<&Path>) -> PathBuf {
+    let shared_memory = Path::new("/dev/shm");
+    match chosen {
+        Some(dir) => dir.to_path_buf(),
+        None if shared_memory.is_dir() => shared_memory.to_path_buf(),
+        None => std::env::temp_dir(),
+    }
+}
+
+/// Runs a group with a store, and returns what that printed.
+fn in_a_process(single: &Single) -> Vec<Sample> {
+    let program = std::env::current_exe().expect("it runs");
+    let group = single.group.to_possible_value().expect("none is hidden");
+    let mut child = Command::new(program)
+        .args(["single", &single.store, group.get_name()])
+        .args([single.threads, single.keys].map(|number| number.to_string()))
+        .args([single.milliseconds, single.seed].map(|number| number.to_string()))
+        .arg(&single.dir)
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let output = BufReader::new(child.stdout.take().expect("it is piped"));
+    let (send, lines) = mpsc::channel();
+    thread::spawn(move || {
+        for line in output.lines().map_while(Result::ok) {
+            let _ = send.send(line);
+        }
+    });
+    let mut samples: Vec<Sample> = Vec::new();
+    let mut failure = None;
+    loop {
+        match lines.recv_timeout(PATIENCE) {
+            Ok(line) => match serde_json::from_str(&line).expect("lines of ours") {
+                Line::Sample(sample) => samples.push(sample),
+                Line::Failure(what) => failure = Some(what),
+            },
+            Err(mpsc::RecvTimeoutError::Disconnected) => break,
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                failure = Some(format!("nothing more came in {} s", PATIENCE.as_secs()));
+                let _ = child.kill();
+                break;
+            }
+        }
+    }
+    let status = child.wait().expect("it ends");
+    if !status.success() && failure.is_none() {
+        failure = Some(format!("it ended with {status}"));
+    }
+    for sample in &mut samples {
+        sample.failure.clone_from(&failure);
+    }
+    if let Some(failure) = failure {
+        eprintln!("{}, {:?}: {failure}", single.store, single.group);
+    }
+    samples
+}
+
+/// Runs a group with a store in this process, and prints lines.
+pub(crate) fn run_single(single: &Single) {
+    let kind = stores::ALL.iter().find(|kind| kind.name == single.store).expect("a store of this program");
+    // A thread that has panicked must not be waited for.
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        report(info);
+        std::process::exit(101);
+    }));
+    let dir = tempfile::tempdir_in(&single.dir).expect("a directory for the store");
+    let store = (kind.open)(dir.path(), Level::Memory);
+    let mut bench = Bench {
+        store: &*store,
+        threads: single.threads,
+        keys: single.keys,
+        time: Duration::from_millis(single.milliseconds),
+        seed: single.seed,
+        samples: Vec::new(),
+    };
+    let done = single.group.run(&mut bench);
+    let print = |line: &Line| println!("{}", serde_json::to_string(line).expect("lines are plain"));
+    for sample in bench.samples {
+        let (store, threads, keys) = (single.store.clone(), single.threads, single.keys);
+        print(&Line::Sample(Sample { store, threads, keys, ..sample }));
+    }
+    if let Err(failure) = done {
+        print(&Line::Failure(failure));
+    }
+}

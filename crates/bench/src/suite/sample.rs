@@ -1,0 +1,59 @@
+//! What one process found out about one store in one workload.
+
+use super::drive::Outcome;
+use serde::{Deserialize, Serialize};
+
+/// The quantiles that are kept of every run's latencies.
+pub(crate) const QUANTILES: [f64; 8] = [0.25, 0.5, 0.75, 0.9, 0.99, 0.999, 0.9999, 1.0];
+
+/// One run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Sample {
+    pub(crate) store: String,
+    pub(crate) workload: String,
+    pub(crate) threads: usize,
+    pub(crate) keys: usize,
+    /// Operations a second, or bytes a key.
+    pub(crate) figure: f64,
+    /// Microseconds of processor time for each operation, of the whole process.
+    pub(crate) cpu: Option<f64>,
+    /// Of a hundred attempts to commit, how many were lost.
+    pub(crate) aborts: Option<f64>,
+    /// Nanoseconds, at [`QUANTILES`].
+    pub(crate) latencies: Option<[u64; QUANTILES.len()]>,
+    /// What the store did wrong.
+    pub(crate) failure: Option<String>,
+}
+
+impl Sample {
+    /// A sample that is not of speed.
+    pub(crate) fn of_figure(workload: &str, figure: f64) -> Self {
+        Sample {
+            store: String::new(),
+            workload: workload.to_string(),
+            threads: 0,
+            keys: 0,
+            figure,
+            cpu: None,
+            aborts: None,
+            latencies: None,
+            failure: None,
+        }
+    }
+
+    pub(crate) fn of_outcome(workload: &str, outcome: &Outcome) -> Self {
+        let operations = outcome.operations.max(1) as f64;
+        let attempts = (outcome.operations + outcome.aborts).max(1) as f64;
+        Sample {
+            cpu: Some(outcome.cpu.as_secs_f64() * 1e6 / operations),
+            aborts: Some(outcome.aborts as f64 * 100.0 / attempts),
+            latencies: Some(QUANTILES.map(|quantile| outcome.latencies.value_at_quantile(quantile))),
+            ..Sample::of_figure(workload, outcome.operations as f64 / outcome.time.as_secs_f64())
+        }
+    }
+
+    /// Whether the figure is a speed; else it is bytes.
+    pub(crate) fn is_speed(&self) -> bool {
+        self.cpu.is_some()
+    }
+}

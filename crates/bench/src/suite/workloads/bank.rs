@@ -1,0 +1,53 @@
+//! Transfers between accounts: two reads, two writes.
+
+use super::{Bench, sum};
+use crate::stores::{Conflict, Store, Transaction, value};
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
+/// What every account begins with.
+pub(super) const BALANCE: i64 = 1000;
+
+pub(super) fn account(number: usize) -> String {
+    format!("user{number:016}")
+}
+
+/// Opens the accounts.
+pub(super) fn open(store: &dyn Store, accounts: usize) {
+    for number in 0..accounts {
+        store.put(&account(number), value(BALANCE));
+    }
+}
+
+/// Moves something between two accounts. Returns how often that was lost.
+pub(super) fn transfer(store: &dyn Store, accounts: usize, random: &mut SmallRng) -> u64 {
+    let from = random.random_range(0..accounts);
+    let to = (from + random.random_range(1..accounts)) % accounts;
+    let (from, to, amount) = (account(from), account(to), random.random_range(1..10));
+    store.transact(&mut |tx| move_amount(tx, &from, &to, amount))
+}
+
+fn move_amount(tx: &mut dyn Transaction, from: &str, to: &str, amount: i64) -> Result<(), Conflict> {
+    let left = tx.get(from)?.expect("it is there") - amount;
+    let right = tx.get(to)?.expect("it is there") + amount;
+    tx.put(from, value(left))?;
+    tx.put(to, value(right))
+}
+
+/// Whether nothing was made or lost.
+pub(super) fn check(store: &dyn Store, accounts: usize) -> Result<(), String> {
+    let total = sum(store, (0..accounts).map(account))?;
+    let expected = accounts as i64 * BALANCE;
+    if total == expected { Ok(()) } else { Err(format!("{total} in the bank instead of {expected}")) }
+}
+
+pub(super) fn run(bench: &mut Bench<'_>, workload: &'static str, accounts: usize) -> Result<(), String> {
+    let store = bench.store;
+    open(store, accounts);
+    let seed = bench.seed;
+    bench.measure(workload, |thread| {
+        let mut random = SmallRng::seed_from_u64(seed * 1000 + thread as u64);
+        Box::new(move || Some(transfer(store, accounts, &mut random)))
+    });
+    check(store, accounts)
+}

@@ -1,0 +1,49 @@
+//! Write skew: pairs of which a transaction reads both and writes one, such that the sum must not
+//! fall below zero. Each write by itself keeps that; two at once, each resting on the other's old
+//! value, do not (Berenson and others, "A Critique of ANSI SQL Isolation Levels", 1995, A5B).
+
+use super::Bench;
+use crate::stores::value;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
+const PAIRS: usize = 100;
+
+fn halves(pair: usize) -> [String; 2] {
+    ["a", "b"].map(|half| format!("pair{pair:015}{half}"))
+}
+
+pub(super) fn run(bench: &mut Bench<'_>) -> Result<(), String> {
+    let store = bench.store;
+    for key in (0..PAIRS).flat_map(halves) {
+        store.put(&key, value(1));
+    }
+    let seed = bench.seed;
+    bench.measure("write-skew pairs", |thread| {
+        let mut random = SmallRng::seed_from_u64(seed * 1000 + thread as u64);
+        Box::new(move || {
+            let (keys, half) = (halves(random.random_range(0..PAIRS)), random.random_range(0..2));
+            Some(store.transact(&mut |tx| {
+                let mut numbers = [0; 2];
+                for (number, key) in numbers.iter_mut().zip(&keys) {
+                    *number = tx.get(key)?.expect("it is there");
+                }
+                // Takes one as long as there is one; then puts two back. A sum below zero stays
+                // below it, for the check to find.
+                let change = match numbers[0] + numbers[1] {
+                    0 => 2,
+                    1.. => -1,
+                    ..0 => 0,
+                };
+                tx.put(&keys[half], value(numbers[half] + change))
+            }))
+        })
+    });
+    for pair in 0..PAIRS {
+        let sum: i64 = halves(pair).iter().filter_map(|key| store.get(key)).sum();
+        if sum < 0 {
+            return Err(format!("pair {pair} has fallen to {sum}"));
+        }
+    }
+    Ok(())
+}
