@@ -1,6 +1,6 @@
 //! How fast a database comes back, and what a checkpoint takes in memory.
 
-use crate::output::{bar, cpu_time, median, table};
+use crate::output::{bar, cpu_time, median, resident_bytes, table};
 use fluxmap::Database;
 use fluxmap::persistence::{PersistenceOptions, RecoveryInfo};
 use futures::executor::block_on;
@@ -77,7 +77,7 @@ pub(crate) fn run(options: &Options, json: bool) {
 
     bar.set_message("write a checkpoint");
     let db = open(&options.dir);
-    let before = resident();
+    let before = resident_bytes();
     let (peak, taken) = peak_while(|| block_on(db.checkpoint()).expect("it is written").duration);
     drop(db);
     bar.inc(1);
@@ -125,13 +125,6 @@ fn open(dir: &Path) -> Database<String, Vec<u8>> {
     block_on(builder.flush_interval(Duration::from_secs(1)).build()).expect("it opens")
 }
 
-/// Memory of this process, in bytes, where the system tells.
-fn resident() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages: u64 = status.split_whitespace().nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(1);
-    pages * 4096
-}
-
 /// The most memory while `work` runs.
 fn peak_while<T>(work: impl FnOnce() -> T) -> (u64, T) {
     let done = AtomicBool::new(false);
@@ -139,7 +132,7 @@ fn peak_while<T>(work: impl FnOnce() -> T) -> (u64, T) {
         let watcher = scope.spawn(|| {
             let mut peak = 0;
             while !done.load(Ordering::Relaxed) {
-                peak = peak.max(resident());
+                peak = peak.max(resident_bytes());
                 thread::sleep(Duration::from_millis(1));
             }
             peak

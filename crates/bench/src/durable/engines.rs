@@ -1,9 +1,9 @@
 //! The engines, each by its name.
 
 use super::bare::{LeaderFollower, Loop};
-use super::{Engine, Level, key, value};
-use fluxmap::Database;
-use fluxmap::persistence::PersistenceOptions;
+use super::{Engine, key};
+use crate::stores::fluxmap::{Db, database};
+use crate::stores::{self, Level, Store, value};
 use futures::executor::block_on;
 use std::path::Path;
 use std::sync::Arc;
@@ -11,70 +11,56 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Runtime};
 
-type Make = fn(&Path) -> Box<dyn Engine>;
+/// An engine with its name, and how it is opened in a directory.
+pub(crate) struct Named {
+    pub(crate) name: String,
+    pub(crate) open: Box<dyn Fn(&Path) -> Box<dyn Engine>>,
+}
 
 /// The engines of a level.
-pub(crate) fn all(level: Level) -> Vec<(&'static str, Make)> {
-    #[allow(unused_mut, reason = "without peers, nothing is added")]
-    let mut engines = own(level);
-    #[cfg(feature = "peers")]
-    engines.extend(super::peers::all(level));
+pub(crate) fn all(level: Level) -> Vec<Named> {
+    let mut engines = Vec::new();
+    let mut add =
+        |name: String, open: Box<dyn Fn(&Path) -> Box<dyn Engine>>| engines.push(Named { name, open });
+    add("bare loop".into(), Box::new(move |dir| Box::new(Loop::new(dir, level))));
+    if level == Level::Full {
+        add("bare leader-follower log".into(), Box::new(|dir| Box::new(LeaderFollower::new(dir))));
+    }
+    add("fluxmap, tasks".into(), Box::new(move |dir| Box::new(Tasks::new(dir, level))));
+    for kind in stores::ALL.iter().filter(|kind| kind.durable) {
+        // What they call relaxed survives the death of the process, but for these two.
+        let is_lost = level == Level::Relaxed && ["redb file", "sled"].contains(&kind.name);
+        let name = format!("{}{}", kind.name, if is_lost { " (lost with the process)" } else { "" });
+        add(name, Box::new(move |dir| Box::new(Threads((kind.open)(dir, level)))));
+    }
     engines
 }
 
-fn own(level: Level) -> Vec<(&'static str, Make)> {
-    match level {
-        Level::Full => vec![
-            ("bare loop", |dir| Box::new(Loop::new(dir, Level::Full))),
-            ("bare leader-follower log", |dir| Box::new(LeaderFollower::new(dir))),
-            ("fluxmap, threads", |dir| Box::new(Threads(open(dir, Level::Full)))),
-            ("fluxmap, tasks", |dir| Box::new(Tasks::new(dir, Level::Full))),
-        ],
-        Level::Relaxed => vec![
-            ("bare loop", |dir| Box::new(Loop::new(dir, Level::Relaxed))),
-            ("fluxmap, threads", |dir| Box::new(Threads(open(dir, Level::Relaxed)))),
-            ("fluxmap, tasks", |dir| Box::new(Tasks::new(dir, Level::Relaxed))),
-        ],
-    }
-}
-
-pub(crate) fn open(dir: &Path, level: Level) -> Database<String, Vec<u8>> {
-    let options = PersistenceOptions::new(dir.join("fluxmap"));
-    let builder = Database::<String, Vec<u8>>::builder();
-    let opened = match level {
-        Level::Full => block_on(builder.durability_full(options).build()),
-        Level::Relaxed => {
-            block_on(builder.durability_relaxed(options).flush_interval(Duration::from_secs(1)).build())
-        }
-    };
-    opened.expect("it opens")
-}
-
 /// Committers that are threads.
-struct Threads(Database<String, Vec<u8>>);
+struct Threads(Box<dyn Store>);
 
 impl Engine for Threads {
     fn commit(&self, thread: usize, number: u64) {
-        block_on(self.0.insert(key(thread, number), value(number))).expect("it commits");
+        self.0.put(&key(thread, number), value(number as i64));
     }
 }
 
 /// Committers that are tasks, on two threads.
 struct Tasks {
-    db: Database<String, Vec<u8>>,
+    db: Db,
     runtime: Runtime,
 }
 
 impl Tasks {
     fn new(dir: &Path, level: Level) -> Self {
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_time().build().expect("a runtime");
-        Tasks { db: open(dir, level), runtime }
+        Tasks { db: database(dir, level), runtime }
     }
 }
 
 impl Engine for Tasks {
     fn commit(&self, thread: usize, number: u64) {
-        block_on(self.db.insert(key(thread, number), value(number))).expect("it commits");
+        block_on(self.db.insert(key(thread, number), value(number as i64))).expect("it commits");
     }
 
     fn drive(&self, committers: usize, time: Duration) -> Option<(u64, Duration)> {
@@ -87,7 +73,7 @@ impl Engine for Tasks {
                     tokio::spawn(async move {
                         let mut number = 0;
                         while !stop.load(Ordering::Relaxed) {
-                            db.insert(key(task, number), value(number)).await.expect("it commits");
+                            db.insert(key(task, number), value(number as i64)).await.expect("it commits");
                             number += 1;
                             if number % 64 == 0 {
                                 tokio::task::yield_now().await;

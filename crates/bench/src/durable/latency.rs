@@ -1,8 +1,9 @@
 //! What commits wait for while segments are changed and checkpoints are written.
 
 use super::bare::Loop;
-use super::{Engine, Level, key, value};
+use super::{Engine, key};
 use crate::output::table;
+use crate::stores::{Level, value};
 use fluxmap::Database;
 use fluxmap::persistence::PersistenceOptions;
 use futures::executor::block_on;
@@ -24,7 +25,7 @@ pub(crate) fn run(dir: &Path, json: bool) {
     let builder = Database::<String, Vec<u8>>::builder().durability_full(options);
     let db = block_on(builder.build()).expect("it opens");
     let commits = sample(|number| {
-        block_on(db.insert(key(0, number), value(number))).expect("it commits");
+        block_on(db.insert(key(0, number), value(number as i64))).expect("it commits");
     });
     if json {
         let figures = |histogram: &Histogram<u64>| {

@@ -4,10 +4,10 @@
 mod bare;
 mod engines;
 mod latency;
-#[cfg(feature = "peers")]
-mod peers;
 
 use crate::output::{bar, cpu_time, median, table};
+use crate::stores::Level;
+use engines::Named;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::sync::Barrier;
@@ -41,15 +41,6 @@ pub(crate) struct Options {
     latency: bool,
 }
 
-/// When a commit returns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub(crate) enum Level {
-    /// When it is synced.
-    Full,
-    /// When it is with the operating system (or what comes next to that).
-    Relaxed,
-}
-
 /// Something that commits.
 pub(crate) trait Engine: Sync {
     /// Commits one key of thread `thread`, its `number`th, and returns when it is durable.
@@ -66,20 +57,13 @@ pub(crate) fn key(thread: usize, number: u64) -> String {
     format!("user{thread:04}{:012}", number % 100_000)
 }
 
-/// A value of 100 bytes.
-pub(crate) fn value(number: u64) -> Vec<u8> {
-    let mut value = vec![b'v'; 100];
-    value[..8].copy_from_slice(&number.to_le_bytes());
-    value
-}
-
 /// Bytes that a commit takes in FluxMap's log: what the bare loops write.
 pub(crate) const COMMIT_BYTES: usize = 184;
 
 /// Commits per second of one engine, once a round.
 #[derive(Serialize)]
 struct Series {
-    engine: &'static str,
+    engine: String,
     level: Level,
     committers: usize,
     per_second: Vec<f64>,
@@ -92,7 +76,7 @@ pub(crate) fn run(options: &Options, json: bool) {
     let mut cases = Vec::new();
     for (level, counts) in [(Level::Full, &options.full), (Level::Relaxed, &options.relaxed)] {
         for committers in counts {
-            for (name, make) in engines::all(level) {
+            for Named { name, open } in engines::all(level) {
                 if name.contains(options.only.as_str()) {
                     let series = Series {
                         engine: name,
@@ -101,17 +85,17 @@ pub(crate) fn run(options: &Options, json: bool) {
                         per_second: Vec::new(),
                         cpu: Vec::new(),
                     };
-                    cases.push((series, make));
+                    cases.push((series, open));
                 }
             }
         }
     }
     let bar = bar(options.rounds * cases.len());
     for _ in 0..options.rounds {
-        for (series, make) in &mut cases {
+        for (series, open) in &mut cases {
             bar.set_message(format!("{} {:?} {}", series.engine, series.level, series.committers));
             let dir = fresh(&options.dir);
-            let engine = make(&dir);
+            let engine = open(&dir);
             let cpu = cpu_time();
             let (commits, time) =
                 measure(&*engine, series.committers, Duration::from_millis(options.milliseconds));
@@ -174,8 +158,8 @@ fn print(series: &[Series], options: &Options) {
     for (level, counts) in [(Level::Full, &options.full), (Level::Relaxed, &options.relaxed)] {
         let mut names: Vec<&str> = Vec::new();
         for row in series.iter().filter(|row| row.level == level) {
-            if !names.contains(&row.engine) {
-                names.push(row.engine);
+            if !names.contains(&row.engine.as_str()) {
+                names.push(&row.engine);
             }
         }
         let heads: Vec<String> = counts.iter().map(|count| format!("{count} committers")).collect();

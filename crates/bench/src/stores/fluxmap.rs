@@ -1,6 +1,6 @@
 //! FluxMap itself.
 
-use super::{Ability, Body, Conflict, Level, Store, Visit, number};
+use super::{Ability, Body, Conflict, Level, Store, Visit, number, value};
 use fluxmap::persistence::PersistenceOptions;
 use fluxmap::{Database, FluxError, Transaction};
 use futures::executor::block_on;
@@ -58,6 +58,10 @@ impl Store for FluxMap {
     fn can(&self, _: Ability) -> bool {
         true
     }
+
+    fn tasks(&self) -> Option<&Db> {
+        Some(&self.0)
+    }
 }
 
 struct Tx<'t>(&'t Transaction<String, Vec<u8>>);
@@ -83,4 +87,19 @@ impl super::Transaction for Tx<'_> {
         }
         Ok(())
     }
+}
+
+/// Moves an amount between two accounts, in a task. Returns how often that was lost.
+pub(crate) async fn transfer(db: &Db, from: &str, to: &str, amount: i64) -> u64 {
+    let runs = &std::sync::atomic::AtomicU64::new(0);
+    let run = async move |tx: &mut Transaction<String, Vec<u8>>| {
+        // Relaxed: runs of one transaction follow each other.
+        runs.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let left = tx.get(from)?.map_or(0, |value| number(&value)) - amount;
+        let right = tx.get(to)?.map_or(0, |value| number(&value)) + amount;
+        tx.insert(from.to_string(), value(left))?;
+        tx.insert(to.to_string(), value(right))
+    };
+    db.transact(run).await.unwrap_or_else(|error: FluxError| panic!("{error}"));
+    runs.load(std::sync::atomic::Ordering::Relaxed) - 1
 }

@@ -8,7 +8,7 @@ mod btree;
 mod dashmap;
 #[cfg(feature = "fjall")]
 mod fjall;
-mod fluxmap;
+pub(crate) mod fluxmap;
 #[cfg(feature = "fluxmap-0-3-7")]
 mod fluxmap_0_3_7;
 #[cfg(feature = "lmdb")]
@@ -70,6 +70,10 @@ pub(crate) trait Store: Send + Sync {
     fn transact(&self, body: &mut Body<'_>) -> u64;
     /// Whether it can be asked to.
     fn can(&self, what: Ability) -> bool;
+    /// The database, if this is one whose transactions can be tasks.
+    fn tasks(&self) -> Option<&fluxmap::Db> {
+        None
+    }
 }
 
 /// What not every store can do.

@@ -32,9 +32,13 @@ pub(crate) struct Outcome {
 /// One operation in so many is timed: reading the clock takes as long as a quarter of a get.
 const SAMPLED: u64 = 8;
 
-/// Up to a minute, to three digits.
-fn histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("the bounds are fine")
+impl Outcome {
+    /// Nothing has been done yet.
+    pub(crate) fn none(series: &'static str) -> Self {
+        // Up to a minute, to three digits.
+        let latencies = Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("the bounds are fine");
+        Outcome { series, operations: 0, time: Duration::ZERO, cpu: Duration::ZERO, aborts: 0, latencies }
+    }
 }
 
 /// Runs the workers until the time is over, or until they have nothing more to do if there is
@@ -48,14 +52,7 @@ pub(crate) fn drive(workers: Vec<Worker<'_>>, time: Option<Duration>) -> Vec<Out
             .map(|Worker { series, mut step }| {
                 let (start, end, stop) = (&start, &end, &stop);
                 scope.spawn(move || {
-                    let mut outcome = Outcome {
-                        series,
-                        operations: 0,
-                        time: Duration::ZERO,
-                        cpu: Duration::ZERO,
-                        aborts: 0,
-                        latencies: histogram(),
-                    };
+                    let mut outcome = Outcome::none(series);
                     start.wait();
                     let begun = Instant::now();
                     while !stop.load(Ordering::Relaxed) {

@@ -47,7 +47,8 @@ impl Sample {
         Sample {
             cpu: Some(outcome.cpu.as_secs_f64() * 1e6 / operations),
             aborts: Some(outcome.aborts as f64 * 100.0 / attempts),
-            latencies: Some(QUANTILES.map(|quantile| outcome.latencies.value_at_quantile(quantile))),
+            latencies: (!outcome.latencies.is_empty())
+                .then(|| QUANTILES.map(|quantile| outcome.latencies.value_at_quantile(quantile))),
             ..Sample::of_figure(workload, outcome.operations as f64 / outcome.time.as_secs_f64())
         }
     }

@@ -1,22 +1,76 @@
-//! Committers that get into each other's way: 2, 8 and 64 of them on ten accounts.
+//! Committers that get into each other's way: 2, 8 and 64 of them on ten accounts. They are
+//! threads, and tasks on two threads where a store has those.
 
+use super::super::drive::Outcome;
 use super::{Bench, bank};
-use rand::SeedableRng;
+use crate::output::cpu_time;
+use crate::stores::fluxmap::{Db, transfer};
 use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use tokio::runtime::Builder;
 
 const ACCOUNTS: usize = 10;
-const COMMITTERS: [(usize, &str); 3] =
-    [(2, "bank of 10, 2 committers"), (8, "bank of 10, 8 committers"), (64, "bank of 10, 64 committers")];
+const COMMITTERS: [(usize, &str, &str); 3] = [
+    (2, "bank of 10, 2 threads", "bank of 10, 2 tasks on 2 threads"),
+    (8, "bank of 10, 8 threads", "bank of 10, 8 tasks on 2 threads"),
+    (64, "bank of 10, 64 threads", "bank of 10, 64 tasks on 2 threads"),
+];
+const WORKERS: usize = 2;
 
 pub(super) fn run(bench: &mut Bench<'_>) -> Result<(), String> {
     let store = bench.store;
     bank::open(store, ACCOUNTS);
     let (seed, time) = (bench.seed, bench.time);
-    for (committers, workload) in COMMITTERS {
-        bench.measure_for(workload, Some(time), committers, |thread| {
+    for (committers, with_threads, with_tasks) in COMMITTERS {
+        bench.measure_for(with_threads, Some(time), committers, |thread| {
             let mut random = SmallRng::seed_from_u64(seed * 1000 + thread as u64);
             Box::new(move || Some(bank::transfer(store, ACCOUNTS, &mut random)))
         });
+        if let Some(db) = store.tasks() {
+            bench.note(&[drive_tasks(db, with_tasks, committers, time, seed)]);
+        }
     }
     bank::check(store, ACCOUNTS)
+}
+
+/// Tasks that transfer until the time is over.
+fn drive_tasks(db: &Db, series: &'static str, tasks: usize, time: Duration, seed: u64) -> Outcome {
+    let runtime = Builder::new_multi_thread().worker_threads(WORKERS).enable_time().build();
+    let (cpu, begun) = (cpu_time(), Instant::now());
+    let mut outcome = Outcome::none(series);
+    runtime.expect("a runtime").block_on(async {
+        let stop = Arc::new(AtomicBool::new(false));
+        let tasks: Vec<_> = (0..tasks as u64)
+            .map(|task| {
+                let (db, stop) = (db.clone(), Arc::clone(&stop));
+                let mut random = SmallRng::seed_from_u64(seed * 1000 + task);
+                tokio::spawn(async move {
+                    let (mut operations, mut lost) = (0, 0);
+                    while !stop.load(Ordering::Relaxed) {
+                        let from = random.random_range(0..ACCOUNTS);
+                        let to = (from + random.random_range(1..ACCOUNTS)) % ACCOUNTS;
+                        let amount = random.random_range(1..10);
+                        lost += transfer(&db, &bank::account(from), &bank::account(to), amount).await;
+                        operations += 1;
+                        // A task that never waits keeps its thread for itself.
+                        tokio::task::yield_now().await;
+                    }
+                    (operations, lost)
+                })
+            })
+            .collect();
+        tokio::time::sleep(time).await;
+        stop.store(true, Ordering::Relaxed);
+        for task in tasks {
+            let (operations, lost) = task.await.expect("no panic");
+            outcome.operations += operations;
+            outcome.aborts += lost;
+        }
+    });
+    outcome.time = begun.elapsed();
+    outcome.cpu = cpu_time() - cpu;
+    outcome
 }
