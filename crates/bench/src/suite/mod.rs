@@ -127,9 +127,13 @@ impl Options {
 }
 
 fn run_all(options: &Options) -> Vec<Sample> {
-    let wanted = |kind: &&Kind| {
-        options.only.is_empty() || options.only.iter().any(|part| kind.name.contains(part.as_str()))
+    // Whoever names a store wholly does not mean another that has a longer name.
+    let is_whole = |part: &str| stores::ALL.iter().any(|kind| kind.name == part);
+    let means = |part: &String, kind: &Kind| match is_whole(part) {
+        true => kind.name == part,
+        false => kind.name.contains(part.as_str()),
     };
+    let wanted = |kind: &&Kind| options.only.is_empty() || options.only.iter().any(|part| means(part, kind));
     let kinds: Vec<&Kind> = stores::ALL.iter().filter(wanted).collect();
     let mut runs: Vec<(Group, usize, usize)> = Vec::new();
     for &group in &options.groups {

@@ -1,6 +1,6 @@
 //! The results as pictures: bars with whiskers, and curves of latencies.
 
-use super::report::{Row, rows};
+use super::report::{Growth, Row, growths, rows};
 use super::sample::{QUANTILES, Sample};
 use plotters::prelude::*;
 use std::error::Error;
@@ -28,18 +28,27 @@ const COLOURS: [RGBColor; 8] = [
 
 type Result = std::result::Result<(), Box<dyn Error>>;
 
-/// Draws every workload at every setting.
+/// Draws every workload at every setting, and how costs grow.
 pub(crate) fn draw_all(dir: &Path, samples: &[Sample]) -> Result {
-    for row in rows(samples) {
-        let name: String =
-            row.workload.chars().map(|letter| if letter.is_alphanumeric() { letter } else { '-' }).collect();
-        let name = format!("{}-{}-threads-{}-keys", name.to_lowercase(), row.threads, row.keys);
-        bars(&dir.join(format!("{name}.svg")), &row)?;
+    let rows = rows(samples);
+    for row in &rows {
+        let name = file_name(&format!("{} {} threads {} keys", row.workload, row.threads, row.keys));
+        bars(&dir.join(format!("{name}.svg")), row)?;
         if row.cells.iter().any(|cell| cell.quantile(0).is_some()) {
-            latencies(&dir.join(format!("{name}-latencies.svg")), &row)?;
+            latencies(&dir.join(format!("{name}-latencies.svg")), row)?;
         }
     }
+    for growth in growths(&rows) {
+        let name = file_name(&format!("growth {} {} threads", growth.workload, growth.threads));
+        draw_growth(&dir.join(format!("{name}.svg")), &growth)?;
+    }
     Ok(())
+}
+
+/// Letters, digits, and single hyphens.
+fn file_name(title: &str) -> String {
+    let words = title.split(|letter: char| !letter.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    words.collect::<Vec<_>>().join("-").to_lowercase()
 }
 
 fn caption(row: &Row<'_>) -> String {
@@ -115,23 +124,71 @@ fn latencies(path: &Path, row: &Row<'_>) -> Result {
         .label_style(("sans-serif", 15))
         .draw()?;
     for (line, cell) in row.cells.iter().enumerate() {
-        let colour = COLOURS[line % COLOURS.len()];
-        let style = colour.stroke_width(if cell.store == "fluxmap" { 4 } else { 2 });
+        let style = style(line, cell.store);
         let points = places
             .iter()
             .filter_map(|&place| Some((nines(QUANTILES[place]), cell.quantile(place)?.max(1.0) / 1000.0)));
         chart.draw_series(LineSeries::new(points.clone(), style))?;
         // The second half of the stores has dots.
         if line >= COLOURS.len() {
-            chart.draw_series(points.map(|point| Circle::new(point, 3, colour.filled())))?;
+            chart.draw_series(points.map(|point| Circle::new(point, 3, style.filled())))?;
         }
-        let at = (WIDTH as i32 - RIGHT + 20, 48 + 22 * line as i32);
-        root.draw(&PathElement::new([at, (at.0 + 22, at.1)], style))?;
-        if line >= COLOURS.len() {
-            root.draw(&Circle::new((at.0 + 11, at.1), 3, colour.filled()))?;
-        }
-        root.draw_text(cell.store, &("sans-serif", 15).into_text_style(&root), (at.0 + 28, at.1 - 8))?;
+        legend(&root, line, cell.store)?;
     }
     root.present()?;
+    Ok(())
+}
+
+/// A line for each store: processor time against the number of keys, both logarithmic.
+fn draw_growth(path: &Path, growth: &Growth<'_, '_>) -> Result {
+    let (Some(first), Some(last)) = (growth.rows.first(), growth.rows.last()) else { return Ok(()) };
+    let root = SVGBackend::new(path, (WIDTH, 480)).into_drawing_area();
+    root.fill(&WHITE)?;
+    let all: Vec<f64> =
+        growth.rows.iter().flat_map(|row| row.cells.iter().filter_map(|cell| cell.cpu())).collect();
+    let least = all.iter().copied().fold(f64::INFINITY, f64::min) / 1.2;
+    let most = all.iter().copied().fold(0.0, f64::max) * 1.2;
+    let mut chart = ChartBuilder::on(&root)
+        .caption(format!("{}; {} threads", growth.workload, growth.threads), ("sans-serif", 22))
+        .margin(12)
+        .margin_right(RIGHT as u32)
+        .x_label_area_size(44)
+        .y_label_area_size(70)
+        .build_cartesian_2d((first.keys as f64..last.keys as f64).log_scale(), (least..most).log_scale())?;
+    chart
+        .configure_mesh()
+        .light_line_style(TRANSPARENT)
+        .x_label_formatter(&|keys| format!("{keys:.0}"))
+        .x_desc("keys")
+        .y_desc("µs of processor time")
+        .label_style(("sans-serif", 15))
+        .draw()?;
+    for (line, cell) in first.cells.iter().enumerate() {
+        let of_store = |row: &&Row<'_>| {
+            let cell = row.cells.iter().find(|other| other.store == cell.store)?;
+            Some((row.keys as f64, cell.cpu()?))
+        };
+        let points: Vec<(f64, f64)> = growth.rows.iter().filter_map(of_store).collect();
+        let style = style(line, cell.store);
+        chart.draw_series(LineSeries::new(points.iter().copied(), style))?;
+        chart.draw_series(points.into_iter().map(|point| Circle::new(point, 3, style.filled())))?;
+        legend(&root, line, cell.store)?;
+    }
+    root.present()?;
+    Ok(())
+}
+
+fn style(line: usize, store: &str) -> ShapeStyle {
+    COLOURS[line % COLOURS.len()].stroke_width(if store == "fluxmap" { 4 } else { 2 })
+}
+
+/// Says right of the picture which line is whose.
+fn legend(root: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>, line: usize, store: &str) -> Result {
+    let at = (WIDTH as i32 - RIGHT + 20, 48 + 22 * line as i32);
+    root.draw(&PathElement::new([at, (at.0 + 22, at.1)], style(line, store)))?;
+    if line >= COLOURS.len() {
+        root.draw(&Circle::new((at.0 + 11, at.1), 3, COLOURS[line % COLOURS.len()].filled()))?;
+    }
+    root.draw_text(store, &("sans-serif", 15).into_text_style(root), (at.0 + 28, at.1 - 8))?;
     Ok(())
 }

@@ -32,6 +32,11 @@ impl Cell<'_> {
         self.samples.iter().any(|sample| sample.failure.is_some())
     }
 
+    /// The median of the processor time of an operation, in microseconds.
+    pub(crate) fn cpu(&self) -> Option<f64> {
+        self.median_of(|sample| sample.cpu)
+    }
+
     fn median_of(&self, part: impl Fn(&Sample) -> Option<f64>) -> Option<f64> {
         let parts: Vec<f64> = self.samples.iter().filter_map(|sample| part(sample)).collect();
         (!parts.is_empty()).then(|| median(&parts))
@@ -69,6 +74,34 @@ pub(crate) fn rows(samples: &[Sample]) -> Vec<Row<'_>> {
         }
     }
     rows
+}
+
+/// A workload with a number of threads, at several numbers of keys.
+pub(crate) struct Growth<'s, 'r> {
+    pub(crate) workload: &'s str,
+    pub(crate) threads: usize,
+    /// By number of keys.
+    pub(crate) rows: Vec<&'r Row<'s>>,
+}
+
+/// From so many numbers of keys on, it is worth looking at how costs grow with them.
+const SIZES: usize = 3;
+
+/// What was run with many numbers of keys.
+pub(crate) fn growths<'s, 'r>(rows: &'r [Row<'s>]) -> Vec<Growth<'s, 'r>> {
+    let mut growths: Vec<Growth<'s, 'r>> = Vec::new();
+    for row in rows.iter().filter(|row| row.cells[0].samples[0].is_speed()) {
+        let setting = (row.workload, row.threads);
+        match growths.iter_mut().find(|growth| (growth.workload, growth.threads) == setting) {
+            Some(growth) => growth.rows.push(row),
+            None => growths.push(Growth { workload: row.workload, threads: row.threads, rows: vec![row] }),
+        }
+    }
+    growths.retain_mut(|growth| {
+        growth.rows.sort_by_key(|row| row.keys);
+        growth.rows.len() >= SIZES
+    });
+    growths
 }
 
 /// Three significant digits.
@@ -118,6 +151,17 @@ pub(crate) fn print(samples: &[Sample]) {
         });
         println!("{}", table(std::iter::once("").chain(stores.iter().copied()), lines.collect()));
     }
+    for growth in growths(&rows) {
+        println!("\n### {}, {} threads: µs of processor time\n", growth.workload, growth.threads);
+        let lines = growth.rows.iter().map(|row| {
+            let cells = stores.iter().map(|store| {
+                let found = row.cells.iter().find(|cell| cell.store == *store).and_then(Cell::cpu);
+                found.map_or_else(String::new, short)
+            });
+            std::iter::once(row.keys.to_string()).chain(cells).collect()
+        });
+        println!("{}", table(std::iter::once("keys").chain(stores.iter().copied()), lines.collect()));
+    }
     for row in rows.iter().filter(|row| row.cells[0].samples[0].is_speed()) {
         println!("\n#### {}, {} threads, {} keys\n", row.workload, row.threads, row.keys);
         let header = ["", "k/s", "min", "max", "CPU µs", "lost, %", "p50 µs", "p99 µs", "p99.9 µs"];
@@ -130,7 +174,7 @@ fn details(cell: &Cell<'_>) -> Vec<String> {
     let or_empty = |number: Option<f64>| number.map_or_else(String::new, short);
     let mut columns = vec![cell.store.to_string(), shown(cell)];
     columns.extend([cell.min(), cell.max()].map(|number| figure(first, number)));
-    columns.push(or_empty(cell.median_of(|sample| sample.cpu)));
+    columns.push(or_empty(cell.cpu()));
     columns.push(or_empty(cell.median_of(|sample| sample.aborts)));
     for wanted in [0.5, 0.99, 0.999] {
         let place = QUANTILES.iter().position(|quantile| *quantile == wanted);

@@ -47,6 +47,13 @@ pub(super) fn run(bench: &mut Bench<'_>) -> Result<(), String> {
             return Err("scans found nothing".to_string());
         }
     }
+    bench.measure("update, uniform", |thread| {
+        let mut draws = draws(Choice::Uniform, thread);
+        Box::new(move || {
+            store.put(keys.get(draws.next()), value(1));
+            Some(0)
+        })
+    });
     for (workload, reads) in [("YCSB B: 95 % gets, 5 % updates", 95), ("YCSB A: half gets, half updates", 50)]
     {
         bench.measure(workload, |thread| {
