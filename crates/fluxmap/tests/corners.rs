@@ -1,5 +1,8 @@
 //! Corners of limits and expiry in which they were once wrong.
 
+mod common;
+
+use common::limits::{EVICTING, limited};
 use fluxmap::mem::{EvictionCause, EvictionPolicy, TimeSource};
 use fluxmap::persistence::PersistenceOptions;
 use fluxmap::{Database, FluxError};
@@ -14,17 +17,9 @@ type Db = Database<u64, Vec<u8>>;
 const LIMIT: u64 = 64 << 10;
 const HOUR: Duration = Duration::from_secs(3600);
 const PATIENCE: Duration = Duration::from_secs(5);
-const EVICTING: [EvictionPolicy; 5] = [
-    EvictionPolicy::Lru,
-    EvictionPolicy::Lfu,
-    EvictionPolicy::Random,
-    EvictionPolicy::Arc,
-    EvictionPolicy::S3Fifo,
-];
 
-fn limited(policy: EvictionPolicy) -> Db {
-    let builder = Db::builder().max_memory(LIMIT).eviction_policy(policy);
-    block_on(builder.build()).expect("it opens")
+fn open_limited(policy: EvictionPolicy) -> Db {
+    block_on(limited(policy, LIMIT).build()).expect("it opens")
 }
 
 fn put(db: &Db, key: u64, length: usize) -> Result<(), FluxError> {
@@ -38,7 +33,7 @@ fn used(db: &Db) -> u64 {
 
 #[test]
 fn keys_that_expire_stay_within_the_limit() {
-    let db = limited(EvictionPolicy::Lru);
+    let db = open_limited(EvictionPolicy::Lru);
     for key in 0..1_500 {
         block_on(db.insert_with_ttl(key, vec![0; 20], HOUR + HOUR * key as u32)).expect("room is made");
         assert!(used(&db) <= LIMIT, "{key}: {:?}", db.memory_info());
@@ -49,7 +44,7 @@ fn keys_that_expire_stay_within_the_limit() {
 fn many_keys_at_once_make_room_among_those_that_are_used() {
     let mut wrong = Vec::new();
     for policy in EVICTING {
-        let db = limited(policy);
+        let db = open_limited(policy);
         (0..250).try_for_each(|key| put(&db, key, 100)).expect("there is room");
         for _ in 0..20 {
             for key in 0..250 {
@@ -69,7 +64,7 @@ fn many_keys_at_once_make_room_among_those_that_are_used() {
 #[test]
 fn a_snapshot_that_is_held_does_not_use_up_the_limit() {
     for policy in EVICTING {
-        let db = limited(policy);
+        let db = open_limited(policy);
         put(&db, 0, 20).expect("there is room");
         let view = db.snapshot();
         for key in 1..5_000 {
@@ -83,7 +78,7 @@ fn a_snapshot_that_is_held_does_not_use_up_the_limit() {
 #[test]
 fn a_snapshot_that_was_held_leaves_the_room_that_there_was() {
     for policy in EVICTING {
-        let db = limited(policy);
+        let db = open_limited(policy);
         let fill = |from: u64| {
             (from..from + 2_000).for_each(|key| put(&db, key, 20).expect("room is made"));
             block_on(db.vacuum()).expect("vacuum succeeds");
@@ -174,10 +169,10 @@ fn durable(
 ) -> Db {
     let options =
         PersistenceOptions { wal_segment_size_bytes: 64 << 10, ..PersistenceOptions::new("db".into()) };
-    let mut builder = Db::builder();
-    if let Some((limit, policy)) = limit {
-        builder = builder.max_memory(limit).eviction_policy(policy);
-    }
+    let builder = match limit {
+        Some((limit, policy)) => limited(policy, limit),
+        None => Db::builder(),
+    };
     let builder = builder.on_evict(move |key, value, cause| told(key, value.len(), cause));
     block_on(builder.durability_full(options).disk(Arc::new(disk.clone())).build()).expect("it opens")
 }
@@ -265,10 +260,10 @@ fn later(dial: &Dial, by: Duration) {
 
 #[test]
 fn what_has_expired_goes_before_what_is_there() {
-    for policy in EVICTING {
+    // Under `Ttl` all of them expire.
+    for policy in EVICTING.into_iter().filter(|policy| *policy != EvictionPolicy::Ttl) {
         let dial = dial();
-        let source = Arc::clone(&dial);
-        let builder = Db::builder().max_memory(LIMIT).eviction_policy(policy).time_source(source);
+        let builder = limited(policy, LIMIT).time_source(dial.clone());
         let db = block_on(builder.build()).expect("it opens");
         (0..60).for_each(|key| put(&db, key, 100).expect("there is room"));
         for key in 100..250 {
@@ -315,7 +310,7 @@ fn what_was_removed_for_a_write_that_is_refused_is_told_of() {
 #[test]
 fn a_refused_transaction_leaves_nothing_to_be_freed() {
     for policy in [EvictionPolicy::Lru, EvictionPolicy::Manual] {
-        let db = limited(policy);
+        let db = open_limited(policy);
         (0..50).for_each(|key| put(&db, key, 100).expect("there is room"));
         let before = db.memory_info();
         let tx = db.begin();

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
+use common::limits::{EVICTING, limited};
 use common::{DoneOnDrop, assert_nothing_pinned, commit};
 use fluxmap::mem::{EvictionCause, EvictionPolicy, MemSize};
 use fluxmap::persistence::PersistenceOptions;
@@ -31,27 +32,6 @@ const LIMIT: u64 = 16 << 10;
 
 /// Far longer than anything here takes: a bound for a test that has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-const EVICTING: [EvictionPolicy; 6] = [
-    EvictionPolicy::Lru,
-    EvictionPolicy::Lfu,
-    EvictionPolicy::Random,
-    EvictionPolicy::Arc,
-    EvictionPolicy::Ttl,
-    EvictionPolicy::S3Fifo,
-];
-
-/// A database with a limit, in which nothing expires by itself during a test.
-fn limited<V: MemSize + Send + Sync + 'static>(
-    policy: EvictionPolicy,
-    limit: u64,
-) -> DatabaseBuilder<u64, V> {
-    let builder = Database::builder().max_memory(limit).eviction_policy(policy);
-    match policy {
-        EvictionPolicy::Ttl => builder.eviction_ttl(Duration::from_secs(3600)),
-        _ => builder,
-    }
-}
 
 fn open(builder: Builder) -> Db {
     block_on(builder.build()).expect("the database opens")
@@ -402,7 +382,7 @@ mod listening {
     fn the_listener_may_insert_where_it_is() {
         let slot = Slot::default();
         let inner = Arc::clone(&slot);
-        let db = open(limited(EvictionPolicy::Lru, LIMIT).on_evict(move |key, _, _| {
+        let db = open(limited(EvictionPolicy::Lru, LIMIT).on_evict(move |key: u64, _, _| {
             if let (true, Some(db)) = (key.is_multiple_of(10), within(&inner)) {
                 let inserted = db.insert(key + 1, key).now_or_never();
                 assert!(matches!(inserted, Some(Ok(()))), "nothing to wait for");

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use common::limits::{EVICTING, limited};
 use common::{DoneOnDrop, commit};
 use fluxmap::disk::Disk;
 use fluxmap::mem::{EvictionPolicy, MemSize};
@@ -25,30 +26,8 @@ type Db = Database<u64, Vec<u8>>;
 
 const LIMIT: u64 = 64 << 10;
 
-const EVICTING: [EvictionPolicy; 6] = [
-    EvictionPolicy::Lru,
-    EvictionPolicy::Lfu,
-    EvictionPolicy::Random,
-    EvictionPolicy::Arc,
-    EvictionPolicy::Ttl,
-    EvictionPolicy::S3Fifo,
-];
-
 fn every_policy() -> impl Iterator<Item = EvictionPolicy> {
     EVICTING.into_iter().chain([EvictionPolicy::Manual])
-}
-
-/// A database with a limit, in which nothing expires during a test.
-fn limited<K, V>(policy: EvictionPolicy, limit: u64) -> DatabaseBuilder<K, V>
-where
-    K: Key + MemSize,
-    V: Value + MemSize,
-{
-    let builder = Database::builder().max_memory(limit).eviction_policy(policy);
-    match policy {
-        EvictionPolicy::Ttl => builder.eviction_ttl(Duration::from_secs(3600)),
-        _ => builder,
-    }
 }
 
 fn open(policy: EvictionPolicy) -> Db {

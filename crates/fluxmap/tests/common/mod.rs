@@ -5,6 +5,7 @@
 #![allow(dead_code)]
 
 pub(crate) mod bench;
+pub(crate) mod limits;
 
 use std::hash::Hash;
 use std::io::Write as _;
