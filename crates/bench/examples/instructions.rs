@@ -90,8 +90,7 @@ fn main() {
     let [what, keys, open, count] = arguments.as_slice() else {
         panic!("operation, keys, open transactions, count");
     };
-    let [keys, open, count] =
-        [keys, open, count].map(|number| number.parse::<usize>().expect("a number"));
+    let [keys, open, count] = [keys, open, count].map(|number| number.parse::<usize>().expect("a number"));
     let db: Db = block_on(Database::new_in_memory()).expect("the defaults are valid");
     for number in 0..keys {
         block_on(db.insert(key(number), value(1000))).expect("a commit");
