@@ -9,12 +9,17 @@ use fluxmap::{Database, FluxError, Transaction};
 use futures::executor::block_on;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
+use std::fmt::Write;
 use std::hint::black_box;
 
 type Db = Database<String, Vec<u8>>;
 
+/// With room for all of it at once: what growing a string costs depends on the heap, which
+/// differs from one operation to the other, and would not cancel out.
 fn key(number: usize) -> String {
-    format!("user{number:016}")
+    let mut key = String::with_capacity(24);
+    write!(key, "user{number:016}").expect("a string takes it");
+    key
 }
 
 fn number(value: &[u8]) -> i64 {

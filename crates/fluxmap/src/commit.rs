@@ -337,7 +337,7 @@ impl<K: Ord + Hash + Clone, V> Order<K, V> {
         self.collector.after_commit(&mut self.writer, writes, &shared.active, &shared.clock);
         let freed = match self.collects_early(shared) {
             true => {
-                self.collector.refresh(&shared.active, &shared.clock);
+                self.collector.refresh(&self.writer, &shared.active, &shared.clock);
                 self.writer.trim(self.collector.horizon(), EARLY_TRIM + 2 * writes);
                 let freed = self.writer.collect(true);
                 self.collect_at = shared.index.superseded_weight() + self.slack();

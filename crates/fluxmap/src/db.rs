@@ -312,7 +312,7 @@ impl<K: Key, V: Value> Database<K, V> {
     /// A future that is dropped before it returns has either written nothing or, in a
     /// durable database, has committed, and the commit becomes durable by itself.
     pub async fn insert(&self, key: K, value: V) -> Result<(), FluxError> {
-        self.insert_arc(key, Arc::new(value)).await
+        self.put(key, Put::lasting(Arc::new(value))).await
     }
 
     /// [`insert`](Self::insert) for a value that is shared already.
@@ -329,10 +329,16 @@ impl<K: Key, V: Value> Database<K, V> {
     }
 
     async fn put(&self, key: K, put: Put<V>) -> Result<(), FluxError> {
-        self.shared.may_commit(Ticket::default()).await?;
+        let ticket = Ticket::default();
+        if !self.shared.may_commit_at_once(ticket) {
+            self.shared.may_commit(ticket).await?;
+        }
         // Nothing was read, so there is nothing to certify.
         let timestamp = self.shared.commit(None, std::iter::once((key, Some(put))))?;
-        self.shared.acknowledged(timestamp).await
+        match self.shared.is_stable_at_once() {
+            true => Ok(()),
+            false => self.shared.acknowledged(timestamp).await,
+        }
     }
 
     /// [`insert`](Self::insert) for a value that is to be gone after `ttl`: at that instant,

@@ -2,7 +2,6 @@
 
 use fluxmap_index as index;
 use std::borrow::Borrow;
-use std::collections::{BTreeMap, btree_map};
 use std::hash::Hash;
 use std::ops::{Bound, Range, RangeFrom, RangeFull, RangeInclusive, RangeTo, RangeToInclusive};
 
@@ -129,11 +128,8 @@ impl<K, A: KeyBound<K>, B: KeyBound<K>> KeyRange<K> for (Bound<A>, Bound<B>) {
 pub trait Prefix<K>: sealed::IntoSpan<K> {}
 impl<K, P: sealed::IntoSpan<K>> Prefix<K> for P {}
 
-/// The keys that a transaction has written, each with the slot of its write.
-pub(crate) type OwnKeys<K> = BTreeMap<K, usize>;
-
 pub(crate) mod sealed {
-    use super::{Borrow, Span, own_bytes, own_text};
+    use super::{Borrow, Span};
 
     pub trait IntoSpan<K> {
         fn into_span(self) -> Span<K>;
@@ -144,7 +140,6 @@ pub(crate) mod sealed {
             Span(super::Kind::Prefix {
                 prefix: self.as_bytes().into(),
                 bytes_of: |key| key.borrow().as_bytes(),
-                own: own_text,
             })
         }
     }
@@ -157,7 +152,7 @@ pub(crate) mod sealed {
 
     impl<K: Borrow<[u8]> + Ord> IntoSpan<K> for &[u8] {
         fn into_span(self) -> Span<K> {
-            Span(super::Kind::Prefix { prefix: self.into(), bytes_of: |key| key.borrow(), own: own_bytes })
+            Span(super::Kind::Prefix { prefix: self.into(), bytes_of: |key| key.borrow() })
         }
     }
 
@@ -181,16 +176,8 @@ pub struct Span<K>(Kind<K>);
 
 #[derive(Clone)]
 enum Kind<K> {
-    Range {
-        lower: Bound<K>,
-        upper: Bound<K>,
-    },
-    Prefix {
-        prefix: Box<[u8]>,
-        bytes_of: fn(&K) -> &[u8],
-        /// The written keys that have the prefix.
-        own: for<'m> fn(&'m OwnKeys<K>, &[u8]) -> btree_map::Range<'m, K, usize>,
-    },
+    Range { lower: Bound<K>, upper: Bound<K> },
+    Prefix { prefix: Box<[u8]>, bytes_of: fn(&K) -> &[u8] },
 }
 
 impl<K: Ord> Span<K> {
@@ -201,28 +188,6 @@ impl<K: Ord> Span<K> {
 
     pub(crate) fn prefix(prefix: impl Prefix<K>) -> Self {
         prefix.into_span()
-    }
-
-    /// The written keys of this span, in order.
-    pub(crate) fn own<'m>(&self, written: &'m OwnKeys<K>) -> btree_map::Range<'m, K, usize> {
-        match &self.0 {
-            Kind::Prefix { prefix, own, .. } => own(written, prefix),
-            Kind::Range { lower, upper } => match is_inverted(lower, upper) {
-                // `BTreeMap::range` would panic.
-                true => btree_map::Range::default(),
-                false => written.range((lower.as_ref(), upper.as_ref())),
-            },
-        }
-    }
-}
-
-fn is_inverted<K: Ord>(lower: &Bound<K>, upper: &Bound<K>) -> bool {
-    match (lower, upper) {
-        (Bound::Included(from), Bound::Included(to)) => from > to,
-        (Bound::Included(from) | Bound::Excluded(from), Bound::Included(to) | Bound::Excluded(to)) => {
-            from >= to
-        }
-        _ => false,
     }
 }
 
@@ -259,49 +224,6 @@ fn is_above<K: Ord>(key: &K, upper: &Bound<K>) -> bool {
         Bound::Included(to) => key > to,
         Bound::Excluded(to) => key >= to,
     }
-}
-
-fn own_text<'m, K: Borrow<str> + Ord>(
-    written: &'m OwnKeys<K>,
-    prefix: &[u8],
-) -> btree_map::Range<'m, K, usize> {
-    // The prefix came from a `str`; were it not one, no key could start with it.
-    let Ok(prefix) = str::from_utf8(prefix) else {
-        return btree_map::Range::default();
-    };
-    let end = text_successor(prefix);
-    let upper = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-    written.range::<str, _>((Bound::Included(prefix), upper))
-}
-
-fn own_bytes<'m, K: Borrow<[u8]> + Ord>(
-    written: &'m OwnKeys<K>,
-    prefix: &[u8],
-) -> btree_map::Range<'m, K, usize> {
-    let end = byte_successor(prefix);
-    let upper = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-    written.range::<[u8], _>((Bound::Included(prefix), upper))
-}
-
-/// The smallest text that is greater than everything that starts with `prefix`.
-fn text_successor(prefix: &str) -> Option<String> {
-    let mut end = prefix.to_owned();
-    while let Some(last) = end.pop() {
-        // The range of `char` steps over the surrogates.
-        if let Some(next) = (last..=char::MAX).nth(1) {
-            end.push(next);
-            return Some(end);
-        }
-    }
-    None
-}
-
-/// The smallest byte string that is greater than everything with this prefix.
-fn byte_successor(prefix: &[u8]) -> Option<Vec<u8>> {
-    let kept = prefix.iter().rposition(|byte| *byte != u8::MAX)?;
-    let mut end = prefix[..=kept].to_vec();
-    end[kept] += 1;
-    Some(end)
 }
 
 /// The part of a span between two bounds.
@@ -349,36 +271,34 @@ mod tests {
     }
 
     #[test]
-    fn inverted_ranges_are_empty_and_do_not_panic() {
-        let written = OwnKeys::from([(5, 0), (15, 1)]);
+    fn inverted_ranges_are_empty() {
+        let count = |span: Span<u64>| (0..30).filter(|key| contains(&span, key)).count();
         let (from, to) = (20, 10);
-        assert_eq!(Span::<u64>::range(from..=to).own(&written).count(), 0);
-        assert_eq!(Span::<u64>::range(5..5).own(&written).count(), 0);
-        let both = (Bound::Excluded(5), Bound::Excluded(5));
-        assert_eq!(Span::<u64>::range(both).own(&written).count(), 0);
-        assert_eq!(Span::<u64>::range(5..=5).own(&written).count(), 1);
+        assert_eq!(count(Span::range(from..=to)), 0);
+        assert_eq!(count(Span::range(5..5)), 0);
+        assert_eq!(count(Span::range((Bound::Excluded(5), Bound::Excluded(5)))), 0);
+        assert_eq!(count(Span::range(5..=5)), 1);
     }
 
     #[test]
     fn a_prefix_is_the_keys_that_start_with_it() {
         let keys = ["", "u", "user", "user:", "user:a", "user:\u{10ffff}", "user;", "v"].map(String::from);
-        let written: OwnKeys<String> = keys.iter().cloned().zip(0..).collect();
         for prefix in ["", "user", "user:", "user:\u{10ffff}", "\u{10ffff}", "x", "\u{d7ff}"] {
             let span = Span::<String>::prefix(prefix);
-            let expected: Vec<&String> = written.keys().filter(|key| key.starts_with(prefix)).collect();
-            let own: Vec<&String> = span.own(&written).map(|(key, _)| key).collect();
-            assert_eq!(own, expected, "own keys with prefix {prefix:?}");
-            let found: Vec<&String> = written.keys().filter(|key| contains(&span, key)).collect();
-            assert_eq!(found, expected, "keys with prefix {prefix:?}");
+            for key in &keys {
+                assert_eq!(contains(&span, key), key.starts_with(prefix), "{key:?} and {prefix:?}");
+            }
+            assert!(keys.is_sorted_by_key(|key| !span.is_before(key)));
+            assert!(keys.is_sorted_by_key(|key| span.is_after(key)));
         }
     }
 
     #[test]
     fn a_byte_prefix_of_the_greatest_bytes_has_no_end() {
-        let written: OwnKeys<Vec<u8>> =
-            [vec![0xfe], vec![0xff, 1], vec![0xff, 0xff, 7]].into_iter().zip(0..).collect();
-        assert_eq!(Span::<Vec<u8>>::prefix(&[0xff_u8]).own(&written).count(), 2);
-        assert_eq!(Span::<Vec<u8>>::prefix(&[0xff_u8, 0xff]).own(&written).count(), 1);
-        assert_eq!(Span::<Vec<u8>>::prefix(&[0xfe_u8]).own(&written).count(), 1);
+        let keys = [vec![0xfe], vec![0xff, 1], vec![0xff, 0xff, 7]];
+        let count = |span: Span<Vec<u8>>| keys.iter().filter(|key| contains(&span, key)).count();
+        assert_eq!(count(Span::prefix(&[0xff_u8])), 2);
+        assert_eq!(count(Span::prefix(&[0xff_u8, 0xff])), 1);
+        assert_eq!(count(Span::prefix(&[0xfe_u8])), 1);
     }
 }

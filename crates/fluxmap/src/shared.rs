@@ -131,6 +131,17 @@ impl<K: Key, V: Value> Shared<K, V> {
         self.worker.wake(&self.core)
     }
 
+    /// Whether [`may_commit`](Self::may_commit) is known to have nothing to wait for. Asked
+    /// first, it spares commits in memory a future.
+    pub(crate) fn may_commit_at_once(&self, ticket: Ticket) -> bool {
+        self.is_stable_at_once() && self.gate.is_open_for(ticket)
+    }
+
+    /// Whether no commit has to be waited for once it is applied: it is all in memory.
+    pub(crate) fn is_stable_at_once(&self) -> bool {
+        self.committer.durable.is_none()
+    }
+
     /// Waits for whoever has the right to commit first, and for the log to keep up.
     ///
     /// Cancel-safe: it only waits.

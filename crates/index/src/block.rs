@@ -31,10 +31,11 @@ impl<K, T> Run<K, T> {
     pub(crate) fn boxed(entries: impl Iterator<Item = NonNull<Entry<K, T>>>) -> Box<Self> {
         let mut slots = std::array::from_fn(|_| AtomicPtr::new(ptr::null_mut()));
         let mut len = 0;
-        for entry in entries {
+        // `for_each`, because a chain of iterators is asked at every step which of them is next.
+        entries.for_each(|entry| {
             slots[len] = AtomicPtr::new(entry.as_ptr());
             len += 1;
-        }
+        });
         Box::new(Run { len: AtomicUsize::new(len), slots })
     }
 

@@ -166,7 +166,7 @@ impl<K, T> Segment<K, T> {
     fn probe(&self, hash: u64) -> impl Iterator<Item = &Bucket<K, T>> {
         let mask = self.buckets.len() - 1;
         let home = (hash >> 24) as usize & mask;
-        (0..=mask).map(move |step| &self.buckets[(home + step) & mask])
+        (0..self.buckets.len()).map(move |step| &self.buckets[(home + step) & mask])
     }
 
     fn is_full(&self) -> bool {

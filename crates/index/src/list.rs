@@ -175,7 +175,7 @@ impl<K: Ord + Clone, T> List<K, T> {
             if index == len {
                 run.append(entry);
             } else {
-                let (left, right) = (run.pointers(index), run.pointers(len).skip(index));
+                let (left, right) = (run.pointers(index), (index..len).filter_map(|slot| run.pointer(slot)));
                 let swapped = block.swap_run(Run::boxed(left.chain([entry]).chain(right)));
                 retire(Garbage::run(swapped));
             }

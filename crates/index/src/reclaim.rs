@@ -27,6 +27,9 @@ const SLOTS: usize = 32;
 #[cfg(loom)]
 const SLOTS: usize = 2;
 
+/// What a new bag has room for, at most.
+const USUAL_BAG: usize = 64;
+
 /// A slot that nobody has claimed. Epochs start at 1.
 const FREE: u64 = 0;
 
@@ -207,7 +210,9 @@ impl<G> Limbo<G> {
         // Relaxed: only the writer stores the epoch.
         let epoch = pins.epoch.load(Ordering::Relaxed);
         if !self.current.is_empty() {
-            self.sealed.push_back((epoch, std::mem::take(&mut self.current)));
+            // The next bag will be about as full, but for one that is uncommonly so.
+            let next = Vec::with_capacity(self.current.len().min(USUAL_BAG));
+            self.sealed.push_back((epoch, std::mem::replace(&mut self.current, next)));
             // Release: a reader that reads the new epoch sees what was
             // unlinked in the old one.
             pins.epoch.store(epoch + 1, Ordering::Release);
@@ -217,12 +222,10 @@ impl<G> Limbo<G> {
         }
         fence(Ordering::SeqCst);
         let oldest = pins.oldest();
-        while let Some((sealed_in, _)) = self.sealed.front() {
-            if *sealed_in >= oldest {
-                break;
-            }
-            if let Some((_, bag)) = self.sealed.pop_front() {
-                free.extend(bag);
+        while let Some((_, bag)) = self.sealed.pop_front_if(|(sealed_in, _)| *sealed_in < oldest) {
+            match free.is_empty() {
+                true => *free = bag,
+                false => free.extend(bag),
             }
         }
     }

@@ -51,20 +51,23 @@ pub struct Batch<'r, K, T> {
 struct Item<'r, K, T> {
     hash: u64,
     target: Target<'r, K, T>,
+    /// Under the writer: the linked entry that takes the version.
+    entry: Option<NonNull<Entry<K, T>>>,
+    /// Whether that was linked for this item.
+    fresh: bool,
     key_weight: u32,
     /// Taken when it is published.
     version: Option<Owned<T>>,
 }
 
+/// What was found of a key when the batch was prepared. What turns out not to be needed is
+/// dropped with the batch, outside all locks.
 enum Target<'r, K, T> {
-    /// The key had an entry when the batch was prepared.
+    /// An entry.
     Existing(&'r Entry<K, T>, K),
-    /// It had none.
+    /// None, so here is one, with its place.
     Fresh(Unlinked<K, T>, Option<Place<'r, K, T>>),
-    /// Under the writer: this entry takes the version. Whatever the batch had
-    /// allocated for it in vain is dropped with the batch, outside all locks.
-    Staged { entry: NonNull<Entry<K, T>>, fresh: bool, _unused: Option<Unlinked<K, T>>, _key: Option<K> },
-    /// Between two of the above.
+    /// The entry has been linked, or is about to be.
     Taken,
 }
 
@@ -131,7 +134,7 @@ impl<'r, K: Ord, T> Batch<'r, K, T> {
             }
         };
         let version = Some(Owned::new(value, tail));
-        self.items.push(Item { hash, target, key_weight, version });
+        self.items.push(Item { hash, target, entry: None, fresh: false, key_weight, version });
     }
 
     /// How many writes there are.
@@ -226,21 +229,23 @@ impl<K: Ord + Clone, T> Writer<K, T> {
 
     fn stage_one<'r>(&mut self, item: &mut Item<'r, K, T>, reader: &'r Reader<'r, K, T>) {
         let guard = &reader.guard;
+        if let Target::Existing(entry, _) = &item.target
+            && !entry.is_unlinked()
+        {
+            item.entry = Some(NonNull::from(*entry));
+            return;
+        }
         let (unlinked, place) = match mem::replace(&mut item.target, Target::Taken) {
-            Target::Existing(entry, key) if !entry.is_unlinked() => {
-                item.target = Target::staged(NonNull::from(entry), false, None, Some(key));
-                return;
-            }
             // Trimmed away since the batch was prepared.
             Target::Existing(_, key) => (Unlinked::new(key, item.hash), None),
             Target::Fresh(unlinked, place) => (unlinked, place),
-            Target::Staged { .. } | Target::Taken => unreachable!("a batch is staged once"),
+            Target::Taken => unreachable!("a batch is staged once"),
         };
         let key = &unlinked.entry().key;
         if let Some(entry) = self.index.table.find(item.hash, |entry| entry.key == *key, guard) {
             // Inserted since then, by another batch.
-            let entry = NonNull::from(entry);
-            item.target = Target::staged(entry, false, Some(unlinked), None);
+            item.entry = Some(NonNull::from(entry));
+            item.target = Target::Fresh(unlinked, None);
             return;
         }
         let place = match place {
@@ -255,7 +260,7 @@ impl<K: Ord + Clone, T> Writer<K, T> {
         let total = self.index.entries.load(Ordering::Relaxed) + 1;
         self.index.table.insert(entry, item.hash, total, guard, |garbage| limbo.retire(garbage));
         self.index.entries.store(total, Ordering::Relaxed);
-        item.target = Target::staged(entry, true, None, None);
+        (item.entry, item.fresh) = (Some(entry), true);
     }
 
     /// Looks at up to `budget` entries that may hold something no snapshot in
@@ -335,9 +340,10 @@ impl<K: Ord + Clone, T> Writer<K, T> {
     /// destructors may take their time, outside all locks.
     pub fn collect(&mut self, all: bool) -> Freed<K, T> {
         let mut freed = Freed(Vec::new());
-        if all || self.limbo.open() >= RETIRE_BATCH {
-            self.limbo.collect(&self.index.pins, &mut freed.0);
+        if !all && self.limbo.open() < RETIRE_BATCH {
+            return freed;
         }
+        self.limbo.collect(&self.index.pins, &mut freed.0);
         if all && self.queue.is_empty() {
             self.queue.shrink_to(SMALL_QUEUE);
         }
@@ -348,22 +354,11 @@ impl<K: Ord + Clone, T> Writer<K, T> {
     }
 }
 
-impl<'r, K, T> Target<'r, K, T> {
-    fn staged(
-        entry: NonNull<Entry<K, T>>,
-        fresh: bool,
-        unused: Option<Unlinked<K, T>>,
-        key: Option<K>,
-    ) -> Self {
-        Target::Staged { entry, fresh, _unused: unused, _key: key }
-    }
-}
-
 impl<K: Ord + Clone, T> Staged<'_, '_, '_, K, T> {
     /// What publishing it would change, in the order of the batch.
     pub fn changes(&self) -> impl Iterator<Item = (Change, Option<Tail>)> {
         self.batch.items.iter().filter_map(|item| {
-            let (Target::Staged { entry, .. }, Some(version)) = (&item.target, &item.version) else {
+            let (Some(entry), Some(version)) = (&item.entry, &item.version) else {
                 return None;
             };
             // SAFETY: (I1, I9) staged, so linked.
@@ -377,13 +372,11 @@ impl<K: Ord + Clone, T> Staged<'_, '_, '_, K, T> {
     /// ledger does.
     pub fn publish(self, timestamp: Timestamp, ledger: &mut impl Ledger) {
         for item in &mut self.batch.items {
-            let (Target::Staged { entry, fresh, .. }, Some(version)) =
-                (&mut item.target, item.version.take())
-            else {
+            let (Some(entry), Some(version)) = (item.entry, item.version.take()) else {
                 continue;
             };
-            *fresh = false;
-            self.writer.push(*entry, item.hash, item.key_weight, version, timestamp, ledger);
+            item.fresh = false;
+            self.writer.push(entry, item.hash, item.key_weight, version, timestamp, ledger);
         }
     }
 }
@@ -478,7 +471,7 @@ impl<K, T> Writer<K, T> {
 impl<K, T> Drop for Staged<'_, '_, '_, K, T> {
     fn drop(&mut self) {
         for item in &self.batch.items {
-            if let Target::Staged { entry, fresh: true, .. } = item.target {
+            if let (Some(entry), true) = (item.entry, item.fresh) {
                 // Never published: an empty chain, for `trim` to unlink.
                 // SAFETY: (I1, I9) staged, so linked.
                 let marks = unsafe { entry.as_ref() };

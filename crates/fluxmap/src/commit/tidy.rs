@@ -12,8 +12,9 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
     pub(crate) fn refresh_horizon(&self) -> usize {
         let mut order = self.order.lock();
         self.hand.advance();
-        order.collector.refresh(&self.active, &self.clock);
-        order.writer.backlog()
+        let Order { writer, collector, .. } = &mut *order;
+        collector.refresh(writer, &self.active, &self.clock);
+        writer.backlog()
     }
 
     /// Trims up to `budget` chains.
@@ -35,14 +36,15 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
     /// it; returns whether that has gone already.
     pub(crate) fn watch_blocker(&self) -> bool {
         let mut order = self.order.lock();
-        if order.writer.backlog() == 0 || order.collector.horizon().is_empty() {
+        let Order { writer, collector, .. } = &mut *order;
+        if writer.backlog() == 0 || collector.horizon().is_empty() {
             return false;
         }
-        let oldest = order.collector.horizon().oldest();
+        let oldest = collector.horizon().oldest();
         self.blocker.store(oldest, Ordering::Relaxed);
         // Whoever is seen here has yet to lock its shard, and will see the store.
-        order.collector.refresh(&self.active, &self.clock);
-        order.collector.horizon().oldest() != oldest
+        collector.refresh(writer, &self.active, &self.clock);
+        collector.horizon().oldest() != oldest
     }
 
     /// Whether something waits to be trimmed until commits are stable that are not yet.

@@ -7,14 +7,16 @@
 //! horizon was given: the watermark cannot overtake it.
 //!
 //! Shards keep threads that begin and end at the same time off each other's
-//! cache lines. Beginning and ending are logarithmic in the number of different
-//! timestamps that live in one shard, whatever else is open.
+//! cache lines. A shard is a sorted vector, which keeps its memory: the hands only move
+//! forward, so a snapshot begins at its end, save those that read the stable hand behind
+//! others that have read the applied one (they pass as many entries as commits wait to
+//! become stable, at most). One that ends is found in logarithmic time and stays as a gap,
+//! and gaps are closed when they are more than half of it.
 
 use crate::error::FluxError;
 use crate::mvcc::clock::Clock;
 use crate::sync::Mutex;
 use fluxmap_index::{Horizon, Moment, Timestamp};
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -22,11 +24,20 @@ const SHARDS: usize = 16;
 /// How often snapshots that are too old are looked for, at most.
 const SHORTEST_AGE: Duration = Duration::from_millis(1);
 
+/// Registrations for which a shard always keeps room.
+const SMALL: usize = 16;
+
 /// The number of all snapshots that do not age.
 const LASTING: u64 = 0;
 
+/// Where a snapshot is found in its shard: by its timestamp, and by a number of its own if it
+/// ages; else [`LASTING`].
+type Place = (Timestamp, u64);
+
 /// Snapshots that read at the same timestamp, and end together.
 struct Live {
+    place: Place,
+    /// None of them: a gap.
     count: usize,
     /// When the first of them began.
     since: Instant,
@@ -38,9 +49,80 @@ struct Shard(Mutex<Registrations>);
 
 #[derive(Default)]
 struct Registrations {
-    /// By timestamp, and by a number of their own if they age; else [`LASTING`].
-    live: BTreeMap<(Timestamp, u64), Live>,
+    /// By place, each once. The last is no gap.
+    sorted: Vec<Live>,
+    gaps: usize,
     next: u64,
+}
+
+impl Registrations {
+    fn find(&self, place: Place) -> Result<usize, usize> {
+        match self.sorted.last() {
+            // As it is nearly always.
+            None => Err(0),
+            Some(last) if last.place < place => Err(self.sorted.len()),
+            Some(last) if last.place == place => Ok(self.sorted.len() - 1),
+            Some(_) => self.sorted.binary_search_by_key(&place, |live| live.place),
+        }
+    }
+
+    fn live(&self) -> impl Iterator<Item = &Live> {
+        self.sorted.iter().filter(|live| live.count > 0)
+    }
+
+    fn enter(&mut self, place: Place) {
+        match self.find(place) {
+            Err(index) => self.sorted.insert(index, Live { place, count: 1, since: Instant::now() }),
+            Ok(index) => {
+                let live = &mut self.sorted[index];
+                if live.count == 0 {
+                    live.since = Instant::now();
+                    self.gaps -= 1;
+                }
+                live.count += 1;
+            }
+        }
+    }
+
+    fn leave(&mut self, place: Place) {
+        let Ok(index) = self.find(place) else { return };
+        let live = &mut self.sorted[index];
+        if live.count == 0 {
+            return;
+        }
+        live.count -= 1;
+        if live.count > 0 {
+            return;
+        }
+        if index + 1 == self.sorted.len() && self.gaps == 0 {
+            self.sorted.pop();
+            self.give_back();
+        } else {
+            self.gaps += 1;
+            self.close_gaps();
+        }
+    }
+
+    /// Removes the gaps at the end, and all of them when they are many. Constant time for
+    /// each gap that was made.
+    fn close_gaps(&mut self) {
+        while self.sorted.pop_if(|last| last.count == 0).is_some() {
+            self.gaps -= 1;
+        }
+        if self.gaps > self.sorted.len() / 2 {
+            self.sorted.retain(|live| live.count > 0);
+            self.gaps = 0;
+        }
+        self.give_back();
+    }
+
+    /// Gives memory back that four times as many took.
+    fn give_back(&mut self) {
+        let enough = self.sorted.len().max(SMALL) * 2;
+        if self.sorted.capacity() > 2 * enough {
+            self.sorted.shrink_to(enough);
+        }
+    }
 }
 
 /// All live snapshots.
@@ -58,6 +140,12 @@ pub(crate) struct Registration {
     shard: usize,
 }
 
+impl Registration {
+    fn place(&self) -> Place {
+        (self.moment.timestamp, self.number)
+    }
+}
+
 impl Active {
     /// No snapshots. They end when they are older than `max_age`.
     pub(crate) fn new(max_age: Option<Duration>) -> Self {
@@ -68,7 +156,6 @@ impl Active {
     /// old, if it `ages`.
     pub(crate) fn register(&self, ages: bool, now: impl FnOnce() -> Moment) -> Registration {
         let shard = thread_number() % SHARDS;
-        let since = Instant::now();
         let mut registrations = self.shards[shard].0.lock();
         let moment = now();
         let number = match ages && self.max_age.is_some() {
@@ -78,29 +165,22 @@ impl Active {
             }
             false => LASTING,
         };
-        let live = registrations.live.entry((moment.timestamp, number)).or_insert(Live { count: 0, since });
-        live.count += 1;
+        registrations.enter((moment.timestamp, number));
         Registration { moment, number, shard }
     }
 
     /// Does nothing if the snapshot has been ended.
     pub(crate) fn release(&self, registration: Registration) {
-        let mut registrations = self.shards[registration.shard].0.lock();
-        let key = (registration.moment.timestamp, registration.number);
-        if let Some(live) = registrations.live.get_mut(&key) {
-            live.count -= 1;
-            if live.count == 0 {
-                registrations.live.remove(&key);
-            }
-        }
+        self.shards[registration.shard].0.lock().leave(registration.place());
     }
 
     /// Whether the snapshot has been ended. To be asked after a read: what was read before
     /// it says no was there to be read. Where ages are not limited, costs nothing.
     fn has_ended(&self, registration: Registration) -> bool {
         registration.number != LASTING && {
-            let key = (registration.moment.timestamp, registration.number);
-            !self.shards[registration.shard].0.lock().live.contains_key(&key)
+            let registrations = self.shards[registration.shard].0.lock();
+            let found = registrations.find(registration.place());
+            !found.is_ok_and(|index| registrations.sorted[index].count > 0)
         }
     }
 
@@ -122,15 +202,23 @@ impl Active {
         // Not more often than is worth a thread's while.
         let mut next = now.checked_add(max_age.max(SHORTEST_AGE));
         for shard in &self.shards {
-            shard.0.lock().live.retain(|(_, number), live| match live.since.checked_add(max_age) {
-                _ if *number == LASTING => true,
-                Some(end) if end <= now => false,
-                end => {
-                    let end = end.map(|end| end.max(now + SHORTEST_AGE));
-                    next = next.into_iter().chain(end).min();
-                    true
+            let mut registrations = shard.0.lock();
+            let aging = |live: &&mut Live| live.count > 0 && live.place.1 != LASTING;
+            let mut ended = 0;
+            for live in registrations.sorted.iter_mut().filter(aging) {
+                match live.since.checked_add(max_age) {
+                    Some(end) if end <= now => {
+                        live.count = 0;
+                        ended += 1;
+                    }
+                    end => {
+                        let end = end.map(|end| end.max(now + SHORTEST_AGE));
+                        next = next.into_iter().chain(end).min();
+                    }
                 }
-            });
+            }
+            registrations.gaps += ended;
+            registrations.close_gaps();
         }
         next
     }
@@ -141,21 +229,21 @@ impl Active {
         let now = clock.stable();
         let mut live = Vec::new();
         for shard in &self.shards {
-            live.extend(shard.0.lock().live.keys().map(|(timestamp, _)| timestamp));
+            live.extend(shard.0.lock().live().map(|live| live.place.0));
         }
         Horizon::new(now, live)
     }
 
     /// How many snapshots are live.
     pub(crate) fn count(&self) -> usize {
-        let count = |shard: &Shard| shard.0.lock().live.values().map(|live| live.count).sum::<usize>();
+        let count = |shard: &Shard| shard.0.lock().live().map(|live| live.count).sum::<usize>();
         self.shards.iter().map(count).sum()
     }
 
     /// When the oldest that is live began. Snapshots that began one after another at the
     /// same timestamp on the same thread may count as old as the first of them.
     pub(crate) fn oldest(&self) -> Option<Instant> {
-        let oldest = |shard: &Shard| shard.0.lock().live.values().map(|live| live.since).min();
+        let oldest = |shard: &Shard| shard.0.lock().live().map(|live| live.since).min();
         self.shards.iter().filter_map(oldest).min()
     }
 }
@@ -192,6 +280,31 @@ mod tests {
         active.release(young);
         assert_eq!(active.horizon(&clock).oldest(), 20);
         assert_eq!(active.count(), 0);
+    }
+
+    #[test]
+    fn snapshots_come_and_go_in_any_order() {
+        let (active, clock) = (Active::default(), Clock::default());
+        clock.settle_at_once(1_000);
+        let mut model = Vec::new();
+        for step in 0..2_000_u64 {
+            // Forward on the whole, and back now and then; the oldest stay.
+            let timestamp = 900 + step / 4 - step % 7 % 3 * (step % 90);
+            model.push(active.register(true, || timestamp.into()));
+            if step % 9 < 5 {
+                let gone = model.swap_remove((step * 7919) as usize % model.len());
+                active.release(gone);
+            }
+            if step == 1_500 {
+                model.drain(20..).for_each(|gone| active.release(gone));
+            }
+            let live = || model.iter().map(|registration| registration.moment.timestamp);
+            assert_eq!(active.count(), model.len());
+            assert_eq!(active.horizon(&clock), Horizon::new(1_000, live().collect()));
+        }
+        model.into_iter().for_each(|gone| active.release(gone));
+        assert_eq!(active.count(), 0);
+        assert!(active.shards.iter().all(|shard| shard.0.lock().sorted.is_empty()));
     }
 
     #[test]

@@ -4,6 +4,9 @@
 //! longer, so a steady load keeps memory flat by itself. The horizon it trims by
 //! is taken anew every few writes only: taking it visits every shard of live
 //! snapshots, and an old horizon keeps too much, never too little.
+//!
+//! Under one horizon a chain is looked at once: what is superseded after the horizon was
+//! taken is not let go by it, so a second look could find nothing more than the first.
 
 use crate::mvcc::active::Active;
 use crate::mvcc::clock::Clock;
@@ -21,6 +24,9 @@ pub(crate) struct Collector {
     horizon: Horizon,
     /// Since the horizon was taken.
     writes: usize,
+    /// How many chains, from the front of the queue, have not been looked at under the
+    /// horizon. Too many at most: whoever else trims does not count.
+    unseen: usize,
 }
 
 impl Collector {
@@ -38,17 +44,24 @@ impl Collector {
         }
         // A look costs more the more snapshots there are, so it comes less often.
         if self.writes >= REFRESH.max(self.horizon.len()) {
-            self.refresh(active, clock);
+            self.refresh(writer, active, clock);
         }
         // All of it, even where the first chains have nothing to give yet: with a
         // snapshot that blocks N chains, the others still come round in time, and
         // leave no more than N versions behind.
-        writer.trim(&self.horizon, 2 + 2 * writes);
+        let trimmed = writer.trim(&self.horizon, self.unseen.min(2 + 2 * writes));
+        self.unseen -= trimmed.visited;
     }
 
     /// Takes the horizon anew.
-    pub(crate) fn refresh(&mut self, active: &Active, clock: &Clock) {
+    pub(crate) fn refresh<K: Ord + Clone, T>(
+        &mut self,
+        writer: &Writer<K, T>,
+        active: &Active,
+        clock: &Clock,
+    ) {
         self.writes = 0;
+        self.unseen = writer.backlog();
         self.horizon = active.horizon(clock);
     }
 

@@ -63,11 +63,12 @@ pub(crate) async fn on_behalf_of<T>(ticket: Ticket, body: impl Future<Output = T
 
     let mut body = pin!(body);
     poll_fn(|context| {
-        let outer = CURRENT.with(Cell::get);
-        let _restore = Restore(outer);
         // Within the body of a transaction that has the turn, one without it
         // runs on the same behalf.
-        CURRENT.with(|current| current.set(if ticket.0 == NOBODY { outer } else { ticket.0 }));
+        if ticket.0 == NOBODY {
+            return body.as_mut().poll(context);
+        }
+        let _restore = Restore(CURRENT.with(|current| current.replace(ticket.0)));
         body.as_mut().poll(context)
     })
     .await
@@ -107,7 +108,8 @@ impl Gate {
         TakeTurn { gate: self, lease, id: None }
     }
 
-    fn is_open_for(&self, ticket: Ticket) -> bool {
+    /// Whether nobody else has the turn.
+    pub(crate) fn is_open_for(&self, ticket: Ticket) -> bool {
         // Acquire: whoever sees the turn given back sees what was committed in it.
         let holder = self.holder.load(Ordering::Acquire);
         holder == NOBODY || holder == ticket.0 || [holder, EVERYBODY].contains(&CURRENT.with(Cell::get))

@@ -7,6 +7,7 @@ pub(crate) mod read_set;
 pub(crate) mod retry;
 pub(crate) mod scan;
 pub(crate) mod snapshot;
+mod sorted;
 pub(crate) mod stream;
 pub(crate) mod transaction;
 pub(crate) mod write_set;

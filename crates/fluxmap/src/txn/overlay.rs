@@ -53,25 +53,22 @@ impl<'t, K: Key, V: Value> TransactionRange<'t, K, V> {
 
     /// The transaction's next own write at one end.
     fn own<'w>(&self, writes: &'w WriteSet<K, V>, direction: Direction) -> Option<(&'w K, &'w Write<V>)> {
-        if writes.is_empty() {
-            return None;
-        }
-        let keys = writes.keys();
-        let (key, slot) = match direction {
+        let writes = writes.writes();
+        let (key, write) = match direction {
             Direction::Forward => match &self.front {
-                None => self.span.own(keys).next(),
-                Some(front) => keys.range((Bound::Excluded(front), Bound::Unbounded)).next(),
+                None => writes.first_behind(|key| self.span.is_before(key)),
+                Some(front) => writes.first_behind(|key| key <= front),
             },
             Direction::Backward => match &self.back {
-                None => self.span.own(keys).next_back(),
-                Some(back) => keys.range((Bound::Unbounded, Bound::Excluded(back))).next_back(),
+                None => writes.last_within(|key| !self.span.is_after(key)),
+                Some(back) => writes.last_within(|key| key < back),
             },
         }?;
         let within = !self.span.is_before(key)
             && !self.span.is_after(key)
             && self.front.as_ref().is_none_or(|front| key > front)
             && self.back.as_ref().is_none_or(|back| key < back);
-        within.then(|| (key, writes.slot(*slot)))
+        within.then_some((key, write))
     }
 
     /// [`next`](Iterator::next), with a place for errors.

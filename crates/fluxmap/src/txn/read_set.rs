@@ -20,6 +20,8 @@ pub(crate) struct ReadSet<K> {
 pub(crate) struct RangeId(usize);
 
 const FIRST_COMPACTION: usize = 1024;
+/// Points for which there is room with the first.
+const FEW: usize = 8;
 
 impl<K> Default for ReadSet<K> {
     fn default() -> Self {
@@ -34,7 +36,9 @@ impl<K> ReadSet<K> {
         if self.points.last() == Some(&hash) {
             return;
         }
-        if self.points.len() >= self.compact_at {
+        if self.points.capacity() == 0 {
+            self.points = Vec::with_capacity(FEW);
+        } else if self.points.len() >= self.compact_at {
             self.points.sort_unstable();
             self.points.dedup();
             self.compact_at = FIRST_COMPACTION.max(self.points.len() * 2);

@@ -82,11 +82,15 @@ where
                 return Err(error);
             }
         };
-        let lost = match gate::on_behalf_of(ticket, transaction.apply()).await {
+        let applied = gate::on_behalf_of(ticket, transaction.apply()).await;
+        drop(transaction);
+        let lost = match applied {
             Ok(applied) => {
                 // Others need not wait for the disk.
                 drop(turn);
-                applied.acknowledged().await?;
+                if !shared.is_stable_at_once() {
+                    applied.acknowledged(shared).await?;
+                }
                 return Ok(value);
             }
             Err(error) if error.is_conflict() => Box::new(error),

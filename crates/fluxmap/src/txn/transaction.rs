@@ -16,6 +16,7 @@ use crate::txn::write_set::{Put, Savepoint, WriteSet};
 use fluxmap_index::{Time, Timestamp};
 use std::borrow::Borrow;
 use std::fmt;
+use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -529,27 +530,36 @@ impl<K: Key, V: Value> Transaction<K, V> {
     /// A future that is dropped before it returns has either not committed, and the
     /// transaction is rolled back, or it has, and becomes durable by itself. In memory
     /// it has not.
-    pub async fn commit(self) -> Result<(), FluxError> {
-        self.apply().await?.acknowledged().await
+    pub async fn commit(mut self) -> Result<(), FluxError> {
+        let applied = self.apply().await?;
+        if self.view.shared.is_stable_at_once() {
+            return Ok(());
+        }
+        let shared = Arc::clone(&self.view.shared);
+        // What only it could see need not be kept for as long as the log takes.
+        drop(self);
+        applied.acknowledged(&shared).await
     }
 
-    /// Commits; what is returned waits for durability.
-    pub(crate) async fn apply(self) -> Result<Applied<K, V>, FluxError> {
+    /// Commits; what is returned waits for durability. The transaction is good for nothing
+    /// but to be dropped then. (It is borrowed because moving it is not for free.)
+    pub(crate) async fn apply(&mut self) -> Result<Applied, FluxError> {
         let Transaction { view, ticket, state } = self;
-        let shared = Arc::clone(&view.shared);
-        let State { reads, writes, .. } = state.into_inner();
+        let State { reads, writes, .. } = state.get_mut();
+        // Dropped where the transaction's turn covers what their destructors do.
+        let (reads, writes) = (mem::take(reads), mem::take(writes));
         let (has_written, mut timestamp) = (!writes.is_empty(), view.timestamp());
         view.check()?;
         if has_written {
-            shared.may_commit(ticket).await?;
+            let shared = &view.shared;
+            if !shared.may_commit_at_once(*ticket) {
+                shared.may_commit(*ticket).await?;
+            }
             let certificate =
                 Certificate { level: shared.level, snapshot: view.registration(), reads: &reads };
             timestamp = shared.commit(Some(&certificate), writes.into_writes())?;
         }
-        // Before there is something to return, which would be leaked if a key's
-        // destructor panicked (rust-lang/rust#47949).
-        drop((reads, view));
-        Ok(Applied { shared, timestamp, has_written })
+        Ok(Applied { timestamp, has_written })
     }
 
     /// Ends the transaction without a trace, as dropping it does.
@@ -558,18 +568,17 @@ impl<K: Key, V: Value> Transaction<K, V> {
 
 /// A transaction that has committed, and is perhaps not durable yet.
 #[must_use = "it is to be waited for before anybody is told"]
-pub(crate) struct Applied<K: Key, V: Value> {
-    shared: Arc<Shared<K, V>>,
+pub(crate) struct Applied {
     timestamp: Timestamp,
     has_written: bool,
 }
 
-impl<K: Key, V: Value> Applied<K, V> {
+impl Applied {
     /// Waits until what was read and written cannot be undone any more.
-    pub(crate) async fn acknowledged(self) -> Result<(), FluxError> {
+    pub(crate) async fn acknowledged<K: Key, V: Value>(self, shared: &Shared<K, V>) -> Result<(), FluxError> {
         match self.has_written {
-            true => self.shared.acknowledged(self.timestamp).await,
-            false => self.shared.stable_at(self.timestamp).await,
+            true => shared.acknowledged(self.timestamp).await,
+            false => shared.stable_at(self.timestamp).await,
         }
     }
 }

@@ -1,10 +1,10 @@
 //! What a transaction will write, and its savepoints.
 //!
-//! Each write has a slot in a list that only grows; the map says which slot
-//! holds for a key now. While there are savepoints, what the map said before is
-//! kept in an undo log, and rolling back replays it from the end.
+//! While there are savepoints, what each write replaced is kept in an undo log, and
+//! rolling back replays it from the end.
 
-use crate::key::{OwnKeys, Query};
+use crate::key::Query;
+use crate::txn::sorted::Sorted;
 use fluxmap_index::Time;
 use std::borrow::Borrow;
 use std::sync::Arc;
@@ -40,16 +40,16 @@ pub(crate) type Write<V> = Option<Put<V>>;
 
 /// Buffered writes, in key order.
 pub(crate) struct WriteSet<K, V> {
-    keys: OwnKeys<K>,
-    slots: Vec<Write<V>>,
-    undo: Vec<(K, Option<usize>)>,
+    writes: Sorted<K, Write<V>>,
+    /// Keys with the write that was buffered for them before.
+    undo: Vec<(K, Option<Write<V>>)>,
     savepoints: Vec<Mark>,
 }
 
 struct Mark {
     id: u64,
+    /// The length of the undo log.
     undo: usize,
-    slots: usize,
 }
 
 /// A point within a transaction to which it can be rolled back: see
@@ -61,35 +61,31 @@ pub struct Savepoint {
 
 impl<K, V> Default for WriteSet<K, V> {
     fn default() -> Self {
-        WriteSet { keys: OwnKeys::new(), slots: Vec::new(), undo: Vec::new(), savepoints: Vec::new() }
+        WriteSet { writes: Sorted::new(), undo: Vec::new(), savepoints: Vec::new() }
     }
 }
 
 impl<K: Ord + Clone, V> WriteSet<K, V> {
     pub(crate) fn is_empty(&self) -> bool {
-        self.keys.is_empty()
+        self.writes.is_empty()
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.keys.len()
+        self.writes.len()
     }
 
     /// Buffers a write. Returns the value that it replaces for good, to be dropped
     /// where its destructor may do as it likes.
     #[must_use = "drop it outside the lock"]
     pub(crate) fn set(&mut self, key: K, write: Write<V>) -> Write<V> {
-        let undo = (!self.savepoints.is_empty()).then(|| key.clone());
-        self.slots.push(write);
-        let before = self.keys.insert(key, self.slots.len() - 1);
-        match (undo, before) {
-            (Some(key), before) => {
-                self.undo.push((key, before));
-                None
-            }
-            // Nothing can bring the old write back; let go of its value.
-            (None, Some(before)) => self.slots[before].take(),
-            (None, None) => None,
+        if self.savepoints.is_empty() {
+            // Nothing can bring the old write back.
+            return self.writes.insert(key, write).flatten();
         }
+        let undo = key.clone();
+        let before = self.writes.insert(key, write);
+        self.undo.push((undo, before));
+        None
     }
 
     /// The buffered write to a key, if there is one, with the key.
@@ -98,16 +94,11 @@ impl<K: Ord + Clone, V> WriteSet<K, V> {
         K: Borrow<Q>,
         Q: Query + ?Sized,
     {
-        self.keys.get_key_value(key).map(|(key, slot)| (key, &self.slots[*slot]))
+        self.writes.get(key)
     }
 
-    pub(crate) fn keys(&self) -> &OwnKeys<K> {
-        &self.keys
-    }
-
-    /// The write in a slot that [`keys`](Self::keys) named.
-    pub(crate) fn slot(&self, slot: usize) -> &Write<V> {
-        &self.slots[slot]
+    pub(crate) fn writes(&self) -> &Sorted<K, Write<V>> {
+        &self.writes
     }
 
     pub(crate) fn savepoint(&mut self) -> Savepoint {
@@ -115,7 +106,7 @@ impl<K: Ord + Clone, V> WriteSet<K, V> {
         // mistaken for another's. Relaxed: only uniqueness is needed.
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        self.savepoints.push(Mark { id, undo: self.undo.len(), slots: self.slots.len() });
+        self.savepoints.push(Mark { id, undo: self.undo.len() });
         Savepoint { id }
     }
 
@@ -125,23 +116,23 @@ impl<K: Ord + Clone, V> WriteSet<K, V> {
     /// writes of the transaction.
     pub(crate) fn rollback_to(&mut self, savepoint: Savepoint) -> Option<impl Sized + use<K, V>> {
         let position = self.savepoints.iter().position(|mark| mark.id == savepoint.id)?;
-        let (undo, slots) = (self.savepoints[position].undo, self.savepoints[position].slots);
+        let undo = self.savepoints[position].undo;
         // On a copy: if a key's `Clone` or `Ord` panics, nothing has changed.
-        let mut keys = self.keys.clone();
+        let mut writes = self.writes.clone();
         for (key, before) in self.undo[undo..].iter().rev() {
             match before {
-                Some(slot) => keys.insert(key.clone(), *slot),
-                None => keys.remove(key),
-            };
+                Some(write) => drop(writes.insert(key.clone(), write.clone())),
+                None => drop(writes.remove(key)),
+            }
         }
         self.savepoints.truncate(position + 1);
-        let old = std::mem::replace(&mut self.keys, keys);
-        Some((old, self.undo.split_off(undo), self.slots.split_off(slots)))
+        let old = std::mem::replace(&mut self.writes, writes);
+        Some((old, self.undo.split_off(undo)))
     }
 
     /// The writes, in key order.
-    pub(crate) fn into_writes(mut self) -> impl ExactSizeIterator<Item = (K, Write<V>)> {
-        self.keys.into_iter().map(move |(key, slot)| (key, self.slots[slot].take()))
+    pub(crate) fn into_writes(self) -> impl ExactSizeIterator<Item = (K, Write<V>)> {
+        self.writes.into_pairs()
     }
 }
 
@@ -154,8 +145,7 @@ mod tests {
     }
 
     fn contents(writes: &WriteSet<&'static str, u32>) -> Vec<(&'static str, Option<u32>)> {
-        let slots = writes.keys().iter();
-        slots.map(|(key, slot)| (*key, writes.slot(*slot).as_ref().map(|put| *put.value))).collect()
+        writes.writes().iter().map(|(key, write)| (*key, write.as_ref().map(|put| *put.value))).collect()
     }
 
     #[test]
