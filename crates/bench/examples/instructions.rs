@@ -43,7 +43,7 @@ async fn transfer(tx: &mut Transaction<String, Vec<u8>>, from: &str, to: &str) -
 fn operate(db: &Db, what: &str, keys: usize, count: usize, random: &mut SmallRng) {
     // The same numbers are drawn for every operation, so that drawing them cancels out.
     let mut done = 0;
-    for _ in 0..count {
+    for turn in 0..count {
         let (one, other) = (key(random.random_range(0..keys)), key(random.random_range(0..keys)));
         match what {
             "nothing" => {}
@@ -65,16 +65,16 @@ fn operate(db: &Db, what: &str, keys: usize, count: usize, random: &mut SmallRng
                 let reads: usize = what[6..].parse().expect("a number");
                 let tx = db.begin();
                 for read in 0..reads {
-                    black_box(tx.get(&key((read * 7919 + done) % keys))).expect("a read");
+                    black_box(tx.get(&key((read * 7919 + turn * 31) % keys))).expect("a read");
                 }
                 tx.insert(one, value(1)).expect("a write");
                 block_on(tx.commit()).expect("a commit");
             }
-            "writes-1" | "writes-4" | "writes-16" | "writes-64" | "writes-256" => {
+            "writes-1" | "writes-2" | "writes-4" | "writes-16" | "writes-64" | "writes-256" => {
                 let writes: usize = what[7..].parse().expect("a number");
                 let tx = db.begin();
                 for write in 0..writes {
-                    tx.insert(key((write * 7919 + done) % keys), value(1)).expect("a write");
+                    tx.insert(key((write * 7919 + turn * 31) % keys), value(1)).expect("a write");
                 }
                 block_on(tx.commit()).expect("a commit");
             }
