@@ -257,9 +257,9 @@ impl<K: Ord + Clone, T> Writer<K, T> {
         self.index.list.insert(entry, key, place, &mut self.heights, guard, |garbage| limbo.retire(garbage));
         // From here on nothing panics: both ways lead to the entry, or none.
         let entry = unlinked.into_linked();
-        let total = self.index.entries.load(Ordering::Relaxed) + 1;
+        let total = self.index.counts.entries.load(Ordering::Relaxed) + 1;
         self.index.table.insert(entry, item.hash, total, guard, |garbage| limbo.retire(garbage));
-        self.index.entries.store(total, Ordering::Relaxed);
+        self.index.counts.entries.store(total, Ordering::Relaxed);
         (item.entry, item.fresh) = (Some(entry), true);
     }
 
@@ -292,8 +292,8 @@ impl<K: Ord + Clone, T> Writer<K, T> {
                 self.enqueue(pointer);
             }
         }
-        let versions = self.index.versions.load(Ordering::Relaxed);
-        self.index.versions.store(versions - done.versions, Ordering::Relaxed);
+        let versions = self.index.counts.versions.load(Ordering::Relaxed);
+        self.index.counts.versions.store(versions - done.versions, Ordering::Relaxed);
         done
     }
 
@@ -314,8 +314,8 @@ impl<K: Ord + Clone, T> Writer<K, T> {
         self.index.table.remove(owned, entry.hash(), &reader.guard);
         entry.set_unlinked();
         self.limbo.retire(Garbage::entry(owned, entry));
-        let total = self.index.entries.load(Ordering::Relaxed) - 1;
-        self.index.entries.store(total, Ordering::Relaxed);
+        let total = self.index.counts.entries.load(Ordering::Relaxed) - 1;
+        self.index.counts.entries.store(total, Ordering::Relaxed);
         true
     }
 
@@ -348,7 +348,7 @@ impl<K: Ord + Clone, T> Writer<K, T> {
             self.queue.shrink_to(SMALL_QUEUE);
         }
         let weight: u64 = freed.0.iter().map(Garbage::weight).sum();
-        let superseded = &self.index.superseded;
+        let superseded = &self.index.counts.superseded;
         superseded.store(superseded.load(Ordering::Relaxed).saturating_sub(weight), Ordering::Relaxed);
         freed
     }
@@ -417,8 +417,11 @@ impl<K, T> Writer<K, T> {
         entry.chain.push(version, timestamp);
         // Relaxed, load and store: (I1) these are the writer's.
         let index = &self.index;
-        index.versions.store(index.versions.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        index.superseded.store(index.superseded.load(Ordering::Relaxed) + weight, Ordering::Relaxed);
+        index.counts.versions.store(index.counts.versions.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        index
+            .counts
+            .superseded
+            .store(index.counts.superseded.load(Ordering::Relaxed) + weight, Ordering::Relaxed);
         if is_superseding || !change.is_value {
             self.enqueue(pointer);
         }

@@ -53,8 +53,12 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
     }
 
     pub(super) fn note_blocker(&self, collector: &Collector, backlog: usize) {
+        let blocker = collector.blocker(backlog).unwrap_or(NO_SNAPSHOT);
+        // Mostly there is none: what does not change is not written, and stays in all caches.
         // Relaxed: a hint; who misses it leaves the work to later commits.
-        self.blocker.store(collector.blocker(backlog).unwrap_or(NO_SNAPSHOT), Ordering::Relaxed);
+        if self.blocker.load(Ordering::Relaxed) != blocker {
+            self.blocker.store(blocker, Ordering::Relaxed);
+        }
     }
 
     /// Whether the end of the snapshot at this timestamp lets much garbage go.
