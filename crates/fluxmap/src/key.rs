@@ -5,6 +5,7 @@ use std::borrow::Borrow;
 use std::collections::{BTreeMap, btree_map};
 use std::hash::Hash;
 use std::ops::{Bound, Range, RangeFrom, RangeFull, RangeInclusive, RangeTo, RangeToInclusive};
+use std::sync::Arc;
 
 /// What a key must be. Implemented for every type that qualifies.
 ///
@@ -304,17 +305,17 @@ fn byte_successor(prefix: &[u8]) -> Option<Vec<u8>> {
     Some(end)
 }
 
-/// The part of a span between two bounds.
+/// The part of a span between two bounds. Parts of a span share it.
 #[derive(Clone)]
 pub(crate) struct Part<K> {
-    pub(crate) span: Span<K>,
+    pub(crate) span: Arc<Span<K>>,
     pub(crate) lower: Bound<K>,
     pub(crate) upper: Bound<K>,
 }
 
 impl<K> Part<K> {
-    pub(crate) fn whole(span: Span<K>) -> Self {
-        Part { span, lower: Bound::Unbounded, upper: Bound::Unbounded }
+    pub(crate) fn whole(span: impl Into<Arc<Span<K>>>) -> Self {
+        Part { span: span.into(), lower: Bound::Unbounded, upper: Bound::Unbounded }
     }
 }
 
