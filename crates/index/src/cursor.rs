@@ -3,6 +3,7 @@
 use crate::block::Run;
 use crate::list::List;
 use crate::node::Entry;
+use crate::prefetch;
 use crate::reclaim::Guard;
 use std::ops::ControlFlow;
 
@@ -31,6 +32,8 @@ pub(crate) struct Stretch<'g, K, T> {
     from: usize,
     to: usize,
     direction: Direction,
+    /// The run that the walk will probably come to next.
+    ahead: Option<&'g Run<K, T>>,
 }
 
 impl<'g, K, T> Stretch<'g, K, T> {
@@ -46,6 +49,22 @@ impl<'g, K, T> Stretch<'g, K, T> {
             Direction::Backward => self.to - 1 - passed,
         };
         self.run.entry(index, pinned)
+    }
+
+    /// Asks for the memory of up to `count` entries from the one behind `passed` others on, if
+    /// need be in the next run.
+    #[inline]
+    pub(crate) fn ask_for(&self, passed: usize, count: usize, pinned: &'g Guard<'_>) {
+        let ask = |entry: &Entry<K, T>| {
+            // Two fields: one entry in two straddles cache lines.
+            prefetch(&entry.chain);
+            prefetch(&entry.key);
+        };
+        if passed < self.len() {
+            (passed..self.len().min(passed + count)).for_each(|passed| ask(self.entry(passed, pinned)));
+        } else if let Some(run) = self.ahead {
+            (0..run.len().min(count)).for_each(|index| ask(run.entry(index, pinned)));
+        }
     }
 
     pub(crate) fn entries(&self, pinned: &'g Guard<'_>) -> impl Iterator<Item = &'g Entry<K, T>> {
@@ -82,7 +101,12 @@ impl<K: Ord, T> List<K, T> {
                 let end =
                     if ends { run.partition_point(len, |key| !span.is_after(key), pinned) } else { len };
                 // Less only if the keys contradict each other.
-                let stretch = Stretch { run, from: start, to: end.max(start), direction: Direction::Forward };
+                let to = end.max(start);
+                let ahead = block.next(0, pinned).filter(|_| !ends).map(|next| next.run(pinned));
+                if let Some(run) = ahead {
+                    prefetch(run);
+                }
+                let stretch = Stretch { run, from: start, to, direction: Direction::Forward, ahead };
                 if visit(&stretch).is_break() || ends {
                     return;
                 }
@@ -125,7 +149,9 @@ impl<K: Ord, T> List<K, T> {
                 let ends = span.is_before(&run.entry(0, pinned).key);
                 let start =
                     if ends { run.partition_point(end, |key| span.is_before(key), pinned) } else { 0 };
-                let stretch = Stretch { run, from: start, to: end, direction: Direction::Backward };
+                // The run in front is found from above.
+                let (direction, ahead) = (Direction::Backward, None);
+                let stretch = Stretch { run, from: start, to: end, direction, ahead };
                 if visit(&stretch).is_break() || ends {
                     return;
                 }

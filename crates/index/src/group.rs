@@ -22,17 +22,12 @@ pub(crate) fn resolve<'g, K, T>(
     visit: &mut impl FnMut(&[(&'g K, &'g T)]) -> ControlFlow<()>,
 ) -> ControlFlow<()> {
     let len = stretch.len();
-    let ask = |from: usize| {
-        for passed in from..len.min(from + SIZE) {
-            prefetch(stretch.entry(passed, pinned));
-        }
-    };
     let mut newest = [None; SIZE];
     let mut pairs = [const { MaybeUninit::<(&'g K, &'g T)>::uninit() }; SIZE];
-    ask(0);
+    stretch.ask_for(0, SIZE, pinned);
     for first in (0..len).step_by(SIZE) {
         let group = first..len.min(first + SIZE);
-        ask(group.end);
+        stretch.ask_for(group.end, SIZE, pinned);
         for (newest, passed) in newest.iter_mut().zip(group.clone()) {
             *newest = stretch.entry(passed, pinned).chain.newest(pinned);
             if let Some(version) = newest {
