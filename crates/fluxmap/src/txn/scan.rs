@@ -1,9 +1,15 @@
-//! Scans of the committed state, in chunks.
+//! Scans of the committed state, in chunks or by visitors.
 //!
 //! A [`Cursor`] looks at the index for a moment, takes out a chunk of pairs, and
 //! lets go: between two chunks it holds no pin, no lock, only the key at which
 //! it goes on. The registered timestamp of its view is what makes the chunks
 //! parts of one picture.
+//!
+//! A visitor is shown pairs as they are in the index, under a pin. What is retired
+//! meanwhile waits for that pin, so the cursor lets go and goes on behind the last key
+//! whenever something does ([`Reader::is_waited_for`]), between two groups of pairs.
+//!
+//! [`Reader::is_waited_for`]: fluxmap_index::Reader::is_waited_for
 
 use crate::commit::Committer;
 use crate::error::FluxError;
@@ -213,7 +219,7 @@ impl<K: Key, V: Value> Cursor<K, V> {
         };
         let mut flow = near.iter().try_for_each(|(key, value)| see(key, value));
         if flow.is_continue() && !self.exhausted {
-            flow = self.look(at, direction, |pairs| {
+            flow = self.look(at, direction, true, |pairs| {
                 prefetch_values(pairs);
                 pairs.iter().try_for_each(|(key, value)| see(key, value))
             })?;
@@ -233,7 +239,7 @@ impl<K: Key, V: Value> Cursor<K, V> {
     pub(crate) fn count(mut self, at: At<'_, K, V>) -> Result<usize, FluxError> {
         let mut count = self.front.len() + self.back.len();
         if !self.exhausted {
-            let _ = self.look(at, Direction::Forward, |pairs| {
+            let _ = self.look(at, Direction::Forward, true, |pairs| {
                 count += pairs.len();
                 ControlFlow::Continue(())
             })?;
@@ -244,11 +250,13 @@ impl<K: Key, V: Value> Cursor<K, V> {
     }
 
     /// Looks at what has not been taken out yet, from one end on, until `see` breaks or it
-    /// is at an end. Lets go of the index between two groups of pairs if memory waits for it.
+    /// is at an end. If it `lets_go`, it does so of the index between two groups of pairs
+    /// when memory waits for it.
     fn look(
         &mut self,
         at: At<'_, K, V>,
         direction: Direction,
+        lets_go: bool,
         mut see: impl FnMut(&[(&K, &Arc<V>)]) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, FluxError> {
         let check = || at.committer.active.check(at.registration);
@@ -260,7 +268,7 @@ impl<K: Key, V: Value> Cursor<K, V> {
                 check().map_or(ControlFlow::Break(()), ControlFlow::Continue)?;
                 flow = see(pairs);
                 flow?;
-                if reader.is_waited_for() {
+                if lets_go && reader.is_waited_for() {
                     behind = pairs.last().map(|(last, _)| K::clone(last));
                 }
                 if behind.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
@@ -326,7 +334,8 @@ impl<K: Key, V: Value> Cursor<K, V> {
     fn take_out(&mut self, wanted: usize, at: At<'_, K, V>, direction: Direction) {
         let mut taken = std::mem::take(self.buffers(direction).0);
         taken.reserve(wanted);
-        let looked = self.look(at, direction, |pairs| {
+        // In one go: were a key's `Clone` to panic, a part that was passed would be lost.
+        let looked = self.look(at, direction, false, |pairs| {
             let pairs = &pairs[..pairs.len().min(wanted - taken.len())];
             // Ask for what all of them own before the first is cloned: these cache
             // misses overlap, behind allocations and locked increments they would not.
