@@ -71,7 +71,9 @@ impl<'t, K: Key, V: Value> TransactionRange<'t, K, V> {
     ///     let more = if **left == 0 { tx.insert(name.clone(), 10) } else { Ok(()) };
     ///     more.map_or_else(ControlFlow::Break, ControlFlow::Continue)
     /// })?;
-    /// assert_eq!(flow, ControlFlow::<FluxError>::Continue(()));
+    /// if let ControlFlow::Break(error) = flow {
+    ///     return Err(error);
+    /// }
     /// assert_eq!(tx.get("stock/pears")?.as_deref(), Some(&10));
     /// # Ok(())
     /// # }
