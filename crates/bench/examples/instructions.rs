@@ -11,6 +11,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use std::fmt::Write;
 use std::hint::black_box;
+use std::ops::ControlFlow;
 
 type Db = Database<String, Vec<u8>>;
 
@@ -38,6 +39,19 @@ async fn transfer(tx: &mut Transaction<String, Vec<u8>>, from: &str, to: &str) -
     let right = tx.get(to)?.map_or(0, |value| number(&value)) + 1;
     tx.insert(from.to_string(), value(left))?;
     tx.insert(to.to_string(), value(right))
+}
+
+/// Counts what has a prefix, and puts a key there or deletes it.
+fn on_call(tx: &Transaction<String, Vec<u8>>, prefix: &str, own: &str) -> Result<(), FluxError> {
+    let mut is_there = false;
+    let _ = tx.prefix(prefix)?.visit(|key, _| {
+        is_there |= key == own;
+        ControlFlow::<()>::Continue(())
+    })?;
+    match is_there {
+        true => tx.remove(own).map(drop),
+        false => tx.insert(own.to_string(), value(1)),
+    }
 }
 
 fn operate(db: &Db, what: &str, keys: usize, count: usize, random: &mut SmallRng) {
@@ -77,6 +91,21 @@ fn operate(db: &Db, what: &str, keys: usize, count: usize, random: &mut SmallRng
                     tx.insert(key((write * 7919 + turn * 31) % keys), value(1)).expect("a write");
                 }
                 block_on(tx.commit()).expect("a commit");
+            }
+            "visit" => {
+                let mut left = 100;
+                let scanned = db.snapshot().range(one.as_str()..).visit(|_, value| {
+                    done += usize::from(number(value) != 0);
+                    left -= 1;
+                    if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                });
+                let _ = black_box(scanned.expect("a scan"));
+            }
+            "on-call" => {
+                // One key has the prefix, and another one if it is put there.
+                let (prefix, own) = (one.as_str(), format!("{one}!"));
+                let body = async |tx: &mut Transaction<_, _>| on_call(tx, prefix, &own);
+                block_on(db.transact(body)).expect("a commit");
             }
             "scan" => done += db.snapshot().range(one.as_str()..).take(100).count(),
             other => panic!("no operation {other}"),

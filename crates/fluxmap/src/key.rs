@@ -4,6 +4,7 @@ use fluxmap_index as index;
 use std::borrow::Borrow;
 use std::hash::Hash;
 use std::ops::{Bound, Range, RangeFrom, RangeFull, RangeInclusive, RangeTo, RangeToInclusive};
+use std::sync::Arc;
 
 /// What a key must be. Implemented for every type that qualifies.
 ///
@@ -226,17 +227,17 @@ fn is_above<K: Ord>(key: &K, upper: &Bound<K>) -> bool {
     }
 }
 
-/// The part of a span between two bounds.
+/// The part of a span between two bounds. Parts of a span share it.
 #[derive(Clone)]
 pub(crate) struct Part<K> {
-    pub(crate) span: Span<K>,
+    pub(crate) span: Arc<Span<K>>,
     pub(crate) lower: Bound<K>,
     pub(crate) upper: Bound<K>,
 }
 
 impl<K> Part<K> {
-    pub(crate) fn whole(span: Span<K>) -> Self {
-        Part { span, lower: Bound::Unbounded, upper: Bound::Unbounded }
+    pub(crate) fn whole(span: impl Into<Arc<Span<K>>>) -> Self {
+        Part { span: span.into(), lower: Bound::Unbounded, upper: Bound::Unbounded }
     }
 }
 

@@ -43,8 +43,9 @@
 //!
 //! Look-ups take borrowed forms (`get("alice")` with `String` keys). Ranges are
 //! `"a".."f"`, `10..=20`, `..`, or a pair of bounds; prefixes are text or bytes.
-//! Iterators are lazy and double-ended, and for those who `await` between items
-//! there are streams, whose names (`prefix_scan_stream`) and items (`Result`) are
+//! Iterators are lazy and double-ended; [`visit`](SnapshotRange::visit) shows the pairs to a
+//! closure instead and copies none, which is several times as fast. For those who `await`
+//! between items there are streams, whose names (`prefix_scan_stream`) and items (`Result`) are
 //! those of FluxMap 0.3.
 //!
 //! ```

@@ -1,7 +1,9 @@
 //! Walks over a span of keys, in either direction.
 
+use crate::block::Run;
 use crate::list::List;
 use crate::node::Entry;
+use crate::prefetch;
 use crate::reclaim::Guard;
 use std::ops::ControlFlow;
 
@@ -24,13 +26,59 @@ pub enum Direction {
     Backward,
 }
 
+/// Neighbouring entries of one run, in the direction of a walk.
+pub(crate) struct Stretch<'g, K, T> {
+    run: &'g Run<K, T>,
+    from: usize,
+    to: usize,
+    direction: Direction,
+    /// The run that the walk will probably come to next.
+    ahead: Option<&'g Run<K, T>>,
+}
+
+impl<'g, K, T> Stretch<'g, K, T> {
+    pub(crate) fn len(&self) -> usize {
+        self.to - self.from
+    }
+
+    /// The entry that the walk meets after `passed` others of the stretch.
+    #[inline]
+    pub(crate) fn entry(&self, passed: usize, pinned: &'g Guard<'_>) -> &'g Entry<K, T> {
+        let index = match self.direction {
+            Direction::Forward => self.from + passed,
+            Direction::Backward => self.to - 1 - passed,
+        };
+        self.run.entry(index, pinned)
+    }
+
+    /// Asks for the memory of up to `count` entries from the one behind `passed` others on, if
+    /// need be in the next run.
+    #[inline]
+    pub(crate) fn ask_for(&self, passed: usize, count: usize, pinned: &'g Guard<'_>) {
+        let ask = |entry: &Entry<K, T>| {
+            // Two fields: one entry in two straddles cache lines.
+            prefetch(&entry.chain);
+            prefetch(&entry.key);
+        };
+        if passed < self.len() {
+            (passed..self.len().min(passed + count)).for_each(|passed| ask(self.entry(passed, pinned)));
+        } else if let Some(run) = self.ahead {
+            (0..run.len().min(count)).for_each(|index| ask(run.entry(index, pinned)));
+        }
+    }
+
+    pub(crate) fn entries(&self, pinned: &'g Guard<'_>) -> impl Iterator<Item = &'g Entry<K, T>> {
+        (0..self.len()).map(|passed| self.entry(passed, pinned))
+    }
+}
+
 impl<K: Ord, T> List<K, T> {
-    /// Visits the entries of `span` in ascending order until `visit` breaks.
+    /// Visits the entries of `span` in ascending order, run by run, until `visit` breaks.
     pub(crate) fn forward<'g>(
         &'g self,
         span: &impl Span<K>,
         pinned: &'g Guard<'_>,
-        mut visit: impl FnMut(&'g Entry<K, T>) -> ControlFlow<()>,
+        mut visit: impl FnMut(&Stretch<'g, K, T>) -> ControlFlow<()>,
     ) {
         let mut block = self.descend(|low| span.is_before(low), pinned);
         let mut last: Option<&'g Entry<K, T>> = None;
@@ -46,16 +94,23 @@ impl<K: Ord, T> List<K, T> {
                 }
                 Some(_) => 0,
             };
-            // One comparison usually spares those with each key of the run.
-            let inside = start < len && !span.is_after(&run.entry(len - 1, pinned).key);
-            for index in start..len {
-                let entry = run.entry(index, pinned);
-                if !inside && span.is_after(&entry.key) || visit(entry).is_break() {
+            if start < len {
+                let greatest = run.entry(len - 1, pinned);
+                // One comparison spares those with the other keys of all runs but the last.
+                let ends = span.is_after(&greatest.key);
+                let end =
+                    if ends { run.partition_point(len, |key| !span.is_after(key), pinned) } else { len };
+                // Less only if the keys contradict each other.
+                let to = end.max(start);
+                let ahead = block.next(0, pinned).filter(|_| !ends).map(|next| next.run(pinned));
+                if let Some(run) = ahead {
+                    prefetch(run);
+                }
+                let stretch = Stretch { run, from: start, to, direction: Direction::Forward, ahead };
+                if visit(&stretch).is_break() || ends {
                     return;
                 }
-            }
-            if start < len {
-                last = Some(run.entry(len - 1, pinned));
+                last = Some(greatest);
             }
             // After the run: what a split took out of it is behind this link.
             let Some(next) = block.next(0, pinned) else {
@@ -65,12 +120,12 @@ impl<K: Ord, T> List<K, T> {
         }
     }
 
-    /// Visits the entries of `span` in descending order until `visit` breaks.
+    /// Visits the entries of `span` in descending order, run by run, until `visit` breaks.
     pub(crate) fn backward<'g>(
         &'g self,
         span: &impl Span<K>,
         pinned: &'g Guard<'_>,
-        mut visit: impl FnMut(&'g Entry<K, T>) -> ControlFlow<()>,
+        mut visit: impl FnMut(&Stretch<'g, K, T>) -> ControlFlow<()>,
     ) {
         let mut block = self.descend(|low| !span.is_after(low), pinned);
         // Everything from this key on has been visited.
@@ -90,10 +145,14 @@ impl<K: Ord, T> List<K, T> {
                 }
             };
             let end = run.partition_point(len, ahead, pinned);
-            let inside = end > 0 && !span.is_before(&run.entry(0, pinned).key);
-            for index in (0..end).rev() {
-                let entry = run.entry(index, pinned);
-                if !inside && span.is_before(&entry.key) || visit(entry).is_break() {
+            if end > 0 {
+                let ends = span.is_before(&run.entry(0, pinned).key);
+                let start =
+                    if ends { run.partition_point(end, |key| span.is_before(key), pinned) } else { 0 };
+                // The run in front is found from above.
+                let (direction, ahead) = (Direction::Backward, None);
+                let stretch = Stretch { run, from: start, to: end, direction, ahead };
+                if visit(&stretch).is_break() || ends {
                     return;
                 }
             }

@@ -116,8 +116,8 @@ pub use version::{Moment, Tail, Time};
 pub use writer::{Batch, Before, Change, Ledger, Staged, Trimmed, Writer};
 
 use access::Notes;
+use cursor::Stretch;
 use garbage::Garbage;
-use group::Group;
 use hash::Table;
 use list::List;
 use reclaim::{Guard, Orphans, Pins};
@@ -245,6 +245,12 @@ pub struct Reader<'i, K, T> {
 }
 
 impl<K, T> Reader<'_, K, T> {
+    /// Whether memory may be waiting for this reader to go: something has been unlinked, and
+    /// sealed to be freed, since it was made. One load.
+    pub fn is_waited_for(&self) -> bool {
+        self.guard.is_outdated(&self.index.pins)
+    }
+
     fn find<Q>(&self, hash: u64, key: &Q) -> Option<&node::Entry<K, T>>
     where
         K: Borrow<Q>,
@@ -367,7 +373,7 @@ impl<K: Ord, T> Reader<'_, K, T> {
         &'s self,
         span: &impl Span<K>,
         direction: Direction,
-        visit: impl FnMut(&'s node::Entry<K, T>) -> ControlFlow<()>,
+        visit: impl FnMut(&Stretch<'s, K, T>) -> ControlFlow<()>,
     ) {
         match direction {
             Direction::Forward => self.index.list.forward(span, &self.guard, visit),
@@ -391,28 +397,16 @@ impl<K: Ord, T> Reader<'_, K, T> {
         mut visit: impl FnMut(&[(&'s K, &'s T)]) -> ControlFlow<()>,
     ) {
         let moment = moment.into();
-        let mut group = Group::new();
-        let mut stopped = false;
-        self.walk(span, direction, |entry| {
-            group.push(entry);
-            if !group.is_full() {
-                return ControlFlow::Continue(());
-            }
-            let flow = group.flush(moment, &self.guard, &mut visit);
-            stopped = flow.is_break();
-            flow
-        });
-        if !stopped {
-            let _ = group.flush(moment, &self.guard, &mut visit);
-        }
+        self.walk(span, direction, |stretch| group::resolve(stretch, moment, &self.guard, &mut visit));
     }
 
     /// Whether any key of `span` has changed or expired: see [`changed`](Self::changed).
     pub fn changed_within(&self, span: &impl Span<K>, since: impl Into<Moment>, until: Time) -> bool {
         let since = since.into();
         let mut changed = false;
-        self.walk(span, Direction::Forward, |entry| {
-            changed = self.is_newer(entry, since, until);
+        self.walk(span, Direction::Forward, |stretch| {
+            let mut entries = stretch.entries(&self.guard);
+            changed = entries.any(|entry| self.is_newer(entry, since, until));
             match changed {
                 true => ControlFlow::Break(()),
                 false => ControlFlow::Continue(()),

@@ -82,6 +82,12 @@ impl Drop for Guard<'_> {
 }
 
 impl Guard<'_> {
+    /// Whether the epoch has moved on since it was taken.
+    pub(crate) fn is_outdated(&self, pins: &Pins) -> bool {
+        // Relaxed: a hint. The slot is the guard's own.
+        pins.epoch.load(Ordering::Relaxed) != self.slot.epoch.load(Ordering::Relaxed)
+    }
+
     /// Counts a look-up, and returns how many like it this slot has counted.
     pub(crate) fn count(&self, is_hit: bool) -> u64 {
         let tally = if is_hit { &self.slot.hits } else { &self.slot.misses };

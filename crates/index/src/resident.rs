@@ -94,13 +94,15 @@ impl<K: Ord, T> Reader<'_, K, T> {
         mut visit: impl FnMut(Resident<'s, K, T>) -> ControlFlow<()>,
     ) {
         let moment = moment.into();
-        self.walk(span, Direction::Forward, |entry| {
-            let version = entry.chain.at(moment.timestamp, &self.guard);
-            let visible = version.filter(|version| version.value_at(|| moment.time).is_some());
-            match visible.and_then(|version| Resident::new(self, entry, version)) {
-                Some(resident) => visit(resident),
-                None => ControlFlow::Continue(()),
-            }
+        self.walk(span, Direction::Forward, |stretch| {
+            stretch.entries(&self.guard).try_for_each(|entry| {
+                let version = entry.chain.at(moment.timestamp, &self.guard);
+                let visible = version.filter(|version| version.value_at(|| moment.time).is_some());
+                match visible.and_then(|version| Resident::new(self, entry, version)) {
+                    Some(resident) => visit(resident),
+                    None => ControlFlow::Continue(()),
+                }
+            })
         });
     }
 }

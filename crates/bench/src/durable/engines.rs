@@ -11,17 +11,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Runtime};
 
-/// An engine with its name, and how it is opened in a directory.
+/// How an engine is opened in a directory.
+type Open = Box<dyn Fn(&Path) -> Box<dyn Engine>>;
+
+/// An engine with its name.
 pub(crate) struct Named {
     pub(crate) name: String,
-    pub(crate) open: Box<dyn Fn(&Path) -> Box<dyn Engine>>,
+    pub(crate) open: Open,
 }
 
 /// The engines of a level.
 pub(crate) fn all(level: Level) -> Vec<Named> {
     let mut engines = Vec::new();
-    let mut add =
-        |name: String, open: Box<dyn Fn(&Path) -> Box<dyn Engine>>| engines.push(Named { name, open });
+    let mut add = |name: String, open: Open| engines.push(Named { name, open });
     add("bare loop".into(), Box::new(move |dir| Box::new(Loop::new(dir, level))));
     if level == Level::Full {
         add("bare leader-follower log".into(), Box::new(|dir| Box::new(LeaderFollower::new(dir))));

@@ -5,6 +5,7 @@ use fluxmap::persistence::PersistenceOptions;
 use fluxmap::{Database, FluxError, Transaction};
 use futures::executor::block_on;
 use std::cell::{Cell, RefCell};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
 
@@ -40,9 +41,13 @@ impl Store for FluxMap {
     }
 
     fn scan(&self, from: &str, limit: usize, visit: &mut Visit<'_>) {
-        for (key, value) in self.0.snapshot().range(from..).take(limit) {
-            visit(&key, number(&value));
-        }
+        let mut left = limit;
+        let scanned = self.0.snapshot().range(from..).visit(|key, value| {
+            visit(key, number(value));
+            left -= 1;
+            if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        let _ = scanned.expect("a scan");
     }
 
     fn transact(&self, body: &mut Body<'_>) -> u64 {
@@ -82,9 +87,11 @@ impl super::Transaction for Tx<'_> {
     }
 
     fn scan_prefix(&mut self, prefix: &str, visit: &mut Visit<'_>) -> Result<(), Conflict> {
-        for (key, value) in self.0.prefix(prefix).expect("a scan") {
-            visit(&key, number(&value));
-        }
+        let scanned = self.0.prefix(prefix).expect("a scan").visit(|key, value| {
+            visit(key, number(value));
+            ControlFlow::<()>::Continue(())
+        });
+        let _ = scanned.expect("a scan");
         Ok(())
     }
 }

@@ -150,6 +150,7 @@ fn number(value: &[u8]) -> i64 {
 }
 
 /// The key that stores of bytes were given.
+#[cfg(any(feature = "fjall", feature = "lmdb", feature = "sled", feature = "surrealmx"))]
 fn text(key: &[u8]) -> &str {
     std::str::from_utf8(key).expect("keys are strings")
 }

@@ -12,7 +12,7 @@ use crate::txn::transaction::Transaction;
 use crate::txn::write_set::{Put, Write, WriteSet};
 use fluxmap_index::{Direction, Span as _};
 use std::cmp::Ordering;
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
 /// The pairs of a range or prefix as a transaction sees them: from
@@ -26,7 +26,7 @@ use std::sync::Arc;
 /// early, and the transaction cannot commit; [`try_next`](Self::try_next) tells at once.
 pub struct TransactionRange<'t, K: Key, V: Value> {
     transaction: &'t Transaction<K, V>,
-    span: Span<K>,
+    span: Arc<Span<K>>,
     committed: Cursor<K, V>,
     /// In the read set, unless the isolation level keeps none.
     scan: Option<RangeId>,
@@ -39,10 +39,11 @@ pub struct TransactionRange<'t, K: Key, V: Value> {
 
 impl<'t, K: Key, V: Value> TransactionRange<'t, K, V> {
     pub(crate) fn new(transaction: &'t Transaction<K, V>, span: Span<K>) -> Self {
+        let span = Arc::new(span);
         let scan = transaction.begin_scan(&span);
         TransactionRange {
             transaction,
-            committed: Cursor::new(span.clone()),
+            committed: Cursor::new(Arc::clone(&span)),
             span,
             scan,
             front: None,
@@ -51,24 +52,173 @@ impl<'t, K: Key, V: Value> TransactionRange<'t, K, V> {
         }
     }
 
-    /// The transaction's next own write at one end.
-    fn own<'w>(&self, writes: &'w WriteSet<K, V>, direction: Direction) -> Option<(&'w K, &'w Write<V>)> {
-        let writes = writes.writes();
-        let (key, write) = match direction {
-            Direction::Forward => match &self.front {
-                None => writes.first_behind(|key| self.span.is_before(key)),
-                Some(front) => writes.first_behind(|key| key <= front),
-            },
-            Direction::Backward => match &self.back {
-                None => writes.last_within(|key| !self.span.is_after(key)),
-                Some(back) => writes.last_within(|key| key < back),
-            },
+    /// Shows the pairs that are left to `visit`, in ascending order, until it breaks or there
+    /// are no more; returns what it broke with. The fastest way to go over many pairs:
+    /// neither keys nor reference counts are touched. Whoever wants to keep a value clones
+    /// its [`Arc`].
+    ///
+    /// ```
+    /// # use fluxmap::{Database, FluxError};
+    /// # use std::ops::ControlFlow;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), FluxError> {
+    /// # let db = Database::<String, u64>::builder().build().await?;
+    /// db.insert("stock/apples".into(), 3).await?;
+    /// db.insert("stock/pears".into(), 0).await?;
+    /// let tx = db.begin();
+    /// // It may write what it goes over.
+    /// let flow = tx.prefix("stock/")?.visit(|name, left| {
+    ///     let more = if **left == 0 { tx.insert(name.clone(), 10) } else { Ok(()) };
+    ///     more.map_or_else(ControlFlow::Break, ControlFlow::Continue)
+    /// })?;
+    /// if let ControlFlow::Break(error) = flow {
+    ///     return Err(error);
+    /// }
+    /// assert_eq!(tx.get("stock/pears")?.as_deref(), Some(&10));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// Logarithmic time to the first pair, then constant for each.
+    ///
+    /// The pairs up to the one at which `visit` breaks count as read, that one included, and
+    /// no more. `visit` may use the transaction and the database as it likes, commits
+    /// included; what the transaction writes ahead of it, it will be shown. No lock is held
+    /// while it runs. What others replace or delete meanwhile is not freed before it returns,
+    /// so where it takes milliseconds for a pair, iterate instead. (However many pairs it is
+    /// shown, memory waits for a few of them only.) If it panics, the whole range counts as
+    /// read, and the transaction can go on.
+    ///
+    /// # Errors
+    ///
+    /// [`FluxError::SnapshotTooOld`] if the transaction has been open for longer than
+    /// `max_snapshot_age`; otherwise none.
+    pub fn visit<B>(
+        self,
+        visit: impl FnMut(&K, &Arc<V>) -> ControlFlow<B>,
+    ) -> Result<ControlFlow<B>, FluxError> {
+        self.visit_from(Direction::Forward, visit)
+    }
+
+    /// [`visit`](Self::visit) in descending order.
+    ///
+    /// # Errors
+    ///
+    /// As [`visit`](Self::visit).
+    pub fn visit_back<B>(
+        self,
+        visit: impl FnMut(&K, &Arc<V>) -> ControlFlow<B>,
+    ) -> Result<ControlFlow<B>, FluxError> {
+        self.visit_from(Direction::Backward, visit)
+    }
+
+    fn visit_from<B>(
+        mut self,
+        direction: Direction,
+        mut visit: impl FnMut(&K, &Arc<V>) -> ControlFlow<B>,
+    ) -> Result<ControlFlow<B>, FluxError> {
+        // Unless it breaks, all of it will have been read; if something panics, too.
+        if std::mem::replace(&mut self.finished, true) {
+            return Ok(ControlFlow::Continue(()));
+        }
+        let transaction = self.transaction;
+        let at = transaction.view().at();
+        let mut committed = std::mem::replace(&mut self.committed, Cursor::new(Arc::clone(&self.span)));
+        // The key at which `visit` broke.
+        let mut stop = None;
+        // Before the look: a write that comes in between is looked for again.
+        let mut changes = transaction.changes();
+        let mut own = self.next_own(self.passed(direction), direction);
+        let mut flow = committed.visit(at, direction, |key, value| {
+            loop {
+                let order = match &own {
+                    None => Ordering::Less,
+                    Some((own, _)) if direction == Direction::Forward => key.cmp(own),
+                    Some((own, _)) => own.cmp(key),
+                };
+                if order == Ordering::Less {
+                    break;
+                }
+                // An own write in front of the committed pair, or in its place.
+                changes = transaction.changes();
+                let Some((own_key, write)) = own.take() else { break };
+                if let Some(value) = write {
+                    let flow = visit(&own_key, &value);
+                    if flow.is_break() {
+                        stop = Some(own_key);
+                        return flow;
+                    }
+                }
+                own = self.next_own(Some(&own_key), direction);
+                if order == Ordering::Equal {
+                    return ControlFlow::Continue(());
+                }
+            }
+            let flow = visit(key, value);
+            if flow.is_break() {
+                stop = Some(key.clone());
+            } else if transaction.changes() != changes {
+                changes = transaction.changes();
+                own = self.next_own(Some(key), direction);
+            }
+            flow
+        })?;
+        while let (ControlFlow::Continue(()), Some((key, write))) = (&flow, own.take()) {
+            if let Some(value) = write {
+                flow = visit(&key, &value);
+            }
+            match flow.is_break() {
+                true => stop = Some(key),
+                false => own = self.next_own(Some(&key), direction),
+            }
+        }
+        if stop.is_some() {
+            self.finished = false;
+            match direction {
+                Direction::Forward => self.front = stop,
+                Direction::Backward => self.back = stop,
+            }
+        }
+        Ok(flow)
+    }
+
+    fn passed(&self, direction: Direction) -> Option<&K> {
+        match direction {
+            Direction::Forward => self.front.as_ref(),
+            Direction::Backward => self.back.as_ref(),
+        }
+    }
+
+    /// The transaction's next own write behind the keys `passed` at one end.
+    fn own<'w>(
+        &self,
+        writes: &'w WriteSet<K, V>,
+        passed: Option<&K>,
+        direction: Direction,
+    ) -> Option<(&'w K, &'w Write<V>)> {
+        if writes.is_empty() {
+            return None;
+        }
+        let (writes, span) = (writes.writes(), &self.span);
+        let (key, write) = match (direction, passed) {
+            (Direction::Forward, None) => writes.first_behind(|key| span.is_before(key)),
+            (Direction::Forward, Some(passed)) => writes.first_behind(|key| key <= passed),
+            (Direction::Backward, None) => writes.last_within(|key| !span.is_after(key)),
+            (Direction::Backward, Some(passed)) => writes.last_within(|key| key < passed),
         }?;
-        let within = !self.span.is_before(key)
-            && !self.span.is_after(key)
+        let within = !span.is_before(key)
+            && !span.is_after(key)
             && self.front.as_ref().is_none_or(|front| key > front)
             && self.back.as_ref().is_none_or(|back| key < back);
         within.then_some((key, write))
+    }
+
+    /// The transaction's next own write, with what it sees under it.
+    fn next_own(&self, passed: Option<&K>, direction: Direction) -> Option<(K, Option<Arc<V>>)> {
+        let state = self.transaction.state();
+        let seen = |put: &Put<V>| put.is_there(state.time).then(|| Arc::clone(&put.value));
+        let (key, write) = self.own(&state.writes, passed, direction)?;
+        Some((key.clone(), write.as_ref().and_then(seen)))
     }
 
     /// [`next`](Iterator::next), with a place for errors.
@@ -124,12 +274,7 @@ impl<'t, K: Key, V: Value> TransactionRange<'t, K, V> {
         if self.committed.is_broken_off() {
             return None;
         }
-        let state = self.transaction.state();
-        let seen = |put: &Put<V>| put.is_there(state.time).then(|| Arc::clone(&put.value));
-        let own = self
-            .own(&state.writes, direction)
-            .map(|(key, write)| (key.clone(), write.as_ref().and_then(seen)));
-        drop(state);
+        let own = self.next_own(self.passed(direction), direction);
 
         let Some(committed) = self.committed.peek(at, direction) else {
             self.finished = own.is_none();
@@ -150,16 +295,13 @@ impl<'t, K: Key, V: Value> TransactionRange<'t, K, V> {
         }
     }
 
-    /// The parts of the span that have been passed.
-    fn consumed(&self) -> impl Iterator<Item = Part<K>> {
-        let part = |lower, upper| Part { span: self.span.clone(), lower, upper };
-        let (whole, front, back) = match self.finished {
-            true => (Some(Part::whole(self.span.clone())), None, None),
-            false => (None, self.front.clone(), self.back.clone()),
-        };
-        let front = front.map(|front| part(Bound::Unbounded, Bound::Included(front)));
-        let back = back.map(|back| part(Bound::Included(back), Bound::Unbounded));
-        whole.into_iter().chain(front).chain(back)
+    /// The parts of the span that have been passed at either end.
+    fn consumed(&mut self) -> impl Iterator<Item = Part<K>> + use<K, V> {
+        let (first, second) = (Arc::clone(&self.span), Arc::clone(&self.span));
+        let part = |span, lower, upper| Part { span, lower, upper };
+        let front = self.front.take().map(|front| part(first, Bound::Unbounded, Bound::Included(front)));
+        let back = self.back.take().map(|back| part(second, Bound::Included(back), Bound::Unbounded));
+        front.into_iter().chain(back)
     }
 }
 
@@ -181,8 +323,10 @@ impl<K: Key, V: Value> std::iter::FusedIterator for TransactionRange<'_, K, V> {
 
 impl<K: Key, V: Value> Drop for TransactionRange<'_, K, V> {
     fn drop(&mut self) {
-        if let Some(scan) = self.scan {
-            self.transaction.state().reads.end_scan(scan, self.consumed());
+        // One that came to the end is noted already, as read wholly.
+        if let (Some(scan), false) = (self.scan, self.finished) {
+            let consumed = self.consumed();
+            self.transaction.state().reads.end_scan(scan, consumed);
         }
     }
 }

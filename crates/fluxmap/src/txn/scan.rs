@@ -1,9 +1,15 @@
-//! Scans of the committed state, in chunks.
+//! Scans of the committed state, in chunks or by visitors.
 //!
 //! A [`Cursor`] looks at the index for a moment, takes out a chunk of pairs, and
 //! lets go: between two chunks it holds no pin, no lock, only the key at which
 //! it goes on. The registered timestamp of its view is what makes the chunks
 //! parts of one picture.
+//!
+//! A visitor is shown pairs as they are in the index, under a pin. What is retired
+//! meanwhile waits for that pin, so the cursor lets go and goes on behind the last key
+//! whenever something does ([`Reader::is_waited_for`]), between two groups of pairs.
+//!
+//! [`Reader::is_waited_for`]: fluxmap_index::Reader::is_waited_for
 
 use crate::commit::Committer;
 use crate::error::FluxError;
@@ -116,13 +122,7 @@ impl<K: Key, V: Value> View<K, V> {
 
     /// How many pairs a span holds.
     pub(crate) fn count(&self, span: Span<K>) -> Result<usize, FluxError> {
-        let mut count = 0;
-        let reader = self.shared.committer.reader();
-        reader.scan(&span, Direction::Forward, self.moment(), |pairs| {
-            count += pairs.len();
-            ControlFlow::Continue(())
-        });
-        self.check().map(|()| count)
+        Cursor::new(span).count(self.at())
     }
 }
 
@@ -161,7 +161,7 @@ pub(crate) struct Cursor<K, V> {
 }
 
 impl<K: Key, V: Value> Cursor<K, V> {
-    pub(crate) fn new(span: Span<K>) -> Self {
+    pub(crate) fn new(span: impl Into<Arc<Span<K>>>) -> Self {
         Cursor {
             rest: Part::whole(span),
             exhausted: false,
@@ -192,6 +192,104 @@ impl<K: Key, V: Value> Cursor<K, V> {
         match self.pop(at, direction) {
             None if self.broken_off => at.committer.active.check(at.registration).map(|()| None),
             pair => Ok(pair),
+        }
+    }
+
+    /// Hands what is left to `visit`, from one end on, until it breaks. Clones nothing, but
+    /// for a key at which it goes on whenever it has let go of the index because memory
+    /// waited for it.
+    ///
+    /// `visit` runs while the index is looked at: it may do what it likes, and what is
+    /// unlinked meanwhile is not freed before it returns.
+    pub(crate) fn visit<B>(
+        &mut self,
+        at: At<'_, K, V>,
+        direction: Direction,
+        mut visit: impl FnMut(&K, &Arc<V>) -> ControlFlow<B>,
+    ) -> Result<ControlFlow<B>, FluxError> {
+        let (near, far) = self.buffers(direction);
+        let (near, far) = (std::mem::take(near), std::mem::take(far));
+        let mut broken = None;
+        let mut see = |key: &K, value: &Arc<V>| match visit(key, value) {
+            ControlFlow::Continue(()) => ControlFlow::Continue(()),
+            ControlFlow::Break(with) => {
+                broken = Some(with);
+                ControlFlow::Break(())
+            }
+        };
+        let mut flow = near.iter().try_for_each(|(key, value)| see(key, value));
+        if flow.is_continue() && !self.exhausted {
+            flow = self.look(at, direction, true, |pairs| {
+                prefetch_values(pairs);
+                pairs.iter().try_for_each(|(key, value)| see(key, value))
+            })?;
+        }
+        if flow.is_continue() {
+            // As it says there is no more, that has to be so.
+            if self.broken_off {
+                at.committer.active.check(at.registration)?;
+            }
+            flow = far.iter().rev().try_for_each(|(key, value)| see(key, value));
+        }
+        let _ = flow;
+        Ok(broken.map_or(ControlFlow::Continue(()), ControlFlow::Break))
+    }
+
+    /// How many pairs are left.
+    pub(crate) fn count(mut self, at: At<'_, K, V>) -> Result<usize, FluxError> {
+        let mut count = self.front.len() + self.back.len();
+        if !self.exhausted {
+            let _ = self.look(at, Direction::Forward, true, |pairs| {
+                count += pairs.len();
+                ControlFlow::Continue(())
+            })?;
+        } else if self.broken_off {
+            at.committer.active.check(at.registration)?;
+        }
+        Ok(count)
+    }
+
+    /// Looks at what has not been taken out yet, from one end on, until `see` breaks or it
+    /// is at an end. If it `lets_go`, it does so of the index between two groups of pairs
+    /// when memory waits for it.
+    fn look(
+        &mut self,
+        at: At<'_, K, V>,
+        direction: Direction,
+        lets_go: bool,
+        mut see: impl FnMut(&[(&K, &Arc<V>)]) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, FluxError> {
+        let check = || at.committer.active.check(at.registration);
+        loop {
+            let (mut flow, mut behind) = (ControlFlow::Continue(()), None);
+            let reader = at.committer.reader();
+            reader.scan(&self.rest, direction, at.registration.moment, |pairs| {
+                // Before anybody sees what a view that has ended may not show.
+                check().map_or(ControlFlow::Break(()), ControlFlow::Continue)?;
+                flow = see(pairs);
+                flow?;
+                if lets_go && reader.is_waited_for() {
+                    behind = pairs.last().map(|(last, _)| K::clone(last));
+                }
+                if behind.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            });
+            drop(reader);
+            if flow.is_break() {
+                return Ok(flow);
+            }
+            check()?;
+            match behind {
+                Some(key) => self.pass(key, direction),
+                None => return Ok(flow),
+            }
+        }
+    }
+
+    /// What is left lies behind `key`.
+    fn pass(&mut self, key: K, direction: Direction) {
+        match direction {
+            Direction::Forward => self.rest.lower = Bound::Excluded(key),
+            Direction::Backward => self.rest.upper = Bound::Excluded(key),
         }
     }
 
@@ -236,29 +334,26 @@ impl<K: Key, V: Value> Cursor<K, V> {
     fn take_out(&mut self, wanted: usize, at: At<'_, K, V>, direction: Direction) {
         let mut taken = std::mem::take(self.buffers(direction).0);
         taken.reserve(wanted);
-        let reader = at.committer.reader();
-        reader.scan(&self.rest, direction, at.registration.moment, |pairs| {
+        // In one go: were a key's `Clone` to panic, a part that was passed would be lost.
+        let looked = self.look(at, direction, false, |pairs| {
             let pairs = &pairs[..pairs.len().min(wanted - taken.len())];
             // Ask for what all of them own before the first is cloned: these cache
             // misses overlap, behind allocations and locked increments they would not.
             for (key, value) in pairs {
-                prefetch_owned(*key);
+                prefetch_owned::<K>(key);
                 prefetch::<V>(value);
             }
             taken.extend(pairs.iter().map(|(key, value)| (K::clone(key), Arc::clone(value))));
             if taken.len() == wanted { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
-        if at.committer.active.check(at.registration).is_err() {
+        if looked.is_err() || at.committer.active.check(at.registration).is_err() {
             (self.exhausted, self.broken_off) = (true, true);
             return;
         }
         match taken.back() {
             Some((last, _)) if taken.len() == wanted => {
-                let bound = Bound::Excluded(last.clone());
-                match direction {
-                    Direction::Forward => self.rest.lower = bound,
-                    Direction::Backward => self.rest.upper = bound,
-                }
+                let last = last.clone();
+                self.pass(last, direction);
             }
             _ => self.exhausted = true,
         }
@@ -304,12 +399,23 @@ impl<K: Key> Survey<K> {
     }
 }
 
-/// Asks for the first cache line of what a key of the commonest types owns.
-fn prefetch_owned<K: 'static>(key: &K) {
-    let key: &dyn Any = key;
-    if let Some(text) = key.downcast_ref::<String>() {
+/// Asks for what a visitor is about to see: the values of a group, and then what those of
+/// the commonest types own, so that these cache misses overlap.
+fn prefetch_values<K, V: 'static>(pairs: &[(&K, &Arc<V>)]) {
+    for (_, value) in pairs {
+        prefetch::<V>(value);
+    }
+    for (_, value) in pairs {
+        prefetch_owned::<V>(value);
+    }
+}
+
+/// Asks for the first cache line of what something of the commonest types owns.
+fn prefetch_owned<T: 'static>(owner: &T) {
+    let owner: &dyn Any = owner;
+    if let Some(text) = owner.downcast_ref::<String>() {
         prefetch(text.as_str());
-    } else if let Some(bytes) = key.downcast_ref::<Vec<u8>>() {
+    } else if let Some(bytes) = owner.downcast_ref::<Vec<u8>>() {
         prefetch(bytes.as_slice());
     }
 }

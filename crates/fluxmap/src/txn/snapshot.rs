@@ -8,6 +8,7 @@ use fluxmap_index::Direction;
 use std::borrow::Borrow;
 use std::fmt;
 use std::iter::FusedIterator;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -191,6 +192,64 @@ impl<K: Key, V: Value> SnapshotRange<K, V> {
     }
 }
 
+impl<K: Key, V: Value> SnapshotRange<K, V> {
+    /// Shows the pairs that are left to `visit`, in ascending order, until it breaks or there
+    /// are no more; returns what it broke with. The fastest way to go over many pairs:
+    /// neither keys nor reference counts are touched. Whoever wants to keep a value clones
+    /// its [`Arc`].
+    ///
+    /// ```
+    /// # use fluxmap::Database;
+    /// # use std::ops::ControlFlow;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), fluxmap::FluxError> {
+    /// # let db = Database::<String, u64>::builder().build().await?;
+    /// for (name, size) in [("a", 300), ("b", 500), ("c", 400), ("d", 100)] {
+    ///     db.insert(name.into(), size).await?;
+    /// }
+    /// // The first key at which the sum exceeds 1000.
+    /// let mut sum = 0;
+    /// let found = db.snapshot().range(..).visit(|name, size| {
+    ///     sum += **size;
+    ///     if sum > 1000 { ControlFlow::Break(name.clone()) } else { ControlFlow::Continue(()) }
+    /// })?;
+    /// assert_eq!(found, ControlFlow::Break("c".to_string()));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// Logarithmic time to the first pair, then constant for each.
+    ///
+    /// `visit` may use the database as it likes, commits included; they do not change what
+    /// it is shown. No lock is held while it runs. What others replace or delete meanwhile
+    /// is not freed before it returns, so where it takes milliseconds for a pair, iterate
+    /// instead. (However many pairs it is shown, memory waits for a few of them only.) If it
+    /// panics, that is all that happens.
+    ///
+    /// # Errors
+    ///
+    /// [`FluxError::SnapshotTooOld`] if the snapshot is ended by `max_snapshot_age`
+    /// meanwhile; otherwise none.
+    pub fn visit<B>(
+        mut self,
+        visit: impl FnMut(&K, &Arc<V>) -> ControlFlow<B>,
+    ) -> Result<ControlFlow<B>, FluxError> {
+        self.cursor.visit(self.view.at(), Direction::Forward, visit)
+    }
+
+    /// [`visit`](Self::visit) in descending order.
+    ///
+    /// # Errors
+    ///
+    /// As [`visit`](Self::visit).
+    pub fn visit_back<B>(
+        mut self,
+        visit: impl FnMut(&K, &Arc<V>) -> ControlFlow<B>,
+    ) -> Result<ControlFlow<B>, FluxError> {
+        self.cursor.visit(self.view.at(), Direction::Backward, visit)
+    }
+}
+
 /// What the iterator does where it cannot report an error.
 fn expect<T>(next: Result<T, FluxError>) -> T {
     next.unwrap_or_else(|error| panic!("{error}; `try_next` returns this error instead"))
@@ -201,6 +260,10 @@ impl<K: Key, V: Value> Iterator for SnapshotRange<K, V> {
 
     fn next(&mut self) -> Option<Self::Item> {
         expect(self.try_next())
+    }
+
+    fn count(self) -> usize {
+        expect(self.cursor.count(self.view.at()))
     }
 }
 

@@ -12,12 +12,14 @@ use crate::txn::overlay::TransactionRange;
 use crate::txn::read_set::{RangeId, ReadSet};
 use crate::txn::scan::{View, left};
 use crate::txn::stream::TransactionStream;
-use crate::txn::write_set::{Put, Savepoint, WriteSet};
+use crate::txn::write_set::{Put, Savepoint, Write, WriteSet};
 use fluxmap_index::{Time, Timestamp};
 use std::borrow::Borrow;
 use std::fmt;
 use std::mem;
+use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 /// A transaction that is under way: from [`Database::begin`](crate::Database::begin),
@@ -48,6 +50,8 @@ pub struct Transaction<K: Key, V: Value> {
     view: View<K, V>,
     ticket: Ticket,
     state: Mutex<State<K, V>>,
+    /// How often the writes have changed: for scans, which look for themselves then.
+    changes: AtomicUsize,
 }
 
 /// What changes as a transaction runs.
@@ -64,7 +68,7 @@ impl<K: Key, V: Value> Transaction<K, V> {
         let view = View::newest(shared);
         let (reads, writes) = (ReadSet::default(), WriteSet::default());
         let state = State { reads, writes, time: view.moment().time };
-        Transaction { view, ticket, state: Mutex::new(state) }
+        Transaction { view, ticket, state: Mutex::new(state), changes: AtomicUsize::new(0) }
     }
 
     pub(crate) fn view(&self) -> &View<K, V> {
@@ -75,13 +79,24 @@ impl<K: Key, V: Value> Transaction<K, V> {
         self.state.lock()
     }
 
+    /// Says that the writes change, under the lock of the state.
+    fn note_change(&self) {
+        // Relaxed: whoever is to see the change is told by other means that it was made.
+        self.changes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often the writes have changed.
+    pub(crate) fn changes(&self) -> usize {
+        self.changes.load(Ordering::Relaxed)
+    }
+
     /// Whether reads must be certified.
     fn tracks_reads(&self) -> bool {
         self.isolation_level() == IsolationLevel::Serializable
     }
 
-    pub(crate) fn begin_scan(&self, span: &Span<K>) -> Option<RangeId> {
-        let part = self.tracks_reads().then(|| Part::whole(span.clone()))?;
+    pub(crate) fn begin_scan(&self, span: &Arc<Span<K>>) -> Option<RangeId> {
+        let part = self.tracks_reads().then(|| Part::whole(Arc::clone(span)))?;
         Some(self.state().reads.begin_scan(part))
     }
 
@@ -179,6 +194,16 @@ impl<K: Key, V: Value> Transaction<K, V> {
             state.time = self.view.shared.committer.hand.now();
         }
         let replaced = state.writes.set(key, Some(put));
+        self.note_change();
+        drop(state);
+        // Only now is the state unlocked.
+        drop(replaced);
+    }
+
+    fn set(&self, key: K, write: Write<V>) {
+        let mut state = self.state();
+        let replaced = state.writes.set(key, write);
+        self.note_change();
         drop(state);
         // Only now is the state unlocked.
         drop(replaced);
@@ -281,8 +306,7 @@ impl<K: Key, V: Value> Transaction<K, V> {
         let Some((stored, put)) = self.read_put(key)? else {
             return Ok(None);
         };
-        let replaced = self.state().writes.set(stored, None);
-        drop(replaced);
+        self.set(stored, None);
         Ok(Some(put.value))
     }
 
@@ -357,8 +381,7 @@ impl<K: Key, V: Value> Transaction<K, V> {
         let present = self.get(&key)?;
         let matches = present.as_deref() == expected;
         if matches && (new.is_some() || present.is_some()) {
-            let replaced = self.state().writes.set(key, new.map(Put::lasting));
-            drop(replaced);
+            self.set(key, new.map(Put::lasting));
         }
         Ok(matches)
     }
@@ -452,10 +475,11 @@ impl<K: Key, V: Value> Transaction<K, V> {
     ///
     /// As [`get`](Self::get).
     pub fn count(&self, range: impl KeyRange<K>) -> Result<usize, FluxError> {
-        let (mut range, mut count) = (self.range(range)?, 0);
-        while range.try_next()?.is_some() {
+        let mut count = 0;
+        let _ = self.range(range)?.visit(|_, _| {
             count += 1;
-        }
+            ControlFlow::<()>::Continue(())
+        })?;
         Ok(count)
     }
 
@@ -494,7 +518,10 @@ impl<K: Key, V: Value> Transaction<K, V> {
     /// [`FluxError::SavepointNotFound`] if it has ended, or belongs to another
     /// transaction.
     pub fn rollback_to(&self, savepoint: &Savepoint) -> Result<(), FluxError> {
-        let undone = self.state().writes.rollback_to(*savepoint);
+        let mut state = self.state();
+        let undone = state.writes.rollback_to(*savepoint);
+        self.note_change();
+        drop(state);
         match undone {
             Some(_) => Ok(()),
             None => Err(FluxError::SavepointNotFound(format!("#{}", savepoint.id))),
@@ -544,7 +571,7 @@ impl<K: Key, V: Value> Transaction<K, V> {
     /// Commits; what is returned waits for durability. The transaction is good for nothing
     /// but to be dropped then. (It is borrowed because moving it is not for free.)
     pub(crate) async fn apply(&mut self) -> Result<Applied, FluxError> {
-        let Transaction { view, ticket, state } = self;
+        let Transaction { view, ticket, state, changes: _ } = self;
         let State { reads, writes, .. } = state.get_mut();
         // Dropped where the transaction's turn covers what their destructors do.
         let (reads, writes) = (mem::take(reads), mem::take(writes));
