@@ -81,8 +81,9 @@ impl<K: Key, V: Value> Transaction<K, V> {
 
     /// Says that the writes change, under the lock of the state.
     fn note_change(&self) {
-        // Relaxed: whoever is to see the change is told by other means that it was made.
-        self.changes.fetch_add(1, Ordering::Relaxed);
+        // Load and store: the lock is held. Relaxed: whoever is to see the change is told by
+        // other means that it was made.
+        self.changes.store(self.changes.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
     /// How often the writes have changed.
