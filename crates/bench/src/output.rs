@@ -16,11 +16,12 @@ pub(crate) fn bar(steps: usize) -> ProgressBar {
     bar
 }
 
-/// The middle of some numbers.
+/// The middle of some numbers, or what is halfway between the two in the middle.
 pub(crate) fn median(numbers: &[f64]) -> f64 {
     let mut sorted = numbers.to_vec();
     sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+    let middle = |place: usize| sorted.get(place).copied().unwrap_or(f64::NAN);
+    (middle(sorted.len().saturating_sub(1) / 2) + middle(sorted.len() / 2)) / 2.0
 }
 
 /// A Markdown table; all columns but the first are numbers.
@@ -42,7 +43,17 @@ pub(crate) fn cpu_time() -> Duration {
 
 /// What of this process is in memory, where the system tells.
 pub(crate) fn resident_bytes() -> u64 {
-    const PAGE: u64 = 4096;
-    let pages = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    pages.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * PAGE
+    status("VmRSS:")
+}
+
+/// What this process has in memory that belongs to no file, where the system tells.
+pub(crate) fn anonymous_bytes() -> u64 {
+    status("RssAnon:")
+}
+
+fn status(field: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(field));
+    let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kibibytes.unwrap_or(0) << 10
 }

@@ -22,8 +22,9 @@ pub(crate) struct Outcome {
     pub(crate) series: &'static str,
     pub(crate) operations: u64,
     pub(crate) time: Duration,
-    /// Of the whole process: background threads count.
-    pub(crate) cpu: Duration,
+    /// Of the whole process, as background threads count; unknown where it did other things,
+    /// too.
+    pub(crate) cpu: Option<Duration>,
     pub(crate) aborts: u64,
     /// In nanoseconds, of every [`SAMPLED`]th operation.
     pub(crate) latencies: Histogram<u64>,
@@ -37,7 +38,7 @@ impl Outcome {
     pub(crate) fn none(series: &'static str) -> Self {
         // Up to a minute, to three digits.
         let latencies = Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("the bounds are fine");
-        Outcome { series, operations: 0, time: Duration::ZERO, cpu: Duration::ZERO, aborts: 0, latencies }
+        Outcome { series, operations: 0, time: Duration::ZERO, cpu: None, aborts: 0, latencies }
     }
 }
 
@@ -91,8 +92,8 @@ pub(crate) fn drive(workers: Vec<Worker<'_>>, time: Option<Duration>) -> Vec<Out
                 None => all.push(one),
             }
         }
-        for outcome in &mut all {
-            outcome.cpu = cpu;
+        if let [outcome] = all.as_mut_slice() {
+            outcome.cpu = Some(cpu);
         }
         all
     })

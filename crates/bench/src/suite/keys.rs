@@ -51,17 +51,19 @@ pub(crate) struct Draws {
     next: usize,
 }
 
+/// At least, and two for each key.
 const DRAWS: usize = 1 << 19;
 
 impl Draws {
     pub(crate) fn new(choice: Choice, below: usize, seed: u64) -> Self {
         let mut random = SmallRng::seed_from_u64(seed);
+        let draws = DRAWS.max(2 * below);
         let numbers = match choice {
-            Choice::Uniform => (0..DRAWS).map(|_| random.random_range(0..below as u32)).collect(),
+            Choice::Uniform => (0..draws).map(|_| random.random_range(0..below as u32)).collect(),
             Choice::Zipf => {
                 let zipf = Zipf::new(below as f64, 0.99).expect("there are keys");
                 // Ranks from one on. Keys are scattered, so their numbers can be ranks.
-                (0..DRAWS).map(|_| zipf.sample(&mut random) as u32 - 1).collect()
+                (0..draws).map(|_| zipf.sample(&mut random) as u32 - 1).collect()
             }
         };
         Draws { numbers, next: 0 }
@@ -70,7 +72,7 @@ impl Draws {
     /// The next number; they begin anew some time.
     pub(crate) fn next(&mut self) -> usize {
         let number = self.numbers[self.next];
-        self.next = (self.next + 1) % DRAWS;
+        self.next = (self.next + 1) % self.numbers.len();
         number as usize
     }
 }

@@ -25,13 +25,13 @@ use workloads::{Bench, Group};
 #[derive(Clone, clap::Args)]
 pub(crate) struct Options {
     /// How many threads work, in one run each.
-    #[arg(long, value_delimiter = ',', default_value = "1,2")]
+    #[arg(long, value_delimiter = ',', default_value = "1,2", value_parser = positive)]
     threads: Vec<usize>,
     /// How many keys there are, in one run each.
-    #[arg(long, value_delimiter = ',', default_value = "200000,1000000")]
+    #[arg(long, value_delimiter = ',', default_value = "200000,1000000", value_parser = positive)]
     keys: Vec<usize>,
     /// How many times everything runs; medians are shown.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 5, value_parser = positive)]
     rounds: usize,
     /// Milliseconds that a workload runs each time.
     #[arg(long, default_value_t = 1000)]
@@ -42,8 +42,9 @@ pub(crate) struct Options {
     /// Only stores whose names contain one of these.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// A look that takes about two minutes: two threads, one round, few keys, less time.
-    #[arg(long)]
+    /// A look that takes about two minutes: two threads, 20,000 keys, one round of 100 ms. Too
+    /// little for ratios.
+    #[arg(long, conflicts_with_all = ["threads", "keys", "rounds", "milliseconds"])]
     quick: bool,
     /// Where stores put files. A file system in memory, if there is one, as this is not about
     /// disks.
@@ -77,7 +78,8 @@ enum Line {
     Failure(String),
 }
 
-/// Whoever takes longer is stuck: what loads a million keys slowly takes a minute or so.
+/// Whoever takes longer for a workload is stuck: what loads a million keys slowly takes a minute
+/// or so.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Runs everything, or shows what was run.
@@ -86,15 +88,24 @@ pub(crate) fn run(options: &Options, json: bool) {
     if !missing.is_empty() {
         eprintln!("Built without {}; --features peers brings them all.", missing.join(", "));
     }
-    let samples = match &options.from {
-        Some(path) => {
-            let text = std::fs::read_to_string(path).expect("the results of an earlier run");
-            serde_json::from_str(&text).expect("what --out has written")
-        }
+    if options.out.is_some() && cfg!(not(feature = "plots")) {
+        eprintln!("Built without plots; --features peers or plots brings them.");
+    }
+    if let Some(out) = &options.out
+        && let Err(error) = std::fs::create_dir_all(out)
+    {
+        refuse(&format!("the results cannot go to {}: {error}", out.display()));
+    }
+    let samples: Vec<Sample> = match &options.from {
+        Some(path) => match std::fs::read_to_string(path) {
+            Ok(text) => serde_json::from_str(&text).unwrap_or_else(|error| {
+                refuse(&format!("{} is not what --out writes: {error}", path.display()))
+            }),
+            Err(error) => refuse(&format!("{}: {error}", path.display())),
+        },
         None => run_all(&options.clone().quickened()),
     };
     if let Some(out) = &options.out {
-        std::fs::create_dir_all(out).expect("a directory for the results");
         let text = serde_json::to_string(&samples).expect("samples are plain");
         std::fs::write(out.join("suite.json"), text).expect("the results are written");
         #[cfg(feature = "plots")]
@@ -104,6 +115,21 @@ pub(crate) fn run(options: &Options, json: bool) {
         true => println!("{}", serde_json::to_string(&samples).expect("samples are plain")),
         false => report::print(&samples),
     }
+}
+
+/// A number that is not zero.
+fn positive(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("it must be at least 1".to_string()),
+        Ok(number) => Ok(number),
+        Err(error) => Err(format!("{error}")),
+    }
+}
+
+/// Ends the program because it was asked for something that it cannot do.
+fn refuse(why: &str) -> ! {
+    eprintln!("error: {why}");
+    std::process::exit(2);
 }
 
 impl Options {
@@ -135,6 +161,14 @@ fn run_all(options: &Options) -> Vec<Sample> {
     };
     let wanted = |kind: &&Kind| options.only.is_empty() || options.only.iter().any(|part| means(part, kind));
     let kinds: Vec<&Kind> = stores::ALL.iter().filter(wanted).collect();
+    if kinds.is_empty() {
+        let names: Vec<&str> = stores::ALL.iter().map(|kind| kind.name).collect();
+        refuse(&format!("no store is called so; there are: {}", names.join(", ")));
+    }
+    let dir = directory(options.dir.as_deref());
+    if !dir.is_dir() {
+        refuse(&format!("{} is not a directory", dir.display()));
+    }
     let mut runs: Vec<(Group, usize, usize)> = Vec::new();
     for &group in &options.groups {
         runs.extend(options.settings(group).into_iter().map(|(threads, keys)| (group, threads, keys)));
@@ -154,7 +188,7 @@ fn run_all(options: &Options) -> Vec<Sample> {
                     keys,
                     milliseconds: options.milliseconds,
                     seed: round as u64 + 1,
-                    dir: directory(options.dir.as_deref()),
+                    dir: dir.clone(),
                 };
                 samples.extend(in_a_process(&single));
                 bar.inc(1);
@@ -214,6 +248,12 @@ fn in_a_process(single: &Single) -> Vec<Sample> {
     if !status.success() && failure.is_none() {
         failure = Some(format!("it ended with {status}"));
     }
+    if failure.is_some() && samples.is_empty() {
+        // It shows that it could not even begin.
+        let (store, threads, keys) = (single.store.clone(), single.threads, single.keys);
+        let nothing = Sample::of_figure(&format!("{}: ended early", group.get_name()), 0.0);
+        samples.push(Sample { store, threads, keys, is_speed: true, ..nothing });
+    }
     for sample in &mut samples {
         sample.failure.clone_from(&failure);
     }
@@ -232,23 +272,24 @@ pub(crate) fn run_single(single: &Single) {
         report(info);
         std::process::exit(101);
     }));
-    let dir = tempfile::tempdir_in(&single.dir).expect("a directory for the store");
+    let dir = tempfile::Builder::new().prefix("fluxmap-bench-").tempdir_in(&single.dir);
+    let dir = dir.expect("a directory for the store");
     let store = (kind.open)(dir.path(), Level::Memory);
+    let print = |line: &Line| println!("{}", serde_json::to_string(line).expect("lines are plain"));
+    let note = |sample| {
+        let (store, threads, keys) = (single.store.clone(), single.threads, single.keys);
+        print(&Line::Sample(Sample { store, threads, keys, ..sample }));
+    };
     let mut bench = Bench {
+        dir: dir.path(),
+        note: &note,
         store: &*store,
         threads: single.threads,
         keys: single.keys,
         time: Duration::from_millis(single.milliseconds),
         seed: single.seed,
-        samples: Vec::new(),
     };
-    let done = single.group.run(&mut bench);
-    let print = |line: &Line| println!("{}", serde_json::to_string(line).expect("lines are plain"));
-    for sample in bench.samples {
-        let (store, threads, keys) = (single.store.clone(), single.threads, single.keys);
-        print(&Line::Sample(Sample { store, threads, keys, ..sample }));
-    }
-    if let Err(failure) = done {
+    if let Err(failure) = single.group.run(&mut bench) {
         print(&Line::Failure(failure));
     }
 }

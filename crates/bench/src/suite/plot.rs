@@ -60,7 +60,7 @@ fn bars(path: &Path, row: &Row<'_>) -> Result {
     let size = (WIDTH, (TOP + BAR * row.cells.len() as i32 + 12) as u32);
     let root = SVGBackend::new(path, size).into_drawing_area();
     root.fill(&WHITE)?;
-    let is_speed = row.cells[0].samples[0].is_speed();
+    let is_speed = row.cells[0].samples[0].is_speed;
     let unit = if is_speed { "thousand a second" } else { "bytes" };
     root.draw_text(&caption(row), &("sans-serif", 22).into_text_style(&root), (12, 10))?;
     let under = format!("{unit}; medians, least and most; grey: failed its check");

@@ -90,7 +90,7 @@ const SIZES: usize = 3;
 /// What was run with many numbers of keys.
 pub(crate) fn growths<'s, 'r>(rows: &'r [Row<'s>]) -> Vec<Growth<'s, 'r>> {
     let mut growths: Vec<Growth<'s, 'r>> = Vec::new();
-    for row in rows.iter().filter(|row| row.cells[0].samples[0].is_speed()) {
+    for row in rows.iter().filter(|row| row.cells[0].samples[0].is_speed) {
         let setting = (row.workload, row.threads);
         match growths.iter_mut().find(|growth| (growth.workload, growth.threads) == setting) {
             Some(growth) => growth.rows.push(row),
@@ -115,7 +115,7 @@ fn short(number: f64) -> String {
 
 /// A figure in the unit of the tables: thousands a second, or bytes.
 fn figure(sample: &Sample, figure: f64) -> String {
-    short(if sample.is_speed() { figure / 1000.0 } else { figure })
+    short(if sample.is_speed { figure / 1000.0 } else { figure })
 }
 
 /// In brackets if the store did something wrong.
@@ -141,7 +141,10 @@ pub(crate) fn print(samples: &[Sample]) {
     }
     for (threads, keys) in settings {
         println!("\n### {threads} threads, {keys} keys\n");
-        println!("Thousand operations per second, or bytes; medians; in brackets what failed its check.\n");
+        println!(
+            "Thousand operations per second, or bytes; medians; in brackets what failed its check; empty \
+             what a store cannot do. Workloads that name a number of accounts have their own keys.\n"
+        );
         let own = rows.iter().filter(|row| (row.threads, row.keys) == (threads, keys));
         let lines = own.map(|row| {
             let cells = stores.iter().map(|store| {
@@ -162,9 +165,9 @@ pub(crate) fn print(samples: &[Sample]) {
         });
         println!("{}", table(std::iter::once("keys").chain(stores.iter().copied()), lines.collect()));
     }
-    for row in rows.iter().filter(|row| row.cells[0].samples[0].is_speed()) {
+    for row in rows.iter().filter(|row| row.cells[0].samples[0].is_speed) {
         println!("\n#### {}, {} threads, {} keys\n", row.workload, row.threads, row.keys);
-        let header = ["", "k/s", "min", "max", "CPU µs", "lost, %", "p50 µs", "p99 µs", "p99.9 µs"];
+        let header = ["", "k/s", "min", "max", "CPU µs", "aborts, %", "p50 µs", "p99 µs", "p99.9 µs"];
         println!("{}", table(header, row.cells.iter().map(details).collect()));
     }
 }

@@ -15,6 +15,7 @@ pub(crate) struct Sample {
     pub(crate) keys: usize,
     /// Operations a second, or bytes a key.
     pub(crate) figure: f64,
+    pub(crate) is_speed: bool,
     /// Microseconds of processor time for each operation, of the whole process.
     pub(crate) cpu: Option<f64>,
     /// Of a hundred attempts to commit, how many were lost.
@@ -34,6 +35,7 @@ impl Sample {
             threads: 0,
             keys: 0,
             figure,
+            is_speed: false,
             cpu: None,
             aborts: None,
             latencies: None,
@@ -45,16 +47,12 @@ impl Sample {
         let operations = outcome.operations.max(1) as f64;
         let attempts = (outcome.operations + outcome.aborts).max(1) as f64;
         Sample {
-            cpu: Some(outcome.cpu.as_secs_f64() * 1e6 / operations),
+            is_speed: true,
+            cpu: outcome.cpu.map(|cpu| cpu.as_secs_f64() * 1e6 / operations),
             aborts: Some(outcome.aborts as f64 * 100.0 / attempts),
             latencies: (!outcome.latencies.is_empty())
                 .then(|| QUANTILES.map(|quantile| outcome.latencies.value_at_quantile(quantile))),
             ..Sample::of_figure(workload, outcome.operations as f64 / outcome.time.as_secs_f64())
         }
-    }
-
-    /// Whether the figure is a speed; else it is bytes.
-    pub(crate) fn is_speed(&self) -> bool {
-        self.cpu.is_some()
     }
 }

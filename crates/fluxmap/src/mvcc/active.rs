@@ -9,8 +9,8 @@
 //! Shards keep threads that begin and end at the same time off each other's
 //! cache lines. A shard is a sorted vector, which keeps its memory: the hands only move
 //! forward, so a snapshot begins at its end, save those that read the stable hand behind
-//! others that have read the applied one (they pass as many entries as commits wait to
-//! become stable, at most). One that ends is found in logarithmic time and stays as a gap,
+//! others that have read the applied one (they pass as many entries as there are such, at
+//! most). One that ends is found in logarithmic time and stays as a gap,
 //! and gaps are closed when they are more than half of it.
 
 use crate::error::FluxError;

@@ -86,8 +86,9 @@ impl<'t, K: Key, V: Value> TransactionRange<'t, K, V> {
     /// included; what the transaction writes ahead of it, it will be shown. No lock is held
     /// while it runs. What others replace or delete meanwhile is not freed before it returns,
     /// so where it takes milliseconds for a pair, iterate instead. (However many pairs it is
-    /// shown, memory waits for a few of them only.) If it panics, the whole range counts as
-    /// read, and the transaction can go on.
+    /// shown, memory waits for a few of them only; but own writes without a committed pair
+    /// between them count as one.) If it panics, the whole range counts as read, and the
+    /// transaction can go on.
     ///
     /// # Errors
     ///

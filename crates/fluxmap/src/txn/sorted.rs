@@ -12,7 +12,7 @@ use std::mem;
 const FEW: usize = 4;
 
 /// Pairs in a full chunk.
-const CHUNK: usize = 128;
+const CHUNK: usize = 256;
 
 /// A sorted map.
 #[derive(Clone)]

@@ -39,7 +39,7 @@ pub(super) fn read(bench: &mut Bench<'_>) -> Result<(), String> {
     }
     // Scans take long: some of them must fit.
     let outcomes = drive(workers, Some(bench.time * 2));
-    bench.note(&outcomes);
+    bench.note_all(&outcomes);
     bank::check(store, ACCOUNTS)?;
     match torn.into_inner() {
         0 => Ok(()),
@@ -83,7 +83,7 @@ pub(super) fn write(bench: &mut Bench<'_>) -> Result<(), String> {
         workers.push(Worker { series: "long writer: updates", step });
     }
     let outcomes = drive(workers, Some(bench.time * 2));
-    bench.note(&outcomes);
+    bench.note_all(&outcomes);
     let expected = ACCOUNTS as i64 * BALANCE + updates.into_inner();
     let total = sum(store, (0..ACCOUNTS).map(account))?;
     if total == expected { Ok(()) } else { Err(format!("the accounts hold {total} instead of {expected}")) }

@@ -1,10 +1,12 @@
-//! What a key takes.
+//! What a key takes: memory of the process, and files.
 
 use super::super::keys::{Keys, shuffled};
 use super::super::sample::Sample;
 use super::Bench;
-use crate::output::resident_bytes;
+use crate::output::anonymous_bytes;
 use crate::stores::value;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 /// How often every key is updated.
 const UPDATES: i64 = 10;
@@ -12,11 +14,10 @@ const UPDATES: i64 = 10;
 pub(super) fn run(bench: &mut Bench<'_>) -> Result<(), String> {
     let keys = Keys::new(bench.keys);
     let order = shuffled(bench.keys);
-    let before = resident_bytes();
-    let mut note = |workload| {
-        let bytes = (resident_bytes() - before) as f64 / bench.keys as f64;
-        bench.samples.push(Sample::of_figure(workload, bytes));
-    };
+    // What has files has them in memory, too, whether it maps them or not.
+    let taken = || anonymous_bytes() as f64 + file_bytes(bench.dir);
+    let before = taken();
+    let note = |workload| bench.note(Sample::of_figure(workload, (taken() - before) / bench.keys as f64));
     let put_all = |number| {
         for &key in &order {
             bench.store.put(keys.get(key as usize), value(number));
@@ -32,4 +33,17 @@ pub(super) fn run(bench: &mut Bench<'_>) -> Result<(), String> {
         None => Ok(()),
         Some(key) => Err(format!("the last update of {} is lost", keys.get(*key as usize))),
     }
+}
+
+/// What the files in a directory take.
+fn file_bytes(dir: &Path) -> f64 {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let bytes = entries.map(|entry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => file_bytes(&entry.path()),
+        // Blocks, as files may have holes.
+        Ok(metadata) => metadata.blocks() as f64 * 512.0,
+        // Gone meanwhile.
+        Err(_) => 0.0,
+    });
+    bytes.sum()
 }

@@ -13,6 +13,7 @@ use super::drive::{Outcome, Step, Worker, drive};
 use super::sample::Sample;
 use crate::stores::{Ability, Store};
 use clap::ValueEnum;
+use std::path::Path;
 use std::time::Duration;
 
 /// What one process does.
@@ -47,7 +48,10 @@ pub(crate) struct Bench<'b> {
     pub(crate) time: Duration,
     /// Differs from round to round.
     pub(crate) seed: u64,
-    pub(crate) samples: Vec<Sample>,
+    /// Where the store's files are.
+    pub(crate) dir: &'b Path,
+    /// Takes samples as they come, so that those before a crash are known.
+    pub(crate) note: &'b dyn Fn(Sample),
 }
 
 impl Group {
@@ -110,12 +114,16 @@ impl<'b> Bench<'b> {
     ) -> Outcome {
         let workers = (0..threads).map(|thread| Worker { series: workload, step: step(thread) }).collect();
         let mut outcomes = drive(workers, time);
-        self.note(&outcomes);
+        self.note_all(&outcomes);
         outcomes.remove(0)
     }
 
-    pub(crate) fn note(&mut self, outcomes: &[Outcome]) {
-        self.samples.extend(outcomes.iter().map(|outcome| Sample::of_outcome(outcome.series, outcome)));
+    pub(crate) fn note_all(&self, outcomes: &[Outcome]) {
+        outcomes.iter().for_each(|outcome| self.note(Sample::of_outcome(outcome.series, outcome)));
+    }
+
+    pub(crate) fn note(&self, sample: Sample) {
+        (self.note)(sample);
     }
 
     /// Another seed for every thread.

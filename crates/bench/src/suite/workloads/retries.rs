@@ -30,7 +30,7 @@ pub(super) fn run(bench: &mut Bench<'_>) -> Result<(), String> {
             Box::new(move || Some(bank::transfer(store, ACCOUNTS, &mut random)))
         });
         if let Some(db) = store.tasks() {
-            bench.note(&[drive_tasks(db, with_tasks, committers, time, seed)]);
+            bench.note_all(&[drive_tasks(db, with_tasks, committers, time, seed)]);
         }
     }
     bank::check(store, ACCOUNTS)
@@ -71,6 +71,6 @@ fn drive_tasks(db: &Db, series: &'static str, tasks: usize, time: Duration, seed
         }
     });
     outcome.time = begun.elapsed();
-    outcome.cpu = cpu_time() - cpu;
+    outcome.cpu = Some(cpu_time() - cpu);
     outcome
 }
