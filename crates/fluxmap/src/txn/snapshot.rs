@@ -94,7 +94,28 @@ impl<K: Key, V: Value> Snapshot<K, V> {
         self.view.ttl(key)
     }
 
-    /// The pairs of a range, lazily, from either end.
+    /// The pairs of a range, lazily, from either end. It copies every key; to go over many
+    /// pairs, [`visit`](SnapshotRange::visit) them.
+    ///
+    /// ```
+    /// # use fluxmap::Database;
+    /// # use std::ops::ControlFlow;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), fluxmap::FluxError> {
+    /// # let db = Database::<String, u64>::builder().build().await?;
+    /// db.insert("apples".into(), 3).await?;
+    /// db.insert("pears".into(), 4).await?;
+    /// let view = db.snapshot();
+    /// assert_eq!(view.range("b"..).next().map(|(name, _)| name).as_deref(), Some("pears"));
+    /// let mut sum = 0;
+    /// let _ = view.range(..).visit(|_, number| {
+    ///     sum += **number;
+    ///     ControlFlow::<()>::Continue(())
+    /// })?;
+    /// assert_eq!(sum, 7);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Panics
     ///

@@ -405,7 +405,8 @@ impl<K: Key, V: Value> Transaction<K, V> {
 
     /// The pairs of a range, lazily, from either end. It sees what the transaction
     /// writes ahead of it, also while it runs: a loop that inserts ahead of its own
-    /// scan does not end.
+    /// scan does not end. It copies every key; to go over many pairs,
+    /// [`visit`](TransactionRange::visit) them.
     ///
     /// ```
     /// # use fluxmap::Database;
