@@ -280,7 +280,7 @@ pub(crate) fn run_single(single: &Single) {
         let (store, threads, keys) = (single.store.clone(), single.threads, single.keys);
         print(&Line::Sample(Sample { store, threads, keys, ..sample }));
     };
-    let mut bench = Bench {
+    let bench = Bench {
         dir: dir.path(),
         note: &note,
         store: &*store,
@@ -289,7 +289,7 @@ pub(crate) fn run_single(single: &Single) {
         time: Duration::from_millis(single.milliseconds),
         seed: single.seed,
     };
-    if let Err(failure) = single.group.run(&mut bench) {
+    if let Err(failure) = single.group.run(&bench) {
         print(&Line::Failure(failure));
     }
 }

@@ -41,12 +41,11 @@ pub(super) fn check(store: &dyn Store, accounts: usize) -> Result<(), String> {
     if total == expected { Ok(()) } else { Err(format!("{total} in the bank instead of {expected}")) }
 }
 
-pub(super) fn run(bench: &mut Bench<'_>, workload: &'static str, accounts: usize) -> Result<(), String> {
+pub(super) fn run(bench: &Bench<'_>, workload: &'static str, accounts: usize) -> Result<(), String> {
     let store = bench.store;
     open(store, accounts);
-    let seed = bench.seed;
     bench.measure(workload, |thread| {
-        let mut random = SmallRng::seed_from_u64(seed * 1000 + thread as u64);
+        let mut random = SmallRng::seed_from_u64(bench.seed(thread));
         Box::new(move || Some(transfer(store, accounts, &mut random)))
     });
     check(store, accounts)

@@ -13,7 +13,7 @@ const ACCOUNTS: usize = 100_000;
 const READS: usize = 10_000;
 
 /// One thread scans everything; the others transfer.
-pub(super) fn read(bench: &mut Bench<'_>) -> Result<(), String> {
+pub(super) fn read(bench: &Bench<'_>) -> Result<(), String> {
     let store = bench.store;
     bank::open(store, ACCOUNTS);
     let torn = AtomicU64::new(0);
@@ -49,7 +49,7 @@ pub(super) fn read(bench: &mut Bench<'_>) -> Result<(), String> {
 
 /// One thread reads many accounts and writes their sum to a key, in one transaction; the others
 /// update single accounts.
-pub(super) fn write(bench: &mut Bench<'_>) -> Result<(), String> {
+pub(super) fn write(bench: &Bench<'_>) -> Result<(), String> {
     let store = bench.store;
     bank::open(store, ACCOUNTS);
     let updates = AtomicI64::new(0);

@@ -11,7 +11,7 @@ use std::path::Path;
 /// How often every key is updated.
 const UPDATES: i64 = 10;
 
-pub(super) fn run(bench: &mut Bench<'_>) -> Result<(), String> {
+pub(super) fn run(bench: &Bench<'_>) -> Result<(), String> {
     let keys = Keys::new(bench.keys);
     let order = shuffled(bench.keys);
     // What has files has them in memory, too, whether it maps them or not.

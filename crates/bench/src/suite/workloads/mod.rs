@@ -76,7 +76,7 @@ impl Group {
     }
 
     /// Runs it. An error says what the store did wrong.
-    pub(crate) fn run(self, bench: &mut Bench<'_>) -> Result<(), String> {
+    pub(crate) fn run(self, bench: &Bench<'_>) -> Result<(), String> {
         if !self.needs().iter().all(|need| bench.store.can(*need)) {
             return Ok(());
         }
@@ -96,17 +96,13 @@ impl Group {
 
 impl<'b> Bench<'b> {
     /// Runs a step on every thread for as long as a workload runs, and notes the outcome.
-    pub(crate) fn measure<'s>(
-        &mut self,
-        workload: &'static str,
-        step: impl Fn(usize) -> Step<'s>,
-    ) -> Outcome {
+    pub(crate) fn measure<'s>(&self, workload: &'static str, step: impl Fn(usize) -> Step<'s>) -> Outcome {
         self.measure_for(workload, Some(self.time), self.threads, step)
     }
 
     /// Runs a step on so many threads, for a time or until all are done.
     pub(crate) fn measure_for<'s>(
-        &mut self,
+        &self,
         workload: &'static str,
         time: Option<Duration>,
         threads: usize,

@@ -18,16 +18,15 @@ fn key(shift: usize, doctor: usize) -> String {
     format!("{}doctor{doctor:02}", prefix(shift))
 }
 
-pub(super) fn run(bench: &mut Bench<'_>) -> Result<(), String> {
+pub(super) fn run(bench: &Bench<'_>) -> Result<(), String> {
     let store = bench.store;
     for shift in 0..SHIFTS {
         for doctor in 0..DOCTORS / 2 {
             store.put(&key(shift, doctor), value(1));
         }
     }
-    let seed = bench.seed;
     bench.measure("on-call", |thread| {
-        let mut random = SmallRng::seed_from_u64(seed * 1000 + thread as u64);
+        let mut random = SmallRng::seed_from_u64(bench.seed(thread));
         Box::new(move || {
             let shift = random.random_range(0..SHIFTS);
             let own = key(shift, random.random_range(0..DOCTORS));

@@ -20,13 +20,13 @@ const COMMITTERS: [(usize, &str, &str); 3] = [
 ];
 const WORKERS: usize = 2;
 
-pub(super) fn run(bench: &mut Bench<'_>) -> Result<(), String> {
+pub(super) fn run(bench: &Bench<'_>) -> Result<(), String> {
     let store = bench.store;
     bank::open(store, ACCOUNTS);
     let (seed, time) = (bench.seed, bench.time);
     for (committers, with_threads, with_tasks) in COMMITTERS {
         bench.measure_for(with_threads, Some(time), committers, |thread| {
-            let mut random = SmallRng::seed_from_u64(seed * 1000 + thread as u64);
+            let mut random = SmallRng::seed_from_u64(bench.seed(thread));
             Box::new(move || Some(bank::transfer(store, ACCOUNTS, &mut random)))
         });
         if let Some(db) = store.tasks() {

@@ -13,14 +13,13 @@ fn halves(pair: usize) -> [String; 2] {
     ["a", "b"].map(|half| format!("pair{pair:015}{half}"))
 }
 
-pub(super) fn run(bench: &mut Bench<'_>) -> Result<(), String> {
+pub(super) fn run(bench: &Bench<'_>) -> Result<(), String> {
     let store = bench.store;
     for key in (0..PAIRS).flat_map(halves) {
         store.put(&key, value(1));
     }
-    let seed = bench.seed;
     bench.measure("write-skew pairs", |thread| {
-        let mut random = SmallRng::seed_from_u64(seed * 1000 + thread as u64);
+        let mut random = SmallRng::seed_from_u64(bench.seed(thread));
         Box::new(move || {
             let (keys, half) = (halves(random.random_range(0..PAIRS)), random.random_range(0..2));
             Some(store.transact(&mut |tx| {

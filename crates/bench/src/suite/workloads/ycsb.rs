@@ -11,10 +11,10 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 /// The pairs of a scan.
 const SCAN: usize = 100;
 
-pub(super) fn run(bench: &mut Bench<'_>) -> Result<(), String> {
+pub(super) fn run(bench: &Bench<'_>) -> Result<(), String> {
     let (store, seed) = (bench.store, bench.seed);
     let keys = &Keys::new(bench.keys);
-    let draws = |choice, thread: usize| Draws::new(choice, keys.len(), seed * 1000 + thread as u64);
+    let draws = |choice, thread: usize| Draws::new(choice, keys.len(), bench.seed(thread));
     load(bench, keys);
 
     for (workload, choice) in [("get, uniform", Choice::Uniform), ("get, Zipf (YCSB C)", Choice::Zipf)] {
@@ -77,7 +77,7 @@ pub(super) fn run(bench: &mut Bench<'_>) -> Result<(), String> {
 }
 
 /// Loads all keys, in random order.
-fn load(bench: &mut Bench<'_>, keys: &Keys) {
+fn load(bench: &Bench<'_>, keys: &Keys) {
     let (store, threads) = (bench.store, bench.threads);
     let order = &shuffled(keys.len());
     bench.measure_for("load", None, threads, |thread| {
@@ -96,12 +96,12 @@ fn scan(store: &dyn Store, from: &str, limit: usize) -> usize {
 }
 
 /// F: half gets, half transactions that add one to what they read. None may be lost.
-fn read_modify_write(bench: &mut Bench<'_>, keys: &Keys) -> Result<(), String> {
+fn read_modify_write(bench: &Bench<'_>, keys: &Keys) -> Result<(), String> {
     let (store, seed) = (bench.store, bench.seed);
     let total = || -> i64 { (0..keys.len()).filter_map(|key| store.get(keys.get(key))).sum() };
     let (before, added) = (total(), &AtomicU64::new(0));
     bench.measure("YCSB F: half gets, half read-modify-writes", |thread| {
-        let mut draws = Draws::new(Choice::Zipf, keys.len(), seed * 1000 + thread as u64);
+        let mut draws = Draws::new(Choice::Zipf, keys.len(), bench.seed(thread));
         let mut random = SmallRng::seed_from_u64(seed + thread as u64);
         Box::new(move || {
             let key = keys.get(draws.next());
@@ -121,7 +121,7 @@ fn read_modify_write(bench: &mut Bench<'_>, keys: &Keys) -> Result<(), String> {
 }
 
 /// D and E: with 5 % inserts; D gets what is new, E scans up to 100.
-fn insert(bench: &mut Bench<'_>, keys: &Keys) {
+fn insert(bench: &Bench<'_>, keys: &Keys) {
     let (store, seed) = (bench.store, bench.seed);
     let next = &AtomicUsize::new(keys.len());
     let put_next = || {
@@ -129,7 +129,7 @@ fn insert(bench: &mut Bench<'_>, keys: &Keys) {
         store.put(&key(number as u64), value(0));
     };
     bench.measure("YCSB D: gets of what is new, 5 % inserts", |thread| {
-        let mut ages = Draws::new(Choice::Zipf, keys.len(), seed * 1000 + thread as u64);
+        let mut ages = Draws::new(Choice::Zipf, keys.len(), bench.seed(thread));
         let mut random = SmallRng::seed_from_u64(seed + thread as u64);
         Box::new(move || {
             match random.random_range(0..100) < 5 {
@@ -142,7 +142,7 @@ fn insert(bench: &mut Bench<'_>, keys: &Keys) {
     });
     if store.can(Ability::Scan) {
         bench.measure("YCSB E: scans of up to 100, 5 % inserts", |thread| {
-            let mut draws = Draws::new(Choice::Zipf, keys.len(), seed * 1000 + thread as u64);
+            let mut draws = Draws::new(Choice::Zipf, keys.len(), bench.seed(thread));
             let mut random = SmallRng::seed_from_u64(seed + thread as u64);
             Box::new(move || {
                 match random.random_range(0..100) < 5 {
