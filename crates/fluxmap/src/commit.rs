@@ -13,6 +13,7 @@ mod restore;
 mod tidy;
 
 use crate::error::{FluxError, PersistenceError};
+use crate::key::lead_of;
 use crate::mem::evict::{Gone, Listener};
 use crate::mem::expiry::Hand;
 use crate::mem::keeper::{Keeper, Room};
@@ -113,9 +114,9 @@ impl<K, V> Default for MemoryOptions<K, V> {
     }
 }
 
-impl<K: Ord + Clone, V> Committer<K, V> {
+impl<K: Ord + Clone + 'static, V> Committer<K, V> {
     pub(crate) fn new(skiplist_p: f64, memory: MemoryOptions<K, V>) -> Self {
-        let (index, mut writer) = Index::new(skiplist_p);
+        let (index, mut writer) = Index::with_leads(skiplist_p, lead_of);
         let keeper = match memory.limit {
             None => Keeper::unlimited(index.structure()),
             Some((limit, _)) => Keeper::limited(limit, memory.policy, index.structure()),
@@ -144,7 +145,9 @@ impl<K: Ord + Clone, V> Committer<K, V> {
             })),
         }
     }
+}
 
+impl<K, V> Committer<K, V> {
     /// The memory limit, in bytes.
     pub(crate) fn limit(&self) -> Option<u64> {
         self.limit.map(|(limit, _)| limit)
@@ -155,7 +158,7 @@ impl<K: Ord + Clone, V> Committer<K, V> {
     }
 }
 
-impl<K: Ord + Hash + Clone, V> Committer<K, V> {
+impl<K: Ord + Hash + Clone + 'static, V> Committer<K, V> {
     /// Applies the writes as one, if `certificate` holds; a write that rests on
     /// nothing that was read needs none. On an error nothing has happened.
     ///

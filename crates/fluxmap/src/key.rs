@@ -1,6 +1,8 @@
 //! What can be a key, a value, a range of keys and a prefix.
 
 use fluxmap_index as index;
+use fluxmap_index::Lead;
+use std::any::{Any, TypeId};
 use std::borrow::Borrow;
 use std::hash::Hash;
 use std::ops::{Bound, Range, RangeFrom, RangeFull, RangeInclusive, RangeTo, RangeToInclusive};
@@ -192,7 +194,7 @@ impl<K: Ord> Span<K> {
     }
 }
 
-impl<K: Ord> index::Span<K> for Span<K> {
+impl<K: Ord + 'static> index::Span<K> for Span<K> {
     fn is_before(&self, key: &K) -> bool {
         match &self.0 {
             Kind::Range { lower, .. } => is_below(key, lower),
@@ -209,6 +211,63 @@ impl<K: Ord> index::Span<K> for Span<K> {
             }
         }
     }
+
+    fn leads(&self) -> Option<[Lead; 2]> {
+        match &self.0 {
+            Kind::Range { lower, upper } => leads_of(lower, upper),
+            Kind::Prefix { prefix, .. } => has_lead::<K>().then(|| [Lead::of(prefix), Lead::last_of(prefix)]),
+        }
+    }
+}
+
+/// The leads at the ends of a range, if keys have leads.
+fn leads_of<K: 'static>(lower: &Bound<K>, upper: &Bound<K>) -> Option<[Lead; 2]> {
+    let end = |bound: &Bound<K>, unbounded| match bound {
+        Bound::Unbounded => unbounded,
+        Bound::Included(key) | Bound::Excluded(key) => lead_of(key).unwrap_or(unbounded),
+    };
+    has_lead::<K>().then(|| [end(lower, Lead::LEAST), end(upper, Lead::GREATEST)])
+}
+
+/// Defines the types of keys that are ordered as some bytes of theirs are, and those bytes.
+macro_rules! leads {
+    ($($type:ty: $key:ident => $bytes:expr),* $(,)?) => {
+        /// Whether the index tells keys of this type apart by their first bytes.
+        fn has_lead<K: 'static>() -> bool {
+            let key = TypeId::of::<K>();
+            $(key == TypeId::of::<$type>())||*
+        }
+
+        /// The first bytes of a key, if its type is ordered as its bytes are.
+        pub(crate) fn lead_of<K: 'static>(key: &K) -> Option<Lead> {
+            let key: &dyn Any = key;
+            $(
+                if let Some($key) = key.downcast_ref::<$type>() {
+                    return Some(Lead::of($bytes));
+                }
+            )*
+            None
+        }
+    };
+}
+
+leads! {
+    String: text => text.as_bytes(),
+    Box<str>: text => text.as_bytes(),
+    Arc<str>: text => text.as_bytes(),
+    &'static str: text => text.as_bytes(),
+    Vec<u8>: bytes => bytes,
+    Box<[u8]>: bytes => bytes,
+    Arc<[u8]>: bytes => bytes,
+    [u8; 16]: bytes => bytes,
+    [u8; 32]: bytes => bytes,
+    u16: number => &number.to_be_bytes(),
+    u32: number => &number.to_be_bytes(),
+    u64: number => &number.to_be_bytes(),
+    u128: number => &number.to_be_bytes(),
+    usize: number => &number.to_be_bytes(),
+    i32: number => &(number ^ i32::MIN).to_be_bytes(),
+    i64: number => &(number ^ i64::MIN).to_be_bytes(),
 }
 
 fn is_below<K: Ord>(key: &K, lower: &Bound<K>) -> bool {
@@ -241,13 +300,19 @@ impl<K> Part<K> {
     }
 }
 
-impl<K: Ord> index::Span<K> for Part<K> {
+impl<K: Ord + 'static> index::Span<K> for Part<K> {
     fn is_before(&self, key: &K) -> bool {
         is_below(key, &self.lower) || self.span.is_before(key)
     }
 
     fn is_after(&self, key: &K) -> bool {
         is_above(key, &self.upper) || self.span.is_after(key)
+    }
+
+    fn leads(&self) -> Option<[Lead; 2]> {
+        let [lower, upper] = leads_of(&self.lower, &self.upper)?;
+        let [first, last] = self.span.leads()?;
+        Some([lower.max(first), upper.min(last)])
     }
 }
 
@@ -256,7 +321,7 @@ mod tests {
     use super::*;
     use fluxmap_index::Span as _;
 
-    fn contains<K: Ord>(span: &Span<K>, key: &K) -> bool {
+    fn contains<K: Key>(span: &Span<K>, key: &K) -> bool {
         !span.is_before(key) && !span.is_after(key)
     }
 
@@ -301,5 +366,56 @@ mod tests {
         assert_eq!(count(Span::prefix(&[0xff_u8])), 2);
         assert_eq!(count(Span::prefix(&[0xff_u8, 0xff])), 1);
         assert_eq!(count(Span::prefix(&[0xfe_u8])), 1);
+    }
+
+    /// Every lead of a span agrees with the leads of all keys.
+    fn agrees<K: Key + std::fmt::Debug>(span: &Span<K>, keys: &[K]) {
+        let [first, last] = span.leads().expect("keys have leads");
+        for key in keys {
+            let lead = lead_of(key).expect("keys have leads");
+            assert!(if span.is_before(key) { lead <= first } else { lead >= first }, "{key:?} and its start");
+            assert!(if span.is_after(key) { lead >= last } else { lead <= last }, "{key:?} and its end");
+        }
+    }
+
+    /// All spans between these keys, which are in order.
+    fn lead<K: Key + std::fmt::Debug>(keys: &[K]) {
+        assert!(keys.is_sorted() && keys.is_sorted_by_key(|key| lead_of(key).expect("keys have leads")));
+        agrees(&Span::range(..), keys);
+        for from in keys {
+            for to in keys {
+                let (from, to) = (from.clone(), to.clone());
+                agrees(&Span::range((Bound::Included(from.clone()), Bound::Excluded(to.clone()))), keys);
+                agrees(&Span::range((Bound::Excluded(from), Bound::Included(to))), keys);
+            }
+        }
+    }
+
+    #[test]
+    fn leads_agree_with_keys_and_spans() {
+        let long = "x".repeat(40);
+        let texts = ["", "\0", "a", "a\0", "ab", "b", &long[..31], &long[..32], &long[..33], &long, "y"];
+        let texts = texts.map(String::from);
+        lead(&texts);
+        lead(&texts.clone().map(String::into_bytes));
+        lead(&texts.clone().map(Arc::<str>::from));
+        lead(&[0_u64, 1, 255, 256, u64::MAX]);
+        lead(&[i64::MIN, -256, -1, 0, 1, i64::MAX]);
+        lead(&[i32::MIN, -1, 0, i32::MAX]);
+        for prefix in texts.iter().map(String::as_str) {
+            agrees(&Span::prefix(prefix), &texts);
+        }
+        let part = Part {
+            span: Arc::new(Span::prefix("a")),
+            lower: Bound::Excluded("a".to_string()),
+            upper: Bound::Included("ab".to_string()),
+        };
+        assert_eq!(part.leads(), Some([Lead::of(b"a"), Lead::of(b"ab")]));
+    }
+
+    #[test]
+    fn keys_of_other_types_have_no_leads() {
+        assert_eq!(lead_of(&("tuple", 1)), None);
+        assert_eq!(Span::range(("a", 1)..).leads(), None);
     }
 }

@@ -1,73 +1,159 @@
 //! Blocks and runs: the bottom level of the order.
 //!
-//! A *run* is a sorted array of entries. It changes in one way only: an entry
-//! may be appended in place, made visible by the length. Every other change
-//! builds a new run and swaps one pointer, so a reader always has a whole,
-//! sorted array before it. A *block* is the stable node that owns the pointer
-//! to its current run and the links to the blocks behind it.
+//! A *run* is a sorted array of entries. It changes in one way only: an entry is inserted, and
+//! those behind it move one slot to the right, the last one first, each written to its new slot
+//! before its old one is overwritten. So whoever looks always finds all of them, in order, one
+//! perhaps twice (R1); and whoever goes over the slots from left to right misses none, since
+//! entries move only to the right (R2). Hwang and others call this a transient inconsistency
+//! that readers tolerate ("Endurable transient inconsistency in byte-addressable persistent
+//! B+-tree", FAST 2018). A reader tells what it may have met from the run's state: if the
+//! length is the same before and after, at most one insertion was under way.
+//!
+//! Every other change builds a new run and swaps one pointer. A *block* is the stable node that
+//! owns the pointer to its current run and the links to the blocks behind it.
 
 use crate::Structure;
+use crate::lead::{Head, Lead, Shared};
 use crate::node::Entry;
 use crate::reclaim::Guard;
-use crate::sync::{AtomicPtr, AtomicUsize, Ordering};
+use crate::sync::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 use std::cmp;
+use std::ops::Range;
 use std::ptr::{self, NonNull};
 
-/// Entries in a full run. A power of two less one, so that a run with its
-/// length fills whole cache lines. See ARCHITECTURE.md for the measurement.
+/// Entries in a full run. See ARCHITECTURE.md for the measurement.
 #[cfg(not(loom))]
 pub(crate) const RUN_CAPACITY: usize = 63;
-#[cfg(loom)]
+#[cfg(all(loom, not(wide)))]
 pub(crate) const RUN_CAPACITY: usize = 2;
+#[cfg(all(loom, wide))]
+pub(crate) const RUN_CAPACITY: usize = 4;
 
 /// A sorted array of entries.
 pub(crate) struct Run<K, T> {
-    len: AtomicUsize,
+    /// See [`State`].
+    state: AtomicUsize,
+    /// What the leads of all entries begin with.
+    shared: Shared,
+    /// What comes behind that in the leads of the entries; moves with them, each ahead of its
+    /// entry. Unused if the keys have no leads.
+    heads: [AtomicU32; RUN_CAPACITY],
     slots: [AtomicPtr<Entry<K, T>>; RUN_CAPACITY],
 }
 
+/// How many entries a run has, and whether an insertion is moving some of them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct State(usize);
+
+impl State {
+    fn new(len: usize, is_moving: bool) -> Self {
+        State(len << 1 | usize::from(is_moving))
+    }
+
+    pub(crate) fn len(self) -> usize {
+        self.0 >> 1
+    }
+
+    pub(crate) fn is_moving(self) -> bool {
+        self.0 & 1 != 0
+    }
+}
+
 impl<K, T> Run<K, T> {
-    /// A run of `entries`, of which there are at most [`RUN_CAPACITY`].
-    pub(crate) fn boxed(entries: impl Iterator<Item = NonNull<Entry<K, T>>>) -> Box<Self> {
-        let mut slots = std::array::from_fn(|_| AtomicPtr::new(ptr::null_mut()));
-        let mut len = 0;
-        // `for_each`, because a chain of iterators is asked at every step which of them is next.
-        entries.for_each(|entry| {
-            slots[len] = AtomicPtr::new(entry.as_ptr());
-            len += 1;
+    /// A run of entries with their heads, in their order, at most [`RUN_CAPACITY`]. The heads
+    /// come behind `shared`, which all leads begin with.
+    pub(crate) fn boxed(
+        shared: Shared,
+        entries: impl ExactSizeIterator<Item = (NonNull<Entry<K, T>>, Head)>,
+    ) -> Box<Self> {
+        let run = Box::new(Run {
+            state: AtomicUsize::new(State::new(entries.len(), false).0),
+            shared,
+            heads: std::array::from_fn(|_| AtomicU32::new(0)),
+            slots: std::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())),
         });
-        Box::new(Run { len: AtomicUsize::new(len), slots })
+        for (index, (entry, head)) in entries.enumerate() {
+            // Relaxed: (I2) nobody has the run yet.
+            run.heads[index].store(head, Ordering::Relaxed);
+            run.slots[index].store(entry.as_ptr(), Ordering::Relaxed);
+        }
+        run
     }
 
-    pub(crate) fn len(&self) -> usize {
-        // Acquire: pairs with `append`, so the slots below are filled (I2).
-        self.len.load(Ordering::Acquire)
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
     }
 
-    /// Writer: adds an entry behind the last one.
-    pub(crate) fn append(&self, entry: NonNull<Entry<K, T>>) {
-        let len = self.len();
-        // Relaxed: the length publishes it.
-        self.slots[len].store(entry.as_ptr(), Ordering::Relaxed);
+    /// Writer: the entries with their heads.
+    pub(crate) fn pairs(&self) -> Vec<(NonNull<Entry<K, T>>, Head)> {
+        // Relaxed: (I1).
+        let head = |index: usize| self.heads[index].load(Ordering::Relaxed);
+        let pairs =
+            (0..self.state().len()).map(|index| self.pointer(index).map(|entry| (entry, head(index))));
+        pairs.flatten().collect()
+    }
+
+    pub(crate) fn state(&self) -> State {
+        // Acquire: pairs with `set_state`, so the slots below the length are filled (I2).
+        State(self.state.load(Ordering::Acquire))
+    }
+
+    fn set_state(&self, state: State) {
         // Release: (I2).
-        self.len.store(len + 1, Ordering::Release);
+        self.state.store(state.0, Ordering::Release);
+    }
+
+    fn put(&self, index: usize, entry: NonNull<Entry<K, T>>, head: Option<Head>) {
+        if let Some(head) = head {
+            // Release: whoever reads it sees where its entry's neighbour has gone (R2).
+            self.heads[index].store(head, Ordering::Release);
+        }
+        // Release: the same, and (I2).
+        self.slots[index].store(entry.as_ptr(), Ordering::Release);
+    }
+
+    /// Writer: moves what is in slot `index` one slot to the right.
+    fn shift(&self, index: usize, has_heads: bool) {
+        // Relaxed: (I1).
+        let head = has_heads.then(|| self.heads[index].load(Ordering::Relaxed));
+        let entry = self.slots[index].load(Ordering::Relaxed);
+        self.put(index + 1, NonNull::new(entry).unwrap_or_else(|| unreachable!("below the length")), head);
+    }
+
+    /// Writer: inserts an entry before the one in slot `index`, or behind the last one. Returns
+    /// false, with nothing changed, if its lead does not begin as those of the others do.
+    pub(crate) fn insert(&self, index: usize, entry: NonNull<Entry<K, T>>, lead: Option<&Lead>) -> bool {
+        if lead.is_some_and(|lead| self.shared.place(lead).is_ne()) {
+            return false;
+        }
+        let head = lead.map(|lead| self.shared.head(lead));
+        let len = self.state().len();
+        if index < len {
+            // The last one before the length, below which it is then in either place (R1).
+            self.shift(len - 1, head.is_some());
+            self.set_state(State::new(len + 1, true));
+            (index..len - 1).rev().for_each(|index| self.shift(index, head.is_some()));
+        }
+        self.put(index, entry, head);
+        self.set_state(State::new(len + 1, false));
+        true
     }
 
     /// The pointer in slot `index`, which is below a length that was read.
     pub(crate) fn pointer(&self, index: usize) -> Option<NonNull<Entry<K, T>>> {
-        // Relaxed: a slot below the length was filled before the length, or
-        // the run, was published (I2).
-        NonNull::new(self.slots[index].load(Ordering::Relaxed))
+        // Acquire: what has moved was in its next slot before (R2).
+        NonNull::new(self.slots[index].load(Ordering::Acquire))
     }
 
     /// The first `len` pointers.
-    pub(crate) fn pointers(&self, len: usize) -> impl DoubleEndedIterator<Item = NonNull<Entry<K, T>>> {
+    pub(crate) fn pointers(&self, len: usize) -> impl Iterator<Item = NonNull<Entry<K, T>>> {
         (0..len).filter_map(|index| self.pointer(index))
     }
 
     /// The entry in slot `index`, which is below a length that was read.
     pub(crate) fn entry<'g>(&self, index: usize, _pinned: &'g Guard<'_>) -> &'g Entry<K, T> {
-        let entry = self.slots[index].load(Ordering::Relaxed);
+        // Acquire: as in `pointer`.
+        let entry = self.slots[index].load(Ordering::Acquire);
         debug_assert!(!entry.is_null());
         // SAFETY: (I2, I5) the slot is below a length that was published with
         // the slot filled, so it holds a linked entry, or one that was unlinked
@@ -75,18 +161,66 @@ impl<K, T> Run<K, T> {
         unsafe { &*entry }
     }
 
-    /// How many of the first `len` keys satisfy `before`, which must hold for
-    /// a prefix of them.
+    /// Reads the entries in the slots that `bounds` chooses, given the length. Returns the state
+    /// that they were read in: if entries were moving, it may be one too many at either end,
+    /// where those do not belong that the bounds were to keep out.
+    pub(crate) fn read<'g>(
+        &self,
+        into: &mut Vec<&'g Entry<K, T>>,
+        pinned: &'g Guard<'_>,
+        bounds: impl Fn(usize) -> Range<usize>,
+    ) -> (State, Range<usize>) {
+        loop {
+            let state = self.state();
+            let slots = bounds(state.len());
+            let end = state.len().min(slots.end + usize::from(state.is_moving()));
+            into.clear();
+            into.reserve(slots.len() + 1);
+            for index in slots.start..end {
+                let entry = self.entry(index, pinned);
+                // (R1) met in its old slot, and now in its new one.
+                if into.last().is_none_or(|last| !ptr::eq(*last, entry)) {
+                    into.push(entry);
+                }
+            }
+            // Else one has been inserted meanwhile: the next try is not for a writer that does
+            // not get on.
+            if self.state().len() == state.len() {
+                return (state, slots);
+            }
+        }
+    }
+
+    /// How many of the first `len` keys satisfy `before`, which must hold for a prefix of them.
+    /// With a lead, it must hold for all keys with a smaller lead, and for none with a
+    /// greater one.
+    ///
+    /// Entries may move meanwhile. Those that do not satisfy it are not below what is
+    /// returned; those that do may be, by as many as have been inserted.
     pub(crate) fn partition_point(
         &self,
         len: usize,
+        lead: Option<&Lead>,
         before: impl Fn(&K) -> bool,
         pinned: &Guard<'_>,
     ) -> usize {
+        let head = match lead.map(|lead| (self.shared.place(lead), lead)) {
+            None => None,
+            Some((cmp::Ordering::Less, _)) => return 0,
+            Some((cmp::Ordering::Greater, _)) => return len,
+            Some((cmp::Ordering::Equal, lead)) => Some(self.shared.head(lead)),
+        };
         let (mut low, mut high) = (0, len);
         while low < high {
             let middle = low + (high - low) / 2;
-            if before(&self.entry(middle, pinned).key) {
+            // Acquire: as in `pointer`.
+            let by_head = head.map(|head| self.heads[middle].load(Ordering::Acquire).cmp(&head));
+            let is_before = match by_head {
+                Some(cmp::Ordering::Less) => true,
+                Some(cmp::Ordering::Greater) => false,
+                Some(cmp::Ordering::Equal) | None => before(&self.entry(middle, pinned).key),
+            };
+            if is_before {
                 low = middle + 1;
             } else {
                 high = middle;
@@ -97,7 +231,7 @@ impl<K, T> Run<K, T> {
 
     /// Where the run holds `entry`, by its address.
     pub(crate) fn position_of(&self, entry: NonNull<Entry<K, T>>) -> Option<usize> {
-        (0..self.len()).find(|index| self.pointer(*index) == Some(entry))
+        (0..self.state().len()).find(|index| self.pointer(*index) == Some(entry))
     }
 }
 
@@ -106,6 +240,8 @@ pub(crate) struct Block<K, T> {
     /// No key in this block or behind it is smaller. `None` for the first
     /// block, whose range has no lower end.
     pub(crate) low: Option<K>,
+    /// That of `low`, if keys have leads.
+    pub(crate) lead: Lead,
     run: AtomicPtr<Run<K, T>>,
     next: AtomicPtr<Block<K, T>>,
     /// The links of the levels above the bottom.
@@ -116,10 +252,11 @@ pub(crate) struct Block<K, T> {
 
 impl<K, T> Block<K, T> {
     /// A block that takes part in `height` levels, at least one.
-    pub(crate) fn boxed(low: Option<K>, run: Box<Run<K, T>>, height: usize) -> Box<Self> {
+    pub(crate) fn boxed(low: Option<K>, lead: Lead, run: Box<Run<K, T>>, height: usize) -> Box<Self> {
         let express = (1..height).map(|_| AtomicPtr::new(ptr::null_mut()));
         Box::new(Block {
             low,
+            lead,
             run: AtomicPtr::new(Box::into_raw(run)),
             next: AtomicPtr::new(ptr::null_mut()),
             express: express.collect(),
@@ -193,10 +330,17 @@ impl<K, T> Block<K, T> {
         self.unlinked.store(1, Ordering::Relaxed);
     }
 
-    /// Whether every key of this block is behind all keys that satisfy
-    /// `before`, or at their end.
-    pub(crate) fn starts_where(&self, before: impl Fn(&K) -> bool) -> bool {
-        self.low.as_ref().is_none_or(before)
+    /// Whether `before` holds for the lower bound, and so for keys in front of this block; for
+    /// the lead, see [`Run::partition_point`].
+    pub(crate) fn starts_where(&self, lead: Option<&Lead>, before: impl Fn(&K) -> bool) -> bool {
+        let Some(low) = &self.low else {
+            return true;
+        };
+        match lead.map_or(cmp::Ordering::Equal, |lead| self.lead.cmp(lead)) {
+            cmp::Ordering::Less => true,
+            cmp::Ordering::Greater => false,
+            cmp::Ordering::Equal => before(low),
+        }
     }
 }
 

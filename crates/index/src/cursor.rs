@@ -1,6 +1,7 @@
 //! Walks over a span of keys, in either direction.
 
 use crate::block::Run;
+use crate::lead::Lead;
 use crate::list::List;
 use crate::node::Entry;
 use crate::prefetch;
@@ -15,6 +16,12 @@ pub trait Span<K> {
     fn is_before(&self, key: &K) -> bool;
     /// Whether `key` is greater than every key of the span.
     fn is_after(&self, key: &K) -> bool;
+    /// Two leads, if keys have leads. Every key with a smaller lead than the first is before the
+    /// span, and none with a greater one; none with a smaller lead than the second is after the
+    /// span, and every one with a greater lead.
+    fn leads(&self) -> Option<[Lead; 2]> {
+        None
+    }
 }
 
 /// Which end of a span a walk starts at.
@@ -26,29 +33,27 @@ pub enum Direction {
     Backward,
 }
 
-/// Neighbouring entries of one run, in the direction of a walk.
-pub(crate) struct Stretch<'g, K, T> {
-    run: &'g Run<K, T>,
-    from: usize,
-    to: usize,
+/// Neighbouring entries of one run, as they were read.
+pub(crate) struct Stretch<'s, 'g, K, T> {
+    /// In ascending order.
+    entries: &'s [&'g Entry<K, T>],
     direction: Direction,
     /// The run that the walk will probably come to next.
     ahead: Option<&'g Run<K, T>>,
 }
 
-impl<'g, K, T> Stretch<'g, K, T> {
+impl<'g, K, T> Stretch<'_, 'g, K, T> {
     pub(crate) fn len(&self) -> usize {
-        self.to - self.from
+        self.entries.len()
     }
 
     /// The entry that the walk meets after `passed` others of the stretch.
     #[inline]
-    pub(crate) fn entry(&self, passed: usize, pinned: &'g Guard<'_>) -> &'g Entry<K, T> {
-        let index = match self.direction {
-            Direction::Forward => self.from + passed,
-            Direction::Backward => self.to - 1 - passed,
-        };
-        self.run.entry(index, pinned)
+    pub(crate) fn entry(&self, passed: usize) -> &'g Entry<K, T> {
+        match self.direction {
+            Direction::Forward => self.entries[passed],
+            Direction::Backward => self.entries[self.len() - 1 - passed],
+        }
     }
 
     /// Asks for the memory of up to `count` entries from the one behind `passed` others on, if
@@ -61,14 +66,14 @@ impl<'g, K, T> Stretch<'g, K, T> {
             prefetch(&entry.key);
         };
         if passed < self.len() {
-            (passed..self.len().min(passed + count)).for_each(|passed| ask(self.entry(passed, pinned)));
+            (passed..self.len().min(passed + count)).for_each(|passed| ask(self.entry(passed)));
         } else if let Some(run) = self.ahead {
-            (0..run.len().min(count)).for_each(|index| ask(run.entry(index, pinned)));
+            (0..run.state().len().min(count)).for_each(|index| ask(run.entry(index, pinned)));
         }
     }
 
-    pub(crate) fn entries(&self, pinned: &'g Guard<'_>) -> impl Iterator<Item = &'g Entry<K, T>> {
-        (0..self.len()).map(|passed| self.entry(passed, pinned))
+    pub(crate) fn entries(&self) -> impl Iterator<Item = &'g Entry<K, T>> {
+        self.entries.iter().copied()
     }
 }
 
@@ -78,40 +83,46 @@ impl<K: Ord, T> List<K, T> {
         &'g self,
         span: &impl Span<K>,
         pinned: &'g Guard<'_>,
-        mut visit: impl FnMut(&Stretch<'g, K, T>) -> ControlFlow<()>,
+        mut visit: impl FnMut(&Stretch<'_, 'g, K, T>) -> ControlFlow<()>,
     ) {
-        let mut block = self.descend(|low| span.is_before(low), pinned);
+        let [lower, upper] = span.leads().map_or([None; 2], |leads| leads.map(Some));
+        let mut block = self.descend(lower.as_ref(), |low| span.is_before(low), pinned);
+        let mut entries = Vec::new();
         let mut last: Option<&'g Entry<K, T>> = None;
         loop {
             let run = block.run(pinned);
-            let len = run.len();
-            let start = match last {
-                None => run.partition_point(len, |key| span.is_before(key), pinned),
-                // A block that was split off since the run before it was read
-                // starts with keys that were in that run, too (I7).
-                Some(last) if len > 0 && run.entry(0, pinned).key <= last.key => {
-                    run.partition_point(len, |key| *key <= last.key, pinned)
-                }
-                Some(_) => 0,
+            let is_passed = |key: &K| match last {
+                None => span.is_before(key),
+                Some(last) => *key <= last.key,
             };
-            if start < len {
-                let greatest = run.entry(len - 1, pinned);
+            let (state, slots) = run.read(&mut entries, pinned, |len| {
+                let from = match last {
+                    None => run.partition_point(len, lower.as_ref(), is_passed, pinned),
+                    // A block that was split off since the run before it was read
+                    // starts with keys that were in that run, too (I7).
+                    Some(_) if len > 0 && is_passed(&run.entry(0, pinned).key) => {
+                        run.partition_point(len, None, is_passed, pinned)
+                    }
+                    Some(_) => 0,
+                };
                 // One comparison spares those with the other keys of all runs but the last.
-                let ends = span.is_after(&greatest.key);
-                let end =
-                    if ends { run.partition_point(len, |key| !span.is_after(key), pinned) } else { len };
-                // Less only if the keys contradict each other.
-                let to = end.max(start);
-                let ahead = block.next(0, pinned).filter(|_| !ends).map(|next| next.run(pinned));
-                if let Some(run) = ahead {
-                    prefetch(run);
-                }
-                let stretch = Stretch { run, from: start, to, direction: Direction::Forward, ahead };
-                if visit(&stretch).is_break() || ends {
-                    return;
-                }
-                last = Some(greatest);
+                let ends = len > 0 && span.is_after(&run.entry(len - 1, pinned).key);
+                let is_not_after = |key: &K| !span.is_after(key);
+                from..if ends { run.partition_point(len, upper.as_ref(), is_not_after, pinned) } else { len }
+            });
+            if state.is_moving() {
+                entries.retain(|entry| !is_passed(&entry.key) && !span.is_after(&entry.key));
             }
+            let ends = slots.end < state.len();
+            let ahead = block.next(0, pinned).filter(|_| !ends).map(|next| next.run(pinned));
+            if let Some(run) = ahead {
+                prefetch(run);
+            }
+            let stretch = Stretch { entries: &entries, direction: Direction::Forward, ahead };
+            if visit(&stretch).is_break() || ends {
+                return;
+            }
+            last = entries.last().copied().or(last);
             // After the run: what a split took out of it is behind this link.
             let Some(next) = block.next(0, pinned) else {
                 return;
@@ -125,36 +136,39 @@ impl<K: Ord, T> List<K, T> {
         &'g self,
         span: &impl Span<K>,
         pinned: &'g Guard<'_>,
-        mut visit: impl FnMut(&Stretch<'g, K, T>) -> ControlFlow<()>,
+        mut visit: impl FnMut(&Stretch<'_, 'g, K, T>) -> ControlFlow<()>,
     ) {
-        let mut block = self.descend(|low| !span.is_after(low), pinned);
+        let [lower, mut upper] = span.leads().map_or([None; 2], |leads| leads.map(Some));
+        let mut block = self.descend(upper.as_ref(), |low| !span.is_after(low), pinned);
+        let mut entries = Vec::new();
         // Everything from this key on has been visited.
         let mut bound: Option<&'g K> = None;
         loop {
-            let ahead = |key: &K| match bound {
+            let is_ahead = |key: &K| match bound {
                 None => !span.is_after(key),
                 Some(bound) => key < bound,
             };
-            let (run, len) = loop {
+            let run = loop {
                 let run = block.run(pinned);
-                let len = run.len();
                 // After the run: a split that shortened it has linked the rest.
                 match block.next(0, pinned) {
-                    Some(next) if next.starts_where(ahead) => block = next,
-                    _ => break (run, len),
+                    Some(next) if next.starts_where(upper.as_ref(), is_ahead) => block = next,
+                    _ => break run,
                 }
             };
-            let end = run.partition_point(len, ahead, pinned);
-            if end > 0 {
-                let ends = span.is_before(&run.entry(0, pinned).key);
-                let start =
-                    if ends { run.partition_point(end, |key| span.is_before(key), pinned) } else { 0 };
-                // The run in front is found from above.
-                let (direction, ahead) = (Direction::Backward, None);
-                let stretch = Stretch { run, from: start, to: end, direction, ahead };
-                if visit(&stretch).is_break() || ends {
-                    return;
-                }
+            let (state, slots) = run.read(&mut entries, pinned, |len| {
+                let to = run.partition_point(len, upper.as_ref(), is_ahead, pinned);
+                let ends = to > 0 && span.is_before(&run.entry(0, pinned).key);
+                let is_before = |key: &K| span.is_before(key);
+                (if ends { run.partition_point(to, lower.as_ref(), is_before, pinned) } else { 0 })..to
+            });
+            if state.is_moving() {
+                entries.retain(|entry| is_ahead(&entry.key) && !span.is_before(&entry.key));
+            }
+            // The run in front is found from above.
+            let stretch = Stretch { entries: &entries, direction: Direction::Backward, ahead: None };
+            if visit(&stretch).is_break() || slots.start > 0 {
+                return;
             }
             let Some(low) = &block.low else {
                 return;
@@ -165,7 +179,8 @@ impl<K: Ord, T> List<K, T> {
             // There are no links to the left: the block in front is found from
             // above.
             bound = Some(low);
-            block = self.descend(|other| other < low, pinned);
+            upper = upper.map(|_| block.lead);
+            block = self.descend(upper.as_ref(), |other| other < low, pinned);
         }
     }
 }

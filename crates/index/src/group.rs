@@ -16,7 +16,7 @@ const SIZE: usize = 16;
 /// One kind of cache miss at a time: first every entry of a group, which was asked for
 /// while the group before was visited, then every version.
 pub(crate) fn resolve<'g, K, T>(
-    stretch: &Stretch<'g, K, T>,
+    stretch: &Stretch<'_, 'g, K, T>,
     moment: Moment,
     pinned: &'g Guard<'_>,
     visit: &mut impl FnMut(&[(&'g K, &'g T)]) -> ControlFlow<()>,
@@ -29,7 +29,7 @@ pub(crate) fn resolve<'g, K, T>(
         let group = first..len.min(first + SIZE);
         stretch.ask_for(group.end, SIZE, pinned);
         for (newest, passed) in newest.iter_mut().zip(group.clone()) {
-            *newest = stretch.entry(passed, pinned).chain.newest(pinned);
+            *newest = stretch.entry(passed).chain.newest(pinned);
             if let Some(version) = newest {
                 prefetch(&**version);
             }
@@ -38,7 +38,7 @@ pub(crate) fn resolve<'g, K, T>(
         for (newest, passed) in newest.iter().zip(group) {
             let visible = newest.and_then(|newest| newest.at(moment.timestamp, pinned));
             if let Some(value) = visible.and_then(|version| version.value_at(|| moment.time)) {
-                pairs[count].write((&stretch.entry(passed, pinned).key, value));
+                pairs[count].write((&stretch.entry(passed).key, value));
                 count += 1;
             }
         }

@@ -94,6 +94,7 @@ mod garbage;
 mod group;
 mod hash;
 mod horizon;
+mod lead;
 mod list;
 mod node;
 mod reclaim;
@@ -110,6 +111,7 @@ pub use access::{Access, MOST_READS, Noting, STAMPS};
 pub use cursor::{Direction, Span};
 pub use garbage::Freed;
 pub use horizon::Horizon;
+pub use lead::Lead;
 pub use node::HASH_BITS;
 pub use resident::Resident;
 pub use version::{Moment, Tail, Time};
@@ -163,9 +165,15 @@ impl<K: Ord + Clone, T> Index<K, T> {
     /// that reach the next level of the skiplist.
     #[allow(clippy::new_ret_no_self)]
     pub fn new(probability: f64) -> (Arc<Self>, Writer<K, T>) {
+        Self::with_leads(probability, |_| None)
+    }
+
+    /// Like [`new`](Self::new), with a way to tell most keys apart without a look at them: what
+    /// `lead` returns, for all keys or for none, must agree with their order.
+    pub fn with_leads(probability: f64, lead: fn(&K) -> Option<Lead>) -> (Arc<Self>, Writer<K, T>) {
         let index = Arc::new(Index {
             table: Table::new(),
-            list: List::new(),
+            list: List::new(lead),
             pins: Pins::new(),
             orphans: Orphans::new(),
             counts: Counts {
@@ -373,7 +381,7 @@ impl<K: Ord, T> Reader<'_, K, T> {
         &'s self,
         span: &impl Span<K>,
         direction: Direction,
-        visit: impl FnMut(&Stretch<'s, K, T>) -> ControlFlow<()>,
+        visit: impl FnMut(&Stretch<'_, 's, K, T>) -> ControlFlow<()>,
     ) {
         match direction {
             Direction::Forward => self.index.list.forward(span, &self.guard, visit),
@@ -405,7 +413,7 @@ impl<K: Ord, T> Reader<'_, K, T> {
         let since = since.into();
         let mut changed = false;
         self.walk(span, Direction::Forward, |stretch| {
-            let mut entries = stretch.entries(&self.guard);
+            let mut entries = stretch.entries();
             changed = entries.any(|entry| self.is_newer(entry, since, until));
             match changed {
                 true => ControlFlow::Break(()),

@@ -10,8 +10,9 @@
 //! reason about instead of several.
 
 use crate::Structure;
-use crate::block::{Block, Heights, MAX_HEIGHT, RUN_CAPACITY, Run};
+use crate::block::{Block, Heights, MAX_HEIGHT, RUN_CAPACITY, Run, State};
 use crate::garbage::Garbage;
+use crate::lead::{Head, Lead, Shared};
 use crate::node::Entry;
 use crate::reclaim::Guard;
 use crate::sync::{AtomicPtr, Ordering, Tally};
@@ -21,6 +22,8 @@ use std::ptr::{self, NonNull};
 pub(crate) struct List<K, T> {
     /// The first block; its range has no lower end and it is never unlinked.
     head: NonNull<Block<K, T>>,
+    /// The lead of a key, if its type has one.
+    lead: fn(&K) -> Option<Lead>,
     /// Writer only: the blocks there are, and the links above the bottom.
     blocks: Tally,
     links: Tally,
@@ -31,16 +34,17 @@ pub(crate) struct List<K, T> {
 pub(crate) struct Place<'g, K, T> {
     block: &'g Block<K, T>,
     run: &'g Run<K, T>,
-    len: usize,
+    state: State,
     index: usize,
 }
 
 impl<K, T> List<K, T> {
-    pub(crate) fn new() -> Self {
-        let head = Block::boxed(None, Run::boxed(std::iter::empty()), MAX_HEIGHT);
+    pub(crate) fn new(lead: fn(&K) -> Option<Lead>) -> Self {
+        let head = Block::boxed(None, Lead::LEAST, Run::boxed(Shared::NOTHING, [].into_iter()), MAX_HEIGHT);
         List {
             // SAFETY: (I10) a box is never null.
             head: unsafe { NonNull::new_unchecked(Box::into_raw(head)) },
+            lead,
             blocks: Tally::new(1),
             links: Tally::new(MAX_HEIGHT as u64 - 1),
         }
@@ -70,11 +74,17 @@ impl<K, T> List<K, T> {
         unsafe { self.head.as_ref() }
     }
 
-    /// The last block that starts at a key for which `before` holds.
-    pub(crate) fn descend<'g>(&self, before: impl Fn(&K) -> bool, pinned: &'g Guard<'_>) -> &'g Block<K, T> {
+    /// The last block that starts at a key for which `before` holds; for the lead, see
+    /// [`Run::partition_point`].
+    pub(crate) fn descend<'g>(
+        &self,
+        lead: Option<&Lead>,
+        before: impl Fn(&K) -> bool,
+        pinned: &'g Guard<'_>,
+    ) -> &'g Block<K, T> {
         let mut block = self.head(pinned);
         for level in (0..MAX_HEIGHT).rev() {
-            block = walk_level(block, level, &before, pinned);
+            block = walk_level(block, level, lead, &before, pinned);
         }
         block
     }
@@ -84,11 +94,12 @@ impl<K, T> List<K, T> {
 fn walk_level<'g, K, T>(
     mut block: &'g Block<K, T>,
     level: usize,
+    lead: Option<&Lead>,
     before: impl Fn(&K) -> bool,
     pinned: &'g Guard<'_>,
 ) -> &'g Block<K, T> {
     while let Some(next) = block.next(level, pinned) {
-        if !next.starts_where(&before) {
+        if !next.starts_where(lead, &before) {
             break;
         }
         block = next;
@@ -103,19 +114,20 @@ const NEAR: usize = 8;
 /// blocks behind.
 fn place_behind<'g, K: Ord, T>(
     mut block: &'g Block<K, T>,
+    lead: Option<&Lead>,
     key: &K,
     reach: usize,
     pinned: &'g Guard<'_>,
 ) -> Option<Place<'g, K, T>> {
     for _ in 0..=reach {
         let run = block.run(pinned);
-        let len = run.len();
+        let state = run.state();
         // After the run: a split that shortened it has linked the new block.
         match block.next(0, pinned) {
-            Some(next) if next.starts_where(|low| low <= key) => block = next,
+            Some(next) if next.starts_where(lead, |low| low <= key) => block = next,
             _ => {
-                let index = run.partition_point(len, |other| other < key, pinned);
-                return Some(Place { block, run, len, index });
+                let index = run.partition_point(state.len(), lead, |other| other < key, pinned);
+                return Some(Place { block, run, state, index });
             }
         }
     }
@@ -125,8 +137,9 @@ fn place_behind<'g, K: Ord, T>(
 impl<K: Ord, T> List<K, T> {
     /// Where `key` is to be inserted.
     pub(crate) fn place<'g>(&self, key: &K, pinned: &'g Guard<'_>) -> Place<'g, K, T> {
-        let block = self.descend(|low| low <= key, pinned);
-        let placed = place_behind(block, key, usize::MAX, pinned);
+        let lead = (self.lead)(key);
+        let block = self.descend(lead.as_ref(), |low| low <= key, pinned);
+        let placed = place_behind(block, lead.as_ref(), key, usize::MAX, pinned);
         placed.unwrap_or_else(|| unreachable!("it walks as far as it takes"))
     }
 
@@ -138,26 +151,43 @@ impl<K: Ord, T> List<K, T> {
         key: &K,
         pinned: &'g Guard<'_>,
     ) -> Place<'g, K, T> {
-        let is_behind = near.block.starts_where(|low| low <= key);
-        let placed = is_behind.then(|| place_behind(near.block, key, NEAR, pinned)).flatten();
+        let lead = (self.lead)(key);
+        let is_behind = near.block.starts_where(lead.as_ref(), |low| low <= key);
+        let placed = is_behind.then(|| place_behind(near.block, lead.as_ref(), key, NEAR, pinned)).flatten();
         placed.unwrap_or_else(|| self.place(key, pinned))
     }
 
     /// Writer: `place` if it still holds, or the right one. It holds if the run is
-    /// the one that was looked at, since a split replaces it. A full run does not
-    /// tell: it stays as it is when a key behind its last one starts a new block.
+    /// the one that was looked at, since a split replaces it, and no entry was moving or has
+    /// moved since. A full run does not tell: it stays as it is when a key behind its last one
+    /// starts a new block.
     fn confirm<'g>(&self, place: Place<'g, K, T>, key: &K, pinned: &'g Guard<'_>) -> Place<'g, K, T> {
         if place.block.is_unlinked() {
             return self.place(key, pinned);
         }
         let run = place.block.run(pinned);
-        let unchanged = ptr::eq(run, place.run) && run.len() == place.len && place.len < RUN_CAPACITY;
+        let was_still = !place.state.is_moving() && place.state.len() < RUN_CAPACITY;
+        let unchanged = ptr::eq(run, place.run) && run.state() == place.state;
         // (I7) what was to the right of its block's start still is.
-        if unchanged { place } else { self.place_near(&place, key, pinned) }
+        if was_still && unchanged { place } else { self.place_near(&place, key, pinned) }
     }
 }
 
 impl<K: Ord + Clone, T> List<K, T> {
+    /// Writer: a run of entries that are linked, or about to be. Their heads are right if all
+    /// leads begin with `shared`.
+    fn run_of(&self, shared: &Shared, entries: &[(NonNull<Entry<K, T>>, Head)]) -> Box<Run<K, T>> {
+        // SAFETY: (I1, I9) alive: only the writer frees them.
+        let lead = |pair: &(NonNull<Entry<K, T>>, _)| (self.lead)(&unsafe { pair.0.as_ref() }.key);
+        let ends = entries.first().and_then(lead).zip(entries.last().and_then(lead));
+        let refined = ends.map_or(*shared, |(first, last)| shared.refined(&first, &last));
+        if refined == *shared {
+            return Run::boxed(refined, entries.iter().copied());
+        }
+        let head = |pair| lead(pair).map_or(0, |lead| refined.head(&lead));
+        Run::boxed(refined, entries.iter().map(|pair| (pair.0, head(pair))))
+    }
+
     /// Writer: links `entry`. Everything that may panic comes before the first
     /// change. (`entry` is borrowed for its key and alive until the caller
     /// unlinks it.)
@@ -170,38 +200,32 @@ impl<K: Ord + Clone, T> List<K, T> {
         pinned: &'g Guard<'_>,
         mut retire: impl FnMut(Garbage<K, T>),
     ) {
-        let Place { block, run, len, index } = self.confirm(place, key, pinned);
+        let Place { block, run, state, index } = self.confirm(place, key, pinned);
+        let len = state.len();
+        let lead = (self.lead)(key);
+        if len < RUN_CAPACITY && run.insert(index, entry, lead.as_ref()) {
+            return;
+        }
+        let shared = run.shared();
+        let mut entries = run.pairs();
+        entries.insert(index, (entry, lead.map_or(0, |lead| shared.head(&lead))));
         if len < RUN_CAPACITY {
-            if index == len {
-                run.append(entry);
-            } else {
-                let (left, right) = (run.pointers(index), (index..len).filter_map(|slot| run.pointer(slot)));
-                let swapped = block.swap_run(Run::boxed(left.chain([entry]).chain(right)));
-                retire(Garbage::run(swapped));
-            }
+            // Its lead begins differently.
+            retire(Garbage::run(block.swap_run(self.run_of(shared, &entries))));
             return;
         }
         // Split. Behind the last key of a full run only the new entry moves on,
         // so that keys that arrive in order leave full runs behind them.
-        let half = if index == len { len } else { len / 2 };
-        let low = if half == len { key } else { &run.entry(half, pinned).key };
+        let half = if index == len { len } else { entries.len() / 2 };
+        // SAFETY: (I1, I9) alive: linked, or the new one.
+        let low = &unsafe { entries[half].0.as_ref() }.key;
+        let lead = (self.lead)(low);
         let height = heights.draw();
         let before = self.predecessors(low, height, pinned);
         let low = low.clone();
-
-        let left = (0..half).filter_map(|slot| run.pointer(slot));
-        let right = (half..len).filter_map(|slot| run.pointer(slot));
-        let (left, right) = if half == len {
-            (None, Run::boxed([entry].into_iter()))
-        } else if index <= half {
-            let (front, back) = (run.pointers(index), (index..half).filter_map(|slot| run.pointer(slot)));
-            (Some(Run::boxed(front.chain([entry]).chain(back))), Run::boxed(right))
-        } else {
-            let front = (half..index).filter_map(|slot| run.pointer(slot));
-            let back = (index..len).filter_map(|slot| run.pointer(slot));
-            (Some(Run::boxed(left)), Run::boxed(front.chain([entry]).chain(back)))
-        };
-        self.link_behind(block, Block::boxed(Some(low), right, height), &before);
+        let right = self.run_of(shared, &entries[half..]);
+        let left = (half < len).then(|| self.run_of(shared, &entries[..half]));
+        self.link_behind(block, Block::boxed(Some(low), lead.unwrap_or(Lead::LEAST), right, height), &before);
         if let Some(left) = left {
             retire(Garbage::run(block.swap_run(left)));
         }
@@ -226,10 +250,11 @@ impl<K: Ord + Clone, T> List<K, T> {
 
     /// Writer: per level below `height`, the last block that starts before `low`.
     fn predecessors<'g>(&self, low: &K, height: usize, pinned: &'g Guard<'_>) -> Vec<&'g Block<K, T>> {
+        let lead = (self.lead)(low);
         let mut block = self.head(pinned);
         let mut found = vec![block; height];
         for level in (0..MAX_HEIGHT).rev() {
-            block = walk_level(block, level, |other| other < low, pinned);
+            block = walk_level(block, level, lead.as_ref(), |other| other < low, pinned);
             if level < height {
                 found[level] = block;
             }
@@ -257,9 +282,8 @@ impl<K: Ord + Clone, T> List<K, T> {
         };
         let (block, index) = found?;
         let run = block.run(pinned);
-        let len = run.len();
         let owned = run.pointer(index)?;
-        if len == 1 && block.low.is_some() {
+        if run.state().len() == 1 && block.low.is_some() {
             let before = self.predecessors_of(block, pinned);
             let unlinked = before[0].next_pointer(0);
             // Top level first: nobody is led to it from above any more when it
@@ -271,8 +295,7 @@ impl<K: Ord + Clone, T> List<K, T> {
             self.count(block.height(), false);
             retire(Garbage::block(unlinked));
         } else {
-            let rest = run.pointers(len).filter(|other| *other != entry);
-            retire(Garbage::run(block.swap_run(Run::boxed(rest))));
+            retire(Garbage::run(block.swap_run(run_without(run, index))));
         }
         Some(owned)
     }
@@ -317,6 +340,13 @@ impl<K: Ord + Clone, T> List<K, T> {
     }
 }
 
+/// Writer: a run without the entry in slot `index`.
+fn run_without<K, T>(run: &Run<K, T>, index: usize) -> Box<Run<K, T>> {
+    let mut entries = run.pairs();
+    entries.remove(index);
+    Run::boxed(*run.shared(), entries.into_iter())
+}
+
 impl<K, T> Drop for List<K, T> {
     fn drop(&mut self) {
         let mut next = self.head.as_ptr();
@@ -335,7 +365,7 @@ impl<K, T> Drop for List<K, T> {
 fn free_entries<K, T>(block: &Block<K, T>) {
     // SAFETY: (I10) the block owns its run, and it is not dropped yet.
     let run = unsafe { &*block.run_pointer() };
-    for entry in run.pointers(run.len()) {
+    for entry in run.pointers(run.state().len()) {
         // SAFETY: (I8, I10) the only run that holds it, and no reader is left.
         let entry = unsafe { Box::from_raw(entry.as_ptr()) };
         crate::contain(move || drop(entry));

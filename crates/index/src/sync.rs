@@ -8,7 +8,7 @@ pub(crate) use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU64 as Tally};
 #[cfg(loom)]
 pub(crate) use loom::sync::{
     Mutex,
-    atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering},
+    atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering},
 };
 
 /// Loom does not switch threads at a fence. This makes fences contend, so that
@@ -25,13 +25,13 @@ pub(crate) fn fence(ordering: Ordering) {
 #[cfg(shuttle)]
 pub(crate) use shuttle::sync::{
     Mutex,
-    atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence},
+    atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence},
 };
 
 #[cfg(not(any(loom, shuttle)))]
 pub(crate) use std::sync::{
     Mutex,
-    atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence},
+    atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence},
 };
 
 /// A small number that is usually different for threads that run at the same

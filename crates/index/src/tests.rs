@@ -22,7 +22,8 @@ fn mixed(key: u32) -> u64 {
 
 /// Commits of `size` keys, with one snapshot that stays and one that comes along.
 fn work(hash: impl Fn(u32) -> u64, keys: impl Iterator<Item = u32>, size: usize) {
-    let (index, mut writer) = Index::<u32, u64>::new(0.4);
+    let lead = |key: &u32| Some(Lead::of(&key.to_be_bytes()));
+    let (index, mut writer) = Index::<u32, u64>::with_leads(0.4, lead);
     let keys: Vec<u32> = keys.collect();
     let mut model = BTreeMap::new();
     let mut timestamp = 0;

@@ -10,7 +10,7 @@ use fluxmap_index::{Horizon, Index, Reader, Timestamp, Writer};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use support::{Between, Hashing, Random, Registry, TestKey, commit, scaled, scan};
+use support::{Between, Hashing, Led, Random, Registry, TestKey, commit, scaled, scan};
 
 /// Keys are below this, and some probes above.
 const KEYS: u32 = 3000;
@@ -127,7 +127,7 @@ fn model_at(versions: &[(Timestamp, Option<u64>)], timestamp: Timestamp) -> Opti
 
 impl<K: TestKey> Pair<K> {
     fn new(hashing: Hashing, probability: f64) -> Self {
-        let (index, writer) = Index::new(probability);
+        let (index, writer) = Index::with_leads(probability, K::lead);
         let (registry, horizon) = (Registry::default(), Horizon::default());
         Pair { index, writer, hashing, registry, horizon, model: BTreeMap::new() }
     }
@@ -264,7 +264,7 @@ impl<K: TestKey> Pair<K> {
             expected.reverse();
         }
         expected.truncate(limit);
-        let between = Between(span.0.map(K::of), span.1.map(K::of));
+        let between = Led(Between(span.0.map(K::of), span.1.map(K::of)));
         let found = scan(reader, &between, direction, timestamp, limit);
         let found: Vec<(u32, u64)> = found.into_iter().map(|(key, value)| (key.number(), *value)).collect();
         assert_eq!(found, expected, "{span:?} {direction:?} at {timestamp}");

@@ -13,7 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use support::{Between, Hashing, Random, Registry, TestKey, commit, scaled, scan};
+use support::{Between, Hashing, Led, Random, Registry, TestKey, commit, scaled, scan};
 
 /// What the threads of a test share.
 struct Shared<K> {
@@ -25,7 +25,7 @@ struct Shared<K> {
 
 impl<K: TestKey> Shared<K> {
     fn new(hashing: Hashing) -> (Self, Writer<K, u64>) {
-        let (index, writer) = Index::new(0.5);
+        let (index, writer) = Index::with_leads(0.5, K::lead);
         (Shared { index, registry: Registry::default(), hashing, done: AtomicBool::new(false) }, writer)
     }
 
@@ -169,8 +169,8 @@ fn moving<K: TestKey>(hashing: Hashing, commits: u64, ascending: bool) {
         let mut random = Random::new(3);
         shared.watch(|reader, timestamp| {
             let at = random.below(SPACE as usize) as u32;
-            let low = scan(reader, &Between(None, Some(K::of(at))), Backward, timestamp, usize::MAX);
-            let high = scan(reader, &Between(Some(K::of(at + 1)), None), Forward, timestamp, usize::MAX);
+            let low = scan(reader, &Led(Between(None, Some(K::of(at)))), Backward, timestamp, usize::MAX);
+            let high = scan(reader, &Led(Between(Some(K::of(at + 1)), None)), Forward, timestamp, usize::MAX);
             assert_eq!(low.len() + high.len(), ALIVE, "at {timestamp}");
             for (key, value) in low.iter().chain(&high).step_by(50) {
                 assert_eq!(shared.get(reader, key.number(), timestamp), Some(**value));

@@ -6,8 +6,13 @@ use crate::mem::evict::Gone;
 use crate::txn::write_set::Write;
 use fluxmap_index::Timestamp;
 use std::hash::Hash;
+use std::num::NonZeroU64;
 
-impl<K: Ord + Hash + Clone, V> Committer<K, V> {
+/// The parts of the limit by which it may be exceeded while files are read, and at their end.
+const ALLOWED_MEANWHILE: NonZeroU64 = NonZeroU64::new(8).expect("not zero");
+const ALLOWED_AT_LAST: NonZeroU64 = NonZeroU64::new(64).expect("not zero");
+
+impl<K: Ord + Hash + Clone + 'static, V> Committer<K, V> {
     /// Applies a commit that was read back: as [`commit`](Self::commit), at a timestamp
     /// that is known. Nobody else may be using the database.
     pub(crate) fn restore(&self, timestamp: Timestamp, writes: impl ExactSizeIterator<Item = (K, Write<V>)>) {
@@ -30,14 +35,17 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
     /// Evicts from what was read back so far, without a trace in the log, which is not there
     /// yet: the keys are added to `gone`. Until all has been read, an eighth more than the limit
     /// stays: what the log has at some point may have been more than the limit by one commit,
-    /// before its evictions follow.
+    /// before its evictions follow. Then a little may stay until the next commit: the index
+    /// does not take as much as it did with another history, and what has been within the limit
+    /// is not to go for a block of it.
     pub(crate) fn keep_limit(&self, is_all: bool, gone: &mut Vec<K>) {
         let mut evicted = Gone::new(true);
         let mut order = self.order.lock();
         let Some(books) = &mut order.keeper.books else { return };
-        books.set_generous(!is_all);
+        books.allow(Some(if is_all { ALLOWED_AT_LAST } else { ALLOWED_MEANWHILE }));
         let count = order.make_room(self, None, &mut evicted);
         if is_all {
+            order.keeper.books.iter_mut().for_each(|books| books.allow(None));
             // What went while the files were read is not what goes from an open database.
             order.keeper.evictions = Evictions::default();
         }

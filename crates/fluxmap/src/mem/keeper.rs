@@ -10,6 +10,7 @@ use crate::mem::nodes::{NO_NODE, Node, NodeId, Nodes};
 use crate::mem::policy::{Policy, Reads, policy};
 use crate::mem::{EvictionPolicy, UNIT};
 use fluxmap_index::{Before, Change, HASH_BITS, Ledger, Structure, Tail, Time};
+use std::num::NonZeroU64;
 
 /// What there is to know of a database's memory under its commit lock.
 #[derive(Default)]
@@ -196,9 +197,9 @@ impl Books {
         self.policy.spare(&mut self.nodes, victim.id);
     }
 
-    /// Lets an eighth more than the limit be there, or no more than the limit.
-    pub(crate) fn set_generous(&mut self, generous: bool) {
-        self.allowance = if generous { self.limit / 8 } else { 0 };
+    /// Lets this part of the limit be there beyond it; nothing if there is no part.
+    pub(crate) fn allow(&mut self, part: Option<NonZeroU64>) {
+        self.allowance = part.map_or(0, |part| self.limit / part);
     }
 
     /// Whether what is recorded from now on goes by the policy's choice.

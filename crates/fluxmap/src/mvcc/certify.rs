@@ -34,7 +34,7 @@ pub(crate) struct Certificate<'t, K> {
     pub(crate) reads: &'t ReadSet<K>,
 }
 
-impl<K: Ord> Certificate<'_, K> {
+impl<K: Ord + 'static> Certificate<'_, K> {
     /// Checks the claim against every version that is in the index now, and against what
     /// has expired up to `until`. Exact
     /// under the commit lock; before it is taken, what it finds is a conflict,

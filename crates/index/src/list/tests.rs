@@ -13,11 +13,16 @@ impl<K: Ord, T> List<K, T> {
             let run = block.run(pinned);
             assert_eq!(block.low.is_none(), blocks.is_empty(), "only the first has no lower end");
             assert!(!block.is_unlinked());
-            assert!(run.len() > 0 || block.low.is_none(), "a block goes when its last entry goes");
-            assert!(run.len() <= RUN_CAPACITY);
+            assert!(run.state().len() > 0 || block.low.is_none(), "a block goes when its last entry goes");
+            assert!(run.state().len() <= RUN_CAPACITY);
             assert!(block.low.as_ref().is_none_or(|low| last.is_none_or(|last| last < low)));
-            for index in 0..run.len() {
+            assert!(!run.state().is_moving());
+            for (index, (_, head)) in run.pairs().into_iter().enumerate() {
                 let entry = run.entry(index, pinned);
+                if let Some(lead) = (self.lead)(&entry.key) {
+                    assert!(run.shared().place(&lead).is_eq(), "a lead that begins differently");
+                    assert_eq!(head, run.shared().head(&lead));
+                }
                 assert!(block.low.as_ref().is_none_or(|low| *low <= entry.key));
                 assert!(last.is_none_or(|last| *last < entry.key));
                 assert!(!entry.is_unlinked());

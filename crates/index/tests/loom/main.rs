@@ -8,5 +8,7 @@ mod order;
 mod points;
 mod quarantine;
 mod reclaim;
+#[cfg(wide)]
+mod shifts;
 mod support;
 mod versions;

@@ -8,17 +8,17 @@ use std::sync::Arc;
 
 /// A scan beside structural changes. At the snapshot from before them, and at one
 /// from among them, it must meet the right keys, once each, in order.
-struct Scan {
+pub(crate) struct Scan {
     /// Keys inserted at first, one commit each.
-    keys: &'static [u8],
+    pub(crate) keys: &'static [u8],
     /// Of those, the ones deleted before the first snapshot: a vacuum beside the
     /// scan unlinks them.
-    deleted: &'static [u8],
+    pub(crate) deleted: &'static [u8],
     /// Commits beside the scan, after that vacuum. Each is vacuumed behind.
-    work: &'static [&'static [Write]],
-    span: Between,
+    pub(crate) work: &'static [&'static [Write]],
+    pub(crate) span: Between,
     /// The share of blocks with an express link.
-    probability: f64,
+    pub(crate) probability: f64,
 }
 
 /// All blocks have only the bottom link.
@@ -27,7 +27,7 @@ const LOW: f64 = 0.05;
 const HIGH: f64 = 0.75;
 
 impl Scan {
-    const fn of(keys: &'static [u8]) -> Self {
+    pub(crate) const fn of(keys: &'static [u8]) -> Self {
         Scan { keys, deleted: &[], work: &[], span: ALL, probability: LOW }
     }
 
@@ -52,7 +52,7 @@ impl Scan {
         keys
     }
 
-    fn check(self, direction: Direction) {
+    pub(crate) fn check(self, direction: Direction) {
         let scan = Arc::new(self);
         check(move || scan.run(direction));
     }

@@ -1,7 +1,7 @@
 //! What the models share: keys and values that notice when they are looked at
 //! after, or at the same time as, they are dropped; and a small store.
 
-use fluxmap_index::{Batch, Direction, Horizon, Index, Reader, Span, Timestamp, Writer};
+use fluxmap_index::{Batch, Direction, Horizon, Index, Lead, Reader, Span, Timestamp, Writer};
 use loom::alloc::Track;
 use loom::cell::UnsafeCell;
 use loom::sync::atomic::{AtomicU64, Ordering};
@@ -110,6 +110,11 @@ impl Value {
     }
 }
 
+/// Keys have leads where runs are wide.
+fn lead(number: u8) -> Option<Lead> {
+    cfg!(wide).then(|| Lead::of(&[number]))
+}
+
 /// Keys from the first to the second number.
 pub(crate) struct Between(pub(crate) u8, pub(crate) u8);
 
@@ -120,6 +125,10 @@ impl Span<Key> for Between {
 
     fn is_after(&self, key: &Key) -> bool {
         key.number() > self.1
+    }
+
+    fn leads(&self) -> Option<[Lead; 2]> {
+        Some([lead(self.0)?, lead(self.1)?])
     }
 }
 
@@ -149,7 +158,7 @@ pub(crate) type Write = (u8, Option<u64>);
 
 impl Store {
     pub(crate) fn with(hash: fn(u8) -> u64, probability: f64) -> (Arc<Self>, Writer<Key, Value>) {
-        let (index, writer) = Index::new(probability);
+        let (index, writer) = Index::with_leads(probability, |key: &Key| lead(key.number()));
         (Arc::new(Store { index, clock: AtomicU64::new(0), hash }), writer)
     }
 

@@ -2,7 +2,7 @@
 
 #![allow(dead_code, unreachable_pub)]
 
-use fluxmap_index::{Direction, Horizon, Reader, Span, Timestamp, Writer};
+use fluxmap_index::{Direction, Horizon, Lead, Reader, Span, Timestamp, Writer};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -19,6 +19,7 @@ pub fn scaled(count: u64) -> u64 {
 pub trait TestKey: Ord + Clone + std::fmt::Debug + Send + Sync + 'static {
     fn of(number: u32) -> Self;
     fn number(&self) -> u32;
+    fn lead(&self) -> Option<Lead>;
 }
 
 impl TestKey for u32 {
@@ -29,6 +30,10 @@ impl TestKey for u32 {
     fn number(&self) -> u32 {
         *self
     }
+
+    fn lead(&self) -> Option<Lead> {
+        Some(Lead::of(&self.to_be_bytes()))
+    }
 }
 
 impl TestKey for String {
@@ -38,6 +43,11 @@ impl TestKey for String {
 
     fn number(&self) -> u32 {
         self[4..].parse().unwrap()
+    }
+
+    /// The same for a hundred neighbours.
+    fn lead(&self) -> Option<Lead> {
+        Some(Lead::of(&self.as_bytes()[..12]))
     }
 }
 
@@ -84,6 +94,25 @@ impl<K: Ord> Span<K> for Between<K> {
 
     fn is_after(&self, key: &K) -> bool {
         self.1.as_ref().is_some_and(|to| key > to)
+    }
+}
+
+/// The same, of keys that have leads.
+pub struct Led<K>(pub Between<K>);
+
+impl<K: TestKey> Span<K> for Led<K> {
+    fn is_before(&self, key: &K) -> bool {
+        self.0.is_before(key)
+    }
+
+    fn is_after(&self, key: &K) -> bool {
+        self.0.is_after(key)
+    }
+
+    fn leads(&self) -> Option<[Lead; 2]> {
+        let lead = |key: &Option<K>| key.as_ref().and_then(K::lead);
+        let (first, last) = (lead(&self.0.0), lead(&self.0.1));
+        Some([first.unwrap_or(Lead::LEAST), last.unwrap_or(Lead::GREATEST)])
     }
 }
 
