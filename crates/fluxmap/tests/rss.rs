@@ -116,10 +116,11 @@ const WRITERS: u64 = 4;
 
 /// What the process may take beside the limit and a quarter more for what the allocator
 /// cannot use: for each writer the value that it has made and those that its last commit
-/// evicted, which are freed outside the lock (four large ones at most), the garbage that
+/// evicted, which are freed outside the lock (four large ones at most), as many that others
+/// have evicted while one that is not scheduled has the index pinned, the garbage that
 /// gathers before it is looked for (a 64th of the limit, and what one commit adds), stacks
 /// and pools.
-const ALLOWANCE: u64 = ((WRITERS * 4) << 20) + LIMIT / 64 + (2 << 20);
+const ALLOWANCE: u64 = ((WRITERS * 8) << 20) + LIMIT / 64 + (2 << 20);
 
 /// Writes values of this size from several threads, and looks at the process all the while.
 #[track_caller]
