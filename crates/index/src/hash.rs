@@ -170,8 +170,8 @@ impl<K, T> Segment<K, T> {
     }
 
     fn is_full(&self) -> bool {
-        // Four fifths: above that, too many entries leave their own bucket.
-        self.len.load(Ordering::Relaxed) * 5 >= self.buckets.len() * WIDTH * 4
+        // Seven eighths: above that, too many entries leave their own bucket.
+        self.len.load(Ordering::Relaxed) * 8 >= self.buckets.len() * WIDTH * 7
     }
 
     /// Writer: adds an entry; a segment that is not full has room.
