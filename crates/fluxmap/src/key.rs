@@ -11,6 +11,10 @@ use std::sync::Arc;
 /// What a key must be. Implemented for every type that qualifies.
 ///
 /// `Ord`, `Eq` and `Hash` must agree, as for the maps of the standard library.
+///
+/// Keys that are text, bytes or numbers (`String`, `Vec<u8>`, their boxed and shared forms,
+/// `&'static str`, arrays of 16 or 32 bytes, `u16` to `u128`, `i32`, `i64`, `usize`) are found
+/// faster in the order than others, by their first 32 bytes.
 pub trait Key: Ord + Hash + Clone + Send + Sync + 'static {}
 impl<K: Ord + Hash + Clone + Send + Sync + 'static> Key for K {}
 

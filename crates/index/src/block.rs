@@ -175,17 +175,14 @@ impl<K, T> Run<K, T> {
             let slots = bounds(state.len());
             let end = state.len().min(slots.end + usize::from(state.is_moving()));
             into.clear();
-            into.reserve(slots.len() + 1);
-            for index in slots.start..end {
-                let entry = self.entry(index, pinned);
-                // (R1) met in its old slot, and now in its new one.
-                if into.last().is_none_or(|last| !ptr::eq(*last, entry)) {
-                    into.push(entry);
-                }
-            }
+            into.extend((slots.start..end).map(|index| self.entry(index, pinned)));
             // Else one has been inserted meanwhile: the next try is not for a writer that does
             // not get on.
             if self.state().len() == state.len() {
+                if state.is_moving() {
+                    // (R1) met in its old slot, and then in its new one.
+                    into.dedup_by(|next, last| ptr::eq(*next, *last));
+                }
                 return (state, slots);
             }
         }

@@ -33,29 +33,14 @@ pub enum Direction {
     Backward,
 }
 
-/// Neighbouring entries of one run, as they were read.
+/// Neighbouring entries of one run, as they were read, in the direction of a walk.
 pub(crate) struct Stretch<'s, 'g, K, T> {
-    /// In ascending order.
-    entries: &'s [&'g Entry<K, T>],
-    direction: Direction,
+    pub(crate) entries: &'s [&'g Entry<K, T>],
     /// The run that the walk will probably come to next.
     ahead: Option<&'g Run<K, T>>,
 }
 
 impl<'g, K, T> Stretch<'_, 'g, K, T> {
-    pub(crate) fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// The entry that the walk meets after `passed` others of the stretch.
-    #[inline]
-    pub(crate) fn entry(&self, passed: usize) -> &'g Entry<K, T> {
-        match self.direction {
-            Direction::Forward => self.entries[passed],
-            Direction::Backward => self.entries[self.len() - 1 - passed],
-        }
-    }
-
     /// Asks for the memory of up to `count` entries from the one behind `passed` others on, if
     /// need be in the next run.
     #[inline]
@@ -65,15 +50,11 @@ impl<'g, K, T> Stretch<'_, 'g, K, T> {
             prefetch(&entry.chain);
             prefetch(&entry.key);
         };
-        if passed < self.len() {
-            (passed..self.len().min(passed + count)).for_each(|passed| ask(self.entry(passed)));
+        if passed < self.entries.len() {
+            self.entries[passed..].iter().take(count).for_each(|entry| ask(entry));
         } else if let Some(run) = self.ahead {
             (0..run.state().len().min(count)).for_each(|index| ask(run.entry(index, pinned)));
         }
-    }
-
-    pub(crate) fn entries(&self) -> impl Iterator<Item = &'g Entry<K, T>> {
-        self.entries.iter().copied()
     }
 }
 
@@ -118,7 +99,7 @@ impl<K: Ord, T> List<K, T> {
             if let Some(run) = ahead {
                 prefetch(run);
             }
-            let stretch = Stretch { entries: &entries, direction: Direction::Forward, ahead };
+            let stretch = Stretch { entries: &entries, ahead };
             if visit(&stretch).is_break() || ends {
                 return;
             }
@@ -165,8 +146,9 @@ impl<K: Ord, T> List<K, T> {
             if state.is_moving() {
                 entries.retain(|entry| is_ahead(&entry.key) && !span.is_before(&entry.key));
             }
+            entries.reverse();
             // The run in front is found from above.
-            let stretch = Stretch { entries: &entries, direction: Direction::Backward, ahead: None };
+            let stretch = Stretch { entries: &entries, ahead: None };
             if visit(&stretch).is_break() || slots.start > 0 {
                 return;
             }

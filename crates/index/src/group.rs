@@ -21,24 +21,22 @@ pub(crate) fn resolve<'g, K, T>(
     pinned: &'g Guard<'_>,
     visit: &mut impl FnMut(&[(&'g K, &'g T)]) -> ControlFlow<()>,
 ) -> ControlFlow<()> {
-    let len = stretch.len();
     let mut newest = [None; SIZE];
     let mut pairs = [const { MaybeUninit::<(&'g K, &'g T)>::uninit() }; SIZE];
     stretch.ask_for(0, SIZE, pinned);
-    for first in (0..len).step_by(SIZE) {
-        let group = first..len.min(first + SIZE);
-        stretch.ask_for(group.end, SIZE, pinned);
-        for (newest, passed) in newest.iter_mut().zip(group.clone()) {
-            *newest = stretch.entry(passed).chain.newest(pinned);
+    for (group, passed) in stretch.entries.chunks(SIZE).zip((SIZE..).step_by(SIZE)) {
+        stretch.ask_for(passed, SIZE, pinned);
+        for (newest, entry) in newest.iter_mut().zip(group) {
+            *newest = entry.chain.newest(pinned);
             if let Some(version) = newest {
                 prefetch(&**version);
             }
         }
         let mut count = 0;
-        for (newest, passed) in newest.iter().zip(group) {
+        for (newest, entry) in newest.iter().zip(group) {
             let visible = newest.and_then(|newest| newest.at(moment.timestamp, pinned));
             if let Some(value) = visible.and_then(|version| version.value_at(|| moment.time)) {
-                pairs[count].write((&stretch.entry(passed).key, value));
+                pairs[count].write((&entry.key, value));
                 count += 1;
             }
         }

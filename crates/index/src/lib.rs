@@ -66,7 +66,8 @@
 //!   right meets every entry that was linked when it began and still is; one that
 //!   moved it may meet again, which it tells by the key. A walk to the left finds
 //!   each block from above, reads its run, and then makes sure that no block was
-//!   put between.
+//!   put between. Within a run, too, entries move only to the right, one at a time
+//!   (`block.rs` has the argument, R1 and R2).
 //! - **I8, one home.** A linked entry is in exactly one run of a linked block,
 //!   and its hash leads to exactly one segment that holds it.
 //! - **I9, the writer is safe from itself.** Only the writer frees, and not
@@ -80,7 +81,7 @@
 //!   is allocated, and is reached through the pointer that its allocation gave.
 //!
 //! Not relied on for memory safety: that `Ord`, `Eq` and `Hash` of the key agree
-//! with each other or with themselves, that they do not panic, that a [`Horizon`]
+//! with each other or with themselves, that a [`Lead`] agrees with `Ord`, that they do not panic, that a [`Horizon`]
 //! tells the truth, that timestamps grow. Where those lie, answers may be wrong,
 //! and a walk to the left may not end.
 
@@ -413,8 +414,7 @@ impl<K: Ord, T> Reader<'_, K, T> {
         let since = since.into();
         let mut changed = false;
         self.walk(span, Direction::Forward, |stretch| {
-            let mut entries = stretch.entries();
-            changed = entries.any(|entry| self.is_newer(entry, since, until));
+            changed = stretch.entries.iter().any(|entry| self.is_newer(entry, since, until));
             match changed {
                 true => ControlFlow::Break(()),
                 false => ControlFlow::Continue(()),

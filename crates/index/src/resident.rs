@@ -95,7 +95,7 @@ impl<K: Ord, T> Reader<'_, K, T> {
     ) {
         let moment = moment.into();
         self.walk(span, Direction::Forward, |stretch| {
-            stretch.entries().try_for_each(|entry| {
+            stretch.entries.iter().try_for_each(|entry| {
                 let version = entry.chain.at(moment.timestamp, &self.guard);
                 let visible = version.filter(|version| version.value_at(|| moment.time).is_some());
                 match visible.and_then(|version| Resident::new(self, entry, version)) {
