@@ -192,8 +192,9 @@ impl<K, T> Run<K, T> {
     /// With a lead, it must hold for all keys with a smaller lead, and for none with a
     /// greater one.
     ///
-    /// Entries may move meanwhile. Those that do not satisfy it are not below what is
-    /// returned; those that do may be, by as many as have been inserted.
+    /// Entries may move meanwhile. Each that does not satisfy it is in a slot that is not below
+    /// what is returned, though it may still be in the one before, too: heads move ahead of
+    /// their entries (R2). Those that do may be above, by as many as have been inserted.
     pub(crate) fn partition_point(
         &self,
         len: usize,

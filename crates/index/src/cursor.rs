@@ -16,9 +16,10 @@ pub trait Span<K> {
     fn is_before(&self, key: &K) -> bool;
     /// Whether `key` is greater than every key of the span.
     fn is_after(&self, key: &K) -> bool;
-    /// Two leads, if keys have leads. Every key with a smaller lead than the first is before the
-    /// span, and none with a greater one; none with a smaller lead than the second is after the
-    /// span, and every one with a greater lead.
+    /// Two leads. Every key with a smaller lead than the first is before the span, and none with
+    /// a greater one; none with a smaller lead than the second is after the span, and every one
+    /// with a greater lead. `None`, unless the index was made with leads
+    /// ([`Index::with_leads`](crate::Index::with_leads)): then by the same rule as there.
     fn leads(&self) -> Option<[Lead; 2]> {
         None
     }

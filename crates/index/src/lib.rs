@@ -69,7 +69,8 @@
 //!   put between. Within a run, too, entries move only to the right, one at a time
 //!   (`block.rs` has the argument, R1 and R2).
 //! - **I8, one home.** A linked entry is in exactly one run of a linked block,
-//!   and its hash leads to exactly one segment that holds it.
+//!   in one slot of it (in two while it moves), and its hash leads to exactly one
+//!   segment that holds it.
 //! - **I9, the writer is safe from itself.** Only the writer frees, and not
 //!   while it looks: what it reaches from the roots is alive.
 //! - **I10, exclusive ownership.** What was never linked, and what belongs to an
@@ -81,9 +82,9 @@
 //!   is allocated, and is reached through the pointer that its allocation gave.
 //!
 //! Not relied on for memory safety: that `Ord`, `Eq` and `Hash` of the key agree
-//! with each other or with themselves, that a [`Lead`] agrees with `Ord`, that they do not panic, that a [`Horizon`]
-//! tells the truth, that timestamps grow. Where those lie, answers may be wrong,
-//! and a walk to the left may not end.
+//! with each other or with themselves, that they do not panic, that a [`Lead`]
+//! agrees with `Ord`, that a [`Horizon`] tells the truth, that timestamps grow.
+//! Where those lie, answers may be wrong, and a walk to the left may not end.
 
 #![deny(missing_docs)]
 

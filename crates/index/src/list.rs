@@ -1,9 +1,9 @@
 //! The order: a skiplist of blocks. Readers walk it without locks; one writer
 //! inserts, splits and unlinks.
 //!
-//! Entries only ever move to the right, by a split, which links the new block
-//! before it shortens the old run: whoever walks right finds each entry in the
-//! run it has or in a block it is about to meet (I7). Blocks are not merged;
+//! Entries only ever move to the right: within their run, by an insertion (`block.rs`), or by
+//! a split, which links the new block before it shortens the old run. Whoever walks right finds
+//! each entry in the run it has or in a block it is about to meet (I7). Blocks are not merged;
 //! one goes when its last entry goes. Johnson and Shasha ("B-trees with inserts
 //! and deletes: why free-at-empty is better than merge-at-half", 1993) show
 //! that this costs little space under mixed loads, and it leaves one race to
