@@ -87,10 +87,8 @@ impl<K, T> Run<K, T> {
     /// Writer: the entries with their heads.
     pub(crate) fn pairs(&self) -> Vec<(NonNull<Entry<K, T>>, Head)> {
         // Relaxed: (I1).
-        let head = |index: usize| self.heads[index].load(Ordering::Relaxed);
-        let pairs =
-            (0..self.state().len()).map(|index| self.pointer(index).map(|entry| (entry, head(index))));
-        pairs.flatten().collect()
+        let heads = self.heads.iter().map(|head| head.load(Ordering::Relaxed));
+        self.pointers().zip(heads).collect()
     }
 
     pub(crate) fn state(&self) -> State {
@@ -116,8 +114,8 @@ impl<K, T> Run<K, T> {
     fn shift(&self, index: usize, has_heads: bool) {
         // Relaxed: (I1).
         let head = has_heads.then(|| self.heads[index].load(Ordering::Relaxed));
-        let entry = self.slots[index].load(Ordering::Relaxed);
-        self.put(index + 1, NonNull::new(entry).unwrap_or_else(|| unreachable!("below the length")), head);
+        let entry = self.pointer(index).unwrap_or_else(|| unreachable!("below the length"));
+        self.put(index + 1, entry, head);
     }
 
     /// Writer: inserts an entry before the one in slot `index`, or behind the last one. Returns
@@ -145,9 +143,9 @@ impl<K, T> Run<K, T> {
         NonNull::new(self.slots[index].load(Ordering::Acquire))
     }
 
-    /// The first `len` pointers.
-    pub(crate) fn pointers(&self, len: usize) -> impl Iterator<Item = NonNull<Entry<K, T>>> {
-        (0..len).filter_map(|index| self.pointer(index))
+    /// The pointers in all slots below the length.
+    pub(crate) fn pointers(&self) -> impl Iterator<Item = NonNull<Entry<K, T>>> {
+        (0..self.state().len()).filter_map(|index| self.pointer(index))
     }
 
     /// The entry in slot `index`, which is below a length that was read.
@@ -229,7 +227,7 @@ impl<K, T> Run<K, T> {
 
     /// Where the run holds `entry`, by its address.
     pub(crate) fn position_of(&self, entry: NonNull<Entry<K, T>>) -> Option<usize> {
-        (0..self.state().len()).find(|index| self.pointer(*index) == Some(entry))
+        self.pointers().position(|other| other == entry)
     }
 }
 

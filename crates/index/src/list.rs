@@ -365,7 +365,7 @@ impl<K, T> Drop for List<K, T> {
 fn free_entries<K, T>(block: &Block<K, T>) {
     // SAFETY: (I10) the block owns its run, and it is not dropped yet.
     let run = unsafe { &*block.run_pointer() };
-    for entry in run.pointers(run.state().len()) {
+    for entry in run.pointers() {
         // SAFETY: (I8, I10) the only run that holds it, and no reader is left.
         let entry = unsafe { Box::from_raw(entry.as_ptr()) };
         crate::contain(move || drop(entry));

@@ -6,11 +6,10 @@ use crate::mem::evict::Gone;
 use crate::txn::write_set::Write;
 use fluxmap_index::Timestamp;
 use std::hash::Hash;
-use std::num::NonZeroU64;
 
 /// The parts of the limit by which it may be exceeded while files are read, and at their end.
-const ALLOWED_MEANWHILE: NonZeroU64 = NonZeroU64::new(8).expect("not zero");
-const ALLOWED_AT_LAST: NonZeroU64 = NonZeroU64::new(64).expect("not zero");
+const ALLOWED_MEANWHILE: u64 = 8;
+const ALLOWED_AT_LAST: u64 = 64;
 
 impl<K: Ord + Hash + Clone + 'static, V> Committer<K, V> {
     /// Applies a commit that was read back: as [`commit`](Self::commit), at a timestamp
@@ -42,10 +41,10 @@ impl<K: Ord + Hash + Clone + 'static, V> Committer<K, V> {
         let mut evicted = Gone::new(true);
         let mut order = self.order.lock();
         let Some(books) = &mut order.keeper.books else { return };
-        books.allow(Some(if is_all { ALLOWED_AT_LAST } else { ALLOWED_MEANWHILE }));
+        books.allow(books.limit() / if is_all { ALLOWED_AT_LAST } else { ALLOWED_MEANWHILE });
         let count = order.make_room(self, None, &mut evicted);
         if is_all {
-            order.keeper.books.iter_mut().for_each(|books| books.allow(None));
+            order.keeper.books.iter_mut().for_each(|books| books.allow(0));
             // What went while the files were read is not what goes from an open database.
             order.keeper.evictions = Evictions::default();
         }

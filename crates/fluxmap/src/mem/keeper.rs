@@ -10,7 +10,6 @@ use crate::mem::nodes::{NO_NODE, Node, NodeId, Nodes};
 use crate::mem::policy::{Policy, Reads, policy};
 use crate::mem::{EvictionPolicy, UNIT};
 use fluxmap_index::{Before, Change, HASH_BITS, Ledger, Structure, Tail, Time};
-use std::num::NonZeroU64;
 
 /// What there is to know of a database's memory under its commit lock.
 #[derive(Default)]
@@ -197,9 +196,9 @@ impl Books {
         self.policy.spare(&mut self.nodes, victim.id);
     }
 
-    /// Lets this part of the limit be there beyond it; nothing if there is no part.
-    pub(crate) fn allow(&mut self, part: Option<NonZeroU64>) {
-        self.allowance = part.map_or(0, |part| self.limit / part);
+    /// Lets so many bytes be there beyond the limit.
+    pub(crate) fn allow(&mut self, bytes: u64) {
+        self.allowance = bytes;
     }
 
     /// Whether what is recorded from now on goes by the policy's choice.
