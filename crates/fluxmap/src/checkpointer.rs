@@ -69,7 +69,8 @@ impl Checkpointer {
                     let outcome = self.write_contained();
                     failed = outcome.is_err();
                     if let Err(error) = &outcome {
-                        self.note_failure(error, "a checkpoint could not be written");
+                        let is_needed = self.log.pool.awaits_checkpoint();
+                        self.note_failure(error, is_needed, "a checkpoint could not be written");
                     }
                     *self.outcome.lock() = Some(outcome);
                     served = requests;
@@ -82,8 +83,8 @@ impl Checkpointer {
         drop(self.served.fail(self.log.failure().unwrap_or(&ended)));
     }
 
-    fn note_failure(&self, error: &PersistenceError, what: &'static str) {
-        if self.log.pool.is_blocked() {
+    fn note_failure(&self, error: &PersistenceError, is_needed: bool, what: &'static str) {
+        if is_needed {
             // The log cannot go on without: better an error than waiting for ever.
             self.log.fail(error.clone());
         } else if !self.log.pool.is_stopping() {
@@ -99,7 +100,8 @@ impl Checkpointer {
         };
         self.log.pool.made(segment, recycled);
         if let Some(error) = error {
-            self.note_failure(&error, "a segment of the log could not be made");
+            let is_needed = self.log.pool.awaits_segment();
+            self.note_failure(&error, is_needed, "a segment of the log could not be made");
         }
     }
 

@@ -126,6 +126,11 @@ impl Pool {
         state.ended.len() < self.size || state.closing
     }
 
+    /// Whether the log waits for a checkpoint, and not for a segment to be made.
+    fn needs_checkpoint(&self, state: &State) -> bool {
+        state.blocked && !self.has_place(state)
+    }
+
     /// Waits until [`next_segment`](Self::next_segment) may have another answer.
     pub(crate) fn wait_for_next(&self) {
         let mut state = self.state.lock();
@@ -158,8 +163,7 @@ impl Pool {
                 return Task::Stop;
             }
             let full = state.ended.len() >= (self.size / 2).max(1) && !failed;
-            // Not if it waits for a segment to be made, which it has been now.
-            let blocked = state.blocked && !self.has_place(&state);
+            let blocked = self.needs_checkpoint(&state);
             if !state.closing && (full || blocked || state.requested > served) {
                 return Task::Checkpoint { requests: state.requested };
             }
@@ -178,9 +182,15 @@ impl Pool {
         state.closing || state.failed.is_some()
     }
 
-    /// Whether the log waits for what the checkpointer does.
-    pub(crate) fn is_blocked(&self) -> bool {
+    /// Whether the log cannot go on without the segment that was to be made.
+    pub(crate) fn awaits_segment(&self) -> bool {
         self.state.lock().blocked
+    }
+
+    /// Whether the log cannot go on without a checkpoint. It can when the database is being
+    /// closed, even if it has not noticed yet.
+    pub(crate) fn awaits_checkpoint(&self) -> bool {
+        self.needs_checkpoint(&self.state.lock())
     }
 
     /// How a [`Task::Make`] went.
@@ -238,5 +248,21 @@ impl State {
             && self.failed.is_none()
             && (self.blocked || !(self.closing || self.make_failed));
         wanted.then(|| Task::Make { number: self.current + 1, recycled: self.covered.front().copied() })
+    }
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_that_is_to_be_closed_does_not_need_the_checkpoint_that_it_waits_for() {
+        let pool = Pool::new(1, 2, [Ended { number: 1, last: 5 }].into(), None);
+        let next = pool.next_segment(2, || unreachable!("there is no segment to go on with"));
+        assert!(matches!(next, Ok(Next::NotYet)));
+        assert!(pool.awaits_segment() && pool.awaits_checkpoint());
+        pool.close();
+        // It has not been awake since. To give a checkpoint up now must not end it.
+        assert!(pool.awaits_segment() && !pool.awaits_checkpoint());
     }
 }
