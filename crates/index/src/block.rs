@@ -329,13 +329,10 @@ impl<K, T> Block<K, T> {
     /// Whether `before` holds for the lower bound, and so for keys in front of this block; for
     /// the lead, see [`Run::partition_point`].
     pub(crate) fn starts_where(&self, lead: Option<&Lead>, before: impl Fn(&K) -> bool) -> bool {
-        let Some(low) = &self.low else {
-            return true;
-        };
         match lead.map_or(cmp::Ordering::Equal, |lead| self.lead.cmp(lead)) {
             cmp::Ordering::Less => true,
             cmp::Ordering::Greater => false,
-            cmp::Ordering::Equal => before(low),
+            cmp::Ordering::Equal => self.low.as_ref().is_none_or(before),
         }
     }
 }

@@ -13,14 +13,17 @@ const LENGTH: usize = 32;
 
 /// The first bytes of a key, filled up with zeros. Agrees with the order of the keys: of two
 /// keys, the smaller one has no greater lead.
+///
+/// Kept as numbers of eight bytes each, the first byte the most significant: they compare as
+/// the bytes do, and faster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Lead([u8; LENGTH]);
+pub struct Lead([u64; LENGTH / 8]);
 
 impl Lead {
     /// Not greater than any.
-    pub const LEAST: Lead = Lead([0; LENGTH]);
+    pub const LEAST: Lead = Lead([0; LENGTH / 8]);
     /// Not smaller than any.
-    pub const GREATEST: Lead = Lead([0xff; LENGTH]);
+    pub const GREATEST: Lead = Lead([u64::MAX; LENGTH / 8]);
 
     /// The lead of a key that is ordered as these bytes are.
     pub fn of(bytes: &[u8]) -> Self {
@@ -36,7 +39,15 @@ impl Lead {
         let mut lead = [with; LENGTH];
         let length = bytes.len().min(LENGTH);
         lead[..length].copy_from_slice(&bytes[..length]);
-        Lead(lead)
+        let (words, _) = lead.as_chunks();
+        Lead(std::array::from_fn(|index| u64::from_be_bytes(words[index])))
+    }
+
+    fn bytes(&self) -> [u8; LENGTH] {
+        let mut bytes = [0; LENGTH];
+        let (words, _) = bytes.as_chunks_mut();
+        words.iter_mut().zip(self.0).for_each(|(bytes, word)| *bytes = word.to_be_bytes());
+        bytes
     }
 }
 
@@ -58,9 +69,10 @@ impl Shared {
 
     /// What all leads between these two, in order, begin with.
     pub(crate) fn between(first: &Lead, last: &Lead) -> Self {
+        let (first, last) = (first.bytes(), last.bytes());
         let mut bytes = [0; LENGTH - size_of::<Head>()];
-        let length = first.0.iter().zip(&last.0).take(bytes.len()).take_while(|(a, b)| a == b).count();
-        bytes[..length].copy_from_slice(&first.0[..length]);
+        let length = first.iter().zip(&last).take(bytes.len()).take_while(|(a, b)| a == b).count();
+        bytes[..length].copy_from_slice(&first[..length]);
         Shared { length: length as u8, bytes }
     }
 
@@ -75,12 +87,13 @@ impl Shared {
     /// Where a lead is, seen from those that begin with this: `Equal` if it does, too.
     pub(crate) fn place(&self, lead: &Lead) -> Ordering {
         let length = usize::from(self.length);
-        lead.0[..length].cmp(&self.bytes[..length])
+        lead.bytes()[..length].cmp(&self.bytes[..length])
     }
 
     /// The bytes behind those that are shared. In the order of the leads.
     pub(crate) fn head(&self, lead: &Lead) -> Head {
-        let (_, rest) = lead.0.split_at(self.length.into());
+        let bytes = lead.bytes();
+        let (_, rest) = bytes.split_at(self.length.into());
         rest.first_chunk().map_or(0, |bytes| Head::from_be_bytes(*bytes))
     }
 }

@@ -15,13 +15,15 @@ use crate::garbage::Garbage;
 use crate::lead::{Head, Lead, Shared};
 use crate::node::Entry;
 use crate::reclaim::Guard;
-use crate::sync::{AtomicPtr, Ordering, Tally};
+use crate::sync::{AtomicPtr, AtomicUsize, Ordering, Tally};
 use std::ptr::{self, NonNull};
 
 /// The ordered side of the index.
 pub(crate) struct List<K, T> {
     /// The first block; its range has no lower end and it is never unlinked.
     head: NonNull<Block<K, T>>,
+    /// How many levels have links: no block was ever higher.
+    height: AtomicUsize,
     /// The lead of a key, if its type has one.
     lead: fn(&K) -> Option<Lead>,
     /// Writer only: the blocks there are, and the links above the bottom.
@@ -44,6 +46,7 @@ impl<K, T> List<K, T> {
         List {
             // SAFETY: (I10) a box is never null.
             head: unsafe { NonNull::new_unchecked(Box::into_raw(head)) },
+            height: AtomicUsize::new(1),
             lead,
             blocks: Tally::new(1),
             links: Tally::new(MAX_HEIGHT as u64 - 1),
@@ -83,10 +86,15 @@ impl<K, T> List<K, T> {
         pinned: &'g Guard<'_>,
     ) -> &'g Block<K, T> {
         let mut block = self.head(pinned);
-        for level in (0..MAX_HEIGHT).rev() {
+        for level in (0..self.height()).rev() {
             block = walk_level(block, level, lead, &before, pinned);
         }
         block
+    }
+
+    fn height(&self) -> usize {
+        // Relaxed: from a level too low the way is longer, and ends at the same block.
+        self.height.load(Ordering::Relaxed)
     }
 }
 
@@ -236,6 +244,8 @@ impl<K: Ord + Clone, T> List<K, T> {
     fn link_behind(&self, block: &Block<K, T>, fresh: Box<Block<K, T>>, before: &[&Block<K, T>]) {
         let height = fresh.height();
         self.count(height, true);
+        // Relaxed: (I1) the writer's, and see `height`.
+        self.height.store(self.height().max(height), Ordering::Relaxed);
         fresh.set_next(0, block.next_pointer(0));
         let levels = || before.iter().enumerate().take(height).skip(1);
         for (level, predecessor) in levels() {
@@ -253,7 +263,7 @@ impl<K: Ord + Clone, T> List<K, T> {
         let lead = (self.lead)(low);
         let mut block = self.head(pinned);
         let mut found = vec![block; height];
-        for level in (0..MAX_HEIGHT).rev() {
+        for level in (0..self.height().max(height)).rev() {
             block = walk_level(block, level, lead.as_ref(), |other| other < low, pinned);
             if level < height {
                 found[level] = block;
