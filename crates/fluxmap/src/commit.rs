@@ -356,11 +356,11 @@ impl<K: Ord + Hash + Clone, V> Order<K, V> {
             true => {
                 self.collector.refresh(&self.writer, &shared.active, &shared.clock);
                 self.writer.trim(self.collector.horizon(), EARLY_TRIM + 2 * writes);
-                let freed = self.writer.collect(true);
+                let freed = self.writer.collect_all();
                 self.collect_at = shared.index.superseded_weight() + self.slack();
                 freed
             }
-            false => self.writer.collect(false),
+            false => self.writer.collect(2 + 2 * writes),
         };
         shared.note_blocker(&self.collector, self.writer.backlog());
         freed

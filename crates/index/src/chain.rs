@@ -42,6 +42,12 @@ impl<T> Chain<T> {
         unsafe { Linked::new(self.newest.load(Ordering::Relaxed)) }
     }
 
+    /// Writer: the version behind the newest.
+    pub(crate) fn second(&self) -> Option<Linked<'_, T>> {
+        // Relaxed, SAFETY: (I1, I9) as in `front`.
+        self.front().and_then(|newest| unsafe { Linked::new(newest.get().older.load(Ordering::Relaxed)) })
+    }
+
     /// The version that a snapshot at `timestamp` sees. The snapshot must be
     /// registered, or the caller the writer: else the version may be trimmed.
     pub(crate) fn at<'g>(&self, timestamp: Timestamp, pinned: &'g Guard<'_>) -> Option<Linked<'g, T>> {

@@ -189,11 +189,13 @@ impl Drop for Pins {
 pub(crate) struct Limbo<G> {
     current: Vec<G>,
     sealed: VecDeque<(u64, Vec<G>)>,
+    /// Out of every reader's sight, and not handed out yet.
+    free: Vec<G>,
 }
 
 impl<G> Limbo<G> {
     pub(crate) fn new() -> Self {
-        Limbo { current: Vec::new(), sealed: VecDeque::new() }
+        Limbo { current: Vec::new(), sealed: VecDeque::new(), free: Vec::new() }
     }
 
     pub(crate) fn retire(&mut self, garbage: G) {
@@ -205,14 +207,27 @@ impl<G> Limbo<G> {
         self.current.len()
     }
 
-    /// All that waits.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &G> {
-        self.sealed.iter().flat_map(|(_, bag)| bag).chain(&self.current)
+    /// How many objects no pin can reach any more.
+    pub(crate) fn free(&self) -> usize {
+        self.free.len()
     }
 
-    /// Seals the open bag and moves everything that no pin can reach any more
-    /// to `free`, for the caller to drop where destructors may run.
-    pub(crate) fn collect(&mut self, pins: &Pins, free: &mut Vec<G>) {
+    /// All that waits.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &G> {
+        self.sealed.iter().flat_map(|(_, bag)| bag).chain(&self.current).chain(&self.free)
+    }
+
+    /// Hands out up to `count` of those that no pin can reach any more, for the caller to
+    /// drop where destructors may run.
+    pub(crate) fn take_free(&mut self, count: usize) -> Vec<G> {
+        match self.free.len().checked_sub(count) {
+            None | Some(0) => std::mem::take(&mut self.free),
+            Some(rest) => self.free.split_off(rest),
+        }
+    }
+
+    /// Seals the open bag and finds what no pin can reach any more.
+    pub(crate) fn sort_out(&mut self, pins: &Pins) {
         // Relaxed: only the writer stores the epoch.
         let epoch = pins.epoch.load(Ordering::Relaxed);
         if !self.current.is_empty() {
@@ -229,9 +244,9 @@ impl<G> Limbo<G> {
         fence(Ordering::SeqCst);
         let oldest = pins.oldest();
         while let Some((_, bag)) = self.sealed.pop_front_if(|(sealed_in, _)| *sealed_in < oldest) {
-            match free.is_empty() {
-                true => *free = bag,
-                false => free.extend(bag),
+            match self.free.is_empty() {
+                true => self.free = bag,
+                false => self.free.extend(bag),
             }
         }
     }
@@ -239,7 +254,7 @@ impl<G> Limbo<G> {
     /// Everything, freeable or not: for an owner that outlives all readers.
     pub(crate) fn into_rest(self) -> impl Iterator<Item = G> {
         let sealed = self.sealed.into_iter().flat_map(|(_, bag)| bag);
-        sealed.chain(self.current)
+        sealed.chain(self.current).chain(self.free)
     }
 }
 

@@ -82,7 +82,7 @@
 //! use std::rc::Rc;
 //!
 //! let (_index, mut writer) = fluxmap_index::Index::<u32, Rc<u32>>::new(0.25);
-//! let freed = writer.collect(true);
+//! let freed = writer.collect_all();
 //! std::thread::spawn(move || drop(freed)); // here
 //! ```
 //!

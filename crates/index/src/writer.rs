@@ -14,7 +14,7 @@ use crate::node::Entry;
 use crate::reclaim::Limbo;
 use crate::sync::Ordering;
 use crate::version::{Owned, Tail};
-use crate::{Access, Horizon, Index, Noting, Reader, Resident, Structure, Timestamp};
+use crate::{Access, Horizon, Index, Noting, Reader, Resident, Structure, Timestamp, prefetch};
 use std::collections::VecDeque;
 use std::mem;
 use std::ptr::{self, NonNull};
@@ -23,6 +23,12 @@ use std::sync::Arc;
 /// Objects retired before the limbo is sealed: enough to spread the look at
 /// all pins, few enough that large values do not pile up.
 const RETIRE_BATCH: usize = 64;
+
+/// Chains that are asked for together before they are trimmed.
+const SIDE_BY_SIDE: usize = 16;
+
+/// Of what can be freed, one collection takes this part at least.
+const LATE_SHARE: usize = 8;
 
 /// Entries for which the queue keeps room when it is empty.
 const SMALL_QUEUE: usize = 64;
@@ -270,6 +276,9 @@ impl<K: Ord + Clone, T> Writer<K, T> {
         // What has to wait on goes to the back, to be looked at another time.
         let budget = budget.min(self.queue.len());
         while done.visited < budget {
+            if done.visited % SIDE_BY_SIDE == 0 {
+                self.ask_for_queued(SIDE_BY_SIDE.min(budget - done.visited));
+            }
             let Some(pointer) = self.queue.pop_front() else {
                 break;
             };
@@ -295,6 +304,16 @@ impl<K: Ord + Clone, T> Writer<K, T> {
         let versions = self.index.counts.versions.load(Ordering::Relaxed);
         self.index.counts.versions.store(versions - done.versions, Ordering::Relaxed);
         done
+    }
+
+    /// Asks for what is looked at to trim the next `count` entries: those who wrote them may
+    /// have been other cores. One kind of cache miss at a time, so that they overlap.
+    fn ask_for_queued(&self, count: usize) {
+        // SAFETY: (I11) queued entries are linked, and so alive (I9).
+        let entries = || self.queue.iter().take(count).map(|pointer| unsafe { pointer.as_ref() });
+        entries().for_each(|entry| prefetch(&entry.chain));
+        entries().filter_map(|entry| entry.chain.front()).for_each(|newest| prefetch(newest.get()));
+        entries().filter_map(|entry| entry.chain.second()).for_each(|older| prefetch(older.get()));
     }
 
     /// Takes an entry out of the order and the hash. Returns false, with nothing
@@ -335,21 +354,35 @@ impl<K: Ord + Clone, T> Writer<K, T> {
         })
     }
 
-    /// What has been unlinked and is out of every reader's sight, if it is worth
-    /// looking: when enough has gathered, or always with `all`. Drop it where
+    /// Some of what has been unlinked and is out of every reader's sight, `budget` objects if
+    /// there are as many; more of them if many have gathered behind a reader. Drop it where
     /// destructors may take their time, outside all locks.
-    pub fn collect(&mut self, all: bool) -> Freed<K, T> {
-        let mut freed = Freed(Vec::new());
-        if !all && self.limbo.open() < RETIRE_BATCH {
-            return freed;
+    ///
+    /// A little at a time: what a thread gives back, the allocator has at hand for the next
+    /// request of that thread, and it is still in its cache.
+    pub fn collect(&mut self, budget: usize) -> Freed<K, T> {
+        if self.limbo.open() >= RETIRE_BATCH {
+            self.limbo.sort_out(&self.index.pins);
         }
-        self.limbo.collect(&self.index.pins, &mut freed.0);
-        if all && self.queue.is_empty() {
+        self.hand_out(budget.max(self.limbo.free() / LATE_SHARE))
+    }
+
+    /// [`collect`](Self::collect) with all that there is.
+    pub fn collect_all(&mut self) -> Freed<K, T> {
+        self.limbo.sort_out(&self.index.pins);
+        if self.queue.is_empty() {
             self.queue.shrink_to(SMALL_QUEUE);
         }
+        self.hand_out(usize::MAX)
+    }
+
+    fn hand_out(&mut self, budget: usize) -> Freed<K, T> {
+        let freed = Freed(self.limbo.take_free(budget));
         let weight: u64 = freed.0.iter().map(Garbage::weight).sum();
-        let superseded = &self.index.counts.superseded;
-        superseded.store(superseded.load(Ordering::Relaxed).saturating_sub(weight), Ordering::Relaxed);
+        if weight > 0 {
+            let superseded = &self.index.counts.superseded;
+            superseded.store(superseded.load(Ordering::Relaxed).saturating_sub(weight), Ordering::Relaxed);
+        }
         freed
     }
 }

@@ -101,7 +101,7 @@ fn used(hashing: Hashing, census: &Arc<Census>) -> Counting {
         }
         drop(batch);
         writer.trim(&Horizon::new(timestamp, vec![timestamp - timestamp % 16]), 10);
-        drop(writer.collect(timestamp % 8 == 0));
+        drop(if timestamp % 8 == 0 { writer.collect_all() } else { writer.collect(5) });
     }
     drop(held);
     (index, writer)
@@ -137,7 +137,7 @@ fn the_index_goes_first() {
 fn what_was_collected_goes_last() {
     check(|(index, mut writer)| {
         writer.trim(&Horizon::new(1000, Vec::new()), usize::MAX);
-        let freed = writer.collect(true);
+        let freed = writer.collect_all();
         assert!(!freed.is_empty());
         drop(writer);
         drop(index);
@@ -148,12 +148,12 @@ fn what_was_collected_goes_last() {
 #[test]
 fn a_reader_outlives_the_writer() {
     check(|(index, mut writer)| {
-        drop(writer.collect(true));
+        drop(writer.collect_all());
         let reader = index.reader();
         let found = scan(&reader, &Between::ALL, Forward, u64::MAX, usize::MAX);
         assert!(!found.is_empty());
         writer.trim(&Horizon::new(1000, Vec::new()), usize::MAX);
-        assert!(writer.collect(true).is_empty(), "the reader holds it all");
+        assert!(writer.collect_all().is_empty(), "the reader holds it all");
         drop(writer);
         assert!(found.iter().all(|(key, value)| key.number() == value.number()));
     });
@@ -183,7 +183,7 @@ fn everything_is_deleted_first() {
             writer.stage(&mut batch).publish(1000, &mut ());
         }
         writer.trim(&Horizon::new(1000, Vec::new()), usize::MAX);
-        drop(writer.collect(true));
+        drop(writer.collect_all());
         assert_eq!((index.entries(), index.versions(), writer.backlog()), (0, 0, 0));
         // A block keeps a copy of the key it starts at only while it is linked.
         assert_eq!(census.alive.load(Ordering::Relaxed), 0);
@@ -204,7 +204,7 @@ fn threads_share_the_end() {
             }
             drop(index);
             writer.trim(&Horizon::new(1000, Vec::new()), usize::MAX);
-            drop(writer.collect(true));
+            drop(writer.collect_all());
             drop(writer);
         });
     });

@@ -66,7 +66,7 @@ impl Flat {
         }
         let horizon = Horizon::new(self.timestamp, self.live.iter().copied().collect());
         self.writer.trim(&horizon, 8);
-        drop(self.writer.collect(false));
+        drop(self.writer.collect(8));
     }
 
     /// Runs `step` until it has made its writes, twice, and compares.

@@ -51,9 +51,9 @@ fn a_batch_is_staged_once() {
         assert_eq!(writer.backlog(), 0, "what was trimmed is not to be trimmed again");
         drop(batch);
         drop(reader);
-        drop(writer.collect(true));
+        drop(writer.collect_all());
         writer.trim(&Horizon::new(2, Vec::new()), usize::MAX);
-        drop(writer.collect(true));
+        drop(writer.collect_all());
         assert_eq!((index.entries(), index.versions()), (0, 0));
     }
     all_gone();
@@ -99,7 +99,7 @@ fn a_key_may_come_twice_in_a_batch() {
         assert_eq!(found, last, "the last one counts");
     }
     writer.trim(&Horizon::new(2, Vec::new()), usize::MAX);
-    drop(writer.collect(true));
+    drop(writer.collect_all());
     assert_eq!((index.entries(), index.versions(), writer.backlog()), (1, 1, 0));
     drop((index, writer));
     all_gone();
@@ -125,7 +125,7 @@ mod forgotten {
         commit(&mut writer, &reader, 1, writes);
         drop(reader);
         writer.trim(&Horizon::new(1, Vec::new()), usize::MAX);
-        drop(writer.collect(true));
+        drop(writer.collect_all());
         assert_eq!((index.entries(), index.versions()), (0, 0));
         drop((index, writer));
         all_gone();
@@ -152,7 +152,7 @@ mod forgotten {
             let write = (hash(1), Key::new(1), Some(Value::new(timestamp)));
             commit(&mut writer, &index.reader(), timestamp, [write]);
             writer.trim(&Horizon::new(timestamp, Vec::new()), usize::MAX);
-            assert!(writer.collect(true).is_empty(), "what a reader might see");
+            assert!(writer.collect_all().is_empty(), "what a reader might see");
         }
         drop((index, writer));
         all_gone();
@@ -166,7 +166,7 @@ mod forgotten {
             commit(&mut writer, &index.reader(), timestamp, [write]);
         }
         writer.trim(&Horizon::new(2, Vec::new()), usize::MAX);
-        mem::forget(writer.collect(true));
+        mem::forget(writer.collect_all());
         drop((index, writer));
         assert_eq!((alive(), dropped_twice()), (1, 0));
     }
@@ -186,9 +186,9 @@ fn a_reader_may_change_threads() {
         let reader = other.join().unwrap();
         assert_eq!(reader.get_at(hash(1), &1, 2), None);
         writer.trim(&Horizon::new(2, Vec::new()), usize::MAX);
-        assert!(writer.collect(true).is_empty());
+        assert!(writer.collect_all().is_empty());
     });
-    assert!(!writer.collect(true).is_empty());
+    assert!(!writer.collect_all().is_empty());
 }
 
 #[test]
@@ -201,10 +201,10 @@ fn many_readers_at_once() {
     // The last to go is one in another group of slots than the first.
     for kept in [99, 70, 31, 0] {
         readers.truncate(kept + 1);
-        assert!(writer.collect(true).is_empty());
+        assert!(writer.collect_all().is_empty());
     }
     readers.clear();
-    assert!(!writer.collect(true).is_empty());
+    assert!(!writer.collect_all().is_empty());
 }
 
 #[test]
@@ -226,7 +226,7 @@ fn a_visitor_may_write() {
                 commit(&mut writer, &index.reader(), timestamp, writes);
             }
             writer.trim(&Horizon::new(timestamp, vec![1]), usize::MAX);
-            drop(writer.collect(true));
+            drop(writer.collect_all());
             std::ops::ControlFlow::Continue(())
         });
         assert_eq!(met.len(), 1000);
@@ -257,7 +257,7 @@ fn a_destructor_may_read() {
         let writes = (0..10).map(|n| (hash(n), n, (timestamp % 3 > 0).then_some(Nosy(&back))));
         commit(&mut writer, &index.reader(), timestamp, writes);
         writer.trim(&Horizon::new(timestamp, Vec::new()), usize::MAX);
-        drop(writer.collect(true));
+        drop(writer.collect_all());
     }
     drop(index);
     drop(writer);
@@ -295,7 +295,7 @@ fn liar(seed: u64, mut order: impl FnMut(&mut Random) -> cmp::Ordering + 'static
             });
             let live = vec![timestamp.saturating_sub(random.below(5) as u64)];
             writer.trim(&Horizon::new(timestamp + random.below(3) as u64, live), 30);
-            drop(writer.collect(random.below(2) == 0));
+            drop(if random.below(2) == 0 { writer.collect_all() } else { writer.collect(5) });
         }
         disarm();
         // What is dead goes even if the order hides it.

@@ -166,7 +166,7 @@ impl<K: TestKey> Pair<K> {
         }
         self.write(first, deletes);
         self.writer.trim(&self.registry.horizon(), usize::MAX);
-        drop(self.writer.collect(true));
+        drop(self.writer.collect_all());
         let timestamp = self.registry.now() + 1;
         self.writer.stage(&mut batch).publish(timestamp, &mut ());
         self.note(&writes, timestamp);
@@ -201,7 +201,8 @@ impl<K: TestKey> Pair<K> {
                 self.writer.trim(&horizon, *budget);
             }
             Op::RememberHorizon => self.horizon = self.registry.horizon(),
-            Op::Collect { all } => drop(self.writer.collect(*all)),
+            Op::Collect { all: true } => drop(self.writer.collect_all()),
+            Op::Collect { all: false } => drop(self.writer.collect(5)),
             Op::Look { seed } => self.look(&mut Random::new(*seed)),
         }
     }
@@ -283,7 +284,7 @@ impl<K: TestKey> Pair<K> {
         }
         self.writer.trim(&self.registry.horizon(), usize::MAX);
         assert_eq!(self.writer.backlog(), 0, "nothing has to wait");
-        drop(self.writer.collect(true));
+        drop(self.writer.collect_all());
         let now = self.registry.now();
         let alive = self.model.values().filter(|versions| model_at(versions, now).is_some()).count();
         assert_eq!((self.index.entries(), self.index.versions()), (alive, alive));

@@ -59,7 +59,7 @@ impl Fragile {
         let horizon = Horizon::new(self.timestamp, Vec::new());
         let cleaned = survive(|| {
             self.writer.trim(&horizon, usize::MAX);
-            drop(self.writer.collect(true));
+            drop(self.writer.collect_all());
         });
         assert!(cleaned.is_some(), "destructors and comparisons on nobody's behalf are contained");
     }

@@ -66,7 +66,7 @@ impl Store {
     /// Trims and frees all that can be.
     fn tidy(&mut self) {
         self.writer.trim(&Horizon::new(self.now, Vec::new()), usize::MAX);
-        drop(self.writer.collect(true));
+        drop(self.writer.collect_all());
     }
 
     fn read(&self, key: u32, time: u64) -> Option<u32> {
@@ -126,7 +126,7 @@ fn versions_with_and_without_tails_are_freed_once_each() {
             store.write(key, written.then_some(&value), with_tail);
         }
         store.writer.trim(&Horizon::new(store.now, vec![store.now / 2]), 150);
-        drop(store.writer.collect(round % 2 == 0));
+        drop(if round % 2 == 0 { store.writer.collect_all() } else { store.writer.collect(5) });
     }
     store.tidy();
     let left = store.index.versions();
@@ -147,10 +147,10 @@ fn what_is_superseded_weighs_until_it_is_freed() {
     assert_eq!(store.index.superseded_weight(), 10 + 20 + 2);
     let reader = store.index.reader();
     store.writer.trim(&Horizon::new(store.now, Vec::new()), usize::MAX);
-    drop(store.writer.collect(true));
+    drop(store.writer.collect_all());
     assert_eq!(store.index.superseded_weight(), 32, "a reader may still be looking at it");
     drop(reader);
-    drop(store.writer.collect(true));
+    drop(store.writer.collect_all());
     assert_eq!(store.index.superseded_weight(), 0);
 }
 

@@ -45,7 +45,7 @@ impl<K: TestKey> Shared<K> {
 
     fn clean(&self, writer: &mut Writer<K, u64>, budget: usize) {
         writer.trim(&self.registry.horizon(), budget);
-        drop(writer.collect(false));
+        drop(writer.collect(8));
     }
 
     /// Calls `look` again and again, each time with a new reader and a new
@@ -295,7 +295,7 @@ fn committers_that_take_turns_lose_nothing() {
                 writer.stage(&mut counter).publish(timestamp, &mut ());
                 shared.registry.publish(timestamp);
                 writer.trim(&shared.registry.horizon(), 30);
-                writer.collect(false)
+                writer.collect(8)
             };
             counted += 1;
             drop(freed);
@@ -340,7 +340,7 @@ fn what_a_reader_found_outlives_everything_but_the_reader() {
             for _ in 0..scaled(20) {
                 shared.commit(&mut writer, |_| (0..500).map(|number| (number, None)).collect());
                 writer.trim(&shared.registry.horizon(), usize::MAX);
-                drop(writer.collect(true));
+                drop(writer.collect_all());
                 shared.commit(&mut writer, |_| (0..500).map(|number| (number, Some(8))).collect());
                 drop(shared.index.reader());
             }

@@ -26,7 +26,7 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
         let trimmed = writer.trim(collector.horizon(), budget);
         let backlog = writer.backlog();
         self.note_blocker(collector, backlog);
-        let freed = writer.collect(true);
+        let freed = writer.collect_all();
         drop(order);
         drop(freed);
         trimmed

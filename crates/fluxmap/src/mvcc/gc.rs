@@ -15,6 +15,10 @@ use fluxmap_index::{Horizon, Timestamp, Writer};
 /// Writes between two looks at the live snapshots.
 const REFRESH: usize = 32;
 
+/// Chains that a small commit trims, if so many wait: what they need is read from memory side
+/// by side.
+const AT_ONCE: usize = 16;
+
 /// Chains waiting to be trimmed that commits alone would take long over.
 const WORTH_A_THREAD: usize = 4096;
 
@@ -49,7 +53,7 @@ impl Collector {
         // All of it, even where the first chains have nothing to give yet: with a
         // snapshot that blocks N chains, the others still come round in time, and
         // leave no more than N versions behind.
-        let trimmed = writer.trim(&self.horizon, self.unseen.min(2 + 2 * writes));
+        let trimmed = writer.trim(&self.horizon, self.unseen.min(AT_ONCE.max(2 + 2 * writes)));
         self.unseen -= trimmed.visited;
     }
 

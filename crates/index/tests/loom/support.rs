@@ -206,7 +206,7 @@ impl Store {
     /// Trims all there is, with these snapshots alive, and frees what it can.
     pub(crate) fn vacuum(&self, writer: &mut Writer<Key, Value>, live: &[Timestamp]) {
         self.trim(writer, live);
-        drop(writer.collect(true));
+        drop(writer.collect_all());
     }
 
     pub(crate) fn trim(&self, writer: &mut Writer<Key, Value>, live: &[Timestamp]) {

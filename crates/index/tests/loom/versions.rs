@@ -38,7 +38,7 @@ fn trimming_by_an_old_horizon_leaves_later_snapshots_what_they_see() {
         });
         store.commit(&mut writer, &[(1, Some(3))]);
         writer.trim(&horizon, usize::MAX);
-        drop(writer.collect(true));
+        drop(writer.collect_all());
         reader.join().unwrap();
     });
 }
