@@ -16,7 +16,20 @@ pub(crate) fn key(number: u64) -> String {
     scattered = (scattered ^ scattered >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     scattered = (scattered ^ scattered >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
     scattered ^= scattered >> 31;
-    format!("user{:016}", scattered % 10_u64.pow(16))
+    numbered("user", 16, scattered % 10_u64.pow(16), "")
+}
+
+/// A name, a number of so many digits (at most 16), and what comes behind. Formatting does the
+/// same, and would take as long as some stores take for a get.
+pub(crate) fn numbered(name: &str, digits: usize, mut number: u64, behind: &str) -> String {
+    let mut decimal = [b'0'; 16];
+    for digit in decimal.iter_mut().rev().take(digits) {
+        *digit = b'0' + (number % 10) as u8;
+        number /= 10;
+    }
+    assert_eq!(number, 0, "it has more than {digits} digits");
+    let decimal = str::from_utf8(&decimal[decimal.len() - digits..]).expect("digits are text");
+    [name, decimal, behind].concat()
 }
 
 /// All keys of a run, side by side in memory, so that choosing one costs the same everywhere.

@@ -1,5 +1,6 @@
 //! Transfers between accounts: two reads, two writes.
 
+use super::super::keys::numbered;
 use super::{Bench, sum};
 use crate::stores::{Conflict, Store, Transaction, value};
 use rand::rngs::SmallRng;
@@ -9,7 +10,7 @@ use rand::{Rng, SeedableRng};
 pub(super) const BALANCE: i64 = 1000;
 
 pub(super) fn account(number: usize) -> String {
-    format!("user{number:016}")
+    numbered("user", 16, number as u64, "")
 }
 
 /// Opens the accounts.

@@ -2,6 +2,7 @@
 //! transaction looks at all of them, and one may leave only if another stays (after Cahill, Röhm
 //! and Fekete, "Serializable Isolation for Snapshot Databases", SIGMOD 2008).
 
+use super::super::keys::numbered;
 use super::Bench;
 use crate::stores::value;
 use rand::rngs::SmallRng;
@@ -11,11 +12,11 @@ const SHIFTS: usize = 100;
 const DOCTORS: usize = 5;
 
 fn prefix(shift: usize) -> String {
-    format!("shift{shift:06}/")
+    numbered("shift", 6, shift as u64, "/")
 }
 
 fn key(shift: usize, doctor: usize) -> String {
-    format!("{}doctor{doctor:02}", prefix(shift))
+    numbered(&(prefix(shift) + "doctor"), 2, doctor as u64, "")
 }
 
 pub(super) fn run(bench: &Bench<'_>) -> Result<(), String> {

@@ -2,6 +2,7 @@
 //! fall below zero. Each write by itself keeps that; two at once, each resting on the other's old
 //! value, do not (Berenson and others, "A Critique of ANSI SQL Isolation Levels", 1995, A5B).
 
+use super::super::keys::numbered;
 use super::Bench;
 use crate::stores::value;
 use rand::rngs::SmallRng;
@@ -10,7 +11,7 @@ use rand::{Rng, SeedableRng};
 const PAIRS: usize = 100;
 
 fn halves(pair: usize) -> [String; 2] {
-    ["a", "b"].map(|half| format!("pair{pair:015}{half}"))
+    ["a", "b"].map(|half| numbered("pair", 15, pair as u64, half))
 }
 
 pub(super) fn run(bench: &Bench<'_>) -> Result<(), String> {
