@@ -7,11 +7,13 @@
 //! certification happen before the lock is taken; writing and syncing the log, and
 //! destructors, after it is released.
 
+pub(crate) mod dispose;
 mod moment;
 mod report;
 mod restore;
 mod tidy;
 
+use self::dispose::dispose;
 use crate::error::{FluxError, PersistenceError};
 use crate::key::lead_of;
 use crate::mem::evict::{Gone, Listener};
@@ -158,7 +160,7 @@ impl<K, V> Committer<K, V> {
     }
 }
 
-impl<K: Ord + Hash + Clone + 'static, V> Committer<K, V> {
+impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
     /// Applies the writes as one, if `certificate` holds; a write that rests on
     /// nothing that was read needs none. On an error nothing has happened.
     ///
@@ -234,7 +236,7 @@ impl<K: Ord + Hash + Clone + 'static, V> Committer<K, V> {
         // Outside the lock: destructors of keys and values.
         drop(batch);
         drop(reader);
-        drop(freed);
+        dispose(freed);
         gone.tell(self.listener.as_ref());
         Ok(timestamp)
     }
@@ -281,7 +283,7 @@ impl<K: Ord + Hash + Clone + 'static, V> Committer<K, V> {
     }
 }
 
-impl<K: Ord + Hash + Clone, V> Order<K, V> {
+impl<K: Ord + Hash + Clone + 'static, V: 'static> Order<K, V> {
     /// Stamps, logs and publishes a certified batch, and evicts what has no room beside it.
     fn apply(
         &mut self,

@@ -10,17 +10,28 @@ use std::ptr::NonNull;
 /// Garbage that nobody can reach any more. Dropping it runs the destructors of
 /// keys and values; one that panics is contained, and the rest still run.
 #[must_use = "drop it outside locks"]
-pub struct Freed<K, T>(pub(crate) Vec<Garbage<K, T>>);
+pub struct Freed<K, T> {
+    pub(crate) bag: Vec<Garbage<K, T>>,
+    pub(crate) more: Vec<Vec<Garbage<K, T>>>,
+}
 
 impl<K, T> Freed<K, T> {
+    fn iter(&self) -> impl Iterator<Item = &Garbage<K, T>> {
+        self.bag.iter().chain(self.more.iter().flatten())
+    }
+
     /// How many objects it holds.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.iter().count()
     }
 
     /// Whether it holds none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.iter().next().is_none()
+    }
+
+    pub(crate) fn weight(&self) -> u64 {
+        self.iter().map(Garbage::weight).sum()
     }
 }
 

@@ -4,7 +4,7 @@
 //! to what a single writer needs. A reader *pins*: it claims a slot and leaves
 //! the current epoch there. The writer *retires* what it has unlinked into the
 //! bag of the current epoch; now and then it seals the bag, moves the epoch on,
-//! looks at all slots, and hands out the bags that are older than every pin.
+//! looks at all slots, and hands out what is in bags that are older than every pin.
 //!
 //! Why this frees nothing too early (invariant R in `lib.rs`): the writer
 //! unlinks, executes a sequentially consistent fence, then reads the slots. A
@@ -189,13 +189,15 @@ impl Drop for Pins {
 pub(crate) struct Limbo<G> {
     current: Vec<G>,
     sealed: VecDeque<(u64, Vec<G>)>,
-    /// Out of every reader's sight, and not handed out yet.
-    free: Vec<G>,
+    /// No pin can reach what was sealed before this epoch.
+    unreachable: u64,
+    /// What is left of a bag that is being handed out.
+    opened: Vec<G>,
 }
 
 impl<G> Limbo<G> {
     pub(crate) fn new() -> Self {
-        Limbo { current: Vec::new(), sealed: VecDeque::new(), free: Vec::new() }
+        Limbo { current: Vec::new(), sealed: VecDeque::new(), unreachable: 0, opened: Vec::new() }
     }
 
     pub(crate) fn retire(&mut self, garbage: G) {
@@ -207,27 +209,13 @@ impl<G> Limbo<G> {
         self.current.len()
     }
 
-    /// How many objects no pin can reach any more.
-    pub(crate) fn free(&self) -> usize {
-        self.free.len()
-    }
-
     /// All that waits.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &G> {
-        self.sealed.iter().flat_map(|(_, bag)| bag).chain(&self.current).chain(&self.free)
+        self.sealed.iter().flat_map(|(_, bag)| bag).chain(&self.current).chain(&self.opened)
     }
 
-    /// Hands out up to `count` of those that no pin can reach any more, for the caller to
-    /// drop where destructors may run.
-    pub(crate) fn take_free(&mut self, count: usize) -> Vec<G> {
-        match self.free.len().checked_sub(count) {
-            None | Some(0) => std::mem::take(&mut self.free),
-            Some(rest) => self.free.split_off(rest),
-        }
-    }
-
-    /// Seals the open bag and finds what no pin can reach any more.
-    pub(crate) fn sort_out(&mut self, pins: &Pins) {
+    /// Seals the open bag and finds out which bags no pin can reach any more.
+    pub(crate) fn seal(&mut self, pins: &Pins) {
         // Relaxed: only the writer stores the epoch.
         let epoch = pins.epoch.load(Ordering::Relaxed);
         if !self.current.is_empty() {
@@ -242,19 +230,43 @@ impl<G> Limbo<G> {
             return;
         }
         fence(Ordering::SeqCst);
-        let oldest = pins.oldest();
-        while let Some((_, bag)) = self.sealed.pop_front_if(|(sealed_in, _)| *sealed_in < oldest) {
-            match self.free.is_empty() {
-                true => self.free = bag,
-                false => self.free.extend(bag),
-            }
+        // Bags to come are sealed in later epochs than this one, whatever there is no pin to say.
+        self.unreachable = pins.oldest().min(epoch + 1);
+    }
+
+    /// A bag that no pin can reach.
+    fn next_bag(&mut self) -> Option<Vec<G>> {
+        self.sealed.pop_front_if(|(epoch, _)| *epoch < self.unreachable).map(|(_, bag)| bag)
+    }
+
+    fn has_next_bag(&self) -> bool {
+        self.sealed.front().is_some_and(|(epoch, _)| *epoch < self.unreachable)
+    }
+
+    /// Up to `count` of those that no pin can reach, for the caller to drop where destructors
+    /// may run; or what is left of a bag, if others wait behind it.
+    pub(crate) fn take(&mut self, count: usize) -> Vec<G> {
+        if self.opened.is_empty()
+            && let Some(bag) = self.next_bag()
+        {
+            self.opened = bag;
         }
+        match self.opened.len().checked_sub(count) {
+            Some(left @ 1..) if !self.has_next_bag() => self.opened.split_off(left),
+            _ => std::mem::take(&mut self.opened),
+        }
+    }
+
+    /// All bags that no pin can reach.
+    pub(crate) fn take_all(&mut self) -> Vec<Vec<G>> {
+        let opened = std::mem::take(&mut self.opened);
+        std::iter::once(opened).chain(std::iter::from_fn(|| self.next_bag())).collect()
     }
 
     /// Everything, freeable or not: for an owner that outlives all readers.
     pub(crate) fn into_rest(self) -> impl Iterator<Item = G> {
         let sealed = self.sealed.into_iter().flat_map(|(_, bag)| bag);
-        sealed.chain(self.current).chain(self.free)
+        sealed.chain(self.current).chain(self.opened)
     }
 }
 

@@ -21,14 +21,11 @@ use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
 /// Objects retired before the limbo is sealed: enough to spread the look at
-/// all pins, few enough that large values do not pile up.
+/// all pins, few enough that not many large values pile up.
 const RETIRE_BATCH: usize = 64;
 
 /// Chains that are asked for together before they are trimmed.
 const SIDE_BY_SIDE: usize = 16;
-
-/// Of what can be freed, one collection takes this part at least.
-const LATE_SHARE: usize = 8;
 
 /// Entries for which the queue keeps room when it is empty.
 const SMALL_QUEUE: usize = 64;
@@ -355,30 +352,31 @@ impl<K: Ord + Clone, T> Writer<K, T> {
     }
 
     /// Some of what has been unlinked and is out of every reader's sight, `budget` objects if
-    /// there are as many; more of them if many have gathered behind a reader. Drop it where
+    /// there are as many; a bag of them, if more have gathered behind a reader. Drop it where
     /// destructors may take their time, outside all locks.
     ///
     /// A little at a time: what a thread gives back, the allocator has at hand for the next
     /// request of that thread, and it is still in its cache.
     pub fn collect(&mut self, budget: usize) -> Freed<K, T> {
         if self.limbo.open() >= RETIRE_BATCH {
-            self.limbo.sort_out(&self.index.pins);
+            self.limbo.seal(&self.index.pins);
         }
-        self.hand_out(budget.max(self.limbo.free() / LATE_SHARE))
+        let freed = Freed { bag: self.limbo.take(budget), more: Vec::new() };
+        self.note_freed(freed)
     }
 
     /// [`collect`](Self::collect) with all that there is.
     pub fn collect_all(&mut self) -> Freed<K, T> {
-        self.limbo.sort_out(&self.index.pins);
+        self.limbo.seal(&self.index.pins);
         if self.queue.is_empty() {
             self.queue.shrink_to(SMALL_QUEUE);
         }
-        self.hand_out(usize::MAX)
+        let freed = Freed { bag: Vec::new(), more: self.limbo.take_all() };
+        self.note_freed(freed)
     }
 
-    fn hand_out(&mut self, budget: usize) -> Freed<K, T> {
-        let freed = Freed(self.limbo.take_free(budget));
-        let weight: u64 = freed.0.iter().map(Garbage::weight).sum();
+    fn note_freed(&self, freed: Freed<K, T>) -> Freed<K, T> {
+        let weight = freed.weight();
         if weight > 0 {
             let superseded = &self.index.counts.superseded;
             superseded.store(superseded.load(Ordering::Relaxed).saturating_sub(weight), Ordering::Relaxed);

@@ -1,5 +1,6 @@
 //! Commits that are read back, before anybody uses the database.
 
+use super::dispose::dispose;
 use super::{Committer, Order};
 use crate::mem::Evictions;
 use crate::mem::evict::Gone;
@@ -11,7 +12,7 @@ use std::hash::Hash;
 const ALLOWED_MEANWHILE: u64 = 8;
 const ALLOWED_AT_LAST: u64 = 64;
 
-impl<K: Ord + Hash + Clone + 'static, V> Committer<K, V> {
+impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
     /// Applies a commit that was read back: as [`commit`](Self::commit), at a timestamp
     /// that is known. Nobody else may be using the database.
     pub(crate) fn restore(&self, timestamp: Timestamp, writes: impl ExactSizeIterator<Item = (K, Write<V>)>) {
@@ -28,7 +29,7 @@ impl<K: Ord + Hash + Clone + 'static, V> Committer<K, V> {
         drop(order);
         drop(batch);
         drop(reader);
-        drop(freed);
+        dispose(freed);
     }
 
     /// Evicts from what was read back so far, without a trace in the log, which is not there
@@ -50,7 +51,7 @@ impl<K: Ord + Hash + Clone + 'static, V> Committer<K, V> {
         }
         let freed = order.after_publish(count, self);
         drop(order);
-        drop(freed);
+        dispose(freed);
         gone.extend(evicted.keys.into_iter().map(|(key, ..)| key));
     }
 

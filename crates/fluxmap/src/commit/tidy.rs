@@ -1,12 +1,13 @@
 //! Trimming outside of commits, and whom it waits for.
 
+use super::dispose::dispose;
 use super::{Committer, NO_SNAPSHOT, Order};
 use crate::mvcc::gc::Collector;
 use crate::sync::Ordering;
 use fluxmap_index::{Timestamp, Trimmed};
 use std::hash::Hash;
 
-impl<K: Ord + Hash + Clone, V> Committer<K, V> {
+impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
     /// Looks at the live snapshots, so that trimming knows of those that have gone.
     /// Returns how many chains wait to be trimmed.
     pub(crate) fn refresh_horizon(&self) -> usize {
@@ -28,7 +29,7 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
         self.note_blocker(collector, backlog);
         let freed = writer.collect_all();
         drop(order);
-        drop(freed);
+        dispose(freed);
         trimmed
     }
 

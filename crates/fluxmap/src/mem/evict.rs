@@ -4,6 +4,7 @@
 //! To everybody else they are commits: with a timestamp of their own, in the log, and
 //! transactions that have read the key are certified against them.
 
+use crate::commit::dispose::dispose;
 use crate::commit::{Committer, Order};
 use crate::error::FluxError;
 use crate::mem::keeper::Victim;
@@ -112,7 +113,7 @@ struct Removal<'o, K, V> {
     gone: &'o mut Gone<K, V>,
 }
 
-impl<'o, K: Ord + Hash + Clone, V> Removal<'o, K, V> {
+impl<'o, K: Ord + Hash + Clone + 'static, V: 'static> Removal<'o, K, V> {
     fn begin(
         order: &'o mut Order<K, V>,
         shared: &'o Committer<K, V>,
@@ -189,7 +190,7 @@ impl<K, V> Reads for Notes<'_, '_, K, V> {
     }
 }
 
-impl<K: Ord + Hash + Clone, V> Order<K, V> {
+impl<K: Ord + Hash + Clone + 'static, V: 'static> Order<K, V> {
     /// Evicts until the limit is kept, after a commit at this timestamp of so many keys, which
     /// stay. Without one, which is when nobody reads yet, it makes no commit of its own: what
     /// goes is gone from the one before. Returns how many went.
@@ -271,7 +272,7 @@ impl<K: Ord + Hash + Clone, V> Order<K, V> {
     }
 }
 
-impl<K: Ord + Hash + Clone, V> Committer<K, V> {
+impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
     /// Removes some of the keys that have expired, and returns when more are to be removed.
     pub(crate) fn reap(&self) -> Option<Time> {
         let mut gone = Gone::new(self.listener.is_some());
@@ -285,7 +286,7 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
         let freed = order.after_publish(removed, self);
         drop(order);
         self.after_removal(removed > 0);
-        drop(freed);
+        dispose(freed);
         gone.tell(self.listener.as_ref());
         next
     }
@@ -316,7 +317,7 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
         drop(order);
         self.after_removal(true);
         drop(reader);
-        drop(freed);
+        dispose(freed);
         gone.tell(self.listener.as_ref());
         Ok(timestamp)
     }

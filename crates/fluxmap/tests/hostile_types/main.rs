@@ -4,6 +4,7 @@
 //! after the operation, its look-ups agree with its scans, it works on, nothing
 //! stays registered, and in the end every key and value was dropped exactly once.
 
+mod committing;
 #[path = "../common/mod.rs"]
 mod common;
 mod rig;
