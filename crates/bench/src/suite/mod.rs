@@ -34,12 +34,12 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 5, value_parser = positive)]
     rounds: usize,
     /// Milliseconds that a workload runs each time.
-    #[arg(long, default_value_t = 1000)]
-    milliseconds: u64,
+    #[arg(long, default_value_t = 1000, value_parser = positive)]
+    milliseconds: usize,
     /// Only these groups of workloads.
     #[arg(long, value_delimiter = ',')]
     groups: Vec<Group>,
-    /// Only stores whose names contain one of these.
+    /// Only these stores: by their names, or by parts of them that are no store's whole name.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// A look that takes about two minutes: two threads, 20,000 keys, one round of 100 ms. Too
@@ -54,7 +54,7 @@ pub(crate) struct Options {
     #[arg(long)]
     out: Option<PathBuf>,
     /// Reads the results of an earlier run from there instead of running.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["threads", "keys", "rounds", "milliseconds", "groups", "only", "quick"])]
     from: Option<PathBuf>,
 }
 
@@ -68,6 +68,9 @@ pub(crate) struct Single {
     milliseconds: u64,
     seed: u64,
     dir: PathBuf,
+    /// Ends when its input does: with whoever started it.
+    #[arg(long)]
+    tied: bool,
 }
 
 /// A line of what a process prints.
@@ -152,19 +155,24 @@ impl Options {
     }
 }
 
-fn run_all(options: &Options) -> Vec<Sample> {
+/// The stores that are meant: all, if none is named.
+fn chosen(only: &[String]) -> Vec<&'static Kind> {
+    let folded = |name: &str| name.to_lowercase();
     // Whoever names a store wholly does not mean another that has a longer name.
-    let is_whole = |part: &str| stores::ALL.iter().any(|kind| kind.name == part);
-    let means = |part: &String, kind: &Kind| match is_whole(part) {
-        true => kind.name == part,
-        false => kind.name.contains(part.as_str()),
+    let is_whole = |part: &str| stores::ALL.iter().any(|kind| folded(kind.name) == folded(part));
+    let means = |part: &str, kind: &Kind| match is_whole(part) {
+        true => folded(kind.name) == folded(part),
+        false => folded(kind.name).contains(&folded(part)),
     };
-    let wanted = |kind: &&Kind| options.only.is_empty() || options.only.iter().any(|part| means(part, kind));
-    let kinds: Vec<&Kind> = stores::ALL.iter().filter(wanted).collect();
-    if kinds.is_empty() {
+    if let Some(part) = only.iter().find(|part| !stores::ALL.iter().any(|kind| means(part, kind))) {
         let names: Vec<&str> = stores::ALL.iter().map(|kind| kind.name).collect();
-        refuse(&format!("no store is called so; there are: {}", names.join(", ")));
+        refuse(&format!("no store is called {part}; there are: {}", names.join(", ")));
     }
+    stores::ALL.iter().filter(|kind| only.is_empty() || only.iter().any(|part| means(part, kind))).collect()
+}
+
+fn run_all(options: &Options) -> Vec<Sample> {
+    let kinds = chosen(&options.only);
     let dir = directory(options.dir.as_deref());
     if !dir.is_dir() {
         refuse(&format!("{} is not a directory", dir.display()));
@@ -186,9 +194,10 @@ fn run_all(options: &Options) -> Vec<Sample> {
                     group,
                     threads,
                     keys,
-                    milliseconds: options.milliseconds,
+                    milliseconds: options.milliseconds as u64,
                     seed: round as u64 + 1,
                     dir: dir.clone(),
+                    tied: true,
                 };
                 samples.extend(in_a_process(&single));
                 bar.inc(1);
@@ -218,6 +227,8 @@ fn in_a_process(single: &Single) -> Vec<Sample> {
         .args([single.threads, single.keys].map(|number| number.to_string()))
         .args([single.milliseconds, single.seed].map(|number| number.to_string()))
         .arg(&single.dir)
+        .args(single.tied.then_some("--tied"))
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .expect("it starts");
@@ -274,6 +285,14 @@ pub(crate) fn run_single(single: &Single) {
     }));
     let dir = tempfile::Builder::new().prefix("fluxmap-bench-").tempdir_in(&single.dir);
     let dir = dir.expect("a directory for the store");
+    if single.tied {
+        let dir = dir.path().to_path_buf();
+        thread::spawn(move || {
+            let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+            let _ = std::fs::remove_dir_all(dir);
+            std::process::exit(1);
+        });
+    }
     let store = (kind.open)(dir.path(), Level::Memory);
     let print = |line: &Line| println!("{}", serde_json::to_string(line).expect("lines are plain"));
     let note = |sample| {
