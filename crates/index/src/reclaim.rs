@@ -230,7 +230,7 @@ impl<G> Limbo<G> {
             return;
         }
         fence(Ordering::SeqCst);
-        // Bags to come are sealed in later epochs than this one, whatever there is no pin to say.
+        // Not beyond this epoch: bags that are sealed later have to be looked at anew.
         self.unreachable = pins.oldest().min(epoch + 1);
     }
 

@@ -15,33 +15,18 @@ thread_local! {
     static WAITING: RefCell<Option<Waiting>> = RefCell::new(None);
 }
 
-/// While it lives, what is freed waits.
-struct Running;
-
-impl Running {
-    /// `None` if destructors run already.
-    fn begin() -> Option<Self> {
-        WAITING.with(|waiting| {
-            let mut waiting = waiting.borrow_mut();
-            match &*waiting {
-                Some(_) => None,
-                None => {
-                    *waiting = Some(Waiting::new());
-                    Some(Running)
-                }
-            }
-        })
-    }
-
-    fn next(&self) -> Option<Box<dyn Any>> {
-        WAITING.with(|waiting| waiting.borrow_mut().as_mut().and_then(Vec::pop))
-    }
+/// `None` if the thread is at its very end.
+fn with_waiting<R>(change: impl FnOnce(&mut Option<Waiting>) -> R) -> Option<R> {
+    WAITING.try_with(|waiting| change(&mut waiting.borrow_mut())).ok()
 }
+
+/// While it lives, what is freed on this thread waits.
+struct Running;
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Dropped behind the borrow.
-        let _waiting = WAITING.with(|waiting| waiting.borrow_mut().take());
+        // Whatever is left, after a panic, is dropped behind the borrow.
+        let _waiting = with_waiting(Option::take);
     }
 }
 
@@ -50,16 +35,20 @@ pub(crate) fn dispose<K: 'static, T: 'static>(freed: Freed<K, T>) {
     if freed.is_empty() {
         return;
     }
-    let Some(running) = Running::begin() else {
-        let freed = Box::new(freed);
-        return WAITING.with(|waiting| {
-            if let Some(list) = &mut *waiting.borrow_mut() {
-                list.push(freed);
+    match with_waiting(|waiting| waiting.is_some()) {
+        Some(true) => {
+            let freed = Box::new(freed);
+            with_waiting(|waiting| waiting.as_mut().map(|waiting| waiting.push(freed)));
+        }
+        Some(false) => {
+            with_waiting(|waiting| *waiting = Some(Waiting::new()));
+            let _running = Running;
+            drop(freed);
+            while let Some(next) = with_waiting(|waiting| waiting.as_mut()?.pop()).flatten() {
+                drop(next);
             }
-        });
-    };
-    drop(freed);
-    while let Some(next) = running.next() {
-        drop(next);
+        }
+        // Nothing can wait here any more.
+        None => drop(freed),
     }
 }
