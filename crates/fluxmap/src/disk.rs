@@ -149,11 +149,21 @@ pub struct OsDisk;
 #[derive(Debug)]
 struct OsFile(File);
 
-/// Unlocked by the system when the file is closed.
+/// Unlocked when it is dropped, and by the system when the process ends.
 #[derive(Debug)]
-struct OsLock(#[allow(dead_code, reason = "it is there to be dropped")] File);
+struct OsLock(File);
 
 impl Lock for OsLock {}
+
+impl Drop for OsLock {
+    fn drop(&mut self) {
+        // To close the file would not do: another thread may be starting a process, which has
+        // all files of this one until it runs its own program.
+        if let Err(error) = self.0.unlock() {
+            tracing::warn!(%error, "a database's lock could not be released");
+        }
+    }
+}
 
 impl Disk for OsDisk {
     fn create_dir(&self, path: &Path) -> io::Result<()> {
@@ -269,5 +279,23 @@ impl DiskFile for OsFile {
     fn sync(&self) -> io::Result<()> {
         // `fdatasync`: contents and length; times do not matter here.
         self.0.sync_data()
+    }
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_ends_even_if_a_process_that_is_being_started_has_its_file() {
+        let path = std::env::temp_dir().join(format!("fluxmap-lock-{}", std::process::id()));
+        let lock = OsLock(File::create(&path).expect("a file"));
+        lock.0.try_lock().expect("nobody else has it");
+        let inherited = lock.0.try_clone().expect("one more descriptor of the same file");
+        assert_eq!(OsDisk.lock(&path).err().map(|error| error.kind()), Some(io::ErrorKind::WouldBlock));
+        drop(lock);
+        assert!(OsDisk.lock(&path).is_ok());
+        drop(inherited);
+        std::fs::remove_file(path).expect("it is there");
     }
 }
