@@ -15,6 +15,7 @@
 use crate::Structure;
 use crate::lead::{Head, Lead, Shared};
 use crate::node::Entry;
+use crate::prefetch;
 use crate::reclaim::Guard;
 use crate::sync::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 use std::cmp;
@@ -225,6 +226,13 @@ impl<K, T> Run<K, T> {
         low
     }
 
+    /// Asks for what a walk reads of it.
+    pub(crate) fn ask_for(&self) {
+        prefetch(&self.state);
+        // Eight to a cache line.
+        self.slots.iter().step_by(8).for_each(prefetch);
+    }
+
     /// Where the run holds `entry`, by its address.
     pub(crate) fn position_of(&self, entry: NonNull<Entry<K, T>>) -> Option<usize> {
         self.pointers().position(|other| other == entry)
@@ -294,6 +302,12 @@ impl<K, T> Block<K, T> {
     pub(crate) fn next_pointer(&self, level: usize) -> *mut Block<K, T> {
         // Relaxed: (I1).
         self.link(level).load(Ordering::Relaxed)
+    }
+
+    /// Asks for what a walk reads of it.
+    pub(crate) fn ask_for(&self) {
+        prefetch(&self.run);
+        prefetch(&self.next);
     }
 
     /// The current run.

@@ -96,9 +96,13 @@ impl<K: Ord, T> List<K, T> {
                 entries.retain(|entry| !is_passed(&entry.key) && !span.is_after(&entry.key));
             }
             let ends = slots.end < state.len();
-            let ahead = block.next(0, pinned).filter(|_| !ends).map(|next| next.run(pinned));
+            let next = block.next(0, pinned).filter(|_| !ends);
+            let ahead = next.map(|next| next.run(pinned));
             if let Some(run) = ahead {
-                prefetch(run);
+                run.ask_for();
+            }
+            if let Some(behind) = next.and_then(|next| next.next(0, pinned)) {
+                behind.ask_for();
             }
             let stretch = Stretch { entries: &entries, ahead };
             if visit(&stretch).is_break() || ends {

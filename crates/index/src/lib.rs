@@ -30,7 +30,7 @@
 //! assert_eq!(reader.get_at(hash(7), &7, 2), Some(&"new"));
 //!
 //! let mut found = Vec::new();
-//! reader.scan(&All, Direction::Forward, 2, |pairs| {
+//! reader.scan(&All, Direction::Forward, 2, |_, _| {}, |pairs| {
 //!     found.extend(pairs.iter().map(|(key, value)| (**key, **value)));
 //!     ControlFlow::Continue(())
 //! });
@@ -93,12 +93,12 @@ mod block;
 mod chain;
 mod cursor;
 mod garbage;
-mod group;
 mod hash;
 mod horizon;
 mod lead;
 mod list;
 mod node;
+mod pipeline;
 mod reclaim;
 #[cfg(doctest)]
 mod refused;
@@ -124,6 +124,7 @@ use cursor::Stretch;
 use garbage::Garbage;
 use hash::Table;
 use list::List;
+use pipeline::Pipeline;
 use reclaim::{Guard, Orphans, Pins};
 use std::borrow::Borrow;
 use std::ops::ControlFlow;
@@ -395,19 +396,27 @@ impl<K: Ord, T> Reader<'_, K, T> {
     /// (registered, see [`get_at`](Self::get_at)), in order, until `visit`
     /// breaks. Logarithmic time to the first, then constant for each.
     ///
-    /// Pairs come in small groups. Each is a chain of pointers (entry, version,
-    /// what the value points to), and following a dozen chains side by side costs
-    /// little more than following one: the cache misses overlap. A visitor that
-    /// follows pointers of its own does well to go over a group in the same way.
+    /// Pairs come in small groups, from a pipeline in which the cache misses of several groups
+    /// overlap. Two of its steps are the caller's: `ask` is called with 0 and, a group later,
+    /// with 1 for each value that is about to be visited, and may [`prefetch`] what the visitor
+    /// will find by following the value's own pointers.
     pub fn scan<'s>(
         &'s self,
         span: &impl Span<K>,
         direction: Direction,
         moment: impl Into<Moment>,
+        ask: impl Fn(usize, &T),
         mut visit: impl FnMut(&[(&'s K, &'s T)]) -> ControlFlow<()>,
     ) {
-        let moment = moment.into();
-        self.walk(span, direction, |stretch| group::resolve(stretch, moment, &self.guard, &mut visit));
+        let mut pipeline = Pipeline::new(moment.into(), &self.guard, ask);
+        let mut flow = ControlFlow::Continue(());
+        self.walk(span, direction, |stretch| {
+            flow = pipeline.take_in(stretch, &mut visit);
+            flow
+        });
+        if flow.is_continue() {
+            pipeline.finish(&mut visit);
+        }
     }
 
     /// Whether any key of `span` has changed or expired: see [`changed`](Self::changed).
@@ -425,14 +434,22 @@ impl<K: Ord, T> Reader<'_, K, T> {
     }
 }
 
-/// Asks for a cache line that will be read soon. A hint: it changes nothing.
+/// Asks for what will be read soon: its first cache line, and its last one, if it is small enough
+/// for there to be no other. A hint: it changes nothing.
 pub fn prefetch<T: ?Sized>(soon: &T) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        const CACHE_LINE: usize = 64;
+        let first: *const i8 = std::ptr::from_ref(soon).cast();
         // SAFETY: (I5) the instruction neither reads nor faults, whatever the
         // address, and this one belongs to a live reference.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(soon).cast()) };
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(first) };
+        let size = size_of_val(soon);
+        if size > align_of_val(soon) && size <= CACHE_LINE {
+            // SAFETY: as above.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(first.wrapping_add(size - 1)) };
+        }
     }
     #[cfg(not(all(target_arch = "x86_64", not(miri))))]
     let _ = soon;

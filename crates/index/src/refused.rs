@@ -25,7 +25,7 @@
 //! let (index, _writer) = fluxmap_index::Index::<u32, String>::new(0.25);
 //! let reader = index.reader();
 //! let mut met = Vec::new();
-//! reader.scan(&All, Direction::Forward, 1, |pairs| {
+//! reader.scan(&All, Direction::Forward, 1, |_, _| {}, |pairs| {
 //!     met.extend_from_slice(pairs);
 //!     std::ops::ControlFlow::Continue(())
 //! });

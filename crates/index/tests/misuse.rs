@@ -215,20 +215,26 @@ fn a_visitor_may_write() {
     for direction in [Forward, Backward] {
         let mut timestamp = 1_u64;
         let mut met = Vec::new();
-        reader.scan(&Between::ALL, direction, 1, |pairs| {
-            for (key, value) in pairs {
-                assert_eq!(**value, 1);
-                met.push(**key);
-                // Deletes the key, and inserts one on either side of it.
-                timestamp += 1;
-                let writes = [(**key, None), (**key + 1000, Some(9)), (2000 - **key, Some(9))];
-                let writes = writes.map(|(n, value)| (hash(n), n, value));
-                commit(&mut writer, &index.reader(), timestamp, writes);
-            }
-            writer.trim(&Horizon::new(timestamp, vec![1]), usize::MAX);
-            drop(writer.collect_all());
-            std::ops::ControlFlow::Continue(())
-        });
+        reader.scan(
+            &Between::ALL,
+            direction,
+            1,
+            |_, _| {},
+            |pairs| {
+                for (key, value) in pairs {
+                    assert_eq!(**value, 1);
+                    met.push(**key);
+                    // Deletes the key, and inserts one on either side of it.
+                    timestamp += 1;
+                    let writes = [(**key, None), (**key + 1000, Some(9)), (2000 - **key, Some(9))];
+                    let writes = writes.map(|(n, value)| (hash(n), n, value));
+                    commit(&mut writer, &index.reader(), timestamp, writes);
+                }
+                writer.trim(&Horizon::new(timestamp, vec![1]), usize::MAX);
+                drop(writer.collect_all());
+                std::ops::ControlFlow::Continue(())
+            },
+        );
         assert_eq!(met.len(), 1000);
         assert!(met.is_sorted() == (direction == Forward));
     }

@@ -186,7 +186,13 @@ fn in_the_callers_own_closures() {
     {
         let reader = fragile.index.reader();
         let scanned = catch_unwind(AssertUnwindSafe(|| {
-            reader.scan(&Between::ALL, Forward, 1, |_| -> ControlFlow<()> { panic!("in a visitor") });
+            reader.scan(
+                &Between::ALL,
+                Forward,
+                1,
+                |_, _| {},
+                |_| -> ControlFlow<()> { panic!("in a visitor") },
+            );
         }));
         assert!(scanned.is_err());
         let (hash, key) = (fragile.hashing.of(1), Key::new(1));

@@ -91,10 +91,16 @@ fn a_value_is_there_until_it_expires_for_whoever_asks_at_that_time() {
     assert_eq!(store.read(2, u64::MAX), Some(8));
     let seen_at = |time| {
         let mut seen = Vec::new();
-        store.index.reader().scan(&All, Direction::Forward, Moment { timestamp: store.now, time }, |pairs| {
-            seen.extend(pairs.iter().map(|(key, _)| **key));
-            ControlFlow::Continue(())
-        });
+        store.index.reader().scan(
+            &All,
+            Direction::Forward,
+            Moment { timestamp: store.now, time },
+            |_, _| {},
+            |pairs| {
+                seen.extend(pairs.iter().map(|(key, _)| **key));
+                ControlFlow::Continue(())
+            },
+        );
         seen
     };
     assert_eq!((seen_at(49), seen_at(50)), (vec![1, 2], vec![2]));

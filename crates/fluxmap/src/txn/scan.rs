@@ -220,7 +220,6 @@ impl<K: Key, V: Value> Cursor<K, V> {
         let mut flow = near.iter().try_for_each(|(key, value)| see(key, value));
         if flow.is_continue() && !self.exhausted {
             flow = self.look(at, direction, true, |pairs| {
-                prefetch_values(pairs);
                 pairs.iter().try_for_each(|(key, value)| see(key, value))
             })?;
         }
@@ -263,7 +262,7 @@ impl<K: Key, V: Value> Cursor<K, V> {
         loop {
             let (mut flow, mut behind) = (ControlFlow::Continue(()), None);
             let reader = at.committer.reader();
-            reader.scan(&self.rest, direction, at.registration.moment, |pairs| {
+            reader.scan(&self.rest, direction, at.registration.moment, ask_for::<V>, |pairs| {
                 // Before anybody sees what a view that has ended may not show.
                 check().map_or(ControlFlow::Break(()), ControlFlow::Continue)?;
                 flow = see(pairs);
@@ -399,14 +398,12 @@ impl<K: Key> Survey<K> {
     }
 }
 
-/// Asks for what a visitor is about to see: the values of a group, and then what those of
-/// the commonest types own, so that these cache misses overlap.
-fn prefetch_values<K, V: 'static>(pairs: &[(&K, &Arc<V>)]) {
-    for (_, value) in pairs {
-        prefetch::<V>(value);
-    }
-    for (_, value) in pairs {
-        prefetch_owned::<V>(value);
+/// Asks for what a visitor is about to see of a value: first the value, and then what those of
+/// the commonest types own.
+fn ask_for<V: 'static>(step: usize, value: &Arc<V>) {
+    match step {
+        0 => prefetch::<V>(value),
+        _ => prefetch_owned::<V>(value),
     }
 }
 

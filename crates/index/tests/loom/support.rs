@@ -235,13 +235,19 @@ impl Store {
     pub(crate) fn scan(&self, span: &Between, direction: Direction, timestamp: Timestamp) -> Vec<u8> {
         let reader = self.index.reader();
         let mut found = Vec::new();
-        reader.scan(span, direction, timestamp, |pairs| {
-            for (key, value) in pairs {
-                value.number();
-                found.push(key.number());
-            }
-            ControlFlow::Continue(())
-        });
+        reader.scan(
+            span,
+            direction,
+            timestamp,
+            |_, _| {},
+            |pairs| {
+                for (key, value) in pairs {
+                    value.number();
+                    found.push(key.number());
+                }
+                ControlFlow::Continue(())
+            },
+        );
         found
     }
 }

@@ -125,14 +125,20 @@ pub fn scan<'r, K: Ord, T>(
     limit: usize,
 ) -> Vec<(&'r K, &'r T)> {
     let mut found = Vec::new();
-    reader.scan(span, direction, timestamp, |pairs| {
-        assert!(!pairs.is_empty(), "a visitor is called for nothing");
-        found.extend_from_slice(pairs);
-        match found.len() < limit {
-            true => ControlFlow::Continue(()),
-            false => ControlFlow::Break(()),
-        }
-    });
+    reader.scan(
+        span,
+        direction,
+        timestamp,
+        |_, _| {},
+        |pairs| {
+            assert!(!pairs.is_empty(), "a visitor is called for nothing");
+            found.extend_from_slice(pairs);
+            match found.len() < limit {
+                true => ControlFlow::Continue(()),
+                false => ControlFlow::Break(()),
+            }
+        },
+    );
     found.truncate(limit);
     found
 }
