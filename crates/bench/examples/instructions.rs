@@ -35,10 +35,9 @@ fn value(number: i64) -> Vec<u8> {
 
 /// Moves one unit from one account to the other.
 async fn transfer(tx: &mut Transaction<String, Vec<u8>>, from: &str, to: &str) -> Result<(), FluxError> {
-    let left = tx.get(from)?.map_or(0, |value| number(&value)) - 1;
-    let right = tx.get(to)?.map_or(0, |value| number(&value)) + 1;
-    tx.insert(from.to_string(), value(left))?;
-    tx.insert(to.to_string(), value(right))
+    let [left, right] = tx.get_many([from, to])?.map(|found| found.map_or(0, |value| number(&value)));
+    tx.insert(from.to_string(), value(left - 1))?;
+    tx.insert(to.to_string(), value(right + 1))
 }
 
 /// Counts what has a prefix, and puts a key there or deletes it.

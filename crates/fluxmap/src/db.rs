@@ -223,6 +223,32 @@ impl<K: Key, V: Value> Database<K, V> {
         Ok(self.read(key, Arc::clone))
     }
 
+    /// What each of `keys` holds, in their order, all at one moment: what a
+    /// [`snapshot`](Self::snapshot) shows. Expected constant time for each.
+    ///
+    /// ```
+    /// # use fluxmap::Database;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), fluxmap::FluxError> {
+    /// # let db = Database::<String, u64>::builder().build().await?;
+    /// db.insert("alice".into(), 100).await?;
+    /// let [alice, bob] = db.get_many(["alice", "bob"])?;
+    /// assert_eq!((alice.as_deref(), bob), (Some(&100), None));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`Snapshot::get`].
+    pub fn get_many<Q, const N: usize>(&self, keys: [&Q; N]) -> Result<[Option<Arc<V>>; N], FluxError>
+    where
+        K: Borrow<Q>,
+        Q: Query + ?Sized,
+    {
+        self.snapshot().get_many(keys)
+    }
+
     /// Lets `read` look at what `key` holds, without touching its reference
     /// count. Keep it short: memory is not reclaimed while it runs.
     ///

@@ -84,6 +84,22 @@ impl<'db, K: Key, V: Value> Handle<'db, K, V> {
         }
     }
 
+    /// What each of `keys` holds, in their order, all at one moment.
+    ///
+    /// # Errors
+    ///
+    /// As [`Transaction::get_many`].
+    pub fn get_many<Q, const N: usize>(&self, keys: [&Q; N]) -> Result<[Option<Arc<V>>; N], FluxError>
+    where
+        K: Borrow<Q>,
+        Q: Query + ?Sized,
+    {
+        match self.transaction_ref() {
+            Some(transaction) => transaction.get_many(keys),
+            None => self.database.get_many(keys),
+        }
+    }
+
     /// Whether `key` holds anything.
     ///
     /// # Errors

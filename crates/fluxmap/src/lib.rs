@@ -37,7 +37,9 @@
 //!
 //! - One key, now: [`Database::get`], or [`get_with`](Database::get_with), which
 //!   does not even touch the value's reference count.
-//! - Several keys of one moment, or a range: a [`Snapshot`]. It is owned, cheap to
+//! - Several keys of one moment: [`Database::get_many`], which waits for memory once and not
+//!   for each.
+//! - A range, or more than one look at one moment: a [`Snapshot`]. It is owned, cheap to
 //!   clone, and can be read for hours while others write.
 //! - Something that a write depends on: a [`Transaction`].
 //!

@@ -4,7 +4,6 @@ use crate::block::Run;
 use crate::lead::Lead;
 use crate::list::List;
 use crate::node::Entry;
-use crate::prefetch;
 use crate::reclaim::Guard;
 use std::ops::ControlFlow;
 
@@ -46,15 +45,10 @@ impl<'g, K, T> Stretch<'_, 'g, K, T> {
     /// need be in the next run.
     #[inline]
     pub(crate) fn ask_for(&self, passed: usize, count: usize, pinned: &'g Guard<'_>) {
-        let ask = |entry: &Entry<K, T>| {
-            // Two fields: one entry in two straddles cache lines.
-            prefetch(&entry.chain);
-            prefetch(&entry.key);
-        };
         if passed < self.entries.len() {
-            self.entries[passed..].iter().take(count).for_each(|entry| ask(entry));
+            self.entries[passed..].iter().take(count).for_each(|entry| entry.ask_for());
         } else if let Some(run) = self.ahead {
-            (0..run.state().len().min(count)).for_each(|index| ask(run.entry(index, pinned)));
+            (0..run.state().len().min(count)).for_each(|index| run.entry(index, pinned).ask_for());
         }
     }
 }

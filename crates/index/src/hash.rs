@@ -35,7 +35,7 @@ const TAG_BYTES: u64 = (1 << OVERFLOW_SHIFT) - 1;
 const EACH_BYTE: u64 = 0x0101_0101_0101_0101;
 
 #[repr(align(64))]
-struct Bucket<K, T> {
+pub(crate) struct Bucket<K, T> {
     /// Byte `i` below the topmost: 0 if slot `i` is empty, else the entry's tag.
     tags: AtomicU64,
     slots: [AtomicPtr<Entry<K, T>>; WIDTH],
@@ -105,6 +105,12 @@ impl<K, T> Bucket<K, T> {
             }
         }
         None
+    }
+
+    /// The entry that the search for this hash looks at first, if it begins in this bucket.
+    pub(crate) fn first<'g>(&'g self, hash: u64, pinned: &'g Guard<'_>) -> Option<&'g Entry<K, T>> {
+        // Acquire: as in `Table::find`.
+        self.find(self.tags.load(Ordering::Acquire), tag_of(hash), |_| true, pinned)
     }
 
     /// Writer: puts an entry into an empty slot, if there is one.
@@ -284,6 +290,11 @@ impl<K, T> Table<K, T> {
             }
         }
         None
+    }
+
+    /// The bucket where the search for this hash begins.
+    pub(crate) fn home<'g>(&self, hash: u64, pinned: &'g Guard<'_>) -> Option<&'g Bucket<K, T>> {
+        self.segment(hash, pinned).probe(hash).next()
     }
 
     /// Writer: adds an entry that is not in the table.

@@ -317,6 +317,12 @@ impl<K, T> Reader<'_, K, T> {
         self.looked_up(entry, found)
     }
 
+    /// Asks for what looking up keys with these hashes will read, up to what they hold now, and
+    /// lets `ask` do so for the rest, as in [`scan`](Self::scan). A hint: it changes nothing.
+    pub fn ask_for<const N: usize>(&self, hashes: [u64; N], ask: impl Fn(usize, &T)) {
+        pipeline::ask_for(&self.index.table, hashes, ask, &self.guard);
+    }
+
     /// What `key` held at some instant during the call: a read that needs no
     /// snapshot. `now` reads the clock with Acquire, and may be called again; `time` is
     /// called if what was found can expire.

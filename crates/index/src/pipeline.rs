@@ -5,9 +5,11 @@
 //! of it has come. So entries go through in groups, one step of their chains at a time: while
 //! one group is visited, the groups behind it wait for what they were last asked for, and all
 //! these cache misses overlap. Chen and others pipeline the probes of a hash join in this way
-//! ("Improving hash join performance through prefetching", TODS 2007).
+//! ("Improving hash join performance through prefetching", TODS 2007). Look-ups of several keys
+//! are asked for in the same steps, all at once.
 
 use crate::cursor::Stretch;
+use crate::hash::Table;
 use crate::node::Entry;
 use crate::prefetch;
 use crate::reclaim::Guard;
@@ -132,4 +134,18 @@ impl<'g, K, T, A: Fn(usize, &T)> Pipeline<'g, K, T, A> {
         }
         ControlFlow::Continue(())
     }
+}
+
+/// Asks for what look-ups of keys with these hashes will read, one step of all of them at a time.
+pub(crate) fn ask_for<K, T, const N: usize>(
+    table: &Table<K, T>,
+    hashes: [u64; N],
+    ask: impl Fn(usize, &T),
+    pinned: &Guard<'_>,
+) {
+    let buckets = hashes.map(|hash| (hash, table.home(hash, pinned).inspect(|bucket| prefetch(*bucket))));
+    let entries = buckets.map(|(hash, bucket)| bucket?.first(hash, pinned).inspect(|entry| entry.ask_for()));
+    let newest = entries.map(|entry| entry?.chain.newest(pinned).inspect(|version| prefetch(version.get())));
+    let values = newest.map(|version| version?.get().value.as_ref().inspect(|value| ask(0, value)));
+    values.into_iter().flatten().for_each(|value| ask(1, value));
 }

@@ -76,6 +76,10 @@ impl super::Transaction for Tx<'_> {
         Ok(self.0.get(key).expect("a read").map(|value| number(&value)))
     }
 
+    fn get_both(&mut self, keys: [&str; 2]) -> Result<[Option<i64>; 2], Conflict> {
+        Ok(self.0.get_many(keys).expect("reads").map(|found| found.map(|value| number(&value))))
+    }
+
     fn put(&mut self, key: &str, value: Vec<u8>) -> Result<(), Conflict> {
         self.0.insert(key.to_string(), value).expect("a write");
         Ok(())
@@ -102,10 +106,9 @@ pub(crate) async fn transfer(db: &Db, from: &str, to: &str, amount: i64) -> u64 
     let run = async move |tx: &mut Transaction<String, Vec<u8>>| {
         // Relaxed: runs of one transaction follow each other.
         runs.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let left = tx.get(from)?.map_or(0, |value| number(&value)) - amount;
-        let right = tx.get(to)?.map_or(0, |value| number(&value)) + amount;
-        tx.insert(from.to_string(), value(left))?;
-        tx.insert(to.to_string(), value(right))
+        let [left, right] = tx.get_many([from, to])?.map(|found| found.map_or(0, |value| number(&value)));
+        tx.insert(from.to_string(), value(left - amount))?;
+        tx.insert(to.to_string(), value(right + amount))
     };
     db.transact(run).await.unwrap_or_else(|error: FluxError| panic!("{error}"));
     runs.load(std::sync::atomic::Ordering::Relaxed) - 1

@@ -52,6 +52,10 @@ pub(crate) type Visit<'v> = dyn FnMut(&str, i64) + 'v;
 /// A transaction under way.
 pub(crate) trait Transaction {
     fn get(&mut self, key: &str) -> Result<Option<i64>, Conflict>;
+    /// Two reads, for stores that have more than one after the other.
+    fn get_both(&mut self, [one, other]: [&str; 2]) -> Result<[Option<i64>; 2], Conflict> {
+        Ok([self.get(one)?, self.get(other)?])
+    }
     fn put(&mut self, key: &str, value: Vec<u8>) -> Result<(), Conflict>;
     fn delete(&mut self, key: &str) -> Result<(), Conflict>;
     /// Visits all keys that begin so.

@@ -105,6 +105,26 @@ impl<K: Key, V: Value> View<K, V> {
         self.check().map(|()| found)
     }
 
+    /// What `get` finds under each of `keys`, after the memory that it will read was asked for,
+    /// so that their cache misses overlap.
+    pub(crate) fn get_many<Q, const N: usize>(
+        &self,
+        keys: [&Q; N],
+        get: impl Fn(&Q) -> Result<Option<Arc<V>>, FluxError>,
+    ) -> Result<[Option<Arc<V>>; N], FluxError>
+    where
+        K: Borrow<Q>,
+        Q: Query + ?Sized,
+    {
+        let committer = &self.shared.committer;
+        committer.reader().ask_for(keys.map(|key| committer.hash(key)), ask_for::<V>);
+        let mut found = [const { None }; N];
+        for (found, key) in found.iter_mut().zip(keys) {
+            *found = get(key)?;
+        }
+        Ok(found)
+    }
+
     /// How long what `key` holds has left, if it expires.
     pub(crate) fn ttl<Q>(&self, key: &Q) -> Result<Option<Duration>, FluxError>
     where

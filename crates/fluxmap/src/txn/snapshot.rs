@@ -68,6 +68,22 @@ impl<K: Key, V: Value> Snapshot<K, V> {
         self.view.get_with(key, Arc::clone)
     }
 
+    /// What each of `keys` held, in their order. Expected constant time for each, and faster
+    /// than one [`get`](Self::get) after the other: see [`Transaction::get_many`].
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    ///
+    /// [`Transaction::get_many`]: crate::Transaction::get_many
+    pub fn get_many<Q, const N: usize>(&self, keys: [&Q; N]) -> Result<[Option<Arc<V>>; N], FluxError>
+    where
+        K: Borrow<Q>,
+        Q: Query + ?Sized,
+    {
+        self.view.get_many(keys, |key| self.get(key))
+    }
+
     /// Whether `key` held anything.
     ///
     /// # Errors

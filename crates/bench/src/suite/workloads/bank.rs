@@ -29,10 +29,9 @@ pub(super) fn transfer(store: &dyn Store, accounts: usize, random: &mut SmallRng
 }
 
 fn move_amount(tx: &mut dyn Transaction, from: &str, to: &str, amount: i64) -> Result<(), Conflict> {
-    let left = tx.get(from)?.expect("it is there") - amount;
-    let right = tx.get(to)?.expect("it is there") + amount;
-    tx.put(from, value(left))?;
-    tx.put(to, value(right))
+    let [left, right] = tx.get_both([from, to])?.map(|balance| balance.expect("it is there"));
+    tx.put(from, value(left - amount))?;
+    tx.put(to, value(right + amount))
 }
 
 /// Whether nothing was made or lost.
