@@ -1,10 +1,85 @@
-//! Tables, progress bars and medians.
+//! Tables, progress bars and medians, and what was measured where.
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
-use cpu_time::ProcessTime;
+use cpu_time::{ProcessTime, ThreadTime};
 use indicatif::{ProgressBar, ProgressStyle};
-use std::io::IsTerminal;
+use serde::{Deserialize, Serialize};
+use std::fmt::Display;
+use std::io::{ErrorKind, IsTerminal, Write};
+use std::process::{Command, exit};
 use std::time::Duration;
+
+/// What was measured, and where.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct About {
+    /// The arguments of this program.
+    arguments: Vec<String>,
+    /// The commit that is checked out, with `-dirty` behind it if anything has been changed;
+    /// empty if git does not tell.
+    commit: String,
+    /// As the system calls it; empty if it does not tell.
+    processor: String,
+    /// How many threads run at a time.
+    cores: usize,
+    system: String,
+}
+
+impl About {
+    /// About what this process measures.
+    pub(crate) fn this() -> Self {
+        let source = ["-C", env!("CARGO_MANIFEST_DIR")];
+        let describe = ["describe", "--always", "--dirty", "--exclude=*"];
+        let git = Command::new("git").args(source).args(describe).output();
+        let commit = git.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_string());
+        let processors = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let model = processors.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+        About {
+            arguments: std::env::args().skip(1).collect(),
+            commit: commit.unwrap_or_default(),
+            processor: model.map_or_else(String::new, |(_, name)| name.to_string()),
+            cores: std::thread::available_parallelism().map_or(1, Into::into),
+            system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+        }
+    }
+}
+
+impl Display for About {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let About { arguments, commit, processor, cores, system } = self;
+        write!(f, "`{}`; commit {commit}; {processor}, {cores} cores, {system}", arguments.join(" "))
+    }
+}
+
+/// Results, and what they are about: all that this program prints or writes as JSON.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Record<R> {
+    pub(crate) about: About,
+    pub(crate) results: R,
+}
+
+impl<R: Serialize> Record<R> {
+    /// Of what this process has measured.
+    pub(crate) fn new(results: R) -> Self {
+        Record { about: About::this(), results }
+    }
+
+    pub(crate) fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("results are plain")
+    }
+}
+
+/// Prints a line. Ends the program if that cannot be done, in silence if whoever read it has
+/// had enough.
+pub(crate) fn print(line: impl Display) {
+    match writeln!(std::io::stdout(), "{line}") {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => exit(0),
+        Err(error) => {
+            eprintln!("error: the results cannot be printed: {error}");
+            exit(1);
+        }
+    }
+}
 
 /// A progress bar, if anybody is looking.
 pub(crate) fn bar(steps: usize) -> ProgressBar {
@@ -39,6 +114,11 @@ pub(crate) fn table<'h>(header: impl IntoIterator<Item = &'h str>, rows: Vec<Vec
 /// Processor time of all threads of this process so far, where the system tells.
 pub(crate) fn cpu_time() -> Duration {
     ProcessTime::try_now().map_or(Duration::ZERO, |time| time.as_duration())
+}
+
+/// Processor time of this thread so far, where the system tells.
+pub(crate) fn thread_cpu_time() -> Duration {
+    ThreadTime::try_now().map_or(Duration::ZERO, |time| time.as_duration())
 }
 
 /// What of this process is in memory, where the system tells.

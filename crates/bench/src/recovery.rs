@@ -1,6 +1,6 @@
 //! How fast a database comes back, and what a checkpoint takes in memory.
 
-use crate::output::{bar, cpu_time, median, resident_bytes, table};
+use crate::output::{Record, bar, cpu_time, median, print, resident_bytes, table};
 use fluxmap::Database;
 use fluxmap::persistence::{PersistenceOptions, RecoveryInfo};
 use futures::executor::block_on;
@@ -48,7 +48,7 @@ fn open_only(options: &Options) {
     let info: RecoveryInfo = db.recovery_info().cloned().unwrap_or_default();
     let count = (info.records + info.checkpoint_pairs) as f64;
     let cpu = (cpu_time() - cpu).as_secs_f64() * 1e6;
-    println!("{} {}", count / info.duration.as_secs_f64(), cpu / count);
+    print(format_args!("{} {}", count / info.duration.as_secs_f64(), cpu / count));
 }
 
 /// Runs it.
@@ -93,16 +93,13 @@ pub(crate) fn run(options: &Options, json: bool) {
 
     let memory = peak as f64 / before as f64;
     if json {
-        println!(
-            "{}",
-            serde_json::json!({
-                "log_records_per_second": log,
-                "checkpoint_keys_per_second": checkpoint,
-                "checkpoint_seconds": taken.as_secs_f64(),
-                "checkpoint_peak_memory": memory,
-            })
-        );
-        return;
+        let results = serde_json::json!({
+            "log_records_per_second": log,
+            "checkpoint_keys_per_second": checkpoint,
+            "checkpoint_seconds": taken.as_secs_f64(),
+            "checkpoint_peak_memory": memory,
+        });
+        return print(Record::new(results).to_json());
     }
     let rows = vec![
         row("from the log, thousand records/s", &log),
@@ -110,7 +107,7 @@ pub(crate) fn run(options: &Options, json: bool) {
         vec!["writing a checkpoint, s".into(), format!("{:.2}", taken.as_secs_f64()), String::new()],
         vec!["peak memory during it, of before".into(), format!("{memory:.3}"), String::new()],
     ];
-    println!("{}", table(["recovery", "median", "CPU µs each"], rows));
+    print(table(["recovery", "median", "CPU µs each"], rows));
 }
 
 fn row(name: &str, rounds: &[(f64, f64)]) -> Vec<String> {

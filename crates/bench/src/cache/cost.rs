@@ -1,7 +1,7 @@
 //! What a memory limit costs: a get that hits, an insert that evicts.
 
 use super::{NO_END, POLICIES, database, gets, inserts, is_wanted};
-use crate::output::median;
+use crate::output::{Record, median, print};
 use fluxmap::mem::EvictionPolicy;
 use fluxmap::{Database, FluxError};
 use futures::executor::block_on;
@@ -48,15 +48,15 @@ pub(crate) fn run(options: &Options, json: bool) {
     let gets = (options.only != Some(Half::Inserts)).then(|| gets::measure(options));
     let inserts = (options.only != Some(Half::Gets)).then(|| inserts::measure(options));
     if json {
-        return println!("{}", serde_json::json!({ "gets": gets, "inserts": inserts }));
+        return print(Record::new(serde_json::json!({ "gets": gets, "inserts": inserts })).to_json());
     }
     for (at, &keys) in options.keys.iter().enumerate() {
         let gap = if at == 0 { "" } else { "\n" };
         if let Some(gets) = &gets {
-            println!("{gap}{}", gets::table_of(gets, keys, options));
+            print(format_args!("{gap}{}", gets::table_of(gets, keys, options)));
         }
         if let Some(inserts) = &inserts {
-            println!("\n{}", inserts::table_of(inserts, keys));
+            print(format_args!("\n{}", inserts::table_of(inserts, keys)));
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::trace::{SOURCE, Trace};
 use super::{is_wanted, plot, stores};
-use crate::output::{bar, table};
+use crate::output::{Record, bar, print, table};
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -74,7 +74,7 @@ pub(crate) fn run(options: &Options, json: bool) {
     }
     bar.finish_and_clear();
     match json {
-        true => println!("{}", serde_json::json!({ "source": SOURCE, "hits": hits })),
+        true => print(Record::new(serde_json::json!({ "source": SOURCE, "hits": hits })).to_json()),
         false => print_table(&hits, &makers.iter().map(|(name, _)| *name).collect::<Vec<_>>()),
     }
 }
@@ -94,9 +94,6 @@ fn print_table(hits: &[Hits], names: &[&'static str]) {
         format!("{:.2}", column.sum::<f64>() / rows.len() as f64)
     });
     rows.push(std::iter::once("mean".to_string()).chain(means).collect());
-    println!(
-        "{}",
-        table(std::iter::once("hits, %, with so many entries").chain(names.iter().copied()), rows)
-    );
-    println!("\n{SOURCE}");
+    print(table(std::iter::once("hits, %, with so many entries").chain(names.iter().copied()), rows));
+    print(format_args!("\n{SOURCE}"));
 }

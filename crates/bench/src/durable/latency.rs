@@ -2,7 +2,7 @@
 
 use super::bare::Loop;
 use super::{Engine, key};
-use crate::output::table;
+use crate::output::{Record, print, table};
 use crate::stores::{Level, value};
 use fluxmap::Database;
 use fluxmap::persistence::PersistenceOptions;
@@ -31,8 +31,8 @@ pub(crate) fn run(dir: &Path, json: bool) {
         let figures = |histogram: &Histogram<u64>| {
             [0.5, 0.99, 0.999, 1.0].map(|quantile| histogram.value_at_quantile(quantile))
         };
-        println!("{}", serde_json::json!({ "bare": figures(&bare), "commits": figures(&commits) }));
-        return;
+        let latencies = serde_json::json!({ "bare": figures(&bare), "commits": figures(&commits) });
+        return print(Record::new(latencies).to_json());
     }
     let row = |name: &str, histogram: &Histogram<u64>| {
         let mut row = vec![name.to_string(), histogram.len().to_string()];
@@ -40,7 +40,7 @@ pub(crate) fn run(dir: &Path, json: bool) {
         row
     };
     let rows = vec![row("bare write and sync", &bare), row("commit", &commits)];
-    println!("{}", table(["latency, µs", "samples", "p50", "p99", "p99.9", "longest"], rows));
+    print(table(["latency, µs", "samples", "p50", "p99", "p99.9", "longest"], rows));
 }
 
 fn sample(mut commit: impl FnMut(u64)) -> Histogram<u64> {

@@ -5,7 +5,7 @@ mod bare;
 mod engines;
 mod latency;
 
-use crate::output::{bar, cpu_time, median, table};
+use crate::output::{Record, bar, cpu_time, median, print, table};
 use crate::stores::Level;
 use engines::Named;
 use serde::Serialize;
@@ -108,8 +108,8 @@ pub(crate) fn run(options: &Options, json: bool) {
     bar.finish_and_clear();
     let series: Vec<Series> = cases.into_iter().map(|(series, _)| series).collect();
     match json {
-        true => println!("{}", serde_json::to_string(&series).unwrap_or_default()),
-        false => print(&series, options),
+        true => print(Record::new(series).to_json()),
+        false => print_tables(&series, options),
     }
     if options.latency {
         latency::run(&fresh(&options.dir), json);
@@ -154,7 +154,7 @@ fn measure(engine: &dyn Engine, committers: usize, time: Duration) -> (u64, Dura
     })
 }
 
-fn print(series: &[Series], options: &Options) {
+fn print_tables(series: &[Series], options: &Options) {
     for (level, counts) in [(Level::Full, &options.full), (Level::Relaxed, &options.relaxed)] {
         let mut names: Vec<&str> = Vec::new();
         for row in series.iter().filter(|row| row.level == level) {
@@ -176,6 +176,6 @@ fn print(series: &[Series], options: &Options) {
             std::iter::once(name.to_string()).chain(cells).collect()
         });
         let head = std::iter::once(title.as_str()).chain(heads.iter().map(String::as_str));
-        println!("{}\n", table(head, rows.collect()));
+        print(format_args!("{}\n", table(head, rows.collect())));
     }
 }

@@ -1,6 +1,6 @@
 //! Threads that do a step again and again, and what that took.
 
-use crate::output::cpu_time;
+use crate::output::{cpu_time, thread_cpu_time};
 use hdrhistogram::Histogram;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,9 +22,9 @@ pub(crate) struct Outcome {
     pub(crate) series: &'static str,
     pub(crate) operations: u64,
     pub(crate) time: Duration,
-    /// Of the whole process, as background threads count; unknown where it did other things,
-    /// too.
-    pub(crate) cpu: Option<Duration>,
+    /// Of the whole process, as background threads count; where it did other things, too, only of
+    /// the threads of the series.
+    pub(crate) cpu: Duration,
     pub(crate) aborts: u64,
     /// In nanoseconds, of every [`SAMPLED`]th operation.
     pub(crate) latencies: Histogram<u64>,
@@ -38,7 +38,7 @@ impl Outcome {
     pub(crate) fn none(series: &'static str) -> Self {
         // Up to a minute, to three digits.
         let latencies = Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("the bounds are fine");
-        Outcome { series, operations: 0, time: Duration::ZERO, cpu: None, aborts: 0, latencies }
+        Outcome { series, operations: 0, time: Duration::ZERO, cpu: Duration::ZERO, aborts: 0, latencies }
     }
 }
 
@@ -55,7 +55,7 @@ pub(crate) fn drive(workers: Vec<Worker<'_>>, time: Option<Duration>) -> Vec<Out
                 scope.spawn(move || {
                     let mut outcome = Outcome::none(series);
                     start.wait();
-                    let begun = Instant::now();
+                    let (begun, cpu) = (Instant::now(), thread_cpu_time());
                     while !stop.load(Ordering::Relaxed) {
                         let timed = outcome.operations.is_multiple_of(SAMPLED).then(Instant::now);
                         let Some(lost) = step() else { break };
@@ -65,7 +65,7 @@ pub(crate) fn drive(workers: Vec<Worker<'_>>, time: Option<Duration>) -> Vec<Out
                         outcome.operations += 1;
                         outcome.aborts += lost;
                     }
-                    outcome.time = begun.elapsed();
+                    (outcome.time, outcome.cpu) = (begun.elapsed(), thread_cpu_time() - cpu);
                     end.wait();
                     outcome
                 })
@@ -87,13 +87,14 @@ pub(crate) fn drive(workers: Vec<Worker<'_>>, time: Option<Duration>) -> Vec<Out
                     known.operations += one.operations;
                     known.aborts += one.aborts;
                     known.time = known.time.max(one.time);
+                    known.cpu += one.cpu;
                     known.latencies.add(&one.latencies).expect("the same range");
                 }
                 None => all.push(one),
             }
         }
         if let [outcome] = all.as_mut_slice() {
-            outcome.cpu = Some(cpu);
+            outcome.cpu = cpu;
         }
         all
     })

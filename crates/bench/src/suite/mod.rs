@@ -9,7 +9,7 @@ mod report;
 mod sample;
 mod workloads;
 
-use crate::output::bar;
+use crate::output::{Record, bar, print};
 use crate::stores::{self, Kind, Level};
 use clap::ValueEnum;
 use sample::Sample;
@@ -99,24 +99,23 @@ pub(crate) fn run(options: &Options, json: bool) {
     {
         refuse(&format!("the results cannot go to {}: {error}", out.display()));
     }
-    let samples: Vec<Sample> = match &options.from {
+    let record: Record<Vec<Sample>> = match &options.from {
         Some(path) => match std::fs::read_to_string(path) {
             Ok(text) => serde_json::from_str(&text).unwrap_or_else(|error| {
                 refuse(&format!("{} is not what --out writes: {error}", path.display()))
             }),
             Err(error) => refuse(&format!("{}: {error}", path.display())),
         },
-        None => run_all(&options.clone().quickened()),
+        None => Record::new(run_all(&options.clone().quickened())),
     };
     if let Some(out) = &options.out {
-        let text = serde_json::to_string(&samples).expect("samples are plain");
-        std::fs::write(out.join("suite.json"), text).expect("the results are written");
+        std::fs::write(out.join("suite.json"), record.to_json()).expect("the results are written");
         #[cfg(feature = "plots")]
-        plot::draw_all(out, &samples).expect("the plots are written");
+        plot::draw_all(out, &record.results).expect("the plots are written");
     }
     match json {
-        true => println!("{}", serde_json::to_string(&samples).expect("samples are plain")),
-        false => report::print(&samples),
+        true => print(record.to_json()),
+        false => report::print(&record),
     }
 }
 
@@ -294,10 +293,10 @@ pub(crate) fn run_single(single: &Single) {
         });
     }
     let store = (kind.open)(dir.path(), Level::Memory);
-    let print = |line: &Line| println!("{}", serde_json::to_string(line).expect("lines are plain"));
+    let put = |line: &Line| print(serde_json::to_string(line).expect("lines are plain"));
     let note = |sample| {
         let (store, threads, keys) = (single.store.clone(), single.threads, single.keys);
-        print(&Line::Sample(Sample { store, threads, keys, ..sample }));
+        put(&Line::Sample(Sample { store, threads, keys, ..sample }));
     };
     let bench = Bench {
         dir: dir.path(),
@@ -309,6 +308,6 @@ pub(crate) fn run_single(single: &Single) {
         seed: single.seed,
     };
     if let Err(failure) = single.group.run(&bench) {
-        print(&Line::Failure(failure));
+        put(&Line::Failure(failure));
     }
 }

@@ -2,7 +2,7 @@
 //! details of each workload.
 
 use super::sample::{QUANTILES, Sample};
-use crate::output::{median, table};
+use crate::output::{self, Record, median, table};
 
 /// What is the same in all rounds of one cell.
 pub(crate) struct Cell<'s> {
@@ -125,7 +125,8 @@ fn shown(cell: &Cell<'_>) -> String {
 }
 
 /// Prints everything.
-pub(crate) fn print(samples: &[Sample]) {
+pub(crate) fn print(Record { about, results: samples }: &Record<Vec<Sample>>) {
+    output::print(about);
     let rows = rows(samples);
     let mut stores: Vec<&str> = Vec::new();
     for kind in crate::stores::ALL {
@@ -140,11 +141,11 @@ pub(crate) fn print(samples: &[Sample]) {
         }
     }
     for (threads, keys) in settings {
-        println!("\n### {threads} threads, {keys} keys\n");
-        println!(
+        output::print(format_args!("\n### {threads} threads, {keys} keys\n"));
+        output::print(format_args!(
             "Thousand operations per second, or bytes; medians; in brackets what failed its check; empty \
              what a store cannot do. Workloads that name a number of accounts have their own keys.\n"
-        );
+        ));
         let own = rows.iter().filter(|row| (row.threads, row.keys) == (threads, keys));
         let lines = own.map(|row| {
             let cells = stores.iter().map(|store| {
@@ -152,10 +153,13 @@ pub(crate) fn print(samples: &[Sample]) {
             });
             std::iter::once(row.workload.to_string()).chain(cells).collect()
         });
-        println!("{}", table(std::iter::once("").chain(stores.iter().copied()), lines.collect()));
+        output::print(table(std::iter::once("").chain(stores.iter().copied()), lines.collect()));
     }
     for growth in growths(&rows) {
-        println!("\n### {}, {} threads: µs of processor time\n", growth.workload, growth.threads);
+        output::print(format_args!(
+            "\n### {}, {} threads: µs of processor time\n",
+            growth.workload, growth.threads
+        ));
         let lines = growth.rows.iter().map(|row| {
             let cells = stores.iter().map(|store| {
                 let found = row.cells.iter().find(|cell| cell.store == *store).and_then(Cell::cpu);
@@ -163,12 +167,12 @@ pub(crate) fn print(samples: &[Sample]) {
             });
             std::iter::once(row.keys.to_string()).chain(cells).collect()
         });
-        println!("{}", table(std::iter::once("keys").chain(stores.iter().copied()), lines.collect()));
+        output::print(table(std::iter::once("keys").chain(stores.iter().copied()), lines.collect()));
     }
     for row in rows.iter().filter(|row| row.cells[0].samples[0].is_speed) {
-        println!("\n#### {}, {} threads, {} keys\n", row.workload, row.threads, row.keys);
+        output::print(format_args!("\n#### {}, {} threads, {} keys\n", row.workload, row.threads, row.keys));
         let header = ["", "k/s", "min", "max", "CPU µs", "aborts, %", "p50 µs", "p99 µs", "p99.9 µs"];
-        println!("{}", table(header, row.cells.iter().map(details).collect()));
+        output::print(table(header, row.cells.iter().map(details).collect()));
     }
 }
 

@@ -48,7 +48,7 @@ impl Sample {
         let attempts = (outcome.operations + outcome.aborts).max(1) as f64;
         Sample {
             is_speed: true,
-            cpu: outcome.cpu.map(|cpu| cpu.as_secs_f64() * 1e6 / operations),
+            cpu: Some(outcome.cpu.as_secs_f64() * 1e6 / operations),
             aborts: Some(outcome.aborts as f64 * 100.0 / attempts),
             latencies: (!outcome.latencies.is_empty())
                 .then(|| QUANTILES.map(|quantile| outcome.latencies.value_at_quantile(quantile))),
