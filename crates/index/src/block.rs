@@ -85,11 +85,14 @@ impl<K, T> Run<K, T> {
         &self.shared
     }
 
-    /// Writer: the entries with their heads.
+    /// The entries with their heads, and room for one more. For the writer, or of a run that is
+    /// full and still, which does not change any more.
     pub(crate) fn pairs(&self) -> Vec<(NonNull<Entry<K, T>>, Head)> {
-        // Relaxed: (I1).
+        let mut pairs = Vec::with_capacity(RUN_CAPACITY + 1);
+        // Relaxed: (I1), or filled before the state was set.
         let heads = self.heads.iter().map(|head| head.load(Ordering::Relaxed));
-        self.pointers().zip(heads).collect()
+        pairs.extend(self.pointers().zip(heads));
+        pairs
     }
 
     pub(crate) fn state(&self) -> State {

@@ -45,9 +45,19 @@ pub(crate) struct Bucket<K, T> {
 pub(crate) struct Segment<K, T> {
     /// How many upper bits of the hash all entries share.
     depth: u32,
-    /// Writer only.
+    /// The writer's.
     len: AtomicUsize,
+    /// How often entries have come or gone: stored behind what it counts.
+    changes: AtomicUsize,
     buckets: Box<[Bucket<K, T>]>,
+}
+
+/// What a full segment is to be replaced by, made before the writer's lock was taken. Right if
+/// the segment has not changed since.
+pub(crate) struct Halves<'g, K, T> {
+    of: &'g Segment<K, T>,
+    changes: usize,
+    halves: [Box<Segment<K, T>>; 2],
 }
 
 /// Which segment serves which upper bits of the hash.
@@ -159,6 +169,7 @@ impl<K, T> Segment<K, T> {
         Box::new(Segment {
             depth,
             len: AtomicUsize::new(0),
+            changes: AtomicUsize::new(0),
             buckets: (0..buckets).map(|_| Bucket::new()).collect(),
         })
     }
@@ -184,8 +195,7 @@ impl<K, T> Segment<K, T> {
     fn insert(&self, entry: NonNull<Entry<K, T>>, hash: u64) {
         for bucket in self.probe(hash) {
             if bucket.put(entry, tag_of(hash)) {
-                self.len.store(self.len.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-                return;
+                return self.count(1);
             }
             bucket.count_overflow(true);
         }
@@ -200,24 +210,39 @@ impl<K, T> Segment<K, T> {
         for bucket in self.probe(hash).take(distance) {
             bucket.count_overflow(false);
         }
-        self.len.store(self.len.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
+        self.count(-1);
     }
 
-    /// Writer: all entries.
-    fn entries(&self) -> impl Iterator<Item = NonNull<Entry<K, T>>> {
+    /// Writer: so many entries more.
+    fn count(&self, more: isize) {
+        // Relaxed, loads: (I1).
+        self.len.store(self.len.load(Ordering::Relaxed).wrapping_add_signed(more), Ordering::Relaxed);
+        // Release: pairs with `changes`.
+        self.changes.store(self.changes.load(Ordering::Relaxed) + 1, Ordering::Release);
+    }
+
+    fn changes(&self) -> usize {
+        // Acquire: whoever reads the entries next finds what has been counted.
+        self.changes.load(Ordering::Acquire)
+    }
+
+    /// All entries with their hashes; of those that come or go meanwhile, perhaps some.
+    fn entries(&self, _pinned: &Guard<'_>) -> impl Iterator<Item = (NonNull<Entry<K, T>>, u64)> {
         let slots = self.buckets.iter().flat_map(|bucket| &bucket.slots);
-        slots.filter_map(|slot| NonNull::new(slot.load(Ordering::Relaxed)))
+        // Acquire: as in `Bucket::find`.
+        let entries = slots.filter_map(|slot| NonNull::new(slot.load(Ordering::Acquire)));
+        // SAFETY: (I2, I5) as in `Bucket::find`.
+        entries.map(|entry| (entry, unsafe { entry.as_ref() }.hash()))
     }
 
-    /// Writer: copies the entries that `keep` wants into `fresh`.
-    fn copy_into(&self, fresh: &Segment<K, T>, keep: impl Fn(u64) -> bool) {
-        for entry in self.entries() {
-            // SAFETY: (I1, I9) linked, and only the writer unlinks.
-            let hash = unsafe { entry.as_ref() }.hash();
-            if keep(hash) {
-                fresh.insert(entry, hash);
-            }
+    /// Two segments with the entries, told apart by one bit more.
+    fn halved(&self, pinned: &Guard<'_>) -> [Box<Self>; 2] {
+        let depth = self.depth + 1;
+        let halves = [(); 2].map(|()| Segment::boxed(depth, self.buckets.len()));
+        for (entry, hash) in self.entries(pinned) {
+            halves[(hash >> (64 - depth)) as usize & 1].insert(entry, hash);
         }
+        halves
     }
 }
 
@@ -297,12 +322,21 @@ impl<K, T> Table<K, T> {
         self.segment(hash, pinned).probe(hash).next()
     }
 
-    /// Writer: adds an entry that is not in the table.
+    /// What [`insert`](Self::insert) will need for an entry with this hash beside a place for it.
+    pub(crate) fn foresee<'g>(&self, hash: u64, pinned: &'g Guard<'_>) -> Option<Halves<'g, K, T>> {
+        let of = self.segment(hash, pinned);
+        let changes = of.changes();
+        let is_needed = of.is_full() && of.depth < self.directory(pinned).depth;
+        is_needed.then(|| Halves { of, changes, halves: of.halved(pinned) })
+    }
+
+    /// Writer: adds an entry that is not in the table. Takes `halves` if they are what it needs.
     pub(crate) fn insert(
         &self,
         entry: NonNull<Entry<K, T>>,
         hash: u64,
         total: usize,
+        halves: &mut Option<Halves<'_, K, T>>,
         pinned: &Guard<'_>,
         mut retire: impl FnMut(Garbage<K, T>),
     ) {
@@ -311,7 +345,11 @@ impl<K, T> Table<K, T> {
             if !segment.is_full() {
                 return segment.insert(entry, hash);
             }
-            self.grow(hash, total, pinned, &mut retire);
+            let is_right = |halves: &mut Halves<'_, K, T>| {
+                ptr::eq(halves.of, segment) && halves.changes == segment.changes()
+            };
+            let halves = halves.take_if(is_right).map(|halves| halves.halves);
+            self.grow(hash, total, halves, pinned, &mut retire);
         }
     }
 
@@ -321,12 +359,20 @@ impl<K, T> Table<K, T> {
     }
 
     /// Writer: makes room where `hash` belongs.
-    fn grow(&self, hash: u64, total: usize, pinned: &Guard<'_>, retire: &mut impl FnMut(Garbage<K, T>)) {
+    fn grow(
+        &self,
+        hash: u64,
+        total: usize,
+        halves: Option<[Box<Segment<K, T>>; 2]>,
+        pinned: &Guard<'_>,
+        retire: &mut impl FnMut(Garbage<K, T>),
+    ) {
         let directory = self.directory(pinned);
         let old = self.segment(hash, pinned);
         let depth = old.depth;
         if depth < directory.depth {
-            self.split(directory, old, hash, retire);
+            let halves = halves.unwrap_or_else(|| old.halved(pinned));
+            self.split(directory, old, hash, halves, retire);
         } else if directory.segments.len() < 8 + total / 32 {
             self.double(directory, retire);
         } else {
@@ -334,27 +380,24 @@ impl<K, T> Table<K, T> {
             // more: a larger segment keeps the directory in proportion.
             Self::add(&self.buckets, old.buckets.len());
             let larger = Segment::boxed(depth, old.buckets.len() * 2);
-            old.copy_into(&larger, |_| true);
+            old.entries(pinned).for_each(|(entry, hash)| larger.insert(entry, hash));
             retire(Garbage::segment(replace(directory, hash, depth, larger)));
         }
     }
 
-    /// Writer: replaces `old` by two segments that agree in one bit more.
+    /// Writer: replaces `old` by its halves.
     fn split(
         &self,
         directory: &Directory<K, T>,
         old: &Segment<K, T>,
         hash: u64,
+        [zeros, ones]: [Box<Segment<K, T>>; 2],
         retire: &mut impl FnMut(Garbage<K, T>),
     ) {
         Self::add(&self.segments, 1);
         Self::add(&self.buckets, old.buckets.len());
         let depth = old.depth + 1;
         let bit = 1 << (64 - depth);
-        let (zeros, ones) =
-            (Segment::boxed(depth, old.buckets.len()), Segment::boxed(depth, old.buckets.len()));
-        old.copy_into(&zeros, |hash| hash & bit == 0);
-        old.copy_into(&ones, |hash| hash & bit != 0);
         // The old segment leaves the directory with the second of the two.
         let _still_linked = replace(directory, hash & !bit, depth, zeros);
         retire(Garbage::segment(replace(directory, hash | bit, depth, ones)));

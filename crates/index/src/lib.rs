@@ -377,10 +377,7 @@ impl<K, T> Reader<'_, K, T> {
     }
 
     /// Room for a number of writes.
-    pub fn batch(&self, capacity: usize) -> Batch<'_, K, T>
-    where
-        K: Ord,
-    {
+    pub fn batch(&self, capacity: usize) -> Batch<'_, K, T> {
         Batch::new(self, capacity)
     }
 }

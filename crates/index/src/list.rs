@@ -16,6 +16,7 @@ use crate::lead::{Head, Lead, Shared};
 use crate::node::Entry;
 use crate::reclaim::Guard;
 use crate::sync::{AtomicPtr, AtomicUsize, Ordering, Tally};
+use std::ops::Range;
 use std::ptr::{self, NonNull};
 
 /// The ordered side of the index.
@@ -29,6 +30,17 @@ pub(crate) struct List<K, T> {
     /// Writer only: the blocks there are, and the links above the bottom.
     blocks: Tally,
     links: Tally,
+}
+
+/// A full run in two, with one entry more: made before the writer's lock is taken, and right as
+/// long as the block has that run, since what is full does not change any more.
+pub(crate) struct Split<'g, K, T> {
+    of: &'g Run<K, T>,
+    with: NonNull<Entry<K, T>>,
+    /// `None` if all that the run holds stays where it is.
+    left: Option<Box<Run<K, T>>>,
+    right: Box<Run<K, T>>,
+    low: K,
 }
 
 /// Where a key belongs: found before the writer's lock is taken, and still
@@ -167,14 +179,15 @@ impl<K: Ord, T> List<K, T> {
 
     /// Writer: `place` if it still holds, or the right one. It holds if the run is
     /// the one that was looked at, since a split replaces it, and no entry was moving or has
-    /// moved since. A full run does not tell: it stays as it is when a key behind its last one
-    /// starts a new block.
+    /// moved since. A full run does not tell of keys behind its last one: it stays as it is when
+    /// such a key starts a new block.
     fn confirm<'g>(&self, place: Place<'g, K, T>, key: &K, pinned: &'g Guard<'_>) -> Place<'g, K, T> {
         if place.block.is_unlinked() {
             return self.place(key, pinned);
         }
         let run = place.block.run(pinned);
-        let was_still = !place.state.is_moving() && place.state.len() < RUN_CAPACITY;
+        let len = place.state.len();
+        let was_still = !place.state.is_moving() && (len < RUN_CAPACITY || place.index < len);
         let unchanged = ptr::eq(run, place.run) && run.state() == place.state;
         // (I7) what was to the right of its block's start still is.
         if was_still && unchanged { place } else { self.place_near(&place, key, pinned) }
@@ -182,10 +195,15 @@ impl<K: Ord, T> List<K, T> {
 }
 
 impl<K: Ord + Clone, T> List<K, T> {
-    /// Writer: a run of entries that are linked, or about to be. Their heads are right if all
-    /// leads begin with `shared`.
-    fn run_of(&self, shared: &Shared, entries: &[(NonNull<Entry<K, T>>, Head)]) -> Box<Run<K, T>> {
-        // SAFETY: (I1, I9) alive: only the writer frees them.
+    /// A run of entries that are linked, or about to be, or were when the pin was taken. Their
+    /// heads are right if all leads begin with `shared`.
+    fn run_of(
+        &self,
+        shared: &Shared,
+        entries: &[(NonNull<Entry<K, T>>, Head)],
+        _pinned: &Guard<'_>,
+    ) -> Box<Run<K, T>> {
+        // SAFETY: (I5) alive: see above.
         let lead = |pair: &(NonNull<Entry<K, T>>, _)| (self.lead)(&unsafe { pair.0.as_ref() }.key);
         let ends = entries.first().and_then(lead).zip(entries.last().and_then(lead));
         let refined = ends.map_or(*shared, |(first, last)| shared.refined(&first, &last));
@@ -196,14 +214,52 @@ impl<K: Ord + Clone, T> List<K, T> {
         Run::boxed(refined, entries.iter().map(|pair| (pair.0, head(pair))))
     }
 
-    /// Writer: links `entry`. Everything that may panic comes before the first
-    /// change. (`entry` is borrowed for its key and alive until the caller
+    /// A full run with one entry more before the one in slot `index`, or behind the last one.
+    /// (`entry` is borrowed for its key, and alive.)
+    fn split<'g>(
+        &self,
+        of: &'g Run<K, T>,
+        index: usize,
+        entry: NonNull<Entry<K, T>>,
+        key: &K,
+        pinned: &Guard<'_>,
+    ) -> Split<'g, K, T> {
+        let shared = of.shared();
+        let mut entries = of.pairs();
+        // Behind the last key only the new entry moves on, so that keys that arrive in order
+        // leave full runs behind them.
+        let stays = index == entries.len();
+        entries.insert(index, (entry, (self.lead)(key).map_or(0, |lead| shared.head(&lead))));
+        let (left, right) = entries.split_at(if stays { index } else { entries.len() / 2 });
+        // SAFETY: (I5) alive: as in `run_of`.
+        let low = unsafe { right[0].0.as_ref() }.key.clone();
+        let left = (!stays).then(|| self.run_of(shared, left, pinned));
+        Split { of, with: entry, left, right: self.run_of(shared, right, pinned), low }
+    }
+
+    /// What [`insert`](Self::insert) will need for an entry at this place if that is in a full
+    /// run. (`entry` is borrowed for its key, and alive.)
+    pub(crate) fn foresee<'g>(
+        &self,
+        place: &Place<'g, K, T>,
+        entry: NonNull<Entry<K, T>>,
+        key: &K,
+        pinned: &'g Guard<'_>,
+    ) -> Option<Split<'g, K, T>> {
+        let is_full = place.state.len() == RUN_CAPACITY && !place.state.is_moving();
+        is_full.then(|| self.split(place.run, place.index, entry, key, pinned))
+    }
+
+    /// Writer: links `entry`. Takes `split` if it is what it needs. Everything that may panic
+    /// comes before the first change. (`entry` is borrowed for its key and alive until the caller
     /// unlinks it.)
+    #[expect(clippy::too_many_arguments, reason = "each of them is another's")]
     pub(crate) fn insert<'g>(
         &self,
         entry: NonNull<Entry<K, T>>,
         key: &K,
         place: Place<'g, K, T>,
+        split: &mut Option<Split<'g, K, T>>,
         heights: &mut Heights,
         pinned: &'g Guard<'_>,
         mut retire: impl FnMut(Garbage<K, T>),
@@ -214,40 +270,35 @@ impl<K: Ord + Clone, T> List<K, T> {
         if len < RUN_CAPACITY && run.insert(index, entry, lead.as_ref()) {
             return;
         }
-        let shared = run.shared();
-        let mut entries = run.pairs();
-        entries.insert(index, (entry, lead.map_or(0, |lead| shared.head(&lead))));
         if len < RUN_CAPACITY {
             // Its lead begins differently.
-            retire(Garbage::run(block.swap_run(self.run_of(shared, &entries))));
+            let mut entries = run.pairs();
+            entries.insert(index, (entry, lead.map_or(0, |lead| run.shared().head(&lead))));
+            retire(Garbage::run(block.swap_run(self.run_of(run.shared(), &entries, pinned))));
             return;
         }
-        // Split. Behind the last key of a full run only the new entry moves on,
-        // so that keys that arrive in order leave full runs behind them.
-        let half = if index == len { len } else { entries.len() / 2 };
-        // SAFETY: (I1, I9) alive: linked, or the new one.
-        let low = &unsafe { entries[half].0.as_ref() }.key;
-        let lead = (self.lead)(low);
+        // That it is of this entry does not rest on the order of the keys.
+        let split = split.take_if(|split| ptr::eq(split.of, run) && split.with == entry);
+        let Split { left, right, low, .. } =
+            split.unwrap_or_else(|| self.split(run, index, entry, key, pinned));
+        let lead = (self.lead)(&low).unwrap_or(Lead::LEAST);
         let height = heights.draw();
-        let before = self.predecessors(low, height, pinned);
-        let low = low.clone();
-        let right = self.run_of(shared, &entries[half..]);
-        let left = (half < len).then(|| self.run_of(shared, &entries[..half]));
-        self.link_behind(block, Block::boxed(Some(low), lead.unwrap_or(Lead::LEAST), right, height), &before);
+        let before = self.predecessors(&low, 1..height, pinned);
+        self.link_behind(block, Block::boxed(Some(low), lead, right, height), &before);
         if let Some(left) = left {
             retire(Garbage::run(block.swap_run(left)));
         }
     }
 
-    /// Writer: links `fresh` right behind `block`, bottom level first, so that
-    /// whoever meets it above can go on below.
+    /// Writer: links `fresh` right behind `block`, and behind those that are before it in the
+    /// levels above; bottom level first, so that whoever meets it above can go on below.
     fn link_behind(&self, block: &Block<K, T>, fresh: Box<Block<K, T>>, before: &[&Block<K, T>]) {
         let height = fresh.height();
         self.count(height, true);
         // Relaxed: (I1) the writer's, and see `height`.
         self.height.store(self.height().max(height), Ordering::Relaxed);
         fresh.set_next(0, block.next_pointer(0));
-        let levels = || before.iter().enumerate().take(height).skip(1);
+        let levels = || (1..height).zip(before);
         for (level, predecessor) in levels() {
             fresh.set_next(level, predecessor.next_pointer(level));
         }
@@ -258,15 +309,17 @@ impl<K: Ord + Clone, T> List<K, T> {
         }
     }
 
-    /// Writer: per level below `height`, the last block that starts before `low`.
-    fn predecessors<'g>(&self, low: &K, height: usize, pinned: &'g Guard<'_>) -> Vec<&'g Block<K, T>> {
+    /// Writer: for each of some levels, the last block that starts before `low`.
+    fn predecessors<'g>(&self, low: &K, levels: Range<usize>, pinned: &'g Guard<'_>) -> Vec<&'g Block<K, T>> {
         let lead = (self.lead)(low);
         let mut block = self.head(pinned);
-        let mut found = vec![block; height];
-        for level in (0..self.height().max(height)).rev() {
-            block = walk_level(block, level, lead.as_ref(), |other| other < low, pinned);
-            if level < height {
-                found[level] = block;
+        let mut found = vec![block; levels.len()];
+        if !levels.is_empty() {
+            for level in (levels.start..self.height().max(levels.end)).rev() {
+                block = walk_level(block, level, lead.as_ref(), |other| other < low, pinned);
+                if levels.contains(&level) {
+                    found[level - levels.start] = block;
+                }
             }
         }
         found
@@ -332,7 +385,7 @@ impl<K: Ord + Clone, T> List<K, T> {
     fn predecessors_of<'g>(&self, block: &'g Block<K, T>, pinned: &'g Guard<'_>) -> Vec<&'g Block<K, T>> {
         let target = ptr::from_ref(block);
         let mut found = match &block.low {
-            Some(low) => self.predecessors(low, block.height(), pinned),
+            Some(low) => self.predecessors(low, 0..block.height(), pinned),
             None => vec![self.head(pinned); block.height()],
         };
         for (level, predecessor) in found.iter_mut().enumerate() {

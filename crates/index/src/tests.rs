@@ -53,6 +53,121 @@ fn work(hash: impl Fn(u32) -> u64, keys: impl Iterator<Item = u32>, size: usize)
     assert_eq!((index.entries(), index.versions(), writer.backlog()), (model.len(), model.len(), 0));
 }
 
+#[test]
+fn what_was_made_in_advance_is_taken_only_if_it_still_fits() {
+    let lead = |key: &u32| Some(Lead::of(&key.to_be_bytes()));
+    let (index, mut writer) = Index::<u32, u64>::with_leads(0.4, lead);
+    let mut model = BTreeMap::new();
+    let (mut timestamp, mut state) = (0, 1);
+    let mut random = |below: u32| {
+        state = mixed(state as u32);
+        (state >> 32) as u32 % below
+    };
+    let (mut taken, mut left) = (0, 0);
+    for round in 0..200 {
+        // All of them are prepared before the first is staged: what one has made is spoilt by
+        // those before it, which insert and remove, more often than not.
+        let reader = index.reader();
+        let prepare = |_| {
+            let (key, is_there) = (random(300 + 40 * round), random(4) > 0);
+            let mut batch = reader.batch(1);
+            batch.push(mixed(key), key, is_there.then_some(1));
+            (batch, key, is_there)
+        };
+        let mut batches: Vec<_> = (0..200).map(prepare).collect();
+        for (batch, key, is_there) in &mut batches {
+            timestamp += 1;
+            let made = batch.made();
+            writer.stage(batch).publish(timestamp, &mut ());
+            (taken, left) = (taken + made - batch.made(), left + batch.made());
+            model.insert(*key, *is_there);
+            writer.trim(&Horizon::new(timestamp, Vec::new()), usize::MAX);
+        }
+        drop(batches);
+        drop(reader);
+        drop(writer.collect_all());
+        check(&index);
+        model.retain(|_, is_there| *is_there);
+        assert_eq!(index.entries(), model.len());
+    }
+    assert!(taken > 20 && left > 20, "{taken} taken, {left} left");
+}
+
+/// An index whose hash has one segment for all hashes that begin with a 1, full to the last entry,
+/// and several for the others, so that splitting it takes no larger directory.
+struct Segments {
+    index: Arc<Index<u32, u64>>,
+    writer: Writer<u32, u64>,
+    timestamp: Timestamp,
+}
+
+/// Entries in a full segment.
+const FULL: u32 = 392;
+
+impl Segments {
+    fn new() -> Self {
+        let (index, writer) = Index::new(0.4);
+        let mut segments = Segments { index, writer, timestamp: 0 };
+        (0..FULL + 1).for_each(|number| segments.commit(Self::key(0b010, number), true));
+        (0..FULL).for_each(|number| segments.commit(Self::key(0b100, number), true));
+        segments
+    }
+
+    /// A key by its number, and by the first bits of its hash.
+    fn key(bits: u32, number: u32) -> u32 {
+        bits << 29 | number
+    }
+
+    fn hash(key: u32) -> u64 {
+        u64::from(key >> 29) << 61 | mixed(key) >> 3
+    }
+
+    fn commit(&mut self, key: u32, is_there: bool) {
+        let index = Arc::clone(&self.index);
+        let reader = index.reader();
+        let mut batch = reader.batch(1);
+        batch.push(Self::hash(key), key, is_there.then_some(1));
+        self.stage(&mut batch);
+    }
+
+    fn stage(&mut self, batch: &mut Batch<'_, u32, u64>) {
+        self.timestamp += 1;
+        self.writer.stage(batch).publish(self.timestamp, &mut ());
+        self.writer.trim(&Horizon::new(self.timestamp, Vec::new()), usize::MAX);
+    }
+
+    /// Prepares a key that splits the full segment, lets `meanwhile` happen, and stages it.
+    /// Returns what is left of what was made in advance.
+    fn split_after(&mut self, meanwhile: impl FnOnce(&mut Self)) -> usize {
+        let index = Arc::clone(&self.index);
+        let reader = index.reader();
+        let mut batch = reader.batch(1);
+        let key = Self::key(0b100, FULL);
+        batch.push(Self::hash(key), key, Some(1));
+        assert!(batch.halves.is_some(), "the segment is full");
+        meanwhile(self);
+        self.stage(&mut batch);
+        check(&index);
+        usize::from(batch.halves.is_some())
+    }
+}
+
+#[test]
+fn halves_are_taken_only_of_a_segment_that_has_not_changed() {
+    assert_eq!(Segments::new().split_after(|_| {}), 0);
+    // One goes, another comes, and it is full again.
+    let one_for_another = |segments: &mut Segments| {
+        segments.commit(Segments::key(0b100, 0), false);
+        segments.commit(Segments::key(0b100, FULL + 1), true);
+    };
+    assert_eq!(Segments::new().split_after(one_for_another), 1);
+    // Another splits it, and one half takes everything, in as many steps as it had.
+    let split = |segments: &mut Segments| {
+        segments.commit(Segments::key(0b110, 0), true);
+    };
+    assert_eq!(Segments::new().split_after(split), 1);
+}
+
 /// Numbers from 0 to `count`, each once, in no order.
 fn scattered(count: u32) -> impl Iterator<Item = u32> {
     // 7919 is prime.

@@ -9,7 +9,8 @@
 
 use crate::block::Heights;
 use crate::garbage::{Freed, Garbage};
-use crate::list::Place;
+use crate::hash::Halves;
+use crate::list::{Place, Split};
 use crate::node::Entry;
 use crate::reclaim::Limbo;
 use crate::sync::Ordering;
@@ -48,6 +49,10 @@ unsafe impl<K: Send + Sync, T: Send + Sync> Send for Writer<K, T> {}
 pub struct Batch<'r, K, T> {
     reader: &'r Reader<'r, K, T>,
     items: Vec<Item<'r, K, T>>,
+    /// What linking a new entry may take beside its place, made for the first one that looked
+    /// as if it would. What turns out not to be needed is dropped with the batch.
+    split: Option<Split<'r, K, T>>,
+    pub(crate) halves: Option<Halves<'r, K, T>>,
     staged: bool,
 }
 
@@ -105,11 +110,36 @@ impl<K, T> Drop for Unlinked<K, T> {
     }
 }
 
-impl<'r, K: Ord, T> Batch<'r, K, T> {
+impl<'r, K, T> Batch<'r, K, T> {
     pub(crate) fn new(reader: &'r Reader<'r, K, T>, capacity: usize) -> Self {
-        Batch { reader, items: Vec::with_capacity(capacity), staged: false }
+        Batch { reader, items: Vec::with_capacity(capacity), split: None, halves: None, staged: false }
     }
 
+    /// How many writes there are.
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// The hashes of the keys written.
+    pub fn hashes(&self) -> impl Iterator<Item = u64> {
+        self.items.iter().map(|item| item.hash)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+impl<K, T> Batch<'_, K, T> {
+    /// How much it has that was made in advance.
+    pub(crate) fn made(&self) -> usize {
+        usize::from(self.split.is_some()) + usize::from(self.halves.is_some())
+    }
+}
+
+impl<K: Ord + Clone, T> Batch<'_, K, T> {
     /// Adds a write: a value, or `None` to delete. A key may be added once.
     /// `hash` must be the hash that every look-up of this key passes.
     pub fn push(&mut self, hash: u64, key: K, value: Option<T>) {
@@ -129,30 +159,23 @@ impl<'r, K: Ord, T> Batch<'r, K, T> {
                     Target::Fresh(_, near) => near.as_ref(),
                     _ => None,
                 });
+                let unlinked = Unlinked::new(key, hash);
+                let key = &unlinked.entry().key;
                 let place = match near {
-                    Some(near) => index.list.place_near(near, &key, guard),
-                    None => index.list.place(&key, guard),
+                    Some(near) => index.list.place_near(near, key, guard),
+                    None => index.list.place(key, guard),
                 };
-                Target::Fresh(Unlinked::new(key, hash), Some(place))
+                if self.split.is_none() {
+                    self.split = index.list.foresee(&place, unlinked.0, key, guard);
+                }
+                if self.halves.is_none() {
+                    self.halves = index.table.foresee(hash, guard);
+                }
+                Target::Fresh(unlinked, Some(place))
             }
         };
         let version = Some(Owned::new(value, tail));
         self.items.push(Item { hash, target, entry: None, fresh: false, key_weight, version });
-    }
-
-    /// How many writes there are.
-    pub fn len(&self) -> usize {
-        self.items.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.items.is_empty()
-    }
-
-    /// The hashes of the keys written.
-    pub fn hashes(&self) -> impl Iterator<Item = u64> {
-        self.items.iter().map(|item| item.hash)
     }
 }
 
@@ -223,14 +246,20 @@ impl<K: Ord + Clone, T> Writer<K, T> {
         // been trimmed away since, and must not get into the queue again (I11).
         assert!(!mem::replace(&mut batch.staged, true), "a batch is staged once");
         let staged = Staged { writer: self, batch };
-        let reader = staged.batch.reader;
-        for item in &mut staged.batch.items {
-            staged.writer.stage_one(item, reader);
+        let Batch { reader, items, split, halves, .. } = &mut *staged.batch;
+        for item in items {
+            staged.writer.stage_one(item, split, halves, reader);
         }
         staged
     }
 
-    fn stage_one<'r>(&mut self, item: &mut Item<'r, K, T>, reader: &'r Reader<'r, K, T>) {
+    fn stage_one<'r>(
+        &mut self,
+        item: &mut Item<'r, K, T>,
+        split: &mut Option<Split<'r, K, T>>,
+        halves: &mut Option<Halves<'r, K, T>>,
+        reader: &'r Reader<'r, K, T>,
+    ) {
         let guard = &reader.guard;
         if let Target::Existing(entry, _) = &item.target
             && !entry.is_unlinked()
@@ -257,11 +286,12 @@ impl<K: Ord + Clone, T> Writer<K, T> {
         };
         let entry = unlinked.0;
         let limbo = &mut self.limbo;
-        self.index.list.insert(entry, key, place, &mut self.heights, guard, |garbage| limbo.retire(garbage));
+        let heights = &mut self.heights;
+        self.index.list.insert(entry, key, place, split, heights, guard, |garbage| limbo.retire(garbage));
         // From here on nothing panics: both ways lead to the entry, or none.
         let entry = unlinked.into_linked();
         let total = self.index.counts.entries.load(Ordering::Relaxed) + 1;
-        self.index.table.insert(entry, item.hash, total, guard, |garbage| limbo.retire(garbage));
+        self.index.table.insert(entry, item.hash, total, halves, guard, |garbage| limbo.retire(garbage));
         self.index.counts.entries.store(total, Ordering::Relaxed);
         (item.entry, item.fresh) = (Some(entry), true);
     }

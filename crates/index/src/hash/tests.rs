@@ -18,10 +18,8 @@ impl<K, T> Table<K, T> {
                 assert!(ptr::eq(slot.load(Ordering::Relaxed), segment));
             }
             segment.check(pinned);
-            met.extend(segment.entries());
-            for entry in segment.entries() {
-                // SAFETY: (I9) linked.
-                let hash = unsafe { entry.as_ref() }.hash();
+            for (entry, hash) in segment.entries(pinned) {
+                met.insert(entry);
                 assert_eq!(directory.index(hash) / copies, index / copies);
                 let found = self.find(hash, |other| ptr::eq(other, entry.as_ptr()), pinned);
                 assert!(found.is_some(), "an entry that look-ups miss");
@@ -34,7 +32,7 @@ impl<K, T> Table<K, T> {
 
 impl<K, T> Segment<K, T> {
     fn check(&self, pinned: &Guard<'_>) {
-        assert_eq!(self.len.load(Ordering::Relaxed), self.entries().count());
+        assert_eq!(self.len.load(Ordering::Relaxed), self.entries(pinned).count());
         let mut passed = vec![0; self.buckets.len()];
         for (at, bucket) in self.buckets.iter().enumerate() {
             let tags = bucket.tags.load(Ordering::Relaxed);
