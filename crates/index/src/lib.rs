@@ -116,7 +116,7 @@ pub use horizon::Horizon;
 pub use lead::Lead;
 pub use node::HASH_BITS;
 pub use resident::Resident;
-pub use version::{Moment, Tail, Time};
+pub use version::{Moment, Tail, Time, has_expired};
 pub use writer::{Batch, Before, Change, Ledger, Staged, Trimmed, Writer};
 
 use access::Notes;
@@ -370,7 +370,7 @@ impl<K, T> Reader<'_, K, T> {
                 return expires > since.time && expires <= until;
             }
             // That what had expired before is removed changes nothing.
-            let had_expired = |seen: Linked<'_, T>| seen.expires() != 0 && seen.expires() <= since.time;
+            let had_expired = |seen: Linked<'_, T>| has_expired(seen.expires(), since.time);
             let seen = newest.at(since.timestamp, &self.guard);
             newest.value.is_some() || !seen.is_some_and(had_expired)
         })
@@ -458,9 +458,10 @@ pub fn prefetch<T: ?Sized>(soon: &T) {
     let _ = soon;
 }
 
-/// Runs `body`, and contains a panic in it: for destructors and comparisons of
-/// the user's types that run on nobody's behalf. The panic hook has reported it.
-fn contain<R>(body: impl FnOnce() -> R) -> Option<R> {
+/// Runs `body`, and contains a panic in it: for code of the user's that runs on nobody's behalf,
+/// such as destructors. The panic hook has reported it, and what it leaves half-done is the
+/// user's own. `None` if it has panicked.
+pub fn contain<R>(body: impl FnOnce() -> R) -> Option<R> {
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(result) => Some(result),
         Err(payload) => {

@@ -18,6 +18,11 @@ use std::ptr::{self, NonNull};
 /// all of them.
 pub type Time = u64;
 
+/// Whether something that expires then, or never if that is zero, has expired by now.
+pub fn has_expired(expires: Time, now: Time) -> bool {
+    expires != 0 && expires <= now
+}
+
 /// Where a look at the index stands: after which commit, and at what time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Moment {
@@ -202,10 +207,9 @@ impl<'g, T> Linked<'g, T> {
     /// The value, unless it has expired at `time`, which is asked for only if it can have.
     pub(crate) fn value_at(self, time: impl FnOnce() -> Time) -> Option<&'g T> {
         let value = self.get().value.as_ref()?;
-        match self.expires() {
-            0 => Some(value),
-            expires => (time() < expires).then_some(value),
-        }
+        let expires = self.expires();
+        let is_there = expires == 0 || !has_expired(expires, time());
+        is_there.then_some(value)
     }
 
     /// The version behind this one, or that was when this one was unlinked.

@@ -12,9 +12,8 @@ use crate::mem::nodes::{NodeId, Nodes};
 use crate::mem::policy::Reads;
 use crate::mem::weigher::TOMBSTONE;
 use crate::wal::Slot;
-use fluxmap_index::{Access, Reader, Resident, Tail, Time, Timestamp};
+use fluxmap_index::{Access, Reader, Resident, Tail, Time, Timestamp, contain, has_expired};
 use std::hash::Hash;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 /// Why a key went without a transaction that removed it.
@@ -81,12 +80,6 @@ impl<K, V> Gone<K, V> {
             }
         }
     }
-}
-
-/// Runs user code that nobody has called for.
-fn contain<R>(body: impl FnOnce() -> R) -> Option<R> {
-    // What a panic leaves half-done is the user's own.
-    catch_unwind(AssertUnwindSafe(body)).map_err(std::mem::forget).ok()
 }
 
 /// Victims that are let stay, in a row, beside those that the last commit has just written,
@@ -303,8 +296,7 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
         let mut order = self.order.lock();
         let now = self.hand.advance();
         let is_there = |resident: &Resident<'_, K, Arc<V>>| {
-            let expires = resident.expires();
-            (expires == 0 || now < expires) && is_it(resident.key())
+            !has_expired(resident.expires(), now) && is_it(resident.key())
         };
         let Some(resident) = reader.resident(hash, is_there) else {
             return Ok(None);

@@ -356,12 +356,9 @@ impl<K: Key, V: Value> Cursor<K, V> {
         // In one go: were a key's `Clone` to panic, a part that was passed would be lost.
         let looked = self.look(at, direction, false, |pairs| {
             let pairs = &pairs[..pairs.len().min(wanted - taken.len())];
-            // Ask for what all of them own before the first is cloned: these cache
+            // Ask for what all the keys own before the first is cloned: these cache
             // misses overlap, behind allocations and locked increments they would not.
-            for (key, value) in pairs {
-                prefetch_owned::<K>(key);
-                prefetch::<V>(value);
-            }
+            pairs.iter().for_each(|(key, _)| prefetch_owned::<K>(key));
             taken.extend(pairs.iter().map(|(key, value)| (K::clone(key), Arc::clone(value))));
             if taken.len() == wanted { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });

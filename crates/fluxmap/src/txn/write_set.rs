@@ -5,7 +5,7 @@
 
 use crate::key::Query;
 use crate::txn::sorted::Sorted;
-use fluxmap_index::Time;
+use fluxmap_index::{Time, has_expired};
 use std::borrow::Borrow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,7 +25,7 @@ impl<V> Put<V> {
 
     /// Whether the value is there at a time.
     pub(crate) fn is_there(&self, time: Time) -> bool {
-        self.expires == 0 || time < self.expires
+        !has_expired(self.expires, time)
     }
 }
 
