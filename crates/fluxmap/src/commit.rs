@@ -224,7 +224,7 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
                     self.trim(left);
                     // What had expired may have been removed before.
                     self.after_removal(!gone.is_empty());
-                    gone.tell(self.listener.as_ref());
+                    drop(gone.tell(self.listener.as_ref()));
                     return Err(refused);
                 }
             }
@@ -233,11 +233,11 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
             // Before the destructors: they may panic, or wait for commits.
             durable.log.after_commit();
         }
+        let _told_at_the_end = gone.tell(self.listener.as_ref());
         // Outside the lock: destructors of keys and values.
         drop(batch);
         drop(reader);
         dispose(freed);
-        gone.tell(self.listener.as_ref());
         Ok(timestamp)
     }
 

@@ -223,8 +223,11 @@ impl<K: Key, V: Value> Database<K, V> {
         Ok(self.read(key, Arc::clone))
     }
 
-    /// What each of `keys` holds, in their order, all at one moment: what a
-    /// [`snapshot`](Self::snapshot) shows. Expected constant time for each.
+    /// What each of `keys` holds, in their order, all at one moment, which several
+    /// [`get`](Self::get)s would not be: it takes a [`snapshot`](Self::snapshot) and lets it
+    /// go, which costs as much as a few of them where everything is in the processor's cache.
+    /// Expected constant time for each key. See also
+    /// [`Transaction::get_many`](crate::Transaction::get_many).
     ///
     /// ```
     /// # use fluxmap::Database;

@@ -72,7 +72,7 @@ impl<'db, K: Key, V: Value> Handle<'db, K, V> {
     ///
     /// # Errors
     ///
-    /// None in a database in memory.
+    /// As [`Transaction::get`] in a transaction, as [`Database::get`] otherwise.
     pub fn get<Q>(&self, key: &Q) -> Result<Option<Arc<V>>, FluxError>
     where
         K: Borrow<Q>,

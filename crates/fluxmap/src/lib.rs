@@ -37,8 +37,7 @@
 //!
 //! - One key, now: [`Database::get`], or [`get_with`](Database::get_with), which
 //!   does not even touch the value's reference count.
-//! - Several keys of one moment: [`Database::get_many`], which waits for memory once and not
-//!   for each.
+//! - Several keys of one moment: [`Database::get_many`].
 //! - A range, or more than one look at one moment: a [`Snapshot`]. It is owned, cheap to
 //!   clone, and can be read for hours while others write.
 //! - Something that a write depends on: a [`Transaction`].
@@ -189,10 +188,12 @@
 //!
 //! # What if my types panic?
 //!
-//! Keys and values whose `Ord`, `Hash`, `Eq`, `Clone` or `Drop` panics leave the
-//! store consistent: the operation that called them has not happened. Panics of
-//! destructors that run on nobody's behalf, long after the commit that replaced the
-//! value, are contained.
+//! Keys and values whose `Ord`, `Hash`, `Eq` or `Clone` panics leave the store consistent: the
+//! operation that called them has not happened. So do those whose `Drop` panics, but a commit may
+//! have happened by then, as destructors run behind it: of a key that is there already, for
+//! instance. Panics of destructors that run on nobody's behalf, long after the commit that
+//! replaced the value, are contained. `Drop` may use the database; a key's `Ord`, `Eq` and
+//! `Clone` must not, as they may run under the commit lock.
 
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]

@@ -4,9 +4,11 @@
 
 mod common;
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
-use std::sync::atomic::{AtomicBool, AtomicIsize, Ordering};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -629,4 +631,46 @@ fn threads_at_the_limit_see_whole_commits_only() {
         drop(db);
         assert_eq!(live.load(Ordering::SeqCst), 0, "{policy:?}");
     }
+}
+
+/// A key whose destructor panics once if it is told to.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Grenade(u64);
+
+thread_local! {
+    static ARMED: Cell<bool> = const { Cell::new(false) };
+}
+
+impl Drop for Grenade {
+    fn drop(&mut self) {
+        if ARMED.replace(false) {
+            panic!("as it was told to");
+        }
+    }
+}
+
+impl MemSize for Grenade {
+    fn mem_size(&self) -> usize {
+        size_of::<Self>()
+    }
+}
+
+#[test]
+fn the_listener_is_told_although_a_destructor_panics() {
+    let told = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&told);
+    let builder = Database::<Grenade, Vec<u8>>::builder().max_memory(1 << 20).on_evict(move |_, _, _| {
+        counter.fetch_add(1, Ordering::Relaxed);
+    });
+    let db = block_on(builder.build()).expect("the database opens");
+    (0..3000).for_each(|key| block_on(db.insert(Grenade(key), vec![0; 500])).expect("an insert commits"));
+    let evicted = || db.memory_info().evictions.capacity;
+    let before = evicted();
+    let tx = db.begin();
+    tx.insert(Grenade(2999), vec![0; 100_000]).expect("a write");
+    // What goes first is the key that is there already.
+    ARMED.set(true);
+    let committed = catch_unwind(AssertUnwindSafe(|| block_on(tx.commit())));
+    assert!(committed.is_err() && evicted() > before + 100, "it evicts, and panics");
+    assert_eq!(told.load(Ordering::Relaxed), evicted());
 }

@@ -85,11 +85,11 @@ impl<K, T> Run<K, T> {
         &self.shared
     }
 
-    /// The entries with their heads, and room for one more. For the writer, or of a run that is
-    /// full and still, which does not change any more.
+    /// The entries with their heads, and room for one more. For the writer, or of a full run in
+    /// which nothing moves.
     pub(crate) fn pairs(&self) -> Vec<(NonNull<Entry<K, T>>, Head)> {
         let mut pairs = Vec::with_capacity(RUN_CAPACITY + 1);
-        // Relaxed: (I1), or filled before the state was set.
+        // Relaxed: (I1), or (I3) and stored before the state that was read.
         let heads = self.heads.iter().map(|head| head.load(Ordering::Relaxed));
         pairs.extend(self.pointers().zip(heads));
         pairs

@@ -52,7 +52,8 @@
 //! - **I2, publish.** An object is complete before a Release store makes it
 //!   reachable; readers follow links with Acquire.
 //! - **I3, what never changes.** An entry's key and hash, a version's timestamp
-//!   and value, a block's lower bound: from I2 on.
+//!   and value, a block's lower bound: from I2 on. A run that is full, from when
+//!   nothing moves in it any more.
 //! - **I4, retire once.** An object is retired once, after the last link to it
 //!   from the roots is gone. A retired object belongs to the limbo.
 //! - **I5, grace.** What was retired is freed only when every pin that was taken

@@ -33,7 +33,7 @@ pub(crate) struct List<K, T> {
 }
 
 /// A full run in two, with one entry more: made before the writer's lock is taken, and right as
-/// long as the block has that run, since what is full does not change any more.
+/// long as the block has that run (I3).
 pub(crate) struct Split<'g, K, T> {
     of: &'g Run<K, T>,
     with: NonNull<Entry<K, T>>,

@@ -1,7 +1,8 @@
 //! The one that changes the index: stage, publish, trim.
 //!
 //! A batch of writes is prepared by any thread beside a [`Reader`]: keys are
-//! looked up, entries and versions allocated, places found. The [`Writer`],
+//! looked up, entries and versions allocated, places found, and what has no room for a new
+//! entry is split, to be put in its place if it still fits then. The [`Writer`],
 //! which exists once, then *stages* it, which links an entry with an empty chain
 //! for each new key: no reader can tell such an entry from an absent key. All
 //! user code (`Eq`, `Ord`, `Clone`) runs in these two steps. What is left, to

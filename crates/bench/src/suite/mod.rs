@@ -53,7 +53,8 @@ pub(crate) struct Options {
     /// Writes the results there, too: as JSON, and as plots.
     #[arg(long)]
     out: Option<PathBuf>,
-    /// Reads the results of an earlier run from there instead of running.
+    /// Reads the results of an earlier run from there instead of running: what `--out` was, or
+    /// the JSON in it.
     #[arg(long, conflicts_with_all = ["threads", "keys", "rounds", "milliseconds", "groups", "only", "quick"])]
     from: Option<PathBuf>,
 }
@@ -81,6 +82,9 @@ enum Line {
     Failure(String),
 }
 
+/// Where the results are in the directory of `--out`.
+const FILE: &str = "suite.json";
+
 /// Whoever takes longer for a workload is stuck: what loads a million keys slowly takes a minute
 /// or so.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -100,16 +104,18 @@ pub(crate) fn run(options: &Options, json: bool) {
         refuse(&format!("the results cannot go to {}: {error}", out.display()));
     }
     let record: Record<Vec<Sample>> = match &options.from {
-        Some(path) => match std::fs::read_to_string(path) {
-            Ok(text) => serde_json::from_str(&text).unwrap_or_else(|error| {
-                refuse(&format!("{} is not what --out writes: {error}", path.display()))
-            }),
-            Err(error) => refuse(&format!("{}: {error}", path.display())),
-        },
+        Some(path) => {
+            match std::fs::read_to_string(if path.is_dir() { path.join(FILE) } else { path.clone() }) {
+                Ok(text) => serde_json::from_str(&text).unwrap_or_else(|error| {
+                    refuse(&format!("{} is not what --out writes: {error}", path.display()))
+                }),
+                Err(error) => refuse(&format!("{}: {error}", path.display())),
+            }
+        }
         None => Record::new(run_all(&options.clone().quickened())),
     };
     if let Some(out) = &options.out {
-        std::fs::write(out.join("suite.json"), record.to_json()).expect("the results are written");
+        std::fs::write(out.join(FILE), record.to_json()).expect("the results are written");
         #[cfg(feature = "plots")]
         plot::draw_all(out, &record.results).expect("the plots are written");
     }

@@ -71,10 +71,22 @@ impl<K, V> Gone<K, V> {
         self.count == 0
     }
 
-    /// Tells the listener. Its panics are contained: they belong to no caller.
-    pub(crate) fn tell(self, listener: Option<&Listener<K, V>>) {
-        let Some(listener) = listener else { return };
-        for (key, value, cause) in self.keys {
+    /// Tells the listener when what is returned is dropped: whatever panics before.
+    pub(crate) fn tell(self, listener: Option<&Listener<K, V>>) -> Telling<'_, K, V> {
+        Telling { gone: self, listener }
+    }
+}
+
+/// Tells the listener when it is dropped. Its panics are contained: they belong to no caller.
+pub(crate) struct Telling<'l, K, V> {
+    gone: Gone<K, V>,
+    listener: Option<&'l Listener<K, V>>,
+}
+
+impl<K, V> Drop for Telling<'_, K, V> {
+    fn drop(&mut self) {
+        let Some(listener) = self.listener else { return };
+        for (key, value, cause) in self.gone.keys.drain(..) {
             if contain(|| listener(key, value, cause)).is_none() {
                 tracing::error!("a listener for evictions has panicked");
             }
@@ -280,7 +292,7 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
         drop(order);
         self.after_removal(removed > 0);
         dispose(freed);
-        gone.tell(self.listener.as_ref());
+        drop(gone.tell(self.listener.as_ref()));
         next
     }
 
@@ -310,7 +322,7 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
         self.after_removal(true);
         drop(reader);
         dispose(freed);
-        gone.tell(self.listener.as_ref());
+        drop(gone.tell(self.listener.as_ref()));
         Ok(timestamp)
     }
 

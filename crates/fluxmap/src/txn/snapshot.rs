@@ -68,8 +68,9 @@ impl<K: Key, V: Value> Snapshot<K, V> {
         self.view.get_with(key, Arc::clone)
     }
 
-    /// What each of `keys` held, in their order. Expected constant time for each, and faster
-    /// than one [`get`](Self::get) after the other: see [`Transaction::get_many`].
+    /// What each of `keys` held, in their order. Expected constant time for each; in a large
+    /// database faster than one [`get`](Self::get) after the other: see
+    /// [`Transaction::get_many`].
     ///
     /// # Errors
     ///
