@@ -6,6 +6,7 @@
 #[cfg(feature = "cache")]
 mod cache;
 mod durable;
+mod input;
 mod output;
 mod recovery;
 mod stores;

@@ -1,5 +1,6 @@
 //! How fast a database comes back, and what a checkpoint takes in memory.
 
+use crate::input::positive;
 use crate::output::{Record, bar, cpu_time, median, print, resident_bytes, table};
 use fluxmap::Database;
 use fluxmap::persistence::{PersistenceOptions, RecoveryInfo};
@@ -20,10 +21,10 @@ pub(crate) struct Options {
     #[arg(long, default_value = "target/bench-recovery")]
     dir: PathBuf,
     /// Keys of 20 bytes with values of 100.
-    #[arg(long, default_value_t = 1_000_000)]
+    #[arg(long, default_value_t = 1_000_000, value_parser = positive)]
     keys: usize,
     /// How often the database is opened each way; medians are shown.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 5, value_parser = positive)]
     rounds: usize,
     /// Opens what is there, and prints how many keys and records a second that made,
     /// and the microseconds of processor time for each.

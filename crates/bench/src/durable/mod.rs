@@ -5,6 +5,7 @@ mod bare;
 mod engines;
 mod latency;
 
+use crate::input::{positive, refuse};
 use crate::output::{Record, bar, cpu_time, median, print, table};
 use crate::stores::Level;
 use engines::Named;
@@ -22,16 +23,16 @@ pub(crate) struct Options {
     #[arg(long, default_value = "target/bench-durable")]
     dir: PathBuf,
     /// How many times each case runs; medians are shown.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 5, value_parser = positive)]
     rounds: usize,
     /// Milliseconds that a case runs each time.
-    #[arg(long, default_value_t = 1000)]
-    milliseconds: u64,
+    #[arg(long, default_value_t = 1000, value_parser = positive)]
+    milliseconds: usize,
     /// Committers at full durability.
-    #[arg(long, value_delimiter = ',', default_value = "1,8,64")]
+    #[arg(long, value_delimiter = ',', default_value = "1,8,64", value_parser = positive)]
     full: Vec<usize>,
     /// Committers at relaxed durability.
-    #[arg(long, value_delimiter = ',', default_value = "1,2")]
+    #[arg(long, value_delimiter = ',', default_value = "1,2", value_parser = positive)]
     relaxed: Vec<usize>,
     /// Only engines whose names contain this.
     #[arg(long, default_value = "")]
@@ -90,6 +91,9 @@ pub(crate) fn run(options: &Options, json: bool) {
             }
         }
     }
+    if cases.is_empty() {
+        refuse(&format!("no engine has {} in its name", options.only));
+    }
     let bar = bar(options.rounds * cases.len());
     for _ in 0..options.rounds {
         for (series, open) in &mut cases {
@@ -98,7 +102,7 @@ pub(crate) fn run(options: &Options, json: bool) {
             let engine = open(&dir);
             let cpu = cpu_time();
             let (commits, time) =
-                measure(&*engine, series.committers, Duration::from_millis(options.milliseconds));
+                measure(&*engine, series.committers, Duration::from_millis(options.milliseconds as u64));
             let cpu = cpu_time() - cpu;
             series.per_second.push(commits as f64 / time.as_secs_f64());
             series.cpu.push(cpu.as_secs_f64() * 1e6 / commits as f64);

@@ -9,6 +9,7 @@ mod report;
 mod sample;
 mod workloads;
 
+use crate::input::{positive, refuse};
 use crate::output::{Record, bar, print};
 use crate::stores::{self, Kind, Level};
 use clap::ValueEnum;
@@ -123,21 +124,6 @@ pub(crate) fn run(options: &Options, json: bool) {
         true => print(record.to_json()),
         false => report::print(&record),
     }
-}
-
-/// A number that is not zero.
-fn positive(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(0) => Err("it must be at least 1".to_string()),
-        Ok(number) => Ok(number),
-        Err(error) => Err(format!("{error}")),
-    }
-}
-
-/// Ends the program because it was asked for something that it cannot do.
-fn refuse(why: &str) -> ! {
-    eprintln!("error: {why}");
-    std::process::exit(2);
 }
 
 impl Options {
