@@ -239,7 +239,7 @@ impl<K: Key, V: Value> Cursor<K, V> {
         };
         let mut flow = near.iter().try_for_each(|(key, value)| see(key, value));
         if flow.is_continue() && !self.exhausted {
-            flow = self.look(at, direction, true, |pairs| {
+            flow = self.look(at, direction, true, ask_for::<V>, |pairs| {
                 pairs.iter().try_for_each(|(key, value)| see(key, value))
             })?;
         }
@@ -258,10 +258,16 @@ impl<K: Key, V: Value> Cursor<K, V> {
     pub(crate) fn count(mut self, at: At<'_, K, V>) -> Result<usize, FluxError> {
         let mut count = self.front.len() + self.back.len();
         if !self.exhausted {
-            let _ = self.look(at, Direction::Forward, true, |pairs| {
-                count += pairs.len();
-                ControlFlow::Continue(())
-            })?;
+            let _ = self.look(
+                at,
+                Direction::Forward,
+                true,
+                |_, _| {},
+                |pairs| {
+                    count += pairs.len();
+                    ControlFlow::Continue(())
+                },
+            )?;
         } else if self.broken_off {
             at.committer.active.check(at.registration)?;
         }
@@ -269,20 +275,21 @@ impl<K: Key, V: Value> Cursor<K, V> {
     }
 
     /// Looks at what has not been taken out yet, from one end on, until `see` breaks or it
-    /// is at an end. If it `lets_go`, it does so of the index between two groups of pairs
+    /// is at an end, and asks for what `see` will follow of the values. If it `lets_go`, it does so of the index between two groups of pairs
     /// when memory waits for it.
     fn look(
         &mut self,
         at: At<'_, K, V>,
         direction: Direction,
         lets_go: bool,
+        ask: impl Fn(usize, &Arc<V>),
         mut see: impl FnMut(&[(&K, &Arc<V>)]) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, FluxError> {
         let check = || at.committer.active.check(at.registration);
         loop {
             let (mut flow, mut behind) = (ControlFlow::Continue(()), None);
             let reader = at.committer.reader();
-            reader.scan(&self.rest, direction, at.registration.moment, ask_for::<V>, |pairs| {
+            reader.scan(&self.rest, direction, at.registration.moment, &ask, |pairs| {
                 // Before anybody sees what a view that has ended may not show.
                 check().map_or(ControlFlow::Break(()), ControlFlow::Continue)?;
                 flow = see(pairs);
@@ -354,7 +361,13 @@ impl<K: Key, V: Value> Cursor<K, V> {
         let mut taken = std::mem::take(self.buffers(direction).0);
         taken.reserve(wanted);
         // In one go: were a key's `Clone` to panic, a part that was passed would be lost.
-        let looked = self.look(at, direction, false, |pairs| {
+        let ask = |step, value: &Arc<V>| {
+            // What the values own is not cloned.
+            if step == 0 {
+                prefetch::<V>(value);
+            }
+        };
+        let looked = self.look(at, direction, false, ask, |pairs| {
             let pairs = &pairs[..pairs.len().min(wanted - taken.len())];
             // Ask for what all the keys own before the first is cloned: these cache
             // misses overlap, behind allocations and locked increments they would not.
