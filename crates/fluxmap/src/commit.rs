@@ -16,7 +16,7 @@ mod tidy;
 use self::dispose::dispose;
 use crate::error::{FluxError, PersistenceError};
 use crate::key::lead_of;
-use crate::mem::evict::{Gone, Listener};
+use crate::mem::evict::{Gone, Listener, Telling};
 use crate::mem::expiry::Hand;
 use crate::mem::keeper::{Keeper, Room};
 use crate::mem::weigher::{TOMBSTONE, Weigher};
@@ -185,7 +185,7 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
         }
         self.check_weight(weight)?;
 
-        let mut gone = Gone::new(self.listener.is_some());
+        let mut telling = Telling::new(self.listener.as_ref());
         let mut checks = 0;
         let (timestamp, freed) = loop {
             let checked_at = self.clock.applied();
@@ -213,7 +213,7 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
             }
             // Only now: while it had not ended, nothing that it had to find was trimmed.
             certificate.map_or(Ok(()), |certificate| self.active.check(certificate.snapshot))?;
-            match order.apply(&mut batch, self, record, &mut gone) {
+            match order.apply(&mut batch, self, record, &mut telling.gone) {
                 Ok(applied) => break applied,
                 Err(refused) => {
                     // New keys have left entries without a version.
@@ -223,8 +223,7 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
                     drop(reader);
                     self.trim(left);
                     // What had expired may have been removed before.
-                    self.after_removal(!gone.is_empty());
-                    drop(gone.tell(self.listener.as_ref()));
+                    self.after_removal(!telling.gone.is_empty());
                     return Err(refused);
                 }
             }
@@ -233,8 +232,7 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
             // Before the destructors: they may panic, or wait for commits.
             durable.log.after_commit();
         }
-        let _told_at_the_end = gone.tell(self.listener.as_ref());
-        // Outside the lock: destructors of keys and values.
+        // Outside the lock: destructors of keys and values, and then `telling`.
         drop(batch);
         drop(reader);
         dispose(freed);

@@ -70,17 +70,19 @@ impl<K, V> Gone<K, V> {
     pub(crate) fn is_empty(&self) -> bool {
         self.count == 0
     }
-
-    /// Tells the listener when what is returned is dropped: whatever panics before.
-    pub(crate) fn tell(self, listener: Option<&Listener<K, V>>) -> Telling<'_, K, V> {
-        Telling { gone: self, listener }
-    }
 }
 
-/// Tells the listener when it is dropped. Its panics are contained: they belong to no caller.
+/// Keys that went, of which the listener is told when this is dropped, whatever panics before.
+/// The listener's own panics are contained: they belong to no caller.
 pub(crate) struct Telling<'l, K, V> {
-    gone: Gone<K, V>,
+    pub(crate) gone: Gone<K, V>,
     listener: Option<&'l Listener<K, V>>,
+}
+
+impl<'l, K, V> Telling<'l, K, V> {
+    pub(crate) fn new(listener: Option<&'l Listener<K, V>>) -> Self {
+        Telling { gone: Gone::new(listener.is_some()), listener }
+    }
 }
 
 impl<K, V> Drop for Telling<'_, K, V> {
@@ -280,10 +282,10 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Order<K, V> {
 impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
     /// Removes some of the keys that have expired, and returns when more are to be removed.
     pub(crate) fn reap(&self) -> Option<Time> {
-        let mut gone = Gone::new(self.listener.is_some());
+        let mut telling = Telling::new(self.listener.as_ref());
         let mut order = self.order.lock();
         let now = self.hand.advance();
-        let removed = order.reap(self, now, self.clock.applied() + 1, &mut gone);
+        let removed = order.reap(self, now, self.clock.applied() + 1, &mut telling.gone);
         let next = order.keeper.timers.next();
         order.alarm = next.unwrap_or(Time::MAX);
         // If none could be removed, the log has failed, and none can be later.
@@ -292,7 +294,6 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
         drop(order);
         self.after_removal(removed > 0);
         dispose(freed);
-        drop(gone.tell(self.listener.as_ref()));
         next
     }
 
@@ -303,7 +304,7 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
         hash: u64,
         is_it: impl Fn(&K) -> bool,
     ) -> Result<Option<Timestamp>, FluxError> {
-        let mut gone = Gone::new(self.listener.is_some());
+        let mut telling = Telling::new(self.listener.as_ref());
         let reader = self.reader();
         let mut order = self.order.lock();
         let now = self.hand.advance();
@@ -313,8 +314,13 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
         let Some(resident) = reader.resident(hash, is_there) else {
             return Ok(None);
         };
-        let mut removal =
-            Removal::begin(&mut order, self, self.clock.applied() + 1, EvictionCause::Explicit, &mut gone)?;
+        let mut removal = Removal::begin(
+            &mut order,
+            self,
+            self.clock.applied() + 1,
+            EvictionCause::Explicit,
+            &mut telling.gone,
+        )?;
         removal.remove(&resident);
         let timestamp = removal.finish();
         let freed = order.after_publish(1, self);
@@ -322,7 +328,6 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
         self.after_removal(true);
         drop(reader);
         dispose(freed);
-        drop(gone.tell(self.listener.as_ref()));
         Ok(timestamp)
     }
 
