@@ -3,9 +3,10 @@
 
 use crate::checkpoint::{Pairs, Written, publish_draft, write_draft};
 use crate::error::PersistenceError;
+use crate::sync::random;
 use crate::wal::directory::{CHECKPOINT, Directory};
 use crate::wal::format::Identity;
-use crate::wal::segment::{self, MIN_SIZE, random};
+use crate::wal::segment::{self, MIN_SIZE};
 
 /// The log of a backup goes on in this one: not in the first, with which a new database
 /// begins. So without its checkpoint, no backup looks like a new database.

@@ -6,11 +6,11 @@
 
 use crate::disk::OpenMode;
 use crate::error::PersistenceError;
+use crate::sync::random;
 use crate::wal::directory::{CHECKPOINT, CHECKPOINT_DRAFT, Directory, NamedFile};
 use crate::wal::format::{
     Fields, FileHeader, FileKind, Identity, Lsn, MAX_COMMIT, Nonsense, Operation, operations,
 };
-use crate::wal::segment::random;
 use fluxmap_index::Time;
 
 type Result<T> = std::result::Result<T, PersistenceError>;

@@ -6,8 +6,8 @@ use crate::disk::Lock;
 use crate::error::PersistenceError;
 use crate::persistence::CheckpointInfo;
 use crate::progress::Progress;
-use crate::sync::Mutex;
 use crate::sync::thread::JoinHandle;
+use crate::sync::{Instant, Mutex};
 use crate::wal::directory::{Directory, segment_name};
 use crate::wal::format::Identity;
 use crate::wal::pool::Task;
@@ -15,7 +15,6 @@ use crate::wal::segment;
 use crate::wal::{Log, spawn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Instant;
 
 type Result<T> = std::result::Result<T, PersistenceError>;
 

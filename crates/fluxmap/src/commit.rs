@@ -26,11 +26,10 @@ use crate::mvcc::certify::Certificate;
 use crate::mvcc::clock::Clock;
 use crate::mvcc::gc::Collector;
 use crate::storage::Durable;
-use crate::sync::{AtomicU64, Mutex, Ordering};
+use crate::sync::{AtomicU64, HashState, Mutex, Ordering, hash_state};
 use crate::txn::write_set::{Put, Write};
 use crate::wal::format::push_operation;
 use fluxmap_index::{Batch, Freed, Index, Noting, Reader, Tail, Time, Timestamp, Writer};
-use foldhash::fast::RandomState;
 use std::hash::{BuildHasher, Hash};
 use std::ops::Deref;
 use std::sync::Arc;
@@ -60,7 +59,7 @@ pub(crate) struct Committer<K, V> {
     noting: Noting,
     /// How long every key lives that is not given a life of its own.
     life: Option<Duration>,
-    hasher: RandomState,
+    hasher: HashState,
     /// The snapshot whose end would let much garbage go, or [`NO_SNAPSHOT`].
     blocker: AtomicU64,
     /// Whether a key expires before the background thread is to wake.
@@ -135,7 +134,7 @@ impl<K: Ord + Clone + 'static, V> Committer<K, V> {
             limit: memory.limit,
             noting,
             life: memory.life,
-            hasher: RandomState::default(),
+            hasher: hash_state(),
             blocker: AtomicU64::new(NO_SNAPSHOT),
             alarm_is_due: AtomicBool::new(false),
             order: Apart(Mutex::new(Order {

@@ -231,6 +231,10 @@ pub use db::{
 pub use error::{FluxError, PersistenceError};
 pub use key::{Key, KeyBound, KeyRange, Prefix, Query, Value};
 
+/// What a model is in control of.
+#[cfg(shuttle)]
+pub use sync::time as virtual_time;
+
 /// The examples of the README of FluxMap 0.3.7, unchanged.
 #[cfg(doctest)]
 #[doc = include_str!("../tests/seed_examples.md")]

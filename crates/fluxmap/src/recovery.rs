@@ -16,6 +16,8 @@ use crate::disk::OpenMode;
 use crate::error::PersistenceError;
 use crate::key::{Key, Value};
 use crate::persistence::RecoveryInfo;
+use crate::sync::mpsc::{self, SyncSender};
+use crate::sync::{Instant, random, thread};
 use crate::txn::write_set::{Put, Write};
 use crate::wal::Writer;
 use crate::wal::directory::{
@@ -24,13 +26,11 @@ use crate::wal::directory::{
 use crate::wal::format::{FileKind, Identity, Lsn, Operation, Position, operations};
 use crate::wal::pool::Pool;
 use crate::wal::reader::{FrameAt, SegmentImage, Tail, replay};
-use crate::wal::segment::{self, Segment, random};
+use crate::wal::segment::{self, Segment};
 use fluxmap_index::{Time, Timestamp};
 use std::cmp::Ordering;
+use std::mem;
 use std::sync::Arc;
-use std::sync::mpsc::{self, SyncSender};
-use std::time::Instant;
-use std::{mem, thread};
 
 type Result<T> = std::result::Result<T, PersistenceError>;
 

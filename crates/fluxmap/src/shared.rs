@@ -8,6 +8,7 @@ use crate::key::{Key, Value};
 use crate::mvcc::certify::Certificate;
 use crate::persistence::RecoveryInfo;
 use crate::storage::{Options, Storage};
+use crate::sync::Instant;
 use crate::txn::gate::Gate;
 use crate::txn::gate::Ticket;
 use crate::txn::write_set::Write;
@@ -16,7 +17,7 @@ use fluxmap_index::Timestamp;
 use std::collections::BTreeSet;
 use std::ops::Deref;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What all clones, handles, transactions and snapshots of a database hold. The
 /// background thread does not: so the last of them to go finds the thread, joins it,

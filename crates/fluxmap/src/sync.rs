@@ -1,35 +1,107 @@
-//! Which locks and atomics the engine runs on: the real ones, or those of the
-//! model checker shuttle. Nothing else in the crate names them.
+//! Which locks, atomics, threads, clocks and random numbers the engine runs on: the real
+//! ones, or those of the model checker shuttle. Nothing else in the crate names them, so a
+//! model is in control of everything that is not decided by the code itself, and one seed
+//! replays a run.
 
 #[cfg(not(shuttle))]
-pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
+pub(crate) use real::{HashState, hash_state, random, system_time, thread_number};
 #[cfg(not(shuttle))]
-pub(crate) use std::{
-    sync::atomic::{AtomicU64, Ordering},
-    thread, thread_local,
+pub(crate) use {
+    parking_lot::{Condvar, Mutex, MutexGuard},
+    std::sync::atomic::{AtomicU64, Ordering},
+    std::sync::mpsc,
+    std::time::Instant,
+    std::{thread, thread_local},
 };
 
 #[cfg(shuttle)]
-pub(crate) use model::{Condvar, Mutex, MutexGuard};
-#[cfg(shuttle)]
-pub(crate) use shuttle::{
-    sync::atomic::{AtomicU64, Ordering},
-    thread, thread_local,
+pub(crate) use {
+    model::{Condvar, HashState, Mutex, MutexGuard, hash_state, random, thread_number},
+    shuttle::sync::atomic::{AtomicU64, Ordering},
+    shuttle::sync::mpsc,
+    shuttle::{thread, thread_local},
+    time::{Instant, system_time},
 };
 
-/// shuttle's locks with the signatures of `parking_lot`'s, which do not poison.
+#[cfg(shuttle)]
+pub mod time;
+
+#[cfg(not(shuttle))]
+mod real {
+    use std::hash::{BuildHasher, Hasher};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::SystemTime;
+
+    /// How keys are hashed: with a seed of its own for each database.
+    pub(crate) use foldhash::fast::RandomState as HashState;
+
+    pub(crate) fn hash_state() -> HashState {
+        HashState::default()
+    }
+
+    /// A number that nobody can guess; also different from the one before.
+    pub(crate) fn random() -> u64 {
+        // Its keys come from the system's randomness, and differ from call to call.
+        std::collections::hash_map::RandomState::new().build_hasher().finish()
+    }
+
+    /// The time of day, as the machine has it.
+    pub(crate) fn system_time() -> SystemTime {
+        SystemTime::now()
+    }
+
+    /// A number for the calling thread, to choose a shard by.
+    pub(crate) fn thread_number() -> usize {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        std::thread_local! {
+            // Relaxed: the numbers need to differ, not to be ordered.
+            static NUMBER: usize = NEXT.fetch_add(1, Ordering::Relaxed);
+        }
+        NUMBER.with(|number| *number)
+    }
+}
+
+/// shuttle's locks with the signatures of `parking_lot`'s, which do not poison, and its
+/// random numbers, which follow from a schedule's seed.
 #[cfg(shuttle)]
 mod model {
+    use super::time::Deadline;
+    use shuttle::rand::RngCore;
     use shuttle::sync as inner;
+    use shuttle::sync::atomic::{AtomicUsize, Ordering};
     use std::ops::{Deref, DerefMut};
     use std::sync::PoisonError;
     use std::time::Duration;
 
+    pub(crate) use foldhash::fast::FixedState as HashState;
+
+    pub(crate) fn hash_state() -> HashState {
+        HashState::with_seed(random())
+    }
+
+    pub(crate) fn random() -> u64 {
+        shuttle::rand::thread_rng().next_u64()
+    }
+
+    /// By the order in which the threads of an execution first ask.
+    pub(crate) fn thread_number() -> usize {
+        shuttle::lazy_static! {
+            static ref NEXT: AtomicUsize = AtomicUsize::new(0);
+        }
+        shuttle::thread_local! {
+            static NUMBER: usize = NEXT.fetch_add(1, Ordering::Relaxed);
+        }
+        NUMBER.with(|number| *number)
+    }
+
     #[derive(Default)]
     pub(crate) struct Mutex<T>(inner::Mutex<T>);
 
-    /// Empty only inside [`Condvar::wait`], which takes the guard by value.
-    pub(crate) struct MutexGuard<'a, T>(Option<inner::MutexGuard<'a, T>>);
+    pub(crate) struct MutexGuard<'a, T> {
+        mutex: &'a inner::Mutex<T>,
+        /// Empty only while [`Condvar`] waits.
+        held: Option<inner::MutexGuard<'a, T>>,
+    }
 
     impl<T> Mutex<T> {
         pub(crate) fn new(value: T) -> Self {
@@ -37,16 +109,23 @@ mod model {
         }
 
         pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
-            MutexGuard(Some(self.0.lock().unwrap_or_else(PoisonError::into_inner)))
+            let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            MutexGuard { mutex: &self.0, held: Some(held) }
         }
 
         pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
-            self.0.try_lock().ok().map(|guard| MutexGuard(Some(guard)))
+            self.0.try_lock().ok().map(|held| MutexGuard { mutex: &self.0, held: Some(held) })
         }
 
-        /// Time does not pass in a model: it is held or it is not.
-        pub(crate) fn try_lock_for(&self, _limit: Duration) -> Option<MutexGuard<'_, T>> {
-            self.try_lock()
+        /// The time may be over at once, or after others have run.
+        pub(crate) fn try_lock_for(&self, limit: Duration) -> Option<MutexGuard<'_, T>> {
+            let deadline = Deadline::after(limit);
+            loop {
+                match self.try_lock() {
+                    None if !deadline.has_passed() => shuttle::thread::yield_now(),
+                    tried => return tried,
+                }
+            }
         }
 
         pub(crate) fn get_mut(&mut self) -> &mut T {
@@ -58,37 +137,51 @@ mod model {
         type Target = T;
 
         fn deref(&self) -> &T {
-            self.0.as_deref().expect("only a waiting guard is empty")
+            self.held.as_deref().expect("only a waiting guard is empty")
         }
     }
 
     impl<T> DerefMut for MutexGuard<'_, T> {
         fn deref_mut(&mut self) -> &mut T {
-            self.0.as_deref_mut().expect("only a waiting guard is empty")
+            self.held.as_deref_mut().expect("only a waiting guard is empty")
         }
     }
 
     #[derive(Default)]
-    pub(crate) struct Condvar(inner::Condvar);
+    pub(crate) struct Condvar {
+        inner: inner::Condvar,
+        /// How often somebody was notified: for those who wait with a limit.
+        notified: AtomicUsize,
+    }
 
     impl Condvar {
         pub(crate) fn notify_one(&self) {
-            self.0.notify_one();
+            self.notified.fetch_add(1, Ordering::SeqCst);
+            self.inner.notify_one();
         }
 
         pub(crate) fn notify_all(&self) {
-            self.0.notify_all();
+            self.notified.fetch_add(1, Ordering::SeqCst);
+            self.inner.notify_all();
         }
 
         pub(crate) fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
-            if let Some(held) = guard.0.take() {
-                guard.0 = Some(self.0.wait(held).unwrap_or_else(PoisonError::into_inner));
+            if let Some(held) = guard.held.take() {
+                guard.held = Some(self.inner.wait(held).unwrap_or_else(PoisonError::into_inner));
             }
         }
 
-        /// Time does not pass in a model.
-        pub(crate) fn wait_for<T>(&self, guard: &mut MutexGuard<'_, T>, _limit: Duration) {
-            self.wait(guard);
+        /// The wait may end at any schedule, which shuttle's own never does: the waiter goes
+        /// round here, and yields, until it is notified or its time has come.
+        pub(crate) fn wait_for<T>(&self, guard: &mut MutexGuard<'_, T>, limit: Duration) {
+            // Under the lock: whoever changes what is waited for notifies after this.
+            let before = self.notified.load(Ordering::SeqCst);
+            let deadline = Deadline::after(limit);
+            while self.notified.load(Ordering::SeqCst) == before && !deadline.has_passed() {
+                guard.held = None;
+                shuttle::thread::yield_now();
+                guard.held = Some(guard.mutex.lock().unwrap_or_else(PoisonError::into_inner));
+            }
         }
     }
 }

@@ -9,10 +9,10 @@ use crate::error::FluxError;
 use crate::key::{Key, Value};
 use crate::shared::Core;
 use crate::sync::thread::{self, JoinHandle};
-use crate::sync::{Condvar, Mutex};
+use crate::sync::{Condvar, Instant, Mutex};
 use crate::txn::gate;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 #[derive(Default)]
 pub(crate) struct Worker {

@@ -7,14 +7,14 @@
 //! at what it shows then.
 
 use crate::mvcc::clock::Clock;
-use crate::sync::{AtomicU64, Mutex, Ordering};
+use crate::sync::{AtomicU64, Instant, Mutex, Ordering, system_time};
 use fluxmap_index::{Moment, Time, Timestamp};
 use std::collections::VecDeque;
 use std::collections::btree_map::{BTreeMap, Entry};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Where a database gets the time from, by which its keys expire.
 ///
@@ -67,7 +67,7 @@ impl TimeSource for Steady {
 
 /// The time source of databases that are given none.
 fn steady() -> Arc<dyn TimeSource> {
-    Arc::new(Steady { begin: SystemTime::now(), since: Instant::now() })
+    Arc::new(Steady { begin: system_time(), since: Instant::now() })
 }
 
 /// A point in time as versions hold it: milliseconds since 1970, at least one. What is

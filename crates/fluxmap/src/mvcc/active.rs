@@ -15,10 +15,9 @@
 
 use crate::error::FluxError;
 use crate::mvcc::clock::Clock;
-use crate::sync::Mutex;
+use crate::sync::{Instant, Mutex, thread_number};
 use fluxmap_index::{Horizon, Moment, Timestamp};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const SHARDS: usize = 16;
 /// How often snapshots that are too old are looked for, at most.
@@ -246,16 +245,6 @@ impl Active {
         let oldest = |shard: &Shard| shard.0.lock().live().map(|live| live.since).min();
         self.shards.iter().filter_map(oldest).min()
     }
-}
-
-/// A number for the calling thread, to choose a shard by.
-fn thread_number() -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    std::thread_local! {
-        // Relaxed: the numbers need to differ, not to be ordered.
-        static NUMBER: usize = NEXT.fetch_add(1, Ordering::Relaxed);
-    }
-    NUMBER.with(|number| *number)
 }
 
 #[cfg(all(test, not(shuttle)))]

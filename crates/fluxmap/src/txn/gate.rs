@@ -14,14 +14,14 @@
 //!
 //! While nobody holds the turn, passing is one load of a word that rarely changes.
 
-use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering, thread_local};
+use crate::sync::{AtomicU64, Instant, Mutex, MutexGuard, Ordering, thread_local};
 use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::atomic::AtomicU64 as Counter;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Says on whose behalf a transaction commits: a turn, or nobody's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -3,12 +3,13 @@
 use crate::error::FluxError;
 use crate::key::{Key, Value};
 use crate::shared::Shared;
+use crate::sync::Instant;
 use crate::txn::gate::{self, Ticket, Turn};
 use crate::txn::transaction::Transaction;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long [`transact_with`](crate::Database::transact_with) goes on. By default,
 /// until the transaction has committed: it will, because after a few losses it is

@@ -41,13 +41,13 @@ use crate::error::{FluxError, PersistenceError};
 use crate::mvcc::clock::Clock;
 use crate::persistence::FlushLimits;
 use crate::progress::{Progress, Woken};
-use crate::sync::{AtomicU64, Condvar, Mutex, MutexGuard, Ordering};
+use crate::sync::{AtomicU64, Condvar, Instant, Mutex, MutexGuard, Ordering};
 use format::{Lsn, MAX_COMMIT};
 use pool::{Next, Pool};
 use std::collections::VecDeque;
 use std::mem;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// When a commit is acknowledged.
 #[derive(Clone, Copy, Debug)]

@@ -7,10 +7,9 @@
 
 use crate::disk::OpenMode;
 use crate::error::PersistenceError;
+use crate::sync::random;
 use crate::wal::directory::{Directory, NamedFile, SEGMENT_DRAFT, segment_name};
 use crate::wal::format::{FileHeader, FileKind, Identity, MAX_HEADER};
-use std::collections::hash_map::RandomState;
-use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 
 /// A segment that can be written to.
@@ -23,12 +22,6 @@ pub(crate) struct Segment {
     /// How much of it is meant to be used.
     pub(crate) size: u64,
     pub(crate) file: Arc<NamedFile>,
-}
-
-/// A number that nobody can guess; also different from the one before.
-pub(crate) fn random() -> u64 {
-    // Its keys come from the system's randomness, and differ from call to call.
-    RandomState::new().build_hasher().finish()
 }
 
 /// Makes segment `number` under its name, durably: out of `recycled`, a segment that

@@ -4,11 +4,12 @@
 use crate::disk::Lock;
 use crate::error::PersistenceError;
 use crate::progress::Woken;
+use crate::sync::Instant;
 use crate::sync::thread::{self, JoinHandle};
 use crate::wal::{Log, Policy};
 use std::mem;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The thread behind a log. Joined when it is [closed](Self::close).
 pub(crate) struct LogThread {

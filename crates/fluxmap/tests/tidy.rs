@@ -1,0 +1,50 @@
+//! Rules of the house that a machine can check.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// All sources below a directory.
+fn sources(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).expect("the directory is there") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// Code of the library that is not a comment and not a unit test, line by line.
+fn lines_of_code(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let code = text.lines().enumerate().take_while(|(_, line)| !line.starts_with("#[cfg(all(test"));
+    code.take_while(|(_, line)| !line.starts_with("#[cfg(test)]"))
+        .filter(|(_, line)| !line.trim_start().starts_with("//"))
+        .map(|(number, line)| (number + 1, line))
+}
+
+/// A model is in control of time and threads only if the code asks for them in one place.
+#[test]
+fn clocks_sleeps_and_threads_are_asked_for_in_sync_only() {
+    const ELSEWHERE: [&str; 5] =
+        ["SystemTime::now", "std::time::Instant", "std::thread::s", "thread::sleep", "RandomState"];
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut wrong = Vec::new();
+    for path in sources(&root) {
+        if path.starts_with(root.join("sync")) || path == root.join("sync.rs") {
+            continue;
+        }
+        let text = fs::read_to_string(&path).expect("a source is text");
+        for (number, line) in lines_of_code(&text) {
+            let imports_instant = line.contains("use std::time::") && line.contains("Instant");
+            // A size is not a time.
+            let is_size = path.ends_with("mem/size.rs");
+            if (imports_instant && !is_size) || ELSEWHERE.iter().any(|name| line.contains(name)) {
+                wrong.push(format!("{}:{number}: {}", path.display(), line.trim()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "ask `crate::sync` for it:\n{}", wrong.join("\n"));
+}
