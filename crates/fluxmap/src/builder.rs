@@ -69,7 +69,7 @@ pub struct DatabaseBuilder<K, V, S: BuilderState = Initial> {
     settings: Settings,
     /// How to encode K and V, captured where their bounds are known.
     coder: Option<Coder<K, V>>,
-    memory: MemoryOptions<K, V>,
+    pub(crate) memory: MemoryOptions<K, V>,
     types: Types<K, V, S>,
 }
 

@@ -100,6 +100,8 @@ pub(crate) struct MemoryOptions<K, V> {
     pub(crate) listener: Option<Listener<K, V>>,
     pub(crate) time_source: Option<Arc<dyn TimeSource>>,
     pub(crate) max_snapshot_age: Option<Duration>,
+    #[cfg(shuttle)]
+    pub(crate) observer: Option<fluxmap_index::Observer<K, Arc<V>>>,
 }
 
 impl<K, V> Default for MemoryOptions<K, V> {
@@ -111,6 +113,8 @@ impl<K, V> Default for MemoryOptions<K, V> {
             listener: None,
             time_source: None,
             max_snapshot_age: None,
+            #[cfg(shuttle)]
+            observer: None,
         }
     }
 }
@@ -124,6 +128,10 @@ impl<K: Ord + Clone + 'static, V> Committer<K, V> {
         };
         let noting = keeper.books.as_ref().map_or(Noting::Nothing, |books| books.policy().noting());
         writer.note_reads(noting);
+        #[cfg(shuttle)]
+        if let Some(observer) = memory.observer {
+            writer.observe(observer);
+        }
         Committer {
             index,
             clock: Arc::default(),

@@ -60,7 +60,7 @@ use std::time::{Duration, SystemTime};
 /// # }
 /// ```
 pub struct Database<K: Key, V: Value> {
-    shared: Arc<Shared<K, V>>,
+    pub(crate) shared: Arc<Shared<K, V>>,
 }
 
 impl<K: Key, V: Value> Clone for Database<K, V> {
@@ -285,7 +285,7 @@ impl<K: Key, V: Value> Database<K, V> {
         let committer = &self.shared.committer;
         let hash = committer.hash(key);
         let reader = committer.reader();
-        reader.latest(hash, key, || committer.clock.stable(), || committer.time_of_get()).map(read)
+        reader.latest(hash, key, || committer.readable(), || committer.time_of_get()).map(read)
     }
 
     /// Whether `key` holds anything.

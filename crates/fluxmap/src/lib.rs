@@ -214,6 +214,8 @@ mod key;
 pub mod mem;
 mod mvcc;
 pub mod persistence;
+#[cfg(shuttle)]
+mod probe;
 mod progress;
 mod recovery;
 mod shared;
@@ -233,7 +235,7 @@ pub use key::{Key, KeyBound, KeyRange, Prefix, Query, Value};
 
 /// What a model is in control of.
 #[cfg(shuttle)]
-pub use sync::time as virtual_time;
+pub use {probe::ReadPoint, sync::time as virtual_time};
 
 /// The examples of the README of FluxMap 0.3.7, unchanged.
 #[cfg(doctest)]

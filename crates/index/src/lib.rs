@@ -118,6 +118,8 @@ pub use lead::Lead;
 pub use node::HASH_BITS;
 pub use resident::Resident;
 pub use version::{Moment, Tail, Time, has_expired};
+#[cfg(shuttle)]
+pub use writer::Observer;
 pub use writer::{Batch, Before, Change, Ledger, Staged, Trimmed, Writer};
 
 use access::Notes;

@@ -2,7 +2,7 @@
 
 use super::Committer;
 use crate::mvcc::active::Registration;
-use fluxmap_index::{Moment, Time};
+use fluxmap_index::{Moment, Time, Timestamp};
 use std::hash::Hash;
 
 impl<K: Ord + Hash + Clone, V> Committer<K, V> {
@@ -17,6 +17,16 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
     pub(crate) fn register_stable(&self, ages: bool) -> Registration {
         self.time();
         self.active.register(ages, || self.stable_moment())
+    }
+
+    /// The newest commit that reads outside of transactions may see. In memory that is what is
+    /// applied: the stable hand follows a step behind, and a get that looked there could miss
+    /// what a transaction had seen, and returned, before.
+    pub(crate) fn readable(&self) -> Timestamp {
+        match self.durable {
+            None => self.clock.applied(),
+            Some(_) => self.clock.stable(),
+        }
     }
 
     fn stable_moment(&self) -> Moment {

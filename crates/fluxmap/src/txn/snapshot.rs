@@ -40,7 +40,7 @@ use std::time::Duration;
 /// ```
 #[must_use = "a snapshot is there to be read"]
 pub struct Snapshot<K: Key, V: Value> {
-    view: Arc<View<K, V>>,
+    pub(crate) view: Arc<View<K, V>>,
 }
 
 impl<K: Key, V: Value> Clone for Snapshot<K, V> {
