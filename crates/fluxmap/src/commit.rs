@@ -29,7 +29,7 @@ use crate::storage::Durable;
 use crate::sync::{AtomicU64, HashState, Mutex, Ordering, hash_state};
 use crate::txn::write_set::{Put, Write};
 use crate::wal::format::push_operation;
-use fluxmap_index::{Batch, Freed, Index, Noting, Reader, Tail, Time, Timestamp, Writer};
+use fluxmap_index::{Batch, Freed, Index, Noting, Reader, Tail, Time, Timestamp, Writer, planted};
 use std::hash::{BuildHasher, Hash};
 use std::ops::Deref;
 use std::sync::Arc;
@@ -211,7 +211,8 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
             // Certify. What was committed since the check above is all that can
             // be new, and what has expired since; mostly that is nothing.
             let until = self.hand.advance();
-            let is_old = self.clock.applied() != checked_at || order.keeper.has_expired(checked_until, until);
+            let is_old = self.clock.applied() != checked_at && !planted("certified-outside-only")
+                || order.keeper.has_expired(checked_until, until) && !planted("time-is-looked-at-once");
             if let Some(certificate) = certificate.filter(|_| is_old) {
                 if !certificate.reads.is_cheap() && checks < CHECKS_OUTSIDE {
                     continue;
@@ -322,6 +323,10 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Order<K, V> {
         // Log. It is written later; while the slot is held, it cannot be (W2).
         let slot = slot.map(|slot| slot.push(timestamp, record));
         // Publish: first every version, then the clock that makes them visible.
+        if planted("clock-before-versions") {
+            shared.clock.apply(timestamp);
+        }
+        let slot = slot.map(|slot| (!planted("queue-unlocked-early")).then_some(slot));
         staged.publish(timestamp, &mut self.keeper);
         self.make_visible(timestamp, shared, slot);
         // What goes for its sake goes after it, so that it may rest on that.

@@ -2,8 +2,7 @@
 
 use crate::client::{Db, Outcome, Scene};
 use crate::disk::WorldDisk;
-use crate::script::Pen;
-use crate::timeline::visible;
+use crate::script::{Pen, pairs};
 use crate::value::Value;
 use fluxmap_shuttle::persistence::PersistenceOptions;
 use fluxmap_shuttle::{Database, virtual_time};
@@ -140,11 +139,16 @@ fn backup(db: &Db, scene: &Scene, disk: &WorldDisk, rng: &mut StdRng) {
     };
     scene.board.count(|counts| counts.checks += 1);
     let Some(covered) = copy.recovery_info().map(|info| info.last_commit) else { return };
-    let view = copy.snapshot();
-    let time = view.read_point().time;
-    let holds: BTreeMap<String, u64> = view.range(..).map(|(key, value)| (key, value.id)).collect();
-    let expected = scene.timeline.state(covered).map(|state| visible(&state, time));
-    if covered < floor || expected.as_ref() != Some(&holds) {
+    let Ok(holds) = pairs(copy.snapshot().range(..)) else { return };
+    let holds: BTreeMap<String, u64> = holds.into_iter().collect();
+    let now = scene.now();
+    let expected = scene.timeline.state(covered).unwrap_or_default();
+    // At which time the copy was made is not known: what has expired by now may have gone.
+    let is_same = expected.iter().all(|(key, held)| match holds.get(key) {
+        Some(id) => *id == held.id,
+        None => held.expires != 0 && held.expires <= now,
+    });
+    if covered < floor || !is_same || holds.keys().any(|key| !expected.contains_key(key)) {
         scene.board.anomaly(format!(
             "a backup begun at {floor} or later holds {holds:?} as of {covered}, where {expected:?} was"
         ));

@@ -5,7 +5,7 @@ use crate::board::Board;
 use crate::plan::{Diet, Life};
 use crate::reads::Held;
 use crate::script::{Pen, Script, Tx};
-use crate::timeline::Timeline;
+use crate::timeline::{Timeline, Until};
 use crate::value::Value;
 use fluxmap_shuttle::{Database, FluxError, IsolationLevel, PersistenceError, ReadPoint, virtual_time};
 use fluxmap_testkit::history::{Process, Stamps};
@@ -191,7 +191,7 @@ impl Client {
         let seed: u64 = self.rng.random();
         let db = self.db.clone();
         let last: std::cell::RefCell<Option<(ReadPoint, Model)>> = std::cell::RefCell::new(None);
-        let stopped = std::cell::Cell::new(false);
+        let (stopped, refused) = (std::cell::Cell::new(false), std::cell::Cell::new(false));
         let attempts = std::cell::Cell::new(0_u32);
         let this = std::cell::RefCell::new(&mut *self);
         let result = block_on(db.transact(async |tx| {
@@ -204,10 +204,13 @@ impl Client {
                     *last.borrow_mut() = Some((point, model));
                     Ok(())
                 }
-                Ok(None) => Err(FluxError::MemoryLimitExceeded),
+                Ok(None) => {
+                    refused.set(true);
+                    Err(FluxError::NoActiveTransaction)
+                }
                 Err(Stop::Failed) => {
                     stopped.set(true);
-                    Err(FluxError::MemoryLimitExceeded)
+                    Err(FluxError::NoActiveTransaction)
                 }
             }
         }));
@@ -217,7 +220,7 @@ impl Client {
         let last = last.into_inner();
         match (result, last) {
             (Ok(()), Some((point, model))) => self.committed(begin, point, &model),
-            (Err(FluxError::MemoryLimitExceeded), None) => {}
+            (Err(FluxError::NoActiveTransaction), _) if refused.get() => {}
             (result, _) => {
                 if let Outcome::Conflict = self.scene.judge(&self.name, result)? {
                     self.scene.board.anomaly(format!("{}: transact returned a conflict", self.name));
@@ -243,9 +246,9 @@ impl Client {
                     .anomaly(format!("{} committed {written:?}, which was never published", self.name));
             };
             let clash = match life.isolation {
-                IsolationLevel::Serializable => timeline.clash(point, Some(commit), model.noted()),
+                IsolationLevel::Serializable => timeline.clash(point, Until::Commit(commit), model.noted()),
                 IsolationLevel::Snapshot => {
-                    timeline.overtaken(point.timestamp, Some(commit), |key| written.contains_key(key))
+                    timeline.overtaken(point, Until::Commit(commit), |key| written.contains_key(key))
                 }
             };
             board.note(&self.name, format!("committed {commit}: {written:?}"));
@@ -271,14 +274,14 @@ impl Client {
         board.count(|counts| counts.refusals += 1);
         let is_explained = match life.isolation {
             IsolationLevel::Serializable => {
-                timeline.clash(point, None, model.noted()).is_some()
+                timeline.clash(point, Until::Now, model.noted()).is_some()
                     || timeline.could_expire(point, model.noted())
             }
             // A delete of what was not there may count as a write, or not.
             IsolationLevel::Snapshot => {
                 let writes: Vec<String> = model.ops().iter().filter_map(written_key).collect();
                 timeline
-                    .overtaken(point.timestamp, None, |key| writes.iter().any(|written| written == key))
+                    .overtaken(point, Until::Now, |key| writes.iter().any(|written| written == key))
                     .is_some()
             }
         };

@@ -7,7 +7,8 @@ use crate::client::{Client, Db, Scene};
 use crate::disk::WorldDisk;
 use crate::plan::{Death, Durability, Life, Outline, World};
 use crate::rest;
-use crate::timeline::{Held, Timeline};
+use crate::script::pairs;
+use crate::timeline::{Held, State, Timeline};
 use crate::value::{self, Value};
 use fluxmap_shuttle::mem::EvictionPolicy;
 use fluxmap_shuttle::persistence::PersistenceOptions;
@@ -76,7 +77,7 @@ fn live(
     }
     let has_faults =
         disk.is_some() && (life.crash.is_some() || life.failure.is_some() || life.capacity.is_some());
-    let timeline = account.timeline.clone();
+    let timeline = account.timeline.clone().that_may_fail(has_faults);
     let scene = Scene {
         life: Arc::clone(life),
         timeline: timeline.clone(),
@@ -190,7 +191,9 @@ fn open(scene: &Scene, disk: Option<&WorldDisk>) -> Result<Db, FluxError> {
 /// Everything between opening and the end. Returns whether the database had failed.
 fn run(db: Db, scene: &Scene, disk: Option<&WorldDisk>, number: usize, rng: &mut StdRng) -> bool {
     let (board, life, timeline) = (&scene.board, &scene.life, &scene.timeline);
-    let initial = initial_process(scene);
+    let state = timeline.state(timeline.last()).unwrap_or_default();
+    let keys_go = keys_go(life, &state);
+    let initial = initial_process(scene, state);
     let clients: Vec<_> = (0..life.clients)
         .map(|client| {
             let name = format!("client-{client}");
@@ -213,7 +216,7 @@ fn run(db: Db, scene: &Scene, disk: Option<&WorldDisk>, number: usize, rng: &mut
     rest::check(&db, scene);
     board.raise();
     let has_failed = block_on(db.flush()).is_err();
-    if !has_failed && !disk.is_some_and(|disk| disk.sim.has_crashed()) {
+    if !keys_go && !has_failed && !disk.is_some_and(|disk| disk.sim.has_crashed()) {
         check_history(processes, &db, scene);
     }
     board.note("world", "ends the database");
@@ -232,32 +235,28 @@ fn run(db: Db, scene: &Scene, disk: Option<&WorldDisk>, number: usize, rng: &mut
     has_failed
 }
 
+/// Whether keys may go by themselves in a life that begins with this state.
+fn keys_go(life: &Life, state: &State) -> bool {
+    let evicts = life.limit.is_some() || life.eviction_ttl.is_some() || life.chores.evictions > 0;
+    evicts || life.diet.expiring || state.values().any(|held| held.expires != 0)
+}
+
 /// What is there at first, as a transaction of its own.
-fn initial_process(scene: &Scene) -> Process<String, u64> {
+fn initial_process(scene: &Scene, state: State) -> Process<String, u64> {
     let begin = scene.stamps.next();
-    let state = scene.timeline.state(scene.timeline.last()).unwrap_or_default();
     let ops = state.into_iter().map(|(key, held)| Op::Put { key, value: held.id }).collect();
     let end = scene.stamps.next();
     Process { committed: vec![Committed { begin, end, ops }], refused: 0 }
 }
 
-/// Holds what everybody saw against the checker that knows nothing of timestamps. Where keys go
-/// by themselves, a history does not say when.
+/// Holds what everybody saw against the checker that knows nothing of timestamps. Not where keys
+/// go by themselves: a history does not say when.
 fn check_history(mut processes: Vec<Process<String, u64>>, db: &Db, scene: &Scene) {
-    let life = &scene.life;
-    let keys_go = life.limit.is_some()
-        || life.eviction_ttl.is_some()
-        || life.diet.expiring
-        || life.chores.evictions > 0;
-    let initial = scene.timeline.state(scene.timeline.last()).unwrap_or_default();
-    if keys_go
-        || life.isolation != IsolationLevel::Serializable
-        || initial.values().any(|held| held.expires != 0)
-    {
+    if scene.life.isolation != IsolationLevel::Serializable {
         return;
     }
     let begin = scene.stamps.next();
-    let items = db.snapshot().range(..).map(|(key, value)| (key, value.id)).collect();
+    let Ok(items) = pairs(db.snapshot().range(..)) else { return };
     let scan = fluxmap_testkit::op::Scan::all();
     let last = Committed { begin, end: scene.stamps.next(), ops: vec![Op::Scan { scan, items }] };
     processes.push(Process { committed: vec![last], refused: 0 });

@@ -9,6 +9,7 @@ use shuttle::{Config, FailurePersistence, MaxSteps, Runner};
 use std::cell::{Cell, RefCell};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Once;
+use std::thread;
 
 /// Steps after which a world counts as hanging. Most need some ten thousand.
 const MOST_STEPS: usize = 6_000_000;
@@ -58,9 +59,19 @@ fn keep_panics() {
 }
 
 /// Runs a world to its end, or to the first thing that is wrong.
+///
+/// # Panics
+///
+/// If the system has no thread for it.
 #[must_use]
 pub fn run(world: World) -> Report {
     keep_panics();
+    // On a thread of its own: one that a failed world has panicked on counts as panicking for ever.
+    let thread = thread::Builder::new().name("world".into()).spawn(move || run_here(world));
+    thread.expect("the system has a thread").join().expect("panics of a world are caught")
+}
+
+fn run_here(world: World) -> Report {
     let board = Board::default();
     let mut config = Config::new();
     config.stack_size = STACK;
@@ -70,11 +81,9 @@ pub fn run(world: World) -> Report {
     let runner = Runner::new(Seeded::new(world.seed), config);
     let shared = board.clone();
     IN_WORLD.set(true);
-    PANIC.with_borrow_mut(Option::take);
     let result = panic::catch_unwind(AssertUnwindSafe(|| {
         runner.run(move || life::all(&world, &shared));
     }));
-    IN_WORLD.set(false);
     let panicked = PANIC.with_borrow_mut(Option::take);
     let failure = match (result, board.first_anomaly()) {
         (Ok(()), None) => None,

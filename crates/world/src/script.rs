@@ -3,7 +3,7 @@
 
 use crate::board::Board;
 use crate::value::Value;
-use fluxmap_shuttle::{FluxError, Savepoint, Transaction, virtual_time};
+use fluxmap_shuttle::{FluxError, Savepoint, SnapshotRange, Transaction, virtual_time};
 use fluxmap_testkit::model::ModelTxn;
 use fluxmap_testkit::op::Scan;
 use rand::Rng;
@@ -80,6 +80,15 @@ pub(crate) fn prefix_scan(prefix: &str, reverse: bool, limit: Option<usize>) -> 
 /// The ends of a scan as ranges take them.
 pub(crate) fn ends(scan: &Scan<String>) -> (Bound<String>, Bound<String>) {
     (scan.lower.clone(), scan.upper.clone())
+}
+
+/// All pairs that a range has.
+pub(crate) fn pairs(mut range: SnapshotRange<String, Value>) -> Result<Pairs, FluxError> {
+    let mut pairs = Pairs::new();
+    while let Some((key, value)) = range.try_next()? {
+        pairs.push((key, value.id));
+    }
+    Ok(pairs)
 }
 
 fn id(value: &Arc<Value>) -> u64 {

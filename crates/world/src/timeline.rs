@@ -70,6 +70,17 @@ struct Inner {
 pub(crate) struct Timeline {
     inner: Arc<Mutex<Inner>>,
     board: Board,
+    /// Whether the log may fail in this life.
+    may_fail: bool,
+}
+
+/// Up to where a transaction is judged.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Until {
+    /// By what was there before the commit at this timestamp, which it made.
+    Commit(u64),
+    /// By whatever has been there since.
+    Now,
 }
 
 /// Why a commit may not stand, or why it was refused.
@@ -98,7 +109,7 @@ impl Timeline {
             synced: first,
             slack: 0,
         };
-        Timeline { inner: Arc::new(Mutex::new(inner)), board }
+        Timeline { inner: Arc::new(Mutex::new(inner)), board, may_fail: false }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -117,6 +128,11 @@ impl Timeline {
             drop(inner);
             self.board.anomaly(what);
         }
+    }
+
+    /// The same, for a life in which the log may fail.
+    pub(crate) fn that_may_fail(self, may_fail: bool) -> Timeline {
+        Timeline { may_fail, ..self }
     }
 
     /// The newest timestamp that was published.
@@ -143,7 +159,10 @@ impl Timeline {
         }
         let index = (timestamp - inner.first) as usize;
         let before = inner.times[..index].iter().max().copied().unwrap_or(0);
-        let after = inner.times[index + 1..].iter().filter(|time| **time != 0).min().copied();
+        // Once the log has failed, views of the stable state go on in time; who reads what never
+        // will be stable gets nothing acknowledged.
+        let is_last = self.may_fail;
+        let after = inner.times[index + 1..].iter().filter(|time| **time != 0 && !is_last).min().copied();
         if time != 0 && (before > time || after.is_some_and(|after| after < time)) {
             self.board.anomaly(format!(
                 "a view of {timestamp} has the time {time}, others of before {before}, of later {after:?}"
@@ -221,25 +240,18 @@ impl Timeline {
         inner.commits[from..].iter().position(is_it).map(|skipped| after + 1 + skipped as u64)
     }
 
-    /// What changed among what a transaction at `point` had noted, before the commit at `end`
-    /// (or up to now): another's write, an eviction, an expiry that somebody has seen.
-    pub(crate) fn clash(&self, point: ReadPoint, end: Option<u64>, noted: &[Scan<String>]) -> Option<Clash> {
+    /// What changed among what a transaction at `point` had noted: another's write, an eviction, an expiry that somebody has seen.
+    pub(crate) fn clash(&self, point: ReadPoint, until: Until, noted: &[Scan<String>]) -> Option<Clash> {
         let inner = self.inner();
         let from = (point.timestamp - inner.first) as usize;
-        let to = end.map_or(inner.commits.len(), |end| (end - 1 - inner.first) as usize);
-        let is_noted = |key: &String| noted.iter().any(|scan| scan.contains(key));
-        let base = &inner.states[from];
-        let was_there =
-            |key: &String| base.get(key).is_some_and(|held| held.expires == 0 || held.expires > point.time);
-        for (index, commit) in inner.commits.iter().enumerate().take(to).skip(from) {
-            // The removal of a key that had expired already changes nothing for whoever saw that.
-            let mut changes = commit.changes.iter().filter(|(key, held)| held.is_some() || was_there(key));
-            if let Some((key, _)) = changes.find(|(key, _)| is_noted(key)) {
-                return Some(Clash { key: key.clone(), at: inner.first + index as u64 + 1 });
-            }
+        let to = inner.end(until);
+        let is_noted = |key: &str| noted.iter().any(|scan| scan.contains(&key.to_owned()));
+        if let Some(clash) = inner.changed(point, until, is_noted) {
+            return Some(clash);
         }
         // Somebody has read a state without the commit at a time at which the key had expired.
         let seen = inner.times[..=to].iter().max().copied().unwrap_or(0);
+        let base = &inner.states[from];
         let expired = |held: &Held| held.expires > point.time && held.expires <= seen;
         let gone = base.iter().find(|(key, held)| expired(held) && is_noted(key));
         gone.map(|(key, _)| Clash { key: key.clone(), at: point.timestamp })
@@ -253,21 +265,15 @@ impl Timeline {
             .any(|(key, held)| held.expires > point.time && noted.iter().any(|scan| scan.contains(key)))
     }
 
-    /// Whether one of these keys was written by somebody else between `after` and the commit at
-    /// `end` (or up to now): the first committer wins.
+    /// Whether one of these keys was written by somebody else since `point`: the first committer wins.
     pub(crate) fn overtaken(
         &self,
-        after: u64,
-        end: Option<u64>,
-        mut written: impl FnMut(&str) -> bool,
+        point: ReadPoint,
+        until: Until,
+        written: impl FnMut(&str) -> bool,
     ) -> Option<Clash> {
         let inner = self.inner();
-        let from = (after - inner.first) as usize;
-        let to = end.map_or(inner.commits.len(), |end| (end - 1 - inner.first) as usize);
-        inner.commits.iter().enumerate().take(to).skip(from).find_map(|(index, commit)| {
-            let key = commit.changes.keys().find(|key| written(key))?;
-            Some(Clash { key: key.clone(), at: inner.first + index as u64 + 1 })
-        })
+        inner.changed(point, until, written)
     }
 
     /// The state after a commit, raw.
@@ -335,7 +341,7 @@ impl Timeline {
             synced: inner.synced,
             slack: inner.slack.max(slack),
         };
-        Timeline { inner: Arc::new(Mutex::new(next)), board: self.board.clone() }
+        Timeline { inner: Arc::new(Mutex::new(next)), board: self.board.clone(), may_fail: false }
     }
 
     /// It was closed: all that was published must be there when it is opened again.
@@ -388,6 +394,36 @@ impl Inner {
             None => state.remove(key),
         };
         Ok(())
+    }
+
+    /// The number of commits before that.
+    fn end(&self, until: Until) -> usize {
+        match until {
+            Until::Now => self.commits.len(),
+            Until::Commit(timestamp) => (timestamp - 1 - self.first) as usize,
+        }
+    }
+
+    /// A key that was changed since `point`. That what had expired there is gone in the end
+    /// changes nothing.
+    fn changed(&self, point: ReadPoint, until: Until, mut asked: impl FnMut(&str) -> bool) -> Option<Clash> {
+        let (from, to) = ((point.timestamp - self.first) as usize, self.end(until));
+        let base = &self.states[from];
+        let had_expired =
+            |key: &str| base.get(key).is_some_and(|held| held.expires != 0 && held.expires <= point.time);
+        let clashes = |key: &str, held: &Option<Held>| held.is_some() || !had_expired(key);
+        let commits = self.commits.iter().enumerate().take(to).skip(from);
+        let changes = commits
+            .flat_map(|(index, commit)| commit.changes.iter().map(move |(key, held)| (key, (index, held))));
+        let clash = match until {
+            Until::Commit(_) => {
+                let newest: BTreeMap<_, _> = changes.collect();
+                newest.into_iter().find(|(key, (_, held))| clashes(key, held) && asked(key))
+            }
+            // It may have been found before it was gone again.
+            Until::Now => changes.into_iter().find(|(key, (_, held))| clashes(key, held) && asked(key)),
+        };
+        clash.map(|(key, (index, _))| Clash { key: key.clone(), at: self.first + index as u64 + 1 })
     }
 
     fn show(&mut self, timestamp: u64) {

@@ -2,7 +2,7 @@
 
 use super::Committer;
 use crate::mvcc::active::Registration;
-use fluxmap_index::{Moment, Time, Timestamp};
+use fluxmap_index::{Moment, Time, Timestamp, planted};
 use std::hash::Hash;
 
 impl<K: Ord + Hash + Clone, V> Committer<K, V> {
@@ -24,6 +24,8 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
     /// what a transaction had seen, and returned, before.
     pub(crate) fn readable(&self) -> Timestamp {
         match self.durable {
+            None if planted("get-lags-in-memory") => self.clock.stable(),
+            Some(_) if planted("get-reads-applied") => self.clock.applied(),
             None => self.clock.applied(),
             Some(_) => self.clock.stable(),
         }
@@ -56,6 +58,9 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
         if self.hand.is_due()
             && let Some(_order) = self.order.try_lock()
         {
+            return self.hand.advance();
+        }
+        if planted("time-moves-without-the-lock") {
             return self.hand.advance();
         }
         self.hand.shown()

@@ -16,7 +16,7 @@
 use crate::error::FluxError;
 use crate::mvcc::clock::Clock;
 use crate::sync::{Instant, Mutex, thread_number};
-use fluxmap_index::{Horizon, Moment, Timestamp};
+use fluxmap_index::{Horizon, Moment, Timestamp, planted};
 use std::time::Duration;
 
 const SHARDS: usize = 16;
@@ -153,10 +153,11 @@ impl Active {
 
     /// Registers a snapshot at what `now` reads, a hand of the clock. It ends when it is too
     /// old, if it `ages`.
-    pub(crate) fn register(&self, ages: bool, now: impl FnOnce() -> Moment) -> Registration {
+    pub(crate) fn register(&self, ages: bool, now: impl Fn() -> Moment) -> Registration {
         let shard = thread_number() % SHARDS;
+        let early = planted("snapshot-reads-before-it-locks").then(&now);
         let mut registrations = self.shards[shard].0.lock();
-        let moment = now();
+        let moment = early.unwrap_or_else(now);
         let number = match ages && self.max_age.is_some() {
             true => {
                 registrations.next += 1;
@@ -225,9 +226,9 @@ impl Active {
     /// Which timestamps are being read now, or may be later.
     pub(crate) fn horizon(&self, clock: &Clock) -> Horizon {
         // Before the shards: see the top of the file.
-        let now = clock.stable();
+        let now = if planted("horizon-is-applied") { clock.applied() } else { clock.stable() };
         let mut live = Vec::new();
-        for shard in &self.shards {
+        for shard in self.shards.iter().filter(|_| !planted("trimming-ignores-snapshots")) {
             live.extend(shard.0.lock().live().map(|live| live.place.0));
         }
         Horizon::new(now, live)
