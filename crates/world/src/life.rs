@@ -37,6 +37,7 @@ pub(crate) fn all(world: &World, board: &Board) {
         disk: SimDisk::new(world.seed),
         // Nothing was written yet.
         written_with: Durability::Full,
+        latest: 0,
     };
     for number in 0..outline.lives {
         let life = Arc::new(world.life(outline, number));
@@ -57,6 +58,8 @@ struct Account {
     disk: SimDisk,
     /// How what is on the disk was written.
     written_with: Durability,
+    /// The latest time of day there has been, in milliseconds since 1970.
+    latest: u64,
 }
 
 fn live(
@@ -94,7 +97,9 @@ fn live(
             let recovered = db.recovery_info().map_or(0, |info| info.last_commit);
             board.note("world", format!("recovered up to commit {recovered}"));
             board.count(|counts| counts.checks += 1);
-            if let Err(what) = timeline.opened(recovered, life.limit.is_some()) {
+            if let Err(what) =
+                timeline.opened(recovered, life.limit.is_some(), account.latest.max(scene.now()))
+            {
                 board.anomaly(what);
                 board.raise();
             }
@@ -109,6 +114,7 @@ fn live(
         }
     };
     board.raise();
+    account.latest = account.latest.max(scene.now());
     if let Some(disk) = disk {
         account.after_death(life, &disk, failed, board);
     }

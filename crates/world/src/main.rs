@@ -39,6 +39,9 @@ struct Arguments {
     /// Prints what has happened in the world of `--seed`.
     #[arg(long)]
     log: bool,
+    /// Leaves a world that fails as it is.
+    #[arg(long)]
+    no_shrink: bool,
     /// Prints the result as JSON.
     #[arg(long)]
     json: bool,
@@ -87,7 +90,7 @@ fn many(arguments: &Arguments) -> ExitCode {
     let begin = Instant::now();
     let (next, stops) = (AtomicU64::new(0), AtomicBool::new(false));
     let (sender, results) = mpsc::channel();
-    let (mut counts, mut worlds, mut failed) = (Counts::default(), 0_u64, None);
+    let (mut counts, mut worlds, mut failed, mut first_failure) = (Counts::default(), 0_u64, None, None);
     thread::scope(|scope| {
         for _ in 0..arguments.jobs {
             let sender = sender.clone();
@@ -112,8 +115,9 @@ fn many(arguments: &Arguments) -> ExitCode {
         for (world, report) in results {
             worlds += 1;
             counts.add(&report.counts);
-            if report.failure.is_some() && failed.is_none() {
+            if let (Some(failure), None) = (report.failure, &failed) {
                 failed = Some(world);
+                first_failure = Some(failure);
             }
         }
     });
@@ -121,6 +125,15 @@ fn many(arguments: &Arguments) -> ExitCode {
         print_counts(arguments, &counts, worlds, 0, None);
         return ExitCode::SUCCESS;
     };
+    if arguments.no_shrink {
+        let failure = first_failure.map_or(String::new(), |failure| failure.what);
+        println!(
+            "seed {} fails after {:.1} s and {worlds} worlds, fails: {failure}",
+            world.seed,
+            begin.elapsed().as_secs_f64()
+        );
+        return ExitCode::FAILURE;
+    }
     eprintln!(
         "seed {} fails after {:.1} s and {worlds} worlds; making it smaller",
         world.seed,

@@ -8,7 +8,8 @@ use crate::schedule::Seeded;
 use shuttle::{Config, FailurePersistence, MaxSteps, Runner};
 use std::cell::{Cell, RefCell};
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::Once;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Once};
 use std::thread;
 
 /// Steps after which a world counts as hanging. Most need some ten thousand.
@@ -34,6 +35,8 @@ pub struct Failure {
 pub struct Report {
     /// What was done.
     pub counts: Counts,
+    /// Steps of the schedule.
+    pub steps: u64,
     /// What was wrong, if anything.
     pub failure: Option<Failure>,
 }
@@ -78,7 +81,8 @@ fn run_here(world: World) -> Report {
     config.max_steps = MaxSteps::FailAfter(MOST_STEPS);
     config.failure_persistence = FailurePersistence::None;
     config.silence_warnings = true;
-    let runner = Runner::new(Seeded::new(world.seed), config);
+    let steps = Arc::new(AtomicU64::new(0));
+    let runner = Runner::new(Seeded::new(world.seed, Arc::clone(&steps)), config);
     let shared = board.clone();
     IN_WORLD.set(true);
     let result = panic::catch_unwind(AssertUnwindSafe(|| {
@@ -91,7 +95,8 @@ fn run_here(world: World) -> Report {
         (Err(_), None) => Some(panicked.unwrap_or_else(|| "a panic that says nothing".into())),
     };
     let failure = failure.map(|what| Failure { what, doing: board.doing(), log: board.log() });
-    Report { counts: board.counts(), failure }
+    // Relaxed: the execution has ended.
+    Report { counts: board.counts(), steps: steps.load(Ordering::Relaxed), failure }
 }
 
 /// A smaller world that fails as well: fewer lives, clients and operations, with the same seed.

@@ -14,6 +14,8 @@
 use rand::rngs::StdRng;
 use rand::{Rng, RngCore, SeedableRng};
 use shuttle::scheduler::{Schedule, Scheduler, Task, TaskId};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How tasks are chosen.
 #[derive(Clone, Copy, Debug)]
@@ -42,13 +44,15 @@ pub(crate) struct Seeded {
     /// The probability that the running task is frozen.
     freezing: f64,
     step: u64,
+    /// The number of steps, for who started it.
+    steps: Arc<AtomicU64>,
     standings: Vec<Standing>,
     lowest: i64,
     has_run: bool,
 }
 
 impl Seeded {
-    pub(crate) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64, steps: Arc<AtomicU64>) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let style = match rng.random_range(0..5) {
             0 => Style::Sticky(0.0),
@@ -59,7 +63,7 @@ impl Seeded {
         };
         let freezing = if rng.random_bool(0.2) { 0.0 } else { 10_f64.powf(rng.random_range(-4.0..-1.7)) };
         let (standings, lowest) = (Vec::new(), 0);
-        Seeded { seed, rng, style, freezing, step: 0, standings, lowest, has_run: false }
+        Seeded { seed, rng, style, freezing, step: 0, steps, standings, lowest, has_run: false }
     }
 
     fn standing(&mut self, task: TaskId) -> &mut Standing {
@@ -103,6 +107,8 @@ impl Scheduler for Seeded {
         is_yielding: bool,
     ) -> Option<TaskId> {
         self.step += 1;
+        // Relaxed: it is read when the execution has ended.
+        self.steps.store(self.step, Ordering::Relaxed);
         if let Some(current) = current {
             self.change_current(current, is_yielding);
         }

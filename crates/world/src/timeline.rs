@@ -246,7 +246,7 @@ impl Timeline {
         let from = (point.timestamp - inner.first) as usize;
         let to = inner.end(until);
         let is_noted = |key: &str| noted.iter().any(|scan| scan.contains(&key.to_owned()));
-        if let Some(clash) = inner.changed(point, until, is_noted) {
+        if let Some(clash) = inner.changed(point, until, |key, _| is_noted(key)) {
             return Some(clash);
         }
         // Somebody has read a state without the commit at a time at which the key had expired.
@@ -265,15 +265,23 @@ impl Timeline {
             .any(|(key, held)| held.expires > point.time && noted.iter().any(|scan| scan.contains(key)))
     }
 
-    /// Whether one of these keys was written by somebody else since `point`: the first committer wins.
+    /// Whether one of these keys was written by somebody else since `point`: the first committer
+    /// wins. That a key which expires is removed may count as written, or not: an expiry is no
+    /// commit, and may be removed by the very commit that is judged.
     pub(crate) fn overtaken(
         &self,
         point: ReadPoint,
         until: Until,
-        written: impl FnMut(&str) -> bool,
+        mut written: impl FnMut(&str) -> bool,
     ) -> Option<Clash> {
         let inner = self.inner();
-        inner.changed(point, until, written)
+        let expires =
+            |key: &str| inner.states.iter().any(|state| state.get(key).is_some_and(|held| held.expires != 0));
+        let judged = |key: &str, held: &Option<Held>| match until {
+            Until::Now => true,
+            Until::Commit(_) => held.is_some() || !expires(key),
+        };
+        inner.changed(point, until, |key, held| judged(key, held) && written(key))
     }
 
     /// The state after a commit, raw.
@@ -289,8 +297,8 @@ impl Timeline {
     }
 
     /// The database has been opened, and says that the last commit is this one. Checks what it
-    /// holds (T4): all of that state, or a part if it has less room now.
-    pub(crate) fn opened(&self, recovered: u64, has_limit: bool) -> Result<(), String> {
+    /// holds (T4): all of that state, or a part if it has less room, or it is later, now.
+    pub(crate) fn opened(&self, recovered: u64, has_limit: bool, now: u64) -> Result<(), String> {
         let mut inner = self.inner();
         let last = inner.last();
         let first = inner.first;
@@ -312,7 +320,11 @@ impl Timeline {
             };
         }
         let is_part = state.iter().all(|(key, held)| expected.get(key) == Some(held));
-        if !is_part || (!has_limit && state.len() != expected.len()) {
+        // A checkpoint leaves out what had expired when it was begun.
+        let may_miss = |(key, held): (&String, &Held)| {
+            has_limit || state.contains_key(key) || held.expires != 0 && held.expires <= now
+        };
+        if !is_part || !expected.iter().all(may_miss) {
             return Err(format!(
                 "after {recovered} commits there was {expected:?}, and {state:?} was recovered"
             ));
@@ -406,7 +418,12 @@ impl Inner {
 
     /// A key that was changed since `point`. That what had expired there is gone in the end
     /// changes nothing.
-    fn changed(&self, point: ReadPoint, until: Until, mut asked: impl FnMut(&str) -> bool) -> Option<Clash> {
+    fn changed(
+        &self,
+        point: ReadPoint,
+        until: Until,
+        mut asked: impl FnMut(&str, &Option<Held>) -> bool,
+    ) -> Option<Clash> {
         let (from, to) = ((point.timestamp - self.first) as usize, self.end(until));
         let base = &self.states[from];
         let had_expired =
@@ -418,10 +435,10 @@ impl Inner {
         let clash = match until {
             Until::Commit(_) => {
                 let newest: BTreeMap<_, _> = changes.collect();
-                newest.into_iter().find(|(key, (_, held))| clashes(key, held) && asked(key))
+                newest.into_iter().find(|(key, (_, held))| clashes(key, held) && asked(key, held))
             }
             // It may have been found before it was gone again.
-            Until::Now => changes.into_iter().find(|(key, (_, held))| clashes(key, held) && asked(key)),
+            Until::Now => changes.into_iter().find(|(key, (_, held))| clashes(key, held) && asked(key, held)),
         };
         clash.map(|(key, (index, _))| Clash { key: key.clone(), at: self.first + index as u64 + 1 })
     }
