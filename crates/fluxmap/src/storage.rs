@@ -70,7 +70,6 @@ impl Storage {
             identity: recovered.identity,
             log: Arc::clone(&log),
             source: Box::new(Live { core: Arc::downgrade(&core), coder }),
-            segment_size: files.segment_size,
             served: Progress::default(),
             outcome: Mutex::default(),
         });
