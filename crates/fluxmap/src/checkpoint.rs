@@ -364,5 +364,6 @@ fn bare_pairs(payload: &[u8]) -> impl Iterator<Item = std::result::Result<Pair<'
     })
 }
 
-/// A pair larger than this was refused when it was written.
-const _: () = assert!(MAX_COMMIT + 2 * BLOCK_SIZE < u32::MAX as usize);
+/// The longest block: a pair that is larger than a commit was refused when it was written.
+pub(crate) const MAX_BLOCK: usize = MAX_COMMIT + 2 * BLOCK_SIZE;
+const _: () = assert!(MAX_BLOCK < u32::MAX as usize);
