@@ -90,7 +90,8 @@ impl Checkpointer {
         }
     }
 
-    fn make(&self, Make { number, size, recycled }: Make) {
+    fn make(&self, Make { number, size, recycled, surplus }: Make) {
+        self.remove(surplus);
         let made = segment::make(&self.directory, &self.identity, number, size, recycled);
         let (segment, error) = match made {
             Ok(segment) => (Some(segment), None),
@@ -100,6 +101,15 @@ impl Checkpointer {
         if let Some(error) = error {
             let is_needed = self.log.pool.awaits_segment();
             self.note_failure(&error, is_needed, "a segment of the log could not be made");
+        }
+    }
+
+    fn remove(&self, segments: Vec<u64>) {
+        for number in segments {
+            // One that stays is ignored, and looked at again when the database is opened.
+            if let Err(error) = self.directory.remove(&segment_name(number)) {
+                tracing::warn!(%error, "a segment that is not needed any more stays");
+            }
         }
     }
 
@@ -131,12 +141,7 @@ impl Checkpointer {
         // What a checkpoint covers is durable: else the log could end before it.
         self.log.sync_up_to(commit)?;
         publish_draft(&self.directory)?;
-        for number in pool.covered_before(first, written.bytes) {
-            // One that stays is ignored, and removed when the database is opened.
-            if let Err(error) = self.directory.remove(&segment_name(number)) {
-                tracing::warn!(%error, "a segment that is not needed any more stays");
-            }
-        }
+        self.remove(pool.covered_before(first, written.bytes));
         let info = CheckpointInfo {
             commit,
             pairs: written.pairs,

@@ -34,8 +34,8 @@ pub struct PersistenceOptions {
     /// bytes). A checkpoint begins when half of that is full, and commits wait when all of
     /// it is. 0, the default, for a log that follows the size of the data.
     ///
-    /// A single commit that is larger than the bound exceeds it; so do commits that wait to be
-    /// written when the database is closed, up to 16 MiB, until the next checkpoint.
+    /// Until the next checkpoint it may be exceeded by a commit that is larger than a segment,
+    /// and by those that wait to be written when the database is closed, up to 16 MiB.
     pub wal_pool_size: usize,
     /// The size of the largest segments, in bytes: from 4096 to 1 GiB. Segments begin with
     /// 256 KiB and double as the log goes on, to a quarter of what the log may take at most. A

@@ -64,6 +64,15 @@ pub(super) struct Layer {
     pub(super) is_whole: bool,
 }
 
+/// A pair of a checkpoint.
+struct Stored<'p> {
+    pair: Pair<'p>,
+    /// Whether nothing later is known of its key.
+    is_newest: bool,
+    /// The commit of the checkpoint.
+    commit: Lsn,
+}
+
 /// Where commits are read again.
 pub(super) enum Commits {
     /// In the log as it is recovered: from this segment on, after this commit.
@@ -304,10 +313,11 @@ impl Image {
     pub(super) fn count(&mut self) -> Result<u64> {
         let (mut found, mut shown) = (0, 0);
         let mut covered = Vec::new();
-        self.visit_layers(&mut |_, key, is_shown, commit| {
+        self.visit_layers(&mut |stored| {
             found += 1;
-            shown += u64::from(is_shown);
-            if self.changes.by_key.get(key).is_some_and(|change| change.commit <= commit) {
+            shown += u64::from(stored.is_newest);
+            let key = stored.pair.key;
+            if self.changes.by_key.get(key).is_some_and(|change| change.commit <= stored.commit) {
                 covered.push(key.to_vec());
             }
             Ok(())
@@ -329,13 +339,12 @@ impl Image {
     }
 
     fn try_visit(&self, visit: &mut dyn FnMut(Pair<'_>) -> Result<()>) -> Result<()> {
-        self.visit_layers(&mut |pair, _, is_shown, _| if is_shown { visit(pair) } else { Ok(()) })?;
+        self.visit_layers(&mut |stored| if stored.is_newest { visit(stored.pair) } else { Ok(()) })?;
         self.visit_commits(visit)
     }
 
-    /// Shows all pairs of checkpoints that count: each with its key, whether nothing later is
-    /// known of that, and the commit of the checkpoint.
-    fn visit_layers(&self, visit: &mut dyn FnMut(Pair<'_>, &[u8], bool, Lsn) -> Result<()>) -> Result<()> {
+    /// Shows all pairs of the checkpoints that count.
+    fn visit_layers(&self, visit: &mut dyn FnMut(Stored<'_>) -> Result<()>) -> Result<()> {
         // Keys of newer checkpoints, which are not whole.
         let mut seen: HashSet<Vec<u8>> = HashSet::new();
         for (place, layer) in self.layers.iter().enumerate() {
@@ -350,9 +359,9 @@ impl Image {
                     let checkpoint::Pair { key, value, expires } = pair;
                     let change = self.changes.by_key.get(key);
                     let is_newest = change.is_none_or(|change| change.commit <= layer.commit);
-                    let is_shown = is_newest && !seen.contains(key);
-                    let shown = Pair { key, value, expires: NonZeroU64::new(expires) };
-                    visit(shown, key, is_shown, layer.commit)?;
+                    let is_newest = is_newest && !seen.contains(key);
+                    let pair = Pair { key, value, expires: NonZeroU64::new(expires) };
+                    visit(Stored { pair, is_newest, commit: layer.commit })?;
                     if !is_last {
                         seen.insert(key.to_vec());
                     }

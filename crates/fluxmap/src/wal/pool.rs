@@ -17,6 +17,7 @@ use crate::wal::format::Lsn;
 use crate::wal::limits::{Bounds, LogSize};
 use crate::wal::segment::Segment;
 use std::collections::VecDeque;
+use std::mem;
 
 /// A segment that is full, and whose commits are not all in a checkpoint.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +63,8 @@ struct State {
     ready: Option<Segment>,
     /// Covered by a checkpoint, oldest first.
     covered: VecDeque<Covered>,
+    /// Of no use any more: their files are still to go.
+    surplus: Vec<u64>,
     /// What the commit that the log waits with needs a segment to be.
     needed: u64,
     /// The log waits for a checkpoint.
@@ -96,12 +99,14 @@ pub(crate) enum Task {
 }
 
 /// A segment that is to be made.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct Make {
     pub(crate) number: u64,
     pub(crate) size: u64,
     /// Out of this one, if there is one.
     pub(crate) recycled: Option<u64>,
+    /// Files of these segments are to be removed before.
+    pub(crate) surplus: Vec<u64>,
 }
 
 /// Whether the log may go on with the next segment.
@@ -123,6 +128,7 @@ impl Pool {
             last_size: active_size,
             ready: found.ready,
             covered: found.covered.into(),
+            surplus: Vec::new(),
             needed: 0,
             blocked: false,
             requested: 0,
@@ -162,6 +168,8 @@ impl Pool {
             // One that is too small is made longer as it is written.
             segment.size = segment.size.max(needed);
             state.active_size = segment.size;
+            let surplus = state.take_surplus();
+            state.surplus.extend(surplus);
             state.last_size = segment.size;
             state.needed = 0;
             state.blocked = false;
@@ -261,7 +269,8 @@ impl Pool {
         while let Some(ended) = state.ended.pop_front_if(|ended| ended.number < first) {
             state.covered.push_back(Covered { number: ended.number, size: ended.size });
         }
-        let surplus = state.take_surplus();
+        let mut surplus = mem::take(&mut state.surplus);
+        surplus.append(&mut state.take_surplus());
         self.changed.notify_all();
         surplus
     }
@@ -310,16 +319,18 @@ impl State {
         self.blocked && !self.has_place()
     }
 
-    fn segment_to_make(&self) -> Option<Make> {
+    fn segment_to_make(&mut self) -> Option<Make> {
         // At the end, only what the log waits for.
         let wanted = self.ready.is_none()
             && self.failed.is_none()
             && (self.blocked || !(self.closing || self.make_failed));
-        (wanted && self.has_place()).then(|| {
-            let recycled = self.covered.front();
-            let size = recycled.map_or(0, |covered| covered.size).max(self.next_size());
-            Make { number: self.current + 1, size, recycled: recycled.map(|covered| covered.number) }
-        })
+        if !(wanted && self.has_place()) {
+            return None;
+        }
+        let recycled = self.covered.front();
+        let size = recycled.map_or(0, |covered| covered.size).max(self.next_size());
+        let recycled = recycled.map(|covered| covered.number);
+        Some(Make { number: self.current + 1, size, recycled, surplus: mem::take(&mut self.surplus) })
     }
 
     /// Takes those out of the covered segments for which there is no room, or which a large
@@ -347,6 +358,10 @@ impl State {
 #[cfg(all(test, not(shuttle)))]
 mod tests {
     use super::*;
+    use crate::disk::{OpenMode, OsDisk};
+    use crate::wal::directory::{Directory, NamedFile};
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
 
     #[test]
     fn a_log_that_is_to_be_closed_does_not_need_the_checkpoint_that_it_waits_for() {
@@ -365,5 +380,124 @@ mod tests {
         pool.close();
         // It has not been awake since. To give a checkpoint up now must not end it.
         assert!(pool.awaits_segment() && !pool.awaits_checkpoint());
+    }
+
+    /// A pool as of a new database, with all that it takes to be driven by hand.
+    struct Driven {
+        pool: Pool,
+        active: u64,
+        /// Files of the log and their lengths.
+        files: BTreeMap<u64, u64>,
+        created: u64,
+        file: Arc<NamedFile>,
+        _dir: tempfile::TempDir,
+    }
+
+    impl Driven {
+        fn new(size: LogSize) -> Self {
+            let dir = tempfile::tempdir().expect("a directory");
+            let directory = Directory::new(Arc::new(OsDisk), dir.path().to_owned());
+            let file = Arc::new(directory.open("any", OpenMode::Create).expect("a file"));
+            let first = size.bounds(0).first_segment();
+            let (ended, covered) = (VecDeque::new(), Vec::new());
+            let found = Found { ended, active: (1, first), ready: None, covered, checkpoint: 0 };
+            let (pool, _) = Pool::new(size, found);
+            Driven { pool, active: 1, files: [(1, first)].into(), created: 1, file, _dir: dir }
+        }
+
+        /// Lets the log go on without a checkpoint for as long as it can; returns how many
+        /// segments it began.
+        fn fill(&mut self, needed: u64) -> u64 {
+            for begun in 0.. {
+                if let Some(Make { number, size, recycled, surplus }) = self.pool.urgent_task() {
+                    self.files.retain(|number, _| !surplus.contains(number));
+                    match recycled {
+                        Some(old) => assert!(self.files.remove(&old).expect("it is there") <= size),
+                        None => self.created += 1,
+                    }
+                    self.files.insert(number, size);
+                    let file = Arc::clone(&self.file);
+                    let segment = Segment { number, salt: 0, start: 0, size, file };
+                    self.pool.made(Some(segment), recycled);
+                }
+                match self.pool.next_segment(self.active, needed, || Ok(self.active)) {
+                    Ok(Next::Segment(segment)) => {
+                        self.active = segment.number;
+                        self.files.insert(segment.number, segment.size);
+                    }
+                    other => {
+                        assert!(other.is_ok() && self.pool.awaits_checkpoint(), "it waits for a checkpoint");
+                        return begun;
+                    }
+                }
+            }
+            unreachable!("it would take for ever")
+        }
+
+        /// A checkpoint of all that is in segments that have ended.
+        fn cover(&mut self, bytes: u64) {
+            let first = self.pool.first_after(self.active);
+            for number in self.pool.covered_before(first, bytes) {
+                self.files.remove(&number);
+            }
+        }
+
+        fn bytes(&self) -> u64 {
+            self.files.values().sum()
+        }
+    }
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn by_default_the_log_waits_at_twice_the_size_of_the_checkpoint_and_uses_all_segments_again() {
+        let mut log = Driven::new(LogSize::new(0, 16 * MIB));
+        log.fill(100);
+        assert!((6 * MIB..=8 * MIB).contains(&log.bytes()), "{:?}", log.files);
+        for checkpoint in [60 * MIB, 60 * MIB] {
+            log.cover(checkpoint);
+            log.fill(100);
+            assert!(log.bytes() <= 2 * checkpoint && log.bytes() >= 3 * checkpoint / 2, "{:?}", log.files);
+        }
+        let (created, bytes) = (log.created, log.bytes());
+        for _ in 0..5 {
+            log.cover(60 * MIB);
+            assert!(log.fill(100) > 5, "it goes on");
+            assert_eq!((log.created, log.bytes()), (created, bytes), "no file is made anew");
+        }
+        // Most of what was stored is gone: so is the room that its log took.
+        for _ in 0..3 {
+            log.cover(MIB);
+            log.fill(100);
+        }
+        assert!(log.bytes() <= 8 * MIB, "{:?}", log.files);
+    }
+
+    #[test]
+    fn a_pool_is_kept_to_whatever_the_commits_need() {
+        for (pool, segment) in [(1, 4096), (2, 4096), (1, MIB), (3, MIB), (7, 5000)] {
+            let mut log = Driven::new(LogSize::new(pool, segment));
+            let bound = (segment * pool as u64).max(2 * 4096);
+            for (round, needed) in [1, 3000, bound / 2, bound / 2, 1, 1].into_iter().enumerate() {
+                assert!(round == 0 || log.fill(needed) > 0, "it goes on");
+                log.fill(needed);
+                // A commit that is larger than a segment makes one longer, for a while.
+                let largest = LogSize::new(pool, segment).bounds(0).segment;
+                let bound = if needed > largest { bound + needed } else { bound };
+                assert!(log.bytes() <= bound, "{pool} of {segment}, {needed}: {:?}", log.files);
+                log.cover(1 << 40);
+            }
+            // What cannot fit waits until it is alone, and then takes what it needs.
+            assert_eq!(log.fill(10 * bound), 0);
+            assert!(log.bytes() <= bound, "{:?}", log.files);
+            log.cover(0);
+            assert_eq!(log.fill(10 * bound), 1);
+            assert!(log.bytes() <= 11 * bound, "{:?}", log.files);
+            for _ in 0..2 {
+                log.cover(0);
+                log.fill(1);
+            }
+            assert!(log.bytes() <= bound, "{:?}", log.files);
+        }
     }
 }

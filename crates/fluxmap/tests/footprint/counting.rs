@@ -1,4 +1,5 @@
-//! The file system of the machine, which counts what is asked of it.
+//! The file system of the machine, which counts what is asked of it. Nothing is synced: no
+//! power is lost here.
 
 use fluxmap::disk::{Disk, DiskFile, Lock, OpenMode, OsDisk};
 use std::collections::BTreeMap;
@@ -105,8 +106,8 @@ impl Disk for CountingDisk {
         OsDisk.list(path)
     }
 
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        OsDisk.sync_dir(path)
+    fn sync_dir(&self, _path: &Path) -> io::Result<()> {
+        Ok(())
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Lock>> {
@@ -132,6 +133,6 @@ impl DiskFile for CountingFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.file.sync()
+        Ok(())
     }
 }
