@@ -130,9 +130,9 @@ impl Checkpointer {
         let mut pairs = self.source.pairs().ok_or_else(closing)?;
         let commit = pairs.timestamp();
         let first = pool.first_after(commit);
-        let written = write_draft(&self.directory, &self.identity, &mut *pairs, first, |_| {
+        let written = write_draft(&self.directory, &self.identity, &mut *pairs, first, |written| {
             // The log must not wait for a segment until this is done.
-            if let Some(make) = pool.urgent_task() {
+            if let Some(make) = pool.urgent_task(written.bytes) {
                 self.make(make);
             }
             if pool.is_stopping() { Err(closing()) } else { Ok(()) }

@@ -10,8 +10,8 @@ use std::time::Duration;
 /// of the last checkpoint, at least 4 MiB. So each byte of a commit costs one byte in the log
 /// and about one in a checkpoint, whatever the size of the database; its files take some four
 /// times what is stored; and opening it reads up to three times that. Commits wait when the
-/// log has twice the size of the last checkpoint, which happens when they come faster than a
-/// checkpoint is written.
+/// log has twice the size of the last checkpoint, or of the one that is being written once that is
+/// larger, which happens when they come faster than a checkpoint is written.
 ///
 /// A pool of segments is a bound on the size of the log instead: for a database whose files
 /// are to stay small, or that is to be opened fast. The more data there is for the size of the

@@ -222,9 +222,17 @@ impl Pool {
         }
     }
 
-    /// A segment that is to be made, between two blocks of a checkpoint.
-    pub(crate) fn urgent_task(&self) -> Option<Make> {
-        self.state.lock().segment_to_make()
+    /// A segment that is to be made, between two blocks of a checkpoint, which has so many
+    /// bytes by now.
+    pub(crate) fn urgent_task(&self, checkpoint: u64) -> Option<Make> {
+        let mut state = self.state.lock();
+        let bounds = self.size.bounds(checkpoint);
+        if bounds.limit > state.bounds.limit {
+            // The data has grown since the last one; commits need not wait for the end of this.
+            state.bounds = bounds;
+            self.changed.notify_all();
+        }
+        state.segment_to_make()
     }
 
     /// Whether a checkpoint is not worth finishing.
@@ -409,7 +417,7 @@ mod tests {
         /// segments it began.
         fn fill(&mut self, needed: u64) -> u64 {
             for begun in 0.. {
-                if let Some(Make { number, size, recycled, surplus }) = self.pool.urgent_task() {
+                if let Some(Make { number, size, recycled, surplus }) = self.pool.urgent_task(0) {
                     self.files.retain(|number, _| !surplus.contains(number));
                     match recycled {
                         Some(old) => assert!(self.files.remove(&old).expect("it is there") <= size),
@@ -459,6 +467,11 @@ mod tests {
             log.fill(100);
             assert!(log.bytes() <= 2 * checkpoint && log.bytes() >= 3 * checkpoint / 2, "{:?}", log.files);
         }
+        // One that is being written, and larger already, counts too.
+        assert!(log.pool.awaits_checkpoint() && log.pool.urgent_task(50 * MIB).is_none());
+        assert!(log.pool.urgent_task(70 * MIB).is_some() && !log.pool.awaits_checkpoint());
+        log.cover(60 * MIB);
+        log.fill(100);
         let (created, bytes) = (log.created, log.bytes());
         for _ in 0..5 {
             log.cover(60 * MIB);
