@@ -1,11 +1,11 @@
 //! New databases out of pairs: backups of open ones, and copies of files that nobody
 //! has open.
 
-use crate::checkpoint::{Pairs, Written, publish_draft, write_draft};
+use crate::checkpoint::{Draft, Pairs, Written, publish_draft, write_draft};
 use crate::error::PersistenceError;
 use crate::sync::random;
 use crate::wal::directory::{CHECKPOINT, Directory};
-use crate::wal::format::Identity;
+use crate::wal::format::{Identity, Lsn};
 use crate::wal::segment::{self, MIN_SIZE};
 
 /// The log of a backup goes on in this one: not in the first, with which a new database
@@ -20,6 +20,34 @@ pub(crate) fn write_database(
     pairs: &mut dyn Pairs,
     mut progress: impl FnMut(Written),
 ) -> Result<(), PersistenceError> {
+    create_database(directory, identity, |directory, identity| {
+        write_draft(directory, identity, pairs, BACKUP_SEGMENT, |written| {
+            progress(written);
+            Ok(())
+        })
+    })
+}
+
+/// As [`write_database`], of pairs that come one after the other, after this commit: `write`
+/// puts them into the draft.
+pub(crate) fn write_database_of(
+    directory: &Directory,
+    identity: &Identity,
+    commit: Lsn,
+    write: impl FnOnce(&mut Draft) -> Result<(), PersistenceError>,
+) -> Result<(), PersistenceError> {
+    create_database(directory, identity, |directory, identity| {
+        let mut draft = Draft::create(directory, identity, commit, BACKUP_SEGMENT)?;
+        write(&mut draft)?;
+        draft.finish()
+    })
+}
+
+fn create_database(
+    directory: &Directory,
+    identity: &Identity,
+    write: impl FnOnce(&Directory, &Identity) -> Result<Written, PersistenceError>,
+) -> Result<(), PersistenceError> {
     // Before anything is created: it may be the directory that is being copied.
     check_is_free(directory)?;
     let directory = &directory.clone().create()?;
@@ -27,10 +55,7 @@ pub(crate) fn write_database(
     check_is_free(directory)?;
     let identity = Identity { database: random(), ..identity.clone() };
     segment::make(directory, &identity, BACKUP_SEGMENT, MIN_SIZE, None)?;
-    write_draft(directory, &identity, pairs, BACKUP_SEGMENT, |written| {
-        progress(written);
-        Ok(())
-    })?;
+    write(directory, &identity)?;
     publish_draft(directory)
 }
 

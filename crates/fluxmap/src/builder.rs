@@ -16,6 +16,7 @@ use crate::storage::{Options, on_thread};
 use crate::wal::Policy;
 use crate::wal::directory::Directory;
 use crate::wal::format::{Identity, clip_type_name};
+use crate::wal::limits::LogSize;
 use crate::wal::segment::{MAX_SIZE, MIN_SIZE};
 use std::fmt;
 use std::marker::PhantomData;
@@ -484,9 +485,6 @@ impl Settings {
                 false => refuse("`codec`, `schema_version` and `type_names` are for durable databases"),
             };
         };
-        if options.wal_pool_size == 0 {
-            return refuse("`wal_pool_size` is 0; the log needs at least one segment");
-        }
         if options.wal_path.as_os_str().is_empty() {
             return refuse("`wal_path` is empty; name a directory for the files");
         }
@@ -526,8 +524,7 @@ impl Settings {
         let files = Files {
             directory: Directory::new(self.disk, options.wal_path),
             identity,
-            pool_size: options.wal_pool_size,
-            segment_size: options.wal_segment_size_bytes,
+            log_size: LogSize::new(options.wal_pool_size, options.wal_segment_size_bytes),
         };
         let policy = self.flush.map_or(Policy::Full, Policy::Relaxed);
         Some(Options { files, policy, coder, check: self.check_writes })

@@ -10,7 +10,7 @@ use crate::sync::thread::JoinHandle;
 use crate::sync::{Instant, Mutex};
 use crate::wal::directory::{Directory, segment_name};
 use crate::wal::format::Identity;
-use crate::wal::pool::Task;
+use crate::wal::pool::{Make, Task};
 use crate::wal::segment;
 use crate::wal::{Log, spawn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -30,7 +30,6 @@ pub(crate) struct Checkpointer {
     pub(crate) identity: Identity,
     pub(crate) log: Arc<Log>,
     pub(crate) source: Box<dyn Source>,
-    pub(crate) segment_size: u64,
     /// Requests that have been served.
     pub(crate) served: Progress,
     /// How the last attempt went.
@@ -63,7 +62,7 @@ impl Checkpointer {
         let (mut served, mut failed) = (0, false);
         loop {
             match self.log.pool.next_task(served, failed) {
-                Task::Make { number, recycled } => self.make(number, recycled),
+                Task::Make(make) => self.make(make),
                 Task::Checkpoint { requests } => {
                     let outcome = self.write_contained();
                     failed = outcome.is_err();
@@ -91,8 +90,9 @@ impl Checkpointer {
         }
     }
 
-    fn make(&self, number: u64, recycled: Option<u64>) {
-        let made = segment::make(&self.directory, &self.identity, number, self.segment_size, recycled);
+    fn make(&self, Make { number, size, recycled, surplus }: Make) {
+        self.remove(surplus);
+        let made = segment::make(&self.directory, &self.identity, number, size, recycled);
         let (segment, error) = match made {
             Ok(segment) => (Some(segment), None),
             Err(error) => (None, Some(error)),
@@ -101,6 +101,15 @@ impl Checkpointer {
         if let Some(error) = error {
             let is_needed = self.log.pool.awaits_segment();
             self.note_failure(&error, is_needed, "a segment of the log could not be made");
+        }
+    }
+
+    fn remove(&self, segments: Vec<u64>) {
+        for number in segments {
+            // One that stays is ignored, and looked at again when the database is opened.
+            if let Err(error) = self.directory.remove(&segment_name(number)) {
+                tracing::warn!(%error, "a segment that is not needed any more stays");
+            }
         }
     }
 
@@ -121,10 +130,10 @@ impl Checkpointer {
         let mut pairs = self.source.pairs().ok_or_else(closing)?;
         let commit = pairs.timestamp();
         let first = pool.first_after(commit);
-        let written = write_draft(&self.directory, &self.identity, &mut *pairs, first, |_| {
+        let written = write_draft(&self.directory, &self.identity, &mut *pairs, first, |written| {
             // The log must not wait for a segment until this is done.
-            if let Some(Task::Make { number, recycled }) = pool.urgent_task() {
-                self.make(number, recycled);
+            if let Some(make) = pool.urgent_task(written.bytes) {
+                self.make(make);
             }
             if pool.is_stopping() { Err(closing()) } else { Ok(()) }
         })?;
@@ -132,12 +141,7 @@ impl Checkpointer {
         // What a checkpoint covers is durable: else the log could end before it.
         self.log.sync_up_to(commit)?;
         publish_draft(&self.directory)?;
-        for number in pool.covered_before(first) {
-            // One that stays is ignored, and removed when the database is opened.
-            if let Err(error) = self.directory.remove(&segment_name(number)) {
-                tracing::warn!(%error, "a segment that is not needed any more stays");
-            }
-        }
+        self.remove(pool.covered_before(first, written.bytes));
         let info = CheckpointInfo {
             commit,
             pairs: written.pairs,

@@ -28,7 +28,7 @@ use crate::mvcc::gc::Collector;
 use crate::storage::Durable;
 use crate::sync::{AtomicU64, HashState, Mutex, Ordering, hash_state};
 use crate::txn::write_set::{Put, Write};
-use crate::wal::format::push_operation;
+use crate::wal::format::{MAX_COMMIT, push_operation};
 use fluxmap_index::{Batch, Freed, Index, Noting, Reader, Tail, Time, Timestamp, Writer, planted};
 use std::hash::{BuildHasher, Hash};
 use std::ops::Deref;
@@ -412,10 +412,10 @@ impl<K: Ord, V> Durable<K, V> {
         record: &mut Vec<u8>,
     ) -> Result<(), FluxError> {
         let coder = &self.coder;
-        let unstorable = PersistenceError::unstorable;
+        let (unstorable, refused) = (PersistenceError::unstorable, PersistenceError::unencodable);
         let put_key = |into: &mut Vec<u8>| {
             let start = into.len();
-            coder.encode_key(key, into).map_err(unstorable("key"))?;
+            coder.encode_key(key, into, MAX_COMMIT).map_err(refused("key"))?;
             if !self.check {
                 return Ok(());
             }
@@ -429,7 +429,7 @@ impl<K: Ord, V> Durable<K, V> {
         let put_value = put.map(|put| {
             move |into: &mut Vec<u8>| {
                 let start = into.len();
-                coder.encode_value(&put.value, into).map_err(unstorable("value"))?;
+                coder.encode_value(&put.value, into, MAX_COMMIT).map_err(refused("value"))?;
                 if self.check {
                     coder.check_value(&into[start..]).map_err(unstorable("value"))
                 } else {
@@ -439,6 +439,7 @@ impl<K: Ord, V> Durable<K, V> {
         });
         let expires = put.map_or(0, |put| put.expires);
         push_operation(record, expires, put_key, put_value)?;
+        // What stands between the parts counts, too.
         Ok(self.log.check_size(record.len())?)
     }
 }

@@ -1,6 +1,7 @@
 //! What can go wrong, and what to do about it.
 
-use crate::codec::CodecError;
+use crate::codec::{CodecError, EncodeError};
+use crate::wal::format::MAX_COMMIT;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -230,10 +231,11 @@ pub enum PersistenceError {
         /// What the codec said.
         source: Box<CodecError>,
     },
-    /// A commit is too large for the log. Nothing was applied.
-    #[error("the commit takes {bytes} bytes in the log, and {limit} is the most; split it")]
+    /// A commit is too large for the log: it is refused as soon as that is known. Nothing
+    /// was applied.
+    #[error("the commit takes {bytes} bytes in the log or more, and {limit} is the most; split it")]
     TooLarge {
-        /// What it takes.
+        /// What it takes at least.
         bytes: usize,
         /// The limit.
         limit: usize,
@@ -247,6 +249,16 @@ impl PersistenceError {
     /// Makes an error of the codec's about a key or a value one of storing it.
     pub(crate) fn unstorable(what: &'static str) -> impl Fn(CodecError) -> Self {
         move |source| PersistenceError::Unstorable { what, source: Box::new(source) }
+    }
+}
+
+impl PersistenceError {
+    /// What became of encoding a key or a value.
+    pub(crate) fn unencodable(what: &'static str) -> impl Fn(EncodeError) -> Self {
+        move |error| match error {
+            EncodeError::Codec(source) => PersistenceError::unstorable(what)(source),
+            EncodeError::TooLong(bytes) => PersistenceError::TooLarge { bytes, limit: MAX_COMMIT },
+        }
     }
 }
 

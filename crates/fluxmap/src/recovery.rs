@@ -24,8 +24,9 @@ use crate::wal::directory::{
     CHECKPOINT, CHECKPOINT_DRAFT, Directory, NamedFile, SEGMENT_DRAFT, segment_name,
 };
 use crate::wal::format::{FileKind, Identity, Lsn, Operation, Position, operations};
-use crate::wal::pool::Pool;
-use crate::wal::reader::{FrameAt, SegmentImage, Tail, replay};
+use crate::wal::limits::LogSize;
+use crate::wal::pool::{Covered, Found, Pool};
+use crate::wal::reader::{FrameAt, SegmentReader, Tail, replay};
 use crate::wal::segment::{self, Segment};
 use fluxmap_index::{Time, Timestamp};
 use std::cmp::Ordering;
@@ -40,8 +41,7 @@ pub(crate) struct Files {
     pub(crate) directory: Directory,
     /// All but the number of the database, which is in the files.
     pub(crate) identity: Identity,
-    pub(crate) pool_size: usize,
-    pub(crate) segment_size: u64,
+    pub(crate) log_size: LogSize,
 }
 
 /// A log that is ready to be written to.
@@ -83,7 +83,7 @@ pub(crate) fn recover<K: Key, V: Value>(
     let tail = load_log(directory, &identity, log_segment, coder, committer, gone, &mut info)?;
     committer.keep_limit(true, gone);
     info.torn_tail = tail.torn_tail(directory);
-    let (pool, writer) = go_on(files, tail)?;
+    let (pool, writer) = go_on(files, tail, info.checkpoint_bytes)?;
     info.duration = started.elapsed();
     tracing::info!(?info, "recovered");
     Ok(Recovered { identity, pool, writer, info })
@@ -95,8 +95,8 @@ pub(crate) fn check_nothing_is_lost(directory: &Directory) -> Result<()> {
     let why = "there are segments of a log that was not its beginning, or that has commits";
     let missing = || Err(PersistenceError::Missing { path: directory.path_of(CHECKPOINT), why });
     for number in directory.segments()? {
-        let segment = SegmentImage::read(directory, number)?;
-        let is_empty = segment.candidates(segment.start).all(|at| segment.frame(at).is_none());
+        let mut segment = SegmentReader::open(directory, number)?;
+        let is_empty = segment.find_frame(segment.start)?.is_none();
         if number != FIRST_SEGMENT || !is_empty {
             return missing();
         }
@@ -119,7 +119,8 @@ fn create(files: &Files) -> Result<Identity> {
     }
 
     let identity = Identity { database: random(), ..files.identity.clone() };
-    segment::make(&files.directory, &identity, FIRST_SEGMENT, files.segment_size, None)?;
+    let size = files.log_size.bounds(0).first_segment();
+    segment::make(&files.directory, &identity, FIRST_SEGMENT, size, None)?;
     checkpoint::write_draft(&files.directory, &identity, &mut Nothing, FIRST_SEGMENT, |_| Ok(()))?;
     checkpoint::publish_draft(&files.directory)?;
     Ok(identity)
@@ -132,8 +133,10 @@ type Decoded<K, V> = (Timestamp, Vec<(K, Write<V>)>);
 /// they find the way through the index warm: a million keys in the order of the log took
 /// three times as long, in batches of a quarter of this a tenth longer.
 const BATCH: usize = 1 << 18;
+/// Bytes of the log that are gathered at most: of large values, fewer are worth sorting.
+const BATCH_BYTES: usize = 16 << 20;
 /// The part of a memory limit that such a batch may be.
-const BATCH_SHARE: usize = 16;
+const BATCH_SHARE: u64 = 16;
 /// Batches that may wait to be applied.
 const BATCHES_AHEAD: usize = 1;
 /// Operations that are applied in one step.
@@ -207,7 +210,8 @@ fn load_log<K: Key, V: Value>(
     info: &mut RecoveryInfo,
 ) -> Result<Tail> {
     let covered = info.checkpoint_commit;
-    let batch_bytes = committer.limit().map_or(usize::MAX, |limit| limit as usize / BATCH_SHARE);
+    let share = committer.limit().map_or(u64::MAX, |limit| limit / BATCH_SHARE);
+    let batch_bytes = usize::try_from(share).unwrap_or(usize::MAX).min(BATCH_BYTES);
     let tail = pipeline(committer, gone, |sender| {
         let (mut writes, mut bytes) = (Vec::new(), 0);
         let tail = replay(directory, identity, first, covered, |lsn, commit, at| {
@@ -271,8 +275,9 @@ impl<K: Key, V: Value> Decoder<'_, K, V> {
     }
 }
 
-/// Cuts off what is torn, clears away what is not needed, and opens the end of the log.
-fn go_on(files: &Files, tail: Tail) -> Result<(Pool, Writer)> {
+/// Cuts off what is torn, clears away what is not needed, and opens the end of the log, behind
+/// a checkpoint of so many bytes.
+fn go_on(files: &Files, tail: Tail, checkpoint: u64) -> Result<(Pool, Writer)> {
     let directory = &files.directory;
     let Tail { position, last, .. } = tail;
     let unmarked = tail.synced < position && position.offset > tail.start;
@@ -305,20 +310,22 @@ fn go_on(files: &Files, tail: Tail) -> Result<(Pool, Writer)> {
             directory.remove(draft)?;
         }
     }
-    // Segments that the checkpoint covers, which a crash left.
+    // Segments that the checkpoint covers.
     let oldest = tail.ended.first().map_or(position.segment, |ended| ended.number);
+    let mut covered = Vec::new();
     for number in directory.segments()?.into_iter().filter(|number| *number < oldest) {
-        directory.remove(&segment_name(number))?;
+        let size = directory.open(&segment_name(number), OpenMode::Read)?.len()?;
+        covered.push(Covered { number, size });
     }
     let ready = ready.map(|number| open_ready(directory, number)).transpose()?;
-    let active = Segment {
-        number: position.segment,
-        salt: tail.salt,
-        start: tail.start,
-        size: tail.size.max(files.segment_size),
-        file,
-    };
-    let pool = Pool::new(files.pool_size, position.segment, tail.ended.into(), ready);
+    let Tail { start, salt, size, .. } = tail;
+    let active = Segment { number: position.segment, salt, start, size, file };
+    let found =
+        Found { ended: tail.ended.into(), active: (position.segment, size), ready, covered, checkpoint };
+    let (pool, surplus) = Pool::new(files.log_size, found);
+    for number in surplus {
+        directory.remove(&segment_name(number))?;
+    }
     Ok((pool, Writer::new(active, position.offset, last, unmarked)))
 }
 
@@ -331,11 +338,22 @@ fn make_durable(file: &NamedFile, end: Position, synced: Position) -> Result<()>
         Ordering::Equal => synced.offset,
         Ordering::Greater => return Ok(()),
     };
-    let mut bytes = vec![0; end.offset.saturating_sub(start) as usize];
-    let filled = file.read_at(&mut bytes, start)?;
-    file.write_at(&bytes[..filled], start)?;
+    let mut piece = vec![0; REWRITTEN_AT_ONCE.min(end.offset.saturating_sub(start) as usize)];
+    let mut at = start;
+    while at < end.offset {
+        let length = piece.len().min((end.offset - at) as usize);
+        let filled = file.read_at(&mut piece[..length], at)?;
+        if filled == 0 {
+            break;
+        }
+        file.write_at(&piece[..filled], at)?;
+        at += filled as u64;
+    }
     file.sync()
 }
+
+/// Bytes of a segment that are written again at once.
+const REWRITTEN_AT_ONCE: usize = 1 << 20;
 
 /// A segment that had been made ready, with nothing in it.
 fn open_ready(directory: &Directory, number: u64) -> Result<Segment> {

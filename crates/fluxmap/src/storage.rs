@@ -2,7 +2,7 @@
 //! the lock on its directory.
 
 use crate::backup::write_database;
-use crate::checkpoint::{BLOCK_SIZE, Pairs};
+use crate::checkpoint::{BLOCK_SIZE, MAX_BLOCK, Pairs};
 use crate::checkpointer::{Checkpointer, Source};
 use crate::codec::Coder;
 use crate::disk::Lock;
@@ -70,7 +70,6 @@ impl Storage {
             identity: recovered.identity,
             log: Arc::clone(&log),
             source: Box::new(Live { core: Arc::downgrade(&core), coder }),
-            segment_size: files.segment_size,
             served: Progress::default(),
             outcome: Mutex::default(),
         });
@@ -177,10 +176,12 @@ impl<K: Key, V: Value> Pairs for LivePairs<K, V> {
             let Some((key, value, expires)) = self.next() else {
                 break;
             };
-            let unstorable = PersistenceError::unstorable;
-            let put_key = |into: &mut Vec<u8>| self.coder.encode_key(&key, into).map_err(unstorable("key"));
-            let put_value =
-                |into: &mut Vec<u8>| self.coder.encode_value(&value, into).map_err(unstorable("value"));
+            let refused = PersistenceError::unencodable;
+            let put_key =
+                |into: &mut Vec<u8>| self.coder.encode_key(&key, into, MAX_BLOCK).map_err(refused("key"));
+            let put_value = |into: &mut Vec<u8>| {
+                self.coder.encode_value(&value, into, MAX_BLOCK).map_err(refused("value"))
+            };
             push_operation(block, expires, put_key, Some(put_value))?;
             count += 1;
         }

@@ -181,28 +181,11 @@ impl NamedFile {
         Ok(filled)
     }
 
-    /// All of the file.
-    pub(crate) fn read_all(&self) -> Result<Vec<u8>> {
-        let length = usize::try_from(self.len()?).unwrap_or(usize::MAX);
-        // A file may be of any length; asking for too much memory would end the process.
-        let too_long = |_| self.failed_at("read all of", 0, io::ErrorKind::OutOfMemory.into());
-        Vec::<u8>::new().try_reserve_exact(length).map_err(too_long)?;
-        let mut bytes = vec![0; length];
-        let filled = self.read_at(&mut bytes, 0)?;
-        bytes.truncate(filled);
-        Ok(bytes)
-    }
-
     /// Reads the header at the start of the file.
     pub(crate) fn read_header(&self, kind: FileKind) -> Result<(FileHeader, usize)> {
         let mut start = vec![0; MAX_HEADER];
         let filled = self.read_at(&mut start, 0)?;
-        self.header(kind, &start[..filled])
-    }
-
-    /// Decodes the header at the start of the file's bytes.
-    pub(crate) fn header(&self, kind: FileKind, bytes: &[u8]) -> Result<(FileHeader, usize)> {
-        FileHeader::decode(kind, bytes).map_err(|bad| match bad {
+        FileHeader::decode(kind, &start[..filled]).map_err(|bad| match bad {
             BadHeader::Damaged(what) => self.damaged(0, what),
             BadHeader::Version(found) => PersistenceError::UnsupportedFormat {
                 path: self.path.clone(),

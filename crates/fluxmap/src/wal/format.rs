@@ -254,9 +254,10 @@ pub(crate) const COMMIT_PREFIX: usize = 4;
 pub(crate) const MAX_COMMIT: usize = 1 << 30;
 
 impl FrameHeader {
-    /// Fills in the header at the start of `frame`, whose payload is there already.
-    pub(crate) fn seal(&self, salt: u64, frame: &mut [u8]) {
-        let length = (frame.len() - FRAME_HEADER) as u32;
+    /// Fills in the header at the start of `frame`, whose payload is there already, but for
+    /// `rest`, with which it goes on.
+    pub(crate) fn seal(&self, salt: u64, frame: &mut [u8], rest: &[u8]) {
+        let length = (frame.len() - FRAME_HEADER + rest.len()) as u32;
         frame[4..8].copy_from_slice(&(salt as u32).to_le_bytes());
         frame[8..12].copy_from_slice(&length.to_le_bytes());
         frame[12..16].copy_from_slice(&self.commits.to_le_bytes());
@@ -264,30 +265,35 @@ impl FrameHeader {
         frame[24..32].copy_from_slice(&self.synced.segment.to_le_bytes());
         frame[32..40].copy_from_slice(&self.synced.offset.to_le_bytes());
         frame[40..48].copy_from_slice(&[self.kind.id(), 0, 0, 0, 0, 0, 0, 0]);
-        let crc = frame_crc(salt, &frame[4..]);
+        let crc = crc32c::crc32c_append(crc32c::crc32c(&salt.to_le_bytes()), &frame[4..]);
+        let crc = crc32c::crc32c_append(crc, rest);
         frame[..4].copy_from_slice(&crc.to_le_bytes());
     }
 
-    /// The frame at the start of `bytes`, which may go on behind it; with its payload.
-    pub(crate) fn read(salt: u64, bytes: &[u8]) -> Option<(Self, &[u8])> {
-        let mut fields = Fields(bytes.get(..FRAME_HEADER)?);
+    /// Reads a frame's header, which is sound only if the checksum holds.
+    pub(crate) fn parse(salt: u64, bytes: &[u8; FRAME_HEADER]) -> Option<Unchecked> {
+        let mut fields = Fields(bytes);
         let (crc, mark, length, commits) = (fields.u32()?, fields.u32()?, fields.u32()?, fields.u32()?);
         if mark != salt as u32 {
-            return None;
-        }
-        let frame = bytes.get(..FRAME_HEADER.checked_add(length as usize)?)?;
-        if crc != frame_crc(salt, &frame[4..]) {
             return None;
         }
         let first = fields.u64()?;
         let synced = Position { segment: fields.u64()?, offset: fields.u64()? };
         let kind = FrameKind::from_id(fields.u8()?)?;
-        Some((FrameHeader { kind, commits, first, synced }, &frame[FRAME_HEADER..]))
+        let begun = crc32c::crc32c_append(crc32c::crc32c(&salt.to_le_bytes()), &bytes[4..]);
+        Some(Unchecked { frame: FrameHeader { kind, commits, first, synced }, length, crc, begun })
     }
 }
 
-fn frame_crc(salt: u64, rest: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(&salt.to_le_bytes()), rest)
+/// A frame's header whose checksum, which covers the payload, has not been compared yet.
+pub(crate) struct Unchecked {
+    pub(crate) frame: FrameHeader,
+    /// Of the payload.
+    pub(crate) length: u32,
+    /// As it is to be.
+    pub(crate) crc: u32,
+    /// As it is over the header; it goes on with the payload.
+    pub(crate) begun: u32,
 }
 
 /// The commits in a frame's payload; an error where it makes no sense, which a
@@ -469,6 +475,13 @@ mod tests {
         assert_eq!(FileHeader::decode(FileKind::Segment, &bytes), Err(BadHeader::Version(9)));
     }
 
+    fn read_frame(salt: u64, bytes: &[u8]) -> Option<(FrameHeader, &[u8])> {
+        let (header, behind) = bytes.split_first_chunk()?;
+        let Unchecked { frame, length, crc, begun } = FrameHeader::parse(salt, header)?;
+        let payload = behind.get(..length as usize)?;
+        (crc32c::crc32c_append(begun, payload) == crc).then_some((frame, payload))
+    }
+
     #[test]
     fn a_frame_comes_back_and_no_byte_of_it_can_change_unseen() {
         let put = |bytes: &'static [u8]| {
@@ -485,23 +498,27 @@ mod tests {
         });
         let synced = Position { segment: 3, offset: 4 };
         let header = FrameHeader { kind: FrameKind::Commits, commits: 1, first: 42, synced };
-        header.seal(77, &mut frame);
+        header.seal(77, &mut frame, &[]);
+        let mut parted = frame.clone();
+        let rest = parted.split_off(FRAME_HEADER + 10);
+        header.seal(77, &mut parted, &rest);
+        assert_eq!([parted, rest].concat(), frame, "in two parts it is the same");
 
         let mut longer = frame.clone();
         longer.extend([1, 2, 3]);
-        let (read, payload) = FrameHeader::read(77, &longer).expect("it is sound");
+        let (read, payload) = read_frame(77, &longer).expect("it is sound");
         assert_eq!((read, payload.len()), (header, frame.len() - FRAME_HEADER));
         let commit = commits(payload).next().expect("one").expect("sound");
         let read: Vec<_> = operations(commit).collect();
         let put = |key, expires| Ok(Operation::Put { key, value: b"value", expires });
         assert_eq!(read, [put(b"key", 0), put(b"brief", 77), Ok(Operation::Delete { key: b"gone" })]);
 
-        assert!(FrameHeader::read(78, &frame).is_none(), "another salt");
+        assert!(read_frame(78, &frame).is_none(), "another salt");
         for at in 0..frame.len() {
             let mut damaged = frame.clone();
             damaged[at] ^= 1;
-            assert!(FrameHeader::read(77, &damaged).is_none(), "byte {at}");
-            assert!(FrameHeader::read(77, &frame[..at]).is_none(), "cut at {at}");
+            assert!(read_frame(77, &damaged).is_none(), "byte {at}");
+            assert!(read_frame(77, &frame[..at]).is_none(), "cut at {at}");
         }
     }
 

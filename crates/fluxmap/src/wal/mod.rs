@@ -28,6 +28,8 @@
 
 pub(crate) mod directory;
 pub(crate) mod format;
+pub(crate) mod limits;
+pub(crate) mod pieces;
 pub(crate) mod pool;
 pub(crate) mod reader;
 pub(crate) mod segment;
@@ -387,11 +389,11 @@ impl Log {
 
     /// Goes on in the next segment, if it may. Called by the log thread alone.
     fn make_room(&self, writer: &mut Writer) -> Result<bool, PersistenceError> {
-        let needed = self.queue.lock().records.front().map_or(0, Record::size);
-        let next = self.pool.next_segment(writer.active(), || writer.end_segment());
+        let needed = self.queue.lock().records.front().map_or(0, Record::segment_size);
+        let next = self.pool.next_segment(writer.active(), needed, || writer.end_segment());
         match next.map_err(|error| self.poison(error))? {
             Next::Segment(segment) => {
-                writer.begin_segment(segment, needed);
+                writer.begin_segment(segment);
                 Ok(true)
             }
             Next::NotYet => Ok(false),

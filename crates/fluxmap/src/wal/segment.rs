@@ -78,5 +78,5 @@ fn make_draft_first(
 pub(crate) const MIN_SIZE: u64 = 4096;
 const _: () = assert!(MIN_SIZE > MAX_HEADER as u64 + 512);
 
-/// The largest: they are made whole, and read whole.
+/// The largest: they are made whole.
 pub(crate) const MAX_SIZE: u64 = 1 << 30;
