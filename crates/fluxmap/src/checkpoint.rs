@@ -6,7 +6,6 @@
 
 use crate::disk::OpenMode;
 use crate::error::PersistenceError;
-use crate::sync::random;
 use crate::wal::directory::{CHECKPOINT, CHECKPOINT_DRAFT, Directory, NamedFile};
 use crate::wal::format::{
     Fields, FileHeader, FileKind, Identity, Lsn, MAX_COMMIT, Nonsense, Operation, operations,
@@ -58,54 +57,85 @@ pub(crate) struct Written {
     pub(crate) bytes: u64,
 }
 
-/// Writes a checkpoint's draft and makes it durable. `go_on` is asked after each block.
+/// A checkpoint that is being written, under a draft's name.
+pub(crate) struct Draft {
+    file: NamedFile,
+    salt: u64,
+    /// Of the next block.
+    number: u64,
+    block: Vec<u8>,
+    written: Written,
+    synced: u64,
+}
+
+impl Draft {
+    /// Begins a checkpoint of the state after `commit`, behind which the log goes on in
+    /// `log_segment`.
+    pub(crate) fn create(
+        directory: &Directory,
+        identity: &Identity,
+        commit: Lsn,
+        log_segment: u64,
+    ) -> Result<Self> {
+        let file = directory.open(CHECKPOINT_DRAFT, OpenMode::Create)?;
+        let salt = directory.random();
+        let identity = identity.clone();
+        let kind = FileKind::Checkpoint;
+        let header = FileHeader { kind, identity, salt, number: commit, detail: log_segment };
+        let block = header.encode();
+        let mut draft = Draft { file, salt, number: 0, block, written: Written::default(), synced: 0 };
+        draft.write()?;
+        Ok(draft)
+    }
+
+    fn write(&mut self) -> Result<()> {
+        self.file.write_at(&self.block, self.written.bytes)?;
+        self.written.bytes += self.block.len() as u64;
+        if self.written.bytes >= self.synced + SYNC_EVERY {
+            self.file.sync()?;
+            self.synced = self.written.bytes;
+        }
+        Ok(())
+    }
+
+    /// Writes the next block of `pairs`. Returns whether there are more: if not, the draft is
+    /// whole, and durable.
+    pub(crate) fn write_block(&mut self, pairs: &mut dyn Pairs) -> Result<bool> {
+        self.block.clear();
+        self.block.resize(BLOCK_HEADER, 0);
+        let count = pairs.fill(&mut self.block)?;
+        if count == 0 {
+            self.block.extend(self.written.pairs.to_le_bytes());
+        }
+        seal(&mut self.block, self.salt, self.number, count, if count == 0 { END } else { PAIRS });
+        self.write()?;
+        if count == 0 {
+            self.file.sync()?;
+            return Ok(false);
+        }
+        self.number += 1;
+        self.written.pairs += u64::from(count);
+        Ok(true)
+    }
+
+    pub(crate) fn written(&self) -> Written {
+        self.written
+    }
+}
+
+/// Writes a checkpoint's draft and makes it durable. `progress` is called after each block.
 pub(crate) fn write_draft(
     directory: &Directory,
     identity: &Identity,
     pairs: &mut dyn Pairs,
     log_segment: u64,
-    mut go_on: impl FnMut(Written) -> Result<()>,
-) -> Result<Written> {
-    let file = directory.open(CHECKPOINT_DRAFT, OpenMode::Create)?;
-    let header = FileHeader {
-        kind: FileKind::Checkpoint,
-        identity: identity.clone(),
-        salt: random(),
-        number: pairs.timestamp(),
-        detail: log_segment,
-    };
-    let mut block = header.encode();
-    let mut written = Written::default();
-    let mut synced = 0;
-    let mut write = |bytes: &[u8], written: &mut Written| {
-        file.write_at(bytes, written.bytes)?;
-        written.bytes += bytes.len() as u64;
-        if written.bytes >= synced + SYNC_EVERY {
-            file.sync()?;
-            synced = written.bytes;
-        }
-        Ok(())
-    };
-    write(&block, &mut written)?;
-    let mut number = 0;
-    loop {
-        block.clear();
-        block.resize(BLOCK_HEADER, 0);
-        let count = pairs.fill(&mut block)?;
-        if count == 0 {
-            block.extend(written.pairs.to_le_bytes());
-        }
-        seal(&mut block, header.salt, number, count, if count == 0 { END } else { PAIRS });
-        write(&block, &mut written)?;
-        if count == 0 {
-            break;
-        }
-        number += 1;
-        written.pairs += u64::from(count);
-        go_on(written)?;
+    mut progress: impl FnMut(Written),
+) -> Result<()> {
+    let mut draft = Draft::create(directory, identity, pairs.timestamp(), log_segment)?;
+    while draft.write_block(pairs)? {
+        progress(draft.written());
     }
-    file.sync()?;
-    Ok(written)
+    Ok(())
 }
 
 /// Puts the draft in the place of the checkpoint before it.

@@ -198,6 +198,7 @@
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]
 
+pub mod background;
 mod backup;
 mod builder;
 mod checkpoint;
@@ -208,8 +209,10 @@ pub mod db;
 pub mod disk;
 pub mod error;
 mod handle;
+mod host;
 mod info;
 pub mod inspect;
+mod jobs;
 mod key;
 pub mod mem;
 mod mvcc;
@@ -223,6 +226,7 @@ mod txn;
 mod wal;
 mod worker;
 
+pub use background::Background;
 pub use db::{
     Database, DatabaseBuilder, Handle, HandleStream, IsolationLevel, KeyMetadata, MemoryInfo, MetadataStream,
     Savepoint, Snapshot, SnapshotRange, SnapshotStream, TransactOptions, Transaction, TransactionRange,
