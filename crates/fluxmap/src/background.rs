@@ -53,7 +53,9 @@
 //!
 //! How keys are hashed, the numbers by which databases and files are told apart, and, with
 //! [`step_with`](Background::step_with), the order of the work, if the caller draws its choices
-//! from a seed, too. With a [`Disk`](crate::disk::Disk) that is as deterministic, a run makes
+//! from a seed, too. The numbers depend on what is found on disk as well: they must not repeat
+//! when the next [`Background`] that opens the same files has the same seed, or what an earlier
+//! life left in a file that is used again could pass for this one's. With a [`Disk`](crate::disk::Disk) that is as deterministic, a run makes
 //! the same calls with the same bytes every time. The program must hold its side: a `HashMap`
 //! of the standard library iterates in another order each time.
 
@@ -97,7 +99,6 @@ const END: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// What a [step](Background::step) came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use = "it says whether there is more to do"]
 pub enum Step {
     /// A piece of work was done. There may be more.
     Worked,
@@ -254,6 +255,12 @@ impl Background {
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^ (mixed >> 31)
+    }
+
+    /// Lets the numbers that follow depend on this, too.
+    pub(crate) fn stir(&self, with: u64) {
+        let stirred = self.random() ^ with;
+        *self.shared.random.lock() = stirred;
     }
 
     pub(crate) fn start(&self, name: &'static str, signal: &Arc<Signal>, job: Box<dyn Job>) -> Running {

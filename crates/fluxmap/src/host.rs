@@ -47,6 +47,15 @@ impl Host {
         }
     }
 
+    /// Lets random numbers depend on what was found on disk, too. A salt must not repeat in the
+    /// next life of the same files, whose seed may be the same: frames that are left of this one
+    /// would count.
+    pub(crate) fn stir(&self, with: u64) {
+        if let Some(background) = &self.0 {
+            background.stir(with);
+        }
+    }
+
     /// How the keys of one database are hashed.
     pub(crate) fn hash_state(&self) -> HashState {
         sync::hash_state(self.0.as_ref().map(Background::random))

@@ -81,6 +81,7 @@ pub(crate) fn recover<K: Key, V: Value>(
     info.created = info.checkpoint_bytes == 0;
     let tail = load_log(directory, &identity, log_segment, coder, committer, gone, &mut info)?;
     committer.keep_limit(true, gone);
+    committer.host.stir(tail.salt ^ tail.last);
     info.torn_tail = tail.torn_tail(directory);
     let (pool, writer) = go_on(files, tail)?;
     info.duration = committer.host.now().saturating_duration_since(started);
