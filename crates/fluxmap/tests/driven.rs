@@ -37,7 +37,7 @@ fn options(pool: usize) -> PersistenceOptions {
 fn full(background: &Background, disk: &SimDisk, pool: usize) -> Db {
     let builder = Db::builder().durability_full(options(pool)).disk(Arc::new(disk.clone()));
     // Without anybody who drives it.
-    block_on(builder.background(background).build()).expect("it opens")
+    now(builder.background(background).build()).expect("it opens")
 }
 
 fn relaxed(background: &Background, disk: &SimDisk) -> DatabaseBuilder<u64, String, db::Buildable> {
@@ -53,6 +53,19 @@ fn settle(background: &Background, mut choose: impl FnMut() -> u64) -> Step {
             idle => return idle,
         }
     }
+}
+
+/// Waits for what needs nobody.
+#[track_caller]
+fn now<F: Future>(future: F) -> F::Output {
+    future.now_or_never().expect("nobody has to be waited for")
+}
+
+/// Waits for `future`, and does what it waits for.
+#[track_caller]
+fn wait<F: Future>(background: &Background, future: F) -> F::Output {
+    // As long as there is anything to do, it comes back with a result.
+    background.drive(future).now_or_never().expect("it waits, and there is nothing to do")
 }
 
 fn work(background: &Background) -> Step {
@@ -95,13 +108,13 @@ fn run(seed: u64) -> (Vec<String>, Vec<Vec<u8>>) {
                 let _ = background.step_with(draw());
             }
         }
-        block_on(background.drive(db.checkpoint())).expect("it is written");
+        wait(&background, db.checkpoint()).expect("it is written");
         for commit in commits {
-            block_on(background.drive(commit)).expect("it commits");
+            wait(&background, commit).expect("it commits");
         }
         background.advance(SECOND);
         settle(&background, &mut draw);
-        block_on(db.close()).expect("it closes");
+        now(db.close()).expect("it closes");
     }
     let files = disk.files().into_keys().map(|path| read(&disk, &path)).collect();
     (disk.trace(), files)
@@ -116,6 +129,28 @@ fn a_run_replays_from_its_seed_to_the_byte() {
     assert!(files == again.1, "the same calls wrote other bytes");
     let other = run(2);
     assert_ne!(trace, other.0, "the seed chooses the order");
+}
+
+/// The order in which keys go that expire at one instant: that of their hashes.
+fn order(seed: u64) -> Vec<u64> {
+    let background = Background::new(seed);
+    let (told, gone) = std::sync::mpsc::channel();
+    let builder = Db::builder().on_evict(move |key, _, _| told.send(key).expect("the test listens"));
+    let db = now(builder.background(&background).build()).expect("it opens");
+    for key in 0..50 {
+        now(db.insert_with_ttl(key, "x".into(), SECOND)).expect("it commits");
+    }
+    background.advance(SECOND);
+    work(&background);
+    drop(db);
+    gone.iter().collect()
+}
+
+#[test]
+fn keys_are_hashed_as_the_seed_says() {
+    assert_eq!(order(1).len(), 50);
+    assert_eq!(order(1), order(1));
+    assert_ne!(order(1), order(2));
 }
 
 /// A disk that notes on which threads it is called.
@@ -223,23 +258,23 @@ fn no_thread_is_started_and_the_disk_is_used_on_the_calling_one() -> Result<(), 
     for _ in 0..2 {
         let builder = Db::builder().durability_relaxed(options(2)).flush_interval(SECOND);
         let builder = builder.disk(disk.clone()).background(&background).max_snapshot_age(SECOND);
-        let db = block_on(builder.auto_vacuum(VacuumOptions { interval: SECOND }).build())?;
+        let db = now(builder.auto_vacuum(VacuumOptions { interval: SECOND }).build())?;
         for key in 0..40 {
             let ttl = Duration::from_secs(key + 1);
-            block_on(background.drive(db.insert_with_ttl(key, "x".repeat(500), ttl)))?;
+            wait(&background, db.insert_with_ttl(key, "x".repeat(500), ttl))?;
         }
         let old = db.snapshot();
         background.advance(2 * SECOND);
         work(&background);
         assert!(old.get(&39).is_err(), "the worker has ended it");
-        block_on(background.drive(db.flush()))?;
-        block_on(background.drive(db.checkpoint()))?;
+        wait(&background, db.flush())?;
+        wait(&background, db.checkpoint())?;
         assert_eq!(threads(), [""; 0]);
-        block_on(db.close())?;
+        now(db.close())?;
     }
-    let db = block_on(relaxed(&background, &disk.disk).disk(disk.clone()).build())?;
+    let db = now(relaxed(&background, &disk.disk).disk(disk.clone()).build())?;
     assert!(db.recovery_info().is_some_and(|info| !info.created && info.checkpoint_pairs > 30));
-    block_on(db.backup_to("copy", |_| {}))?;
+    now(db.backup_to("copy", |_| {}))?;
     drop(db);
     assert_eq!(*seen.lock().expect("no panic"), [thread::current().id()]);
     assert_eq!(threads(), [""; 0]);
@@ -263,7 +298,7 @@ fn end_under_pressure(steps: u64, close: bool) -> bool {
     let is_over = (0..steps).any(|_| background.step_with(draw()) != Step::Worked);
     drop(all);
     match close {
-        true => block_on(db.close()).expect("it closes"),
+        true => now(db.close()).expect("it closes"),
         false => drop(db),
     }
     assert_eq!(background.step(), Step::Idle, "nothing is left to do");
@@ -285,7 +320,7 @@ fn writers_get_on_beside_checkpoints_that_they_have_to_wait_for() -> Result<(), 
     let (background, disk) = (Background::new(4), SimDisk::new(1));
     let db = full(&background, &disk, 1);
     for n in 0..60 {
-        block_on(background.drive(db.insert(n % 3, format!("{n:1000}"))))?;
+        wait(&background, db.insert(n % 3, format!("{n:1000}")))?;
     }
     let segments = disk.files().into_keys().filter(|path| path.display().to_string().contains("wal.0"));
     assert!(segments.count() <= 2, "checkpoints were made: {:?}", disk.files());
@@ -297,10 +332,10 @@ fn commits_go_on_between_the_steps_of_a_checkpoint() -> Result<(), FluxError> {
     let (background, disk) = (Background::new(4), SimDisk::new(1));
     let builder = Db::builder().durability_full(PersistenceOptions::new("db".into()));
     let builder = builder.disk(Arc::new(disk.clone())).background(&background);
-    let db = block_on(builder.build())?;
+    let db = now(builder.build())?;
     // Several blocks.
     for key in 0..12 {
-        block_on(background.drive(db.insert(key, "x".repeat(100_000))))?;
+        wait(&background, db.insert(key, "x".repeat(100_000)))?;
     }
     work(&background);
     let mut checkpoint = Box::pin(db.checkpoint());
@@ -313,7 +348,7 @@ fn commits_go_on_between_the_steps_of_a_checkpoint() -> Result<(), FluxError> {
         let mut commit = Box::pin(db.insert(100 + commits, "meanwhile".into()));
         if poll_immediate(&mut commit).now_or_never().flatten().is_none() {
             // The jobs take turns, so the checkpoint does not end before this does.
-            block_on(background.drive(commit))?;
+            wait(&background, commit)?;
         }
         commits += 1;
     };
@@ -327,9 +362,9 @@ fn commits_go_on_between_the_steps_of_a_checkpoint() -> Result<(), FluxError> {
 #[test]
 fn a_flush_interval_passes_on_the_virtual_clock_only() -> Result<(), FluxError> {
     let (background, disk) = (Background::new(5), SimDisk::new(1));
-    let db = block_on(relaxed(&background, &disk).build())?;
+    let db = now(relaxed(&background, &disk).build())?;
     work(&background);
-    block_on(db.insert(1, "one".into()))?;
+    now(db.insert(1, "one".into()))?;
     // By how much the clock has advanced, nothing less: not by that of the machine.
     assert_eq!(work(&background), Step::In(SECOND));
     background.advance(SECOND - Duration::from_nanos(1));
@@ -338,7 +373,7 @@ fn a_flush_interval_passes_on_the_virtual_clock_only() -> Result<(), FluxError> 
     assert_eq!((disk.calls(), background.due_in()), (syncs, Some(Duration::from_nanos(1))));
     let survives = |background: &Background| -> Result<bool, FluxError> {
         let left = disk.power_cut(Loss::Everything);
-        Ok(block_on(relaxed(background, &left).build())?.get(&1)?.is_some())
+        Ok(now(relaxed(background, &left).build())?.get(&1)?.is_some())
     };
     assert!(!survives(&background)?);
     background.advance(Duration::from_nanos(1));
@@ -352,8 +387,8 @@ fn a_flush_interval_passes_on_the_virtual_clock_only() -> Result<(), FluxError> 
 fn vacuum_ages_and_expiry_go_by_the_virtual_clock_only() -> Result<(), FluxError> {
     let background = Background::new(6);
     let builder = Db::builder().auto_vacuum(VacuumOptions { interval: 5 * SECOND });
-    let db = block_on(builder.max_snapshot_age(10 * SECOND).background(&background).build())?;
-    block_on(db.insert_with_ttl(1, "one".into(), 60 * SECOND))?;
+    let db = now(builder.max_snapshot_age(10 * SECOND).background(&background).build())?;
+    now(db.insert_with_ttl(1, "one".into(), 60 * SECOND))?;
     work(&background);
     let old = db.snapshot();
     background.advance(9 * SECOND);
@@ -381,7 +416,7 @@ fn the_time_of_day_can_be_set_and_is_read_by_the_next_who_opens() -> Result<(), 
     let (background, disk) = (Background::new(6), SimDisk::new(1));
     let db = full(&background, &disk, 2);
     let begin = background.time_of_day();
-    block_on(background.drive(db.insert_with_ttl(1, "one".into(), 60 * SECOND)))?;
+    wait(&background, db.insert_with_ttl(1, "one".into(), 60 * SECOND))?;
     background.set_time_of_day(begin + 3600 * SECOND);
     work(&background);
     assert!(db.get(&1)?.is_some(), "an open database goes by the steady clock");
@@ -394,7 +429,7 @@ fn the_time_of_day_can_be_set_and_is_read_by_the_next_who_opens() -> Result<(), 
 #[test]
 fn a_deadline_passes_on_the_virtual_clock_only() -> Result<(), FluxError> {
     let background = Background::new(6);
-    let db = block_on(Db::builder().background(&background).build())?;
+    let db = now(Db::builder().background(&background).build())?;
     let attempts = Cell::new(0);
     let outcome = block_on(db.transact_with(TransactOptions::default().deadline(SECOND), async |tx| {
         attempts.set(attempts.get() + 1);
@@ -417,12 +452,12 @@ fn several_databases_share_a_driver_and_end_each_on_its_own() -> Result<(), Flux
     for key in 0..20 {
         for db in [&one, &two, &three] {
             let commit = db.insert(key, "x".repeat(700));
-            block_on(background.drive(commit))?;
+            wait(&background, commit)?;
         }
     }
     drop(two);
-    block_on(background.drive(one.insert(20, "more".into())))?;
-    block_on(three.close())?;
+    wait(&background, one.insert(20, "more".into()))?;
+    now(three.close())?;
     assert_eq!(one.count(..)?, 21);
     assert_eq!(full(&background, &disks[1], 2).count(..)?, 20);
     Ok(())
@@ -433,11 +468,11 @@ fn what_no_longer_fits_goes_while_it_is_opened_with_nobody_who_drives() -> Resul
     let (background, disk) = (Background::new(8), SimDisk::new(1));
     let db = full(&background, &disk, 4);
     for key in 0..50 {
-        block_on(background.drive(db.insert(key, "x".repeat(1000))))?;
+        wait(&background, db.insert(key, "x".repeat(1000)))?;
     }
     drop(db);
     let builder = Db::builder().durability_full(options(4)).disk(Arc::new(disk));
-    let db = block_on(builder.max_memory(20_000).background(&background).build())?;
+    let db = now(builder.max_memory(20_000).background(&background).build())?;
     assert!((1..30).contains(&db.count(..)?));
     Ok(())
 }
@@ -490,5 +525,5 @@ fn a_step_within_a_step_goes_on_with_other_work() -> Result<(), FluxError> {
     assert!(commit.as_mut().poll(&mut Context::from_waker(&woken)).is_pending());
     work(&background);
     assert_eq!(waker.1.lock().expect("no panic").len(), 1);
-    block_on(commit)
+    now(commit)
 }
