@@ -173,9 +173,16 @@
 //! that had kept losing runs ahead, and for the disk. No lock and no pin is held across
 //! an await, all futures and streams are `Send`, and any executor will do.
 //!
-//! Syncing, checkpoints and opening run on threads of their own. At relaxed durability
+//! Syncing, checkpoints and opening run on threads of their own, unless there are none. At relaxed durability
 //! the committing task hands its bytes to the operating system itself, with a `write` of
 //! a microsecond or two.
+//!
+//! # Can I test, or run, without threads?
+//!
+//! Yes: with a [`Background`], whose holder does the background work a step at a time, in
+//! virtual time. A run follows from a seed and replays, so a whole application can be simulated
+//! in one thread of a plain test; the package `fluxmap-testkit` does that, with a disk that
+//! crashes at any step. See [`background`].
 //!
 //! # What happens to old versions?
 //!

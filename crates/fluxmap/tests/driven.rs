@@ -6,7 +6,9 @@
 use std::cell::Cell;
 use std::fmt;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Wake, Waker};
 use std::thread::{self, ThreadId};
@@ -157,6 +159,8 @@ fn keys_are_hashed_as_the_seed_says() {
 struct Watched {
     disk: SimDisk,
     seen: Arc<Mutex<Vec<ThreadId>>>,
+    /// Whether to sync panics.
+    panics: Arc<AtomicBool>,
 }
 
 impl fmt::Debug for Watched {
@@ -169,6 +173,7 @@ impl fmt::Debug for Watched {
 struct WatchedFile {
     file: Box<dyn DiskFile>,
     seen: Arc<Mutex<Vec<ThreadId>>>,
+    panics: Arc<AtomicBool>,
 }
 
 fn note(seen: &Mutex<Vec<ThreadId>>) {
@@ -186,7 +191,8 @@ impl Disk for Watched {
 
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn DiskFile>> {
         note(&self.seen);
-        Ok(Box::new(WatchedFile { file: self.disk.open(path, mode)?, seen: Arc::clone(&self.seen) }))
+        let (seen, panics) = (Arc::clone(&self.seen), Arc::clone(&self.panics));
+        Ok(Box::new(WatchedFile { file: self.disk.open(path, mode)?, seen, panics }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -233,6 +239,7 @@ impl DiskFile for WatchedFile {
 
     fn sync(&self) -> io::Result<()> {
         note(&self.seen);
+        assert!(!self.panics.load(Ordering::SeqCst), "the disk's own code");
         self.file.sync()
     }
 }
@@ -254,7 +261,7 @@ fn threads() -> Vec<String> {
 fn no_thread_is_started_and_the_disk_is_used_on_the_calling_one() -> Result<(), FluxError> {
     let background = Background::new(3);
     let seen = Arc::default();
-    let disk = Arc::new(Watched { disk: SimDisk::new(1), seen: Arc::clone(&seen) });
+    let disk = Arc::new(Watched { disk: SimDisk::new(1), seen: Arc::clone(&seen), panics: Arc::default() });
     for _ in 0..2 {
         let builder = Db::builder().durability_relaxed(options(2)).flush_interval(SECOND);
         let builder = builder.disk(disk.clone()).background(&background).max_snapshot_age(SECOND);
@@ -526,4 +533,24 @@ fn a_step_within_a_step_goes_on_with_other_work() -> Result<(), FluxError> {
     work(&background);
     assert_eq!(waker.1.lock().expect("no panic").len(), 1);
     now(commit)
+}
+
+#[test]
+fn a_panic_in_a_step_is_that_of_whoever_steps_and_leaves_nobody_waiting() {
+    let background = Background::new(10);
+    let panics = Arc::new(AtomicBool::new(false));
+    let disk = Watched { disk: SimDisk::new(1), seen: Arc::default(), panics: Arc::clone(&panics) };
+    let builder = Db::builder().durability_full(options(2)).disk(Arc::new(disk));
+    let db = now(builder.background(&background).build()).expect("it opens");
+    work(&background);
+    let mut commit = Box::pin(db.insert(1, "one".into()));
+    assert!(poll_immediate(&mut commit).now_or_never().flatten().is_none());
+    panics.store(true, Ordering::SeqCst);
+    assert!(catch_unwind(AssertUnwindSafe(|| work(&background))).is_err());
+    panics.store(false, Ordering::SeqCst);
+    let failed = wait(&background, commit);
+    assert!(matches!(failed, Err(FluxError::OutcomeUnknown { .. })), "{failed:?}");
+    assert!(wait(&background, db.insert(2, "two".into())).is_err(), "it takes no more commits");
+    drop(db);
+    assert_eq!(work(&background), Step::Idle);
 }
