@@ -3,7 +3,6 @@
 
 use crate::checkpoint::{Draft, Pairs, Written, publish_draft, write_draft};
 use crate::error::PersistenceError;
-use crate::sync::random;
 use crate::wal::directory::{CHECKPOINT, Directory};
 use crate::wal::format::{Identity, Lsn};
 use crate::wal::segment::{self, MIN_SIZE};
@@ -18,13 +17,10 @@ pub(crate) fn write_database(
     directory: &Directory,
     identity: &Identity,
     pairs: &mut dyn Pairs,
-    mut progress: impl FnMut(Written),
+    progress: impl FnMut(Written),
 ) -> Result<(), PersistenceError> {
     create_database(directory, identity, |directory, identity| {
-        write_draft(directory, identity, pairs, BACKUP_SEGMENT, |written| {
-            progress(written);
-            Ok(())
-        })
+        write_draft(directory, identity, pairs, BACKUP_SEGMENT, progress)
     })
 }
 
@@ -46,14 +42,14 @@ pub(crate) fn write_database_of(
 fn create_database(
     directory: &Directory,
     identity: &Identity,
-    write: impl FnOnce(&Directory, &Identity) -> Result<Written, PersistenceError>,
+    write: impl FnOnce(&Directory, &Identity) -> Result<(), PersistenceError>,
 ) -> Result<(), PersistenceError> {
     // Before anything is created: it may be the directory that is being copied.
     check_is_free(directory)?;
     let directory = &directory.clone().create()?;
     let _lock = directory.lock()?;
     check_is_free(directory)?;
-    let identity = Identity { database: random(), ..identity.clone() };
+    let identity = Identity { database: directory.random(), ..identity.clone() };
     segment::make(directory, &identity, BACKUP_SEGMENT, MIN_SIZE, None)?;
     write(directory, &identity)?;
     publish_draft(directory)

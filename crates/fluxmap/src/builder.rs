@@ -1,10 +1,12 @@
 //! How a database is configured.
 
+use crate::background::Background;
 use crate::codec::{Codec, Coder, Stored};
 use crate::commit::MemoryOptions;
 use crate::db::Database;
 use crate::disk::{Disk, OsDisk};
 use crate::error::FluxError;
+use crate::host::Host;
 use crate::info::{IsolationLevel, VacuumOptions};
 use crate::key::{Key, Value};
 use crate::mem::weigher::Weigher;
@@ -12,7 +14,7 @@ use crate::mem::{EvictionCause, EvictionPolicy, MemSize, TimeSource};
 use crate::persistence::{DurabilityLevel, FlushLimits, PersistenceOptions};
 use crate::recovery::Files;
 use crate::shared::{Setup, Shared};
-use crate::storage::{Options, on_thread};
+use crate::storage::Options;
 use crate::wal::Policy;
 use crate::wal::directory::Directory;
 use crate::wal::format::{Identity, clip_type_name};
@@ -93,6 +95,7 @@ struct Settings {
     disk: Arc<dyn Disk>,
     /// If it was said.
     eviction: Option<EvictionPolicy>,
+    background: Option<Background>,
 }
 
 /// A quarter of the nodes of each level reach the next: Pugh's recommendation.
@@ -115,6 +118,7 @@ impl<K, V> DatabaseBuilder<K, V> {
                 type_names: None,
                 disk: Arc::new(OsDisk),
                 eviction: None,
+                background: None,
             },
             coder: None,
             memory: MemoryOptions::default(),
@@ -346,6 +350,15 @@ impl<K, V, S: BuilderState> DatabaseBuilder<K, V, S> {
         self.memory.time_source = Some(source);
         self
     }
+
+    /// Starts no threads: the holder of `background` does the work of the database, in its
+    /// virtual time. Several databases may share one. See [`background`](crate::background).
+    ///
+    /// A [`time_source`](Self::time_source) still says by which time keys expire.
+    pub fn background(mut self, background: &Background) -> Self {
+        self.settings.background = Some(background.clone());
+        self
+    }
 }
 
 /// Says when relaxed durability syncs; the first condition that is met counts.
@@ -386,7 +399,7 @@ macro_rules! build {
     ($state:ty) => {
         impl<K: Key, V: Value> DatabaseBuilder<K, V, $state> {
             /// Builds the database. A durable one is created, or read back from its files,
-            /// on a thread of its own.
+            /// on a thread of its own, unless it has a [`background`](Self::background).
             ///
             /// # Errors
             ///
@@ -404,11 +417,12 @@ macro_rules! build {
             pub async fn build(self) -> Result<Database<K, V>, FluxError> {
                 self.settings.check()?;
                 let setup = self.setup()?;
+                let host = setup.host.clone();
                 let opened = match setup.durability {
                     None => Shared::open(setup),
-                    Some(_) => on_thread("fluxmap-open", move || Shared::open(setup)).await?,
+                    Some(_) => host.run("fluxmap-open", move || Shared::open(setup)).await?,
                 }?;
-                opened.shared.forget(opened.gone).await?;
+                host.drive(opened.shared.forget(opened.gone)).await?;
                 Ok(Database::from_shared(opened.shared))
             }
         }
@@ -444,6 +458,7 @@ impl<K, V, S: BuilderState> DatabaseBuilder<K, V, S> {
             skiplist_p: self.settings.skiplist_p,
             vacuum: self.settings.vacuum,
             memory: self.memory,
+            host: Host::new(self.settings.background.clone()),
             durability: self.settings.storage(self.coder),
         })
     }
@@ -522,7 +537,7 @@ impl Settings {
             value_type: clip_type_name(value_type),
         };
         let files = Files {
-            directory: Directory::new(self.disk, options.wal_path),
+            directory: Directory::new(self.disk, options.wal_path, Host::new(self.background)),
             identity,
             log_size: LogSize::new(options.wal_pool_size, options.wal_segment_size_bytes),
         };

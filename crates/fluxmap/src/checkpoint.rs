@@ -6,7 +6,6 @@
 
 use crate::disk::OpenMode;
 use crate::error::PersistenceError;
-use crate::sync::random;
 use crate::wal::directory::{CHECKPOINT, CHECKPOINT_DRAFT, Directory, NamedFile};
 use crate::wal::format::{
     Fields, FileHeader, FileKind, Identity, Lsn, MAX_COMMIT, Nonsense, Operation, operations,
@@ -60,25 +59,7 @@ pub(crate) struct Written {
     pub(crate) bytes: u64,
 }
 
-/// Writes a checkpoint's draft and makes it durable. `go_on` is asked after each block.
-pub(crate) fn write_draft(
-    directory: &Directory,
-    identity: &Identity,
-    pairs: &mut dyn Pairs,
-    log_segment: u64,
-    mut go_on: impl FnMut(Written) -> Result<()>,
-) -> Result<Written> {
-    let mut draft = Draft::create(directory, identity, pairs.timestamp(), log_segment)?;
-    loop {
-        let count = pairs.fill(draft.block())?;
-        if count == 0 {
-            return draft.finish();
-        }
-        go_on(draft.write_block(count)?)?;
-    }
-}
-
-/// A checkpoint's draft that is being written.
+/// A checkpoint that is being written, under a draft's name.
 pub(crate) struct Draft {
     file: NamedFile,
     salt: u64,
@@ -98,7 +79,7 @@ impl Draft {
         log_segment: u64,
     ) -> Result<Self> {
         let file = directory.open(CHECKPOINT_DRAFT, OpenMode::Create)?;
-        let (identity, salt) = (identity.clone(), random());
+        let (identity, salt) = (identity.clone(), directory.random());
         let header =
             FileHeader { kind: FileKind::Checkpoint, identity, salt, number: commit, detail: log_segment };
         let (block, written) = (Vec::new(), Written::default());
@@ -122,13 +103,26 @@ impl Draft {
         Ok(self.written)
     }
 
+    /// Writes the next block of `pairs`. Returns whether there are more: if not, the draft is
+    /// whole, and durable.
+    pub(crate) fn write_next(&mut self, pairs: &mut dyn Pairs) -> Result<bool> {
+        match pairs.fill(self.block())? {
+            0 => self.finish().map(|()| false),
+            count => self.write_block(count).map(|_| true),
+        }
+    }
+
     /// Ends it, and makes it durable.
-    pub(crate) fn finish(mut self) -> Result<Written> {
+    pub(crate) fn finish(&mut self) -> Result<()> {
         let pairs = self.written.pairs;
         self.block().extend(pairs.to_le_bytes());
         self.write_sealed(0, END)?;
-        self.file.sync()?;
-        Ok(self.written)
+        self.file.sync()
+    }
+
+    /// How far it has come.
+    pub(crate) fn written(&self) -> Written {
+        self.written
     }
 
     fn write_sealed(&mut self, pairs: u32, kind: u8) -> Result<()> {
@@ -152,6 +146,21 @@ impl Draft {
         }
         Ok(())
     }
+}
+
+/// Writes a checkpoint's draft and makes it durable. `progress` is called after each block.
+pub(crate) fn write_draft(
+    directory: &Directory,
+    identity: &Identity,
+    pairs: &mut dyn Pairs,
+    log_segment: u64,
+    mut progress: impl FnMut(Written),
+) -> Result<()> {
+    let mut draft = Draft::create(directory, identity, pairs.timestamp(), log_segment)?;
+    while draft.write_next(pairs)? {
+        progress(draft.written());
+    }
+    Ok(())
 }
 
 /// Puts the draft in the place of the checkpoint before it.

@@ -15,6 +15,7 @@ mod tidy;
 
 use self::dispose::dispose;
 use crate::error::{FluxError, PersistenceError};
+use crate::host::Host;
 use crate::key::lead_of;
 use crate::mem::evict::{Gone, Listener, Telling};
 use crate::mem::expiry::Hand;
@@ -26,7 +27,7 @@ use crate::mvcc::certify::Certificate;
 use crate::mvcc::clock::Clock;
 use crate::mvcc::gc::Collector;
 use crate::storage::Durable;
-use crate::sync::{AtomicU64, HashState, Mutex, Ordering, hash_state};
+use crate::sync::{AtomicU64, HashState, Mutex, Ordering};
 use crate::txn::write_set::{Put, Write};
 use crate::wal::format::{MAX_COMMIT, push_operation};
 use fluxmap_index::{Batch, Freed, Index, Noting, Reader, Tail, Time, Timestamp, Writer, planted};
@@ -60,6 +61,7 @@ pub(crate) struct Committer<K, V> {
     /// How long every key lives that is not given a life of its own.
     life: Option<Duration>,
     hasher: HashState,
+    pub(crate) host: Host,
     /// The snapshot whose end would let much garbage go, or [`NO_SNAPSHOT`].
     blocker: AtomicU64,
     /// Whether a key expires before the background thread is to wake.
@@ -120,7 +122,7 @@ impl<K, V> Default for MemoryOptions<K, V> {
 }
 
 impl<K: Ord + Clone + 'static, V> Committer<K, V> {
-    pub(crate) fn new(skiplist_p: f64, memory: MemoryOptions<K, V>) -> Self {
+    pub(crate) fn new(skiplist_p: f64, memory: MemoryOptions<K, V>, host: Host) -> Self {
         let (index, mut writer) = Index::with_leads(skiplist_p, lead_of);
         let keeper = match memory.limit {
             None => Keeper::unlimited(index.structure()),
@@ -136,13 +138,14 @@ impl<K: Ord + Clone + 'static, V> Committer<K, V> {
             index,
             clock: Arc::default(),
             durable: None,
-            active: Active::new(memory.max_snapshot_age),
-            hand: Hand::new(memory.time_source),
+            active: Active::new(memory.max_snapshot_age, host.clone()),
+            hand: Hand::new(memory.time_source, host.clone()),
             listener: memory.listener,
             limit: memory.limit,
             noting,
             life: memory.life,
-            hasher: hash_state(),
+            hasher: host.hash_state(),
+            host,
             blocker: AtomicU64::new(NO_SNAPSHOT),
             alarm_is_due: AtomicBool::new(false),
             order: Apart(Mutex::new(Order {

@@ -17,7 +17,7 @@ use crate::error::FluxError;
 use crate::key::{Key, KeyRange, Query, Span, Value};
 use crate::persistence::{BackupProgress, CheckpointInfo, DurabilityLevel, RecoveryInfo};
 use crate::shared::Shared;
-use crate::storage::{Storage, on_thread};
+use crate::storage::Storage;
 use crate::txn::gate::Ticket;
 use crate::txn::retry;
 use crate::txn::scan::View;
@@ -707,7 +707,7 @@ impl<K: Key, V: Value> Database<K, V> {
         let path = path.as_ref().to_owned();
         let pairs = self.shared.committer.index.entries() as u64;
         let write = move || Storage::back_up(&checkpointer, path, progress, pairs);
-        Ok(on_thread("fluxmap-backup", write).await??)
+        Ok(self.shared.host().run("fluxmap-backup", write).await??)
     }
 
     fn checkpointer(&self, what: &str) -> Result<&Arc<Checkpointer>, FluxError> {
@@ -738,7 +738,8 @@ impl<K: Key, V: Value> Database<K, V> {
     ///
     /// Dropping the future gives the handle back, too.
     pub async fn close(self) -> Result<(), FluxError> {
-        let mut flushed = self.flush().await;
+        let host = self.shared.host().clone();
+        let mut flushed = host.drive(self.flush()).await;
         if let (Ok(()), Some(error)) =
             (&flushed, self.shared.checkpointer().and_then(|thread| thread.last_failure()))
         {
@@ -747,7 +748,7 @@ impl<K: Key, V: Value> Database<K, V> {
         match self.shared.checkpointer() {
             None => drop(self),
             // It joins threads, which may have to wait for the disk.
-            Some(_) => on_thread("fluxmap-close", move || drop(self)).await?,
+            Some(_) => host.run("fluxmap-close", move || drop(self)).await?,
         }
         flushed
     }

@@ -53,6 +53,7 @@ pub use walk::{Operation, Record, Summary, records, verify};
 use crate::codec::Codec;
 use crate::disk::{Lock, OsDisk};
 use crate::error::PersistenceError;
+use crate::host::Host;
 use crate::wal::directory::{CHECKPOINT, Directory};
 use crate::wal::format::{self, FORMAT_VERSION};
 use std::path::Path;
@@ -112,7 +113,7 @@ fn has_database(directory: &Directory) -> Result<bool> {
 }
 
 fn directory(path: &Path) -> Directory {
-    Directory::new(Arc::new(OsDisk), path.to_owned())
+    Directory::new(Arc::new(OsDisk), path.to_owned(), Host::default())
 }
 
 /// A database that nobody has open, and that nobody can open.

@@ -173,9 +173,16 @@
 //! that had kept losing runs ahead, and for the disk. No lock and no pin is held across
 //! an await, all futures and streams are `Send`, and any executor will do.
 //!
-//! Syncing, checkpoints and opening run on threads of their own. At relaxed durability
+//! Syncing, checkpoints and opening run on threads of their own, unless there are none. At relaxed durability
 //! the committing task hands its bytes to the operating system itself, with a `write` of
 //! a microsecond or two.
+//!
+//! # Can I test, or run, without threads?
+//!
+//! Yes: with a [`Background`], whose holder does the background work a step at a time, in
+//! virtual time. A run follows from a seed and replays, so a whole application can be simulated
+//! in one thread of a plain test; the package `fluxmap-testkit` does that, with a disk that
+//! crashes at any step. See [`background`].
 //!
 //! # What happens to old versions?
 //!
@@ -198,6 +205,7 @@
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]
 
+pub mod background;
 mod backup;
 mod builder;
 mod checkpoint;
@@ -208,8 +216,10 @@ pub mod db;
 pub mod disk;
 pub mod error;
 mod handle;
+mod host;
 mod info;
 pub mod inspect;
+mod jobs;
 mod key;
 pub mod mem;
 mod mvcc;
@@ -225,6 +235,7 @@ mod txn;
 mod wal;
 mod worker;
 
+pub use background::Background;
 pub use db::{
     Database, DatabaseBuilder, Handle, HandleStream, IsolationLevel, KeyMetadata, MemoryInfo, MetadataStream,
     Savepoint, Snapshot, SnapshotRange, SnapshotStream, TransactOptions, Transaction, TransactionRange,

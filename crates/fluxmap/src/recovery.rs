@@ -16,8 +16,7 @@ use crate::disk::OpenMode;
 use crate::error::PersistenceError;
 use crate::key::{Key, Value};
 use crate::persistence::RecoveryInfo;
-use crate::sync::mpsc::{self, SyncSender};
-use crate::sync::{Instant, random, thread};
+use crate::sync::{mpsc, thread};
 use crate::txn::write_set::{Put, Write};
 use crate::wal::Writer;
 use crate::wal::directory::{
@@ -64,7 +63,7 @@ pub(crate) fn recover<K: Key, V: Value>(
     committer: &Committer<K, V>,
     gone: &mut Vec<K>,
 ) -> Result<Recovered> {
-    let started = Instant::now();
+    let started = committer.host.now();
     let directory = &files.directory;
     let mut info = RecoveryInfo::default();
     let (identity, log_segment) = match Reader::open(directory)? {
@@ -82,9 +81,10 @@ pub(crate) fn recover<K: Key, V: Value>(
     info.created = info.checkpoint_bytes == 0;
     let tail = load_log(directory, &identity, log_segment, coder, committer, gone, &mut info)?;
     committer.keep_limit(true, gone);
+    committer.host.stir(tail.salt ^ tail.last);
     info.torn_tail = tail.torn_tail(directory);
     let (pool, writer) = go_on(files, tail, info.checkpoint_bytes)?;
-    info.duration = started.elapsed();
+    info.duration = committer.host.now().saturating_duration_since(started);
     tracing::info!(?info, "recovered");
     Ok(Recovered { identity, pool, writer, info })
 }
@@ -118,10 +118,10 @@ fn create(files: &Files) -> Result<Identity> {
         }
     }
 
-    let identity = Identity { database: random(), ..files.identity.clone() };
+    let identity = Identity { database: files.directory.random(), ..files.identity.clone() };
     let size = files.log_size.bounds(0).first_segment();
     segment::make(&files.directory, &identity, FIRST_SEGMENT, size, None)?;
-    checkpoint::write_draft(&files.directory, &identity, &mut Nothing, FIRST_SEGMENT, |_| Ok(()))?;
+    checkpoint::write_draft(&files.directory, &identity, &mut Nothing, FIRST_SEGMENT, |_| ())?;
     checkpoint::publish_draft(&files.directory)?;
     Ok(identity)
 }
@@ -142,24 +142,33 @@ const BATCHES_AHEAD: usize = 1;
 /// Operations that are applied in one step.
 const STEP: usize = 256;
 
+/// Takes what was decoded.
+type Sink<'s, K, V> = &'s mut dyn FnMut(Decoded<K, V>) -> Result<()>;
+
 /// Reads and decodes on one thread, and applies on another, which is about as much
-/// work.
+/// work; or does it in turn, if there are no threads.
 fn pipeline<K: Key, V: Value, R: Send>(
     committer: &Committer<K, V>,
     gone: &mut Vec<K>,
-    decode: impl FnOnce(SyncSender<Decoded<K, V>>) -> Result<R> + Send,
+    decode: impl FnOnce(Sink<'_, K, V>) -> Result<R> + Send,
 ) -> Result<R> {
+    let mut apply = |(timestamp, writes): Decoded<K, V>| {
+        let mut writes = writes.into_iter();
+        while writes.len() > 0 {
+            committer.restore(timestamp, writes.by_ref().take(STEP));
+        }
+        committer.keep_limit(false, gone);
+    };
+    if committer.host.is_driven() {
+        return decode(&mut |batch| {
+            apply(batch);
+            Ok(())
+        });
+    }
     thread::scope(|scope| {
         let (sender, receiver) = mpsc::sync_channel(BATCHES_AHEAD);
-        let decoder = scope.spawn(|| decode(sender));
-        for batch in receiver {
-            let (timestamp, writes) = batch;
-            let mut writes = writes.into_iter();
-            while writes.len() > 0 {
-                committer.restore(timestamp, writes.by_ref().take(STEP));
-            }
-            committer.keep_limit(false, gone);
-        }
+        let decoder = scope.spawn(move || decode(&mut |batch| sender.send(batch).map_err(hung_up)));
+        receiver.into_iter().for_each(&mut apply);
         // A panic of the types' own code goes on where the database is opened.
         decoder.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
@@ -178,7 +187,7 @@ fn load_checkpoint<K: Key, V: Value>(
     info: &mut RecoveryInfo,
 ) -> Result<()> {
     let covered = checkpoint.header.number;
-    pipeline(committer, gone, |sender| {
+    pipeline(committer, gone, |send| {
         let path = checkpoint.file().path().to_owned();
         while let Some(block) = checkpoint.next_block()? {
             let at = FrameAt { path: &path, offset: block.offset };
@@ -188,7 +197,7 @@ fn load_checkpoint<K: Key, V: Value>(
                 let pair = pair.map_err(|_| at.damaged("the pairs in it make no sense"))?;
                 writes.push((decode.key(pair.key)?, Some(decode.put(pair.value, pair.expires)?)));
             }
-            sender.send((covered, writes)).map_err(hung_up)?;
+            send((covered, writes))?;
         }
         Ok(())
     })?;
@@ -212,7 +221,7 @@ fn load_log<K: Key, V: Value>(
     let covered = info.checkpoint_commit;
     let share = committer.limit().map_or(u64::MAX, |limit| limit / BATCH_SHARE);
     let batch_bytes = usize::try_from(share).unwrap_or(usize::MAX).min(BATCH_BYTES);
-    let tail = pipeline(committer, gone, |sender| {
+    let tail = pipeline(committer, gone, |send| {
         let (mut writes, mut bytes) = (Vec::new(), 0);
         let tail = replay(directory, identity, first, covered, |lsn, commit, at| {
             let decode = Decoder { coder, at };
@@ -229,11 +238,11 @@ fn load_log<K: Key, V: Value>(
             bytes += commit.len();
             if writes.len() >= BATCH || bytes >= batch_bytes {
                 bytes = 0;
-                sender.send((lsn, last_of_each(mem::take(&mut writes)))).map_err(hung_up)?;
+                send((lsn, last_of_each(mem::take(&mut writes))))?;
             }
             Ok(())
         })?;
-        sender.send((tail.last, last_of_each(writes))).map_err(hung_up)?;
+        send((tail.last, last_of_each(writes)))?;
         Ok(tail)
     })?;
     committer.settle(tail.last);

@@ -3,6 +3,7 @@
 use crate::checkpointer::Checkpointer;
 use crate::commit::{Committer, MemoryOptions};
 use crate::error::{FluxError, PersistenceError};
+use crate::host::Host;
 use crate::info::{IsolationLevel, VacuumOptions, VacuumStats};
 use crate::key::{Key, Value};
 use crate::mvcc::certify::Certificate;
@@ -48,6 +49,7 @@ pub(crate) struct Setup<K, V> {
     pub(crate) vacuum: Option<VacuumOptions>,
     pub(crate) memory: MemoryOptions<K, V>,
     pub(crate) durability: Option<Options<K, V>>,
+    pub(crate) host: Host,
 }
 
 /// A database that is there, with keys that its files still have and that it had no room
@@ -73,9 +75,9 @@ impl<K: Key, V: Value> Shared<K, V> {
         let is_awake = setup.vacuum.is_some() || setup.memory.max_snapshot_age.is_some();
         let core = Core {
             level: setup.level,
-            committer: Committer::new(setup.skiplist_p, setup.memory),
-            gate: Gate::default(),
-            vacuum: setup.vacuum.map(|options| Schedule::every(options.interval)),
+            committer: Committer::new(setup.skiplist_p, setup.memory, setup.host.clone()),
+            gate: Gate::new(setup.host.clone()),
+            vacuum: setup.vacuum.map(|options| Schedule::every(options.interval, &setup.host)),
         };
         let (core, storage, gone) = match setup.durability {
             None => (Arc::new(core), None, Vec::new()),
@@ -199,6 +201,10 @@ impl<K: Key, V: Value> Shared<K, V> {
 }
 
 impl<K: Key, V: Value> Core<K, V> {
+    pub(crate) fn host(&self) -> &Host {
+        &self.committer.host
+    }
+
     /// What the background thread does when it wakes; returns when it is to wake
     /// next without being asked to.
     pub(crate) fn background_step(&self, now: Instant) -> Option<Instant> {
@@ -223,7 +229,7 @@ impl<K: Key, V: Value> Core<K, V> {
             let next = self.committer.reap()?;
             let now = self.committer.hand.now();
             if next > now {
-                return Instant::now().checked_add(Duration::from_millis(next - now));
+                return self.host().now().checked_add(Duration::from_millis(next - now));
             }
         }
     }

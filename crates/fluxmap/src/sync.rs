@@ -32,11 +32,16 @@ mod real {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::SystemTime;
 
+    use foldhash::SharedSeed;
     /// How keys are hashed: with a seed of its own for each database.
-    pub(crate) use foldhash::fast::RandomState as HashState;
+    pub(crate) use foldhash::fast::SeedableRandomState as HashState;
 
-    pub(crate) fn hash_state() -> HashState {
-        HashState::default()
+    /// Follows from the seed, or from nothing.
+    pub(crate) fn hash_state(seed: Option<u64>) -> HashState {
+        match seed {
+            None => HashState::random(),
+            Some(seed) => HashState::with_seed(seed, SharedSeed::global_fixed()),
+        }
     }
 
     /// A number that nobody can guess; also different from the one before.
@@ -75,8 +80,8 @@ mod model {
 
     pub(crate) use foldhash::fast::FixedState as HashState;
 
-    pub(crate) fn hash_state() -> HashState {
-        HashState::with_seed(random())
+    pub(crate) fn hash_state(seed: Option<u64>) -> HashState {
+        HashState::with_seed(seed.unwrap_or_else(random))
     }
 
     pub(crate) fn random() -> u64 {

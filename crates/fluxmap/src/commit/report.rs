@@ -57,7 +57,10 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
             keys: entries,
             versions,
             live_snapshots: self.active.count() as u64,
-            oldest_snapshot_age: self.active.oldest().map(|since| since.elapsed()),
+            oldest_snapshot_age: self
+                .active
+                .oldest()
+                .map(|since| self.host.now().saturating_duration_since(since)),
             backlog,
             evictions,
             hits,

@@ -6,8 +6,9 @@
 //! there is one [hand](Hand), moved under the commit lock only, and a commit is certified
 //! at what it shows then.
 
+use crate::host::Host;
 use crate::mvcc::clock::Clock;
-use crate::sync::{AtomicU64, Instant, Mutex, Ordering, system_time};
+use crate::sync::{AtomicU64, Instant, Mutex, Ordering};
 use fluxmap_index::{Moment, Time, Timestamp, planted};
 use std::collections::VecDeque;
 use std::collections::btree_map::{BTreeMap, Entry};
@@ -57,17 +58,18 @@ pub trait TimeSource: Send + Sync {
 struct Steady {
     begin: SystemTime,
     since: Instant,
+    host: Host,
 }
 
 impl TimeSource for Steady {
     fn now(&self) -> SystemTime {
-        self.begin + self.since.elapsed()
+        self.begin + self.host.now().saturating_duration_since(self.since)
     }
 }
 
 /// The time source of databases that are given none.
-fn steady() -> Arc<dyn TimeSource> {
-    Arc::new(Steady { begin: system_time(), since: Instant::now() })
+fn steady(host: Host) -> Arc<dyn TimeSource> {
+    Arc::new(Steady { begin: host.time_of_day(), since: host.now(), host })
 }
 
 /// A point in time as versions hold it: milliseconds since 1970, at least one. What is
@@ -109,12 +111,12 @@ impl Lag {
 }
 
 impl Hand {
-    /// A hand that follows `source`, or else a steady clock.
-    pub(crate) fn new(source: Option<Arc<dyn TimeSource>>) -> Self {
+    /// A hand that follows `source`, or else a steady clock of the host's.
+    pub(crate) fn new(source: Option<Arc<dyn TimeSource>>, host: Host) -> Self {
         Hand {
             is_steady: source.is_none(),
             is_driven: AtomicBool::new(false),
-            source: source.unwrap_or_else(steady),
+            source: source.unwrap_or_else(|| steady(host)),
             shown: AtomicU64::new(0),
             needed: AtomicBool::new(false),
             lag: Mutex::default(),
@@ -311,7 +313,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_counted_is_never() {
-        let hand = Hand::new(None);
+        let hand = Hand::new(None, Host::default());
         assert_eq!(hand.after(Duration::MAX), u64::MAX);
         assert_eq!(to_time(UNIX_EPOCH), 1);
         assert!(hand.after(Duration::from_nanos(1)) > to_time(SystemTime::now() - Duration::from_secs(1)));

@@ -14,6 +14,7 @@
 //! and gaps are closed when they are more than half of it.
 
 use crate::error::FluxError;
+use crate::host::Host;
 use crate::mvcc::clock::Clock;
 use crate::sync::{Instant, Mutex, thread_number};
 use fluxmap_index::{Horizon, Moment, Timestamp, planted};
@@ -69,13 +70,13 @@ impl Registrations {
         self.sorted.iter().filter(|live| live.count > 0)
     }
 
-    fn enter(&mut self, place: Place) {
+    fn enter(&mut self, place: Place, host: &Host) {
         match self.find(place) {
-            Err(index) => self.sorted.insert(index, Live { place, count: 1, since: Instant::now() }),
+            Err(index) => self.sorted.insert(index, Live { place, count: 1, since: host.now() }),
             Ok(index) => {
                 let live = &mut self.sorted[index];
                 if live.count == 0 {
-                    live.since = Instant::now();
+                    live.since = host.now();
                     self.gaps -= 1;
                 }
                 live.count += 1;
@@ -129,6 +130,8 @@ impl Registrations {
 pub(crate) struct Active {
     shards: [Shard; SHARDS],
     max_age: Option<Duration>,
+    /// Whose time they age by.
+    host: Host,
 }
 
 /// Where a snapshot is registered; given back to [`Active::release`].
@@ -147,8 +150,8 @@ impl Registration {
 
 impl Active {
     /// No snapshots. They end when they are older than `max_age`.
-    pub(crate) fn new(max_age: Option<Duration>) -> Self {
-        Active { max_age, ..Active::default() }
+    pub(crate) fn new(max_age: Option<Duration>, host: Host) -> Self {
+        Active { max_age, host, ..Active::default() }
     }
 
     /// Registers a snapshot at what `now` reads, a hand of the clock. It ends when it is too
@@ -165,7 +168,7 @@ impl Active {
             }
             false => LASTING,
         };
-        registrations.enter((moment.timestamp, number));
+        registrations.enter((moment.timestamp, number), &self.host);
         Registration { moment, number, shard }
     }
 
@@ -300,7 +303,7 @@ mod tests {
     #[test]
     fn a_snapshot_ends_at_its_age_whoever_else_reads_at_its_timestamp() {
         let age = Duration::from_secs(60);
-        let active = Active::new(Some(age));
+        let active = Active::new(Some(age), Host::default());
         let began = Instant::now();
         let old = active.register(true, || 5.into());
         assert!(active.end_old(began + age / 2).is_some_and(|next| next <= Instant::now() + age));

@@ -14,6 +14,7 @@
 //!
 //! While nobody holds the turn, passing is one load of a word that rarely changes.
 
+use crate::host::Host;
 use crate::sync::{AtomicU64, Instant, Mutex, MutexGuard, Ordering, thread_local};
 use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
@@ -44,23 +45,29 @@ thread_local! {
     static CURRENT: Cell<u64> = Cell::new(NOBODY);
 }
 
-/// Lets the calling thread pass every gate: the thread that ends turns runs
-/// destructors of values, and those may commit.
-pub(crate) fn pass_always() {
-    CURRENT.with(|current| current.set(EVERYBODY));
+/// Puts the old one back, even if what is run panics.
+struct Restore(u64);
+
+impl Restore {
+    fn after(current: u64) -> Self {
+        Restore(CURRENT.with(|cell| cell.replace(current)))
+    }
+}
+
+impl Drop for Restore {
+    fn drop(&mut self) {
+        CURRENT.with(|current| current.set(self.0));
+    }
+}
+
+/// Lets the calling thread pass every gate while it does `work`.
+pub(crate) fn pass_always<T>(work: impl FnOnce() -> T) -> T {
+    let _restore = Restore::after(EVERYBODY);
+    work()
 }
 
 /// Polls `body` on behalf of whoever holds `ticket`.
 pub(crate) async fn on_behalf_of<T>(ticket: Ticket, body: impl Future<Output = T>) -> T {
-    /// Puts the old one back, even if the body panics.
-    struct Restore(u64);
-
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            CURRENT.with(|current| current.set(self.0));
-        }
-    }
-
     let mut body = pin!(body);
     poll_fn(|context| {
         // Within the body of a transaction that has the turn, one without it
@@ -68,7 +75,7 @@ pub(crate) async fn on_behalf_of<T>(ticket: Ticket, body: impl Future<Output = T
         if ticket.0 == NOBODY {
             return body.as_mut().poll(context);
         }
-        let _restore = Restore(CURRENT.with(|current| current.replace(ticket.0)));
+        let _restore = Restore::after(ticket.0);
         body.as_mut().poll(context)
     })
     .await
@@ -76,6 +83,8 @@ pub(crate) async fn on_behalf_of<T>(ticket: Ticket, body: impl Future<Output = T
 
 #[derive(Default)]
 pub(crate) struct Gate {
+    /// Whose time leases end by.
+    host: Host,
     /// Copy of `Queue::holder`, for those who only want to pass.
     holder: AtomicU64,
     queue: Mutex<Queue>,
@@ -98,6 +107,10 @@ struct Waiting {
 }
 
 impl Gate {
+    pub(crate) fn new(host: Host) -> Self {
+        Gate { host, ..Gate::default() }
+    }
+
     /// Waits until nobody else has the turn.
     pub(crate) fn pass(&self, ticket: Ticket) -> Pass<'_> {
         Pass { gate: self, ticket, id: None }
@@ -142,7 +155,7 @@ impl Gate {
     fn advance(&self, mut queue: MutexGuard<'_, Queue>) {
         let next = queue.turns.pop_front();
         queue.holder = next.as_ref().map_or(NOBODY, |waiting| waiting.id);
-        queue.expires = next.as_ref().map(|waiting| Instant::now() + waiting.lease);
+        queue.expires = next.as_ref().map(|waiting| self.host.now() + waiting.lease);
         self.holder.store(queue.holder, Ordering::Release);
         let passing = match queue.holder {
             NOBODY => std::mem::take(&mut queue.passing),
@@ -211,7 +224,7 @@ impl<'g> Future for TakeTurn<'g> {
                 let id = next_id();
                 if queue.holder == NOBODY {
                     queue.holder = id;
-                    queue.expires = Some(Instant::now() + lease);
+                    queue.expires = Some(gate.host.now() + lease);
                     gate.holder.store(id, Ordering::Release);
                 } else {
                     queue.turns.push_back(Waiting { id, lease, waker: None });

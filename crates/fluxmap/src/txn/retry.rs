@@ -3,7 +3,6 @@
 use crate::error::FluxError;
 use crate::key::{Key, Value};
 use crate::shared::Shared;
-use crate::sync::Instant;
 use crate::txn::gate::{self, Ticket, Turn};
 use crate::txn::transaction::Transaction;
 use std::future::poll_fn;
@@ -65,7 +64,7 @@ where
 {
     // Looked at only after a loss, so that a transaction that wins at once does
     // not pay for reading the time.
-    let deadline = options.deadline.and_then(|limit| Instant::now().checked_add(limit));
+    let deadline = options.deadline.and_then(|limit| shared.host().now().checked_add(limit));
     let mut attempts = 0;
     let mut leases = 0;
     let mut turn: Option<Turn<'_>> = None;
@@ -101,7 +100,7 @@ where
         if options.max_attempts.is_some_and(|limit| attempts >= limit) {
             return Err(FluxError::RetriesExhausted { attempts, source: lost }.into());
         }
-        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+        if deadline.is_some_and(|deadline| shared.host().now() >= deadline) {
             return Err(FluxError::DeadlineExceeded { attempts, source: lost }.into());
         }
         // In every case: a body that conflicts with its own nested commits would

@@ -2,6 +2,7 @@
 
 use crate::disk::{Disk, DiskFile, Lock, OpenMode};
 use crate::error::PersistenceError;
+use crate::host::Host;
 use crate::wal::format::{BadHeader, FORMAT_VERSION, FileHeader, FileKind, Identity, MAX_HEADER};
 use std::io;
 use std::ops::Range;
@@ -34,6 +35,8 @@ fn segment_number(name: &str) -> Option<u64> {
 pub(crate) struct Directory {
     disk: Arc<dyn Disk>,
     path: PathBuf,
+    /// Where the numbers come from that tell files apart.
+    host: Host,
 }
 
 /// An open file that knows its name, for errors.
@@ -46,13 +49,18 @@ pub(crate) struct NamedFile {
 type Result<T> = std::result::Result<T, PersistenceError>;
 
 impl Directory {
-    pub(crate) fn new(disk: Arc<dyn Disk>, path: PathBuf) -> Self {
-        Directory { disk, path }
+    pub(crate) fn new(disk: Arc<dyn Disk>, path: PathBuf, host: Host) -> Self {
+        Directory { disk, path, host }
+    }
+
+    /// A number for a new file.
+    pub(crate) fn random(&self) -> u64 {
+        self.host.random()
     }
 
     /// Another directory on the same disk.
     pub(crate) fn sibling(&self, path: PathBuf) -> Self {
-        Directory { disk: Arc::clone(&self.disk), path }
+        Directory { path, ..self.clone() }
     }
 
     pub(crate) fn path_of(&self, name: &str) -> PathBuf {

@@ -28,22 +28,23 @@
 
 pub(crate) mod directory;
 pub(crate) mod format;
+mod job;
 pub(crate) mod limits;
 pub(crate) mod pieces;
 pub(crate) mod pool;
 pub(crate) mod reader;
 pub(crate) mod segment;
-mod thread;
 mod writer;
 
-pub(crate) use thread::{LogThread, spawn};
+pub(crate) use job::{LOG, LogJob};
 pub(crate) use writer::{Record, Writer};
 
 use crate::error::{FluxError, PersistenceError};
+use crate::host::Host;
 use crate::mvcc::clock::Clock;
 use crate::persistence::FlushLimits;
 use crate::progress::{Progress, Woken};
-use crate::sync::{AtomicU64, Condvar, Instant, Mutex, MutexGuard, Ordering};
+use crate::sync::{AtomicU64, Instant, Mutex, MutexGuard, Ordering};
 use format::{Lsn, MAX_COMMIT};
 use pool::{Next, Pool};
 use std::collections::VecDeque;
@@ -76,8 +77,8 @@ pub(crate) struct Log {
     clock: Arc<Clock>,
     pub(crate) pool: Pool,
     queue: Mutex<Queue>,
-    /// What the log thread waits for.
-    work: Condvar,
+    /// Whose time flush intervals go by.
+    host: Host,
     writer: Mutex<Writer>,
     /// Held while syncing: one at a time, so that W4 holds.
     syncing: Mutex<()>,
@@ -92,7 +93,7 @@ pub(crate) struct Log {
 #[derive(Default)]
 struct Queue {
     records: VecDeque<Record>,
-    /// The log thread sleeps, and has to be woken.
+    /// The log's job has found nothing to do, and has to be woken.
     asleep: bool,
     /// Since when there has been something to sync, at `Relaxed`.
     dirty_since: Option<Instant>,
@@ -123,7 +124,7 @@ impl<'l> Slot<'l> {
 }
 
 impl Log {
-    pub(crate) fn new(policy: Policy, clock: Arc<Clock>, pool: Pool, writer: Writer) -> Self {
+    pub(crate) fn new(policy: Policy, clock: Arc<Clock>, pool: Pool, writer: Writer, host: Host) -> Self {
         let synced = Progress::default();
         synced.advance_unwatched(writer.synced());
         Log {
@@ -131,7 +132,7 @@ impl Log {
             clock,
             pool,
             queue: Mutex::default(),
-            work: Condvar::default(),
+            host,
             writer: Mutex::new(writer),
             syncing: Mutex::default(),
             synced,
@@ -208,19 +209,24 @@ impl Log {
         self.failed.get().map_or(Ok(()), |error| Err(error.clone()))
     }
 
+    /// The steady time, as the log has it.
+    pub(crate) fn now(&self) -> Instant {
+        self.host.now()
+    }
+
     /// The error that ended the log, if any.
     pub(crate) fn failure(&self) -> Option<&PersistenceError> {
         self.failed.get()
     }
 
-    /// Changes what the log thread looks at, and wakes it if it sleeps.
+    /// Changes what the log's job looks at, and wakes it if it sleeps.
     fn wake(&self, change: impl FnOnce(&mut Queue)) {
         let mut queue = self.queue.lock();
         change(&mut queue);
         let asleep = mem::take(&mut queue.asleep);
         drop(queue);
         if asleep {
-            self.work.notify_one();
+            self.pool.wake_log();
         }
     }
 
@@ -325,12 +331,12 @@ impl Log {
         let mut news = target > queue.sync_target && queue.sync_target <= self.synced.reached();
         queue.sync_target = queue.sync_target.max(target);
         if queue.dirty_since.is_none() && self.flush_interval().is_some() {
-            queue.dirty_since = Some(Instant::now());
+            queue.dirty_since = Some(self.host.now());
             news = true;
         }
         if news && mem::take(&mut queue.asleep) {
             drop(queue);
-            self.work.notify_one();
+            self.pool.wake_log();
         }
     }
 

@@ -12,12 +12,14 @@
 //! takes what it needs.
 
 use crate::error::PersistenceError;
-use crate::sync::{Condvar, Mutex};
+use crate::jobs::Signal;
+use crate::sync::Mutex;
 use crate::wal::format::Lsn;
 use crate::wal::limits::{Bounds, LogSize};
 use crate::wal::segment::Segment;
 use std::collections::VecDeque;
 use std::mem;
+use std::sync::Arc;
 
 /// A segment that is full, and whose commits are not all in a checkpoint.
 #[derive(Clone, Copy, Debug)]
@@ -84,7 +86,21 @@ struct State {
 pub(crate) struct Pool {
     size: LogSize,
     state: Mutex<State>,
-    changed: Condvar,
+    changed: Changed,
+}
+
+/// The two jobs that look at the pool.
+#[derive(Default)]
+struct Changed {
+    log: Arc<Signal>,
+    checkpointer: Arc<Signal>,
+}
+
+impl Changed {
+    fn notify_all(&self) {
+        self.log.ring();
+        self.checkpointer.ring();
+    }
 }
 
 /// What the checkpointer is to do next.
@@ -112,7 +128,7 @@ pub(crate) struct Make {
 /// Whether the log may go on with the next segment.
 pub(crate) enum Next {
     Segment(Segment),
-    /// Not yet: [`Pool::wait_for_next`] will tell.
+    /// Not yet: the log's signal is rung when [`Pool::may_go_on`] may say something else.
     NotYet,
 }
 
@@ -138,7 +154,7 @@ impl Pool {
             failed: None,
         };
         let surplus = state.take_surplus();
-        (Pool { size, state: Mutex::new(state), changed: Condvar::default() }, surplus)
+        (Pool { size, state: Mutex::new(state), changed: Changed::default() }, surplus)
     }
 
     /// The log has no room left, and needs a segment of at least `needed` bytes. Once the
@@ -182,12 +198,25 @@ impl Pool {
         Ok(Next::NotYet)
     }
 
-    /// Waits until [`next_segment`](Self::next_segment) may have another answer.
-    pub(crate) fn wait_for_next(&self) {
-        let mut state = self.state.lock();
-        while state.blocked && state.failed.is_none() && !(state.ready.is_some() && state.has_place()) {
-            self.changed.wait(&mut state);
-        }
+    /// Whether [`next_segment`](Self::next_segment) may have another answer by now.
+    pub(crate) fn may_go_on(&self) -> bool {
+        let state = self.state.lock();
+        !state.blocked || state.failed.is_some() || (state.ready.is_some() && state.has_place())
+    }
+
+    /// What the log's job listens to.
+    pub(crate) fn log_signal(&self) -> &Arc<Signal> {
+        &self.changed.log
+    }
+
+    /// What the checkpointer's job listens to.
+    pub(crate) fn checkpointer_signal(&self) -> &Arc<Signal> {
+        &self.changed.checkpointer
+    }
+
+    /// Has the log's job look for work.
+    pub(crate) fn wake_log(&self) {
+        self.changed.log.ring();
     }
 
     /// Asks for a checkpoint; returns the number of requests so far.
@@ -198,28 +227,24 @@ impl Pool {
         state.requested
     }
 
-    /// Waits for something to do. `served` requests have been dealt with; after a
-    /// checkpoint that failed (`failed`), another is made when it is asked for, or when
-    /// the log cannot go on without.
-    pub(crate) fn next_task(&self, served: u64, failed: bool) -> Task {
+    /// Something to do; if there is nothing, the checkpointer's signal is rung when there may
+    /// be. `served` requests have been dealt with; after a checkpoint that failed (`failed`),
+    /// another is made when it is asked for, or when the log cannot go on without.
+    pub(crate) fn next_task(&self, served: u64, failed: bool) -> Option<Task> {
         let mut state = self.state.lock();
-        loop {
-            if state.failed.is_some() {
-                return Task::Stop;
-            }
-            if let Some(make) = state.segment_to_make() {
-                return Task::Make(make);
-            }
-            if state.finished {
-                return Task::Stop;
-            }
-            let full = state.ended_bytes() >= state.bounds.checkpoint_at && !failed;
-            let blocked = state.needs_checkpoint();
-            if !state.closing && (full || blocked || state.requested > served) {
-                return Task::Checkpoint { requests: state.requested };
-            }
-            self.changed.wait(&mut state);
+        if state.failed.is_some() {
+            return Some(Task::Stop);
         }
+        if let Some(make) = state.segment_to_make() {
+            return Some(Task::Make(make));
+        }
+        if state.finished {
+            return Some(Task::Stop);
+        }
+        let full = state.ended_bytes() >= state.bounds.checkpoint_at && !failed;
+        let blocked = state.needs_checkpoint();
+        let is_due = !state.closing && (full || blocked || state.requested > served);
+        is_due.then_some(Task::Checkpoint { requests: state.requested })
     }
 
     /// A segment that is to be made, between two blocks of a checkpoint, which has so many

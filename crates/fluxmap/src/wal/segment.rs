@@ -7,7 +7,6 @@
 
 use crate::disk::OpenMode;
 use crate::error::PersistenceError;
-use crate::sync::random;
 use crate::wal::directory::{Directory, NamedFile, SEGMENT_DRAFT, segment_name};
 use crate::wal::format::{FileHeader, FileKind, Identity, MAX_HEADER};
 use std::sync::Arc;
@@ -59,7 +58,7 @@ fn make_draft_first(
         // A large commit had made it longer.
         draft = directory.open(SEGMENT_DRAFT, OpenMode::Create)?;
     }
-    let salt = random();
+    let salt = directory.random();
     let filled = draft.len()?;
     let identity = identity.clone();
     let header = FileHeader { kind: FileKind::Segment, identity, salt, number, detail: size }.encode();
