@@ -252,7 +252,7 @@ async fn postcard_shows_as_json_where_everybody_knows_the_types() {
 
     let files = Files::new();
     let (known, unknown) = (directory(&files, "known"), directory(&files, "unknown"));
-    let options = |dir: &str| PersistenceOptions::new(dir.into());
+    let options = |dir: &str| PersistenceOptions::new(dir);
     let builder = Database::<String, u32>::builder().durability_full(options(&known));
     let db = builder.codec(Codec::Postcard).build().await.expect("it opens");
     db.insert("b".into(), 300).await.expect("a commit");

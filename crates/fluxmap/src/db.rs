@@ -3,7 +3,7 @@
 pub use crate::builder::{Buildable, BuilderState, DatabaseBuilder, Initial, RelaxedDurability};
 pub use crate::handle::{Handle, HandleStream};
 pub use crate::info::{IsolationLevel, KeyMetadata, MemoryInfo, VacuumOptions, VacuumStats};
-pub use crate::txn::metadata::MetadataStream;
+pub use crate::txn::metadata::{HandleMetadataStream, MetadataStream};
 pub use crate::txn::overlay::TransactionRange;
 pub use crate::txn::retry::TransactOptions;
 pub use crate::txn::snapshot::{Snapshot, SnapshotRange};

@@ -224,9 +224,9 @@ mod wal;
 mod worker;
 
 pub use db::{
-    Database, DatabaseBuilder, Handle, HandleStream, IsolationLevel, KeyMetadata, MemoryInfo, MetadataStream,
-    Savepoint, Snapshot, SnapshotRange, SnapshotStream, TransactOptions, Transaction, TransactionRange,
-    TransactionStream, VacuumOptions, VacuumStats,
+    Database, DatabaseBuilder, Handle, HandleMetadataStream, HandleStream, IsolationLevel, KeyMetadata,
+    MemoryInfo, MetadataStream, Savepoint, Snapshot, SnapshotRange, SnapshotStream, TransactOptions,
+    Transaction, TransactionRange, TransactionStream, VacuumOptions, VacuumStats,
 };
 pub use error::{FluxError, PersistenceError};
 pub use key::{Key, KeyBound, KeyRange, Prefix, Query, Value};

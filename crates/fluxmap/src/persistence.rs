@@ -24,8 +24,19 @@ pub struct PersistenceOptions {
 
 impl PersistenceOptions {
     /// A directory, with 4 segments of 16 MiB.
-    pub fn new(wal_path: PathBuf) -> Self {
-        PersistenceOptions { wal_path, wal_pool_size: 4, wal_segment_size_bytes: 16 * 1024 * 1024 }
+    ///
+    /// ```
+    /// use fluxmap::persistence::PersistenceOptions;
+    ///
+    /// let options = PersistenceOptions::new("data/ledger");
+    /// assert_eq!(options.wal_pool_size, 4);
+    /// ```
+    pub fn new(wal_path: impl Into<PathBuf>) -> Self {
+        PersistenceOptions {
+            wal_path: wal_path.into(),
+            wal_pool_size: 4,
+            wal_segment_size_bytes: 16 * 1024 * 1024,
+        }
     }
 }
 

@@ -395,6 +395,7 @@ const SURVEYED: usize = 256;
 
 /// A walk over a span of one view, for those who want to know more of each pair than its
 /// key and value.
+#[derive(Clone)]
 pub(crate) struct Survey<K> {
     rest: Part<K>,
 }
