@@ -82,8 +82,9 @@ change() {
 
 skip test_commit_logs_to_wal \
     "reads the log as CBOR from a file wal.0; ours has a format of its own, see docs/format.md"
-skip test_builder_requires_max_memory_for_auto_eviction \
-    "compares the words of a configuration error, and wants Manual accepted where there is no limit to reach"
+change db.rs 'An automatic eviction policy requires max_memory to be set.' \
+    'an `eviction_policy` needs `max_memory`: without a limit, nothing is evicted' \
+    "compares the words of an error"
 change db.rs '// Now, when Tx1 tries to commit, ' 'h1.insert("elsewhere".to_string(), 0).await.unwrap(); // ' \
     "wants a transaction that has only read to fail; here it commits, in its place before the other, so it has to write"
 change memory.rs '// Access key2 to make it' 'handle.insert("key3".to_string(), 3).await.unwrap(); // Access key2 to make it' \

@@ -450,10 +450,12 @@ impl<K, V, S: BuilderState> DatabaseBuilder<K, V, S> {
     fn check_memory(&self) -> Result<(), FluxError> {
         let refuse = |why: &str| Err(FluxError::Configuration(why.into()));
         let is_ttl = self.settings.eviction == Some(EvictionPolicy::Ttl);
+        // Under `Manual` nothing is evicted with a limit either.
+        let is_manual = self.settings.eviction == Some(EvictionPolicy::Manual);
         if self.memory.limit.is_some_and(|(limit, _)| limit == 0) {
             return refuse("`max_memory` is 0, which leaves room for nothing; leave it out for no limit");
         }
-        if self.settings.eviction.is_some() && self.memory.limit.is_none() && !is_ttl {
+        if self.settings.eviction.is_some() && self.memory.limit.is_none() && !is_ttl && !is_manual {
             return refuse("an `eviction_policy` needs `max_memory`: without a limit, nothing is evicted");
         }
         if is_ttl && self.memory.life.is_none() {

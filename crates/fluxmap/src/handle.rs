@@ -100,6 +100,25 @@ impl<'db, K: Key, V: Value> Handle<'db, K, V> {
         }
     }
 
+    /// What each of `keys` holds, in their order, all at one moment: any number of them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Transaction::get_each`].
+    pub fn get_each<'q, Q>(
+        &self,
+        keys: impl IntoIterator<Item = &'q Q>,
+    ) -> Result<Vec<Option<Arc<V>>>, FluxError>
+    where
+        K: Borrow<Q>,
+        Q: Query + ?Sized + 'q,
+    {
+        match self.transaction_ref() {
+            Some(transaction) => transaction.get_each(keys),
+            None => self.database.get_each(keys),
+        }
+    }
+
     /// Whether `key` holds anything.
     ///
     /// # Errors

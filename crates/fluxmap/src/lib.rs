@@ -200,6 +200,7 @@
 
 mod backup;
 mod builder;
+mod bulk;
 mod checkpoint;
 mod checkpointer;
 pub mod codec;
@@ -221,12 +222,13 @@ mod storage;
 mod sync;
 mod txn;
 mod wal;
+mod weak;
 mod worker;
 
 pub use db::{
     Database, DatabaseBuilder, Handle, HandleMetadataStream, HandleStream, IsolationLevel, KeyMetadata,
     MemoryInfo, MetadataStream, Savepoint, Snapshot, SnapshotRange, SnapshotStream, TransactOptions,
-    Transaction, TransactionRange, TransactionStream, VacuumOptions, VacuumStats,
+    Transaction, TransactionRange, TransactionStream, VacuumOptions, VacuumStats, WeakDatabase,
 };
 pub use error::{FluxError, PersistenceError};
 pub use key::{Key, KeyBound, KeyRange, Prefix, Query, Value};

@@ -510,7 +510,6 @@ mod configuration {
         let limited = || Db::builder().max_memory(LIMIT);
         refused(Db::builder().max_memory(0));
         refused(Db::builder().eviction_policy(EvictionPolicy::Lru));
-        refused(Db::builder().eviction_policy(EvictionPolicy::Manual));
         refused(Db::builder().eviction_ttl(Duration::from_secs(1)));
         refused(limited().eviction_ttl(Duration::from_secs(1)));
         refused(limited().eviction_policy(EvictionPolicy::Ttl));
@@ -528,6 +527,15 @@ mod configuration {
         }
         assert!(db.contains_key(&0).expect("a read succeeds"));
         assert!(!db.contains_key(&1).expect("a read succeeds"));
+    }
+
+    /// As in FluxMap 0.3, where it was the default.
+    #[test]
+    fn the_policy_that_evicts_nothing_needs_no_limit() {
+        let builder = Db::builder().eviction_policy(EvictionPolicy::Manual);
+        let db = block_on(builder.build()).expect("it opens");
+        (0..100).for_each(|key| put(&db, key, 300).expect("there is no limit"));
+        assert_eq!(db.count(..), Ok(100));
     }
 
     #[test]
