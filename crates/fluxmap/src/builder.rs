@@ -25,6 +25,16 @@ use std::time::Duration;
 /// How far the configuration of durability has come.
 pub trait BuilderState: sealed::Sealed {}
 
+/// A configuration that leaves nothing to be said, so that the database can be built.
+#[diagnostic::on_unimplemented(
+    message = "relaxed durability needs to know when to sync before the database can be built",
+    label = "no flush limit has been set",
+    note = "set at least one of `flush_interval`, `flush_after_commits` and `flush_after_bytes` after `durability_relaxed`"
+)]
+pub trait Complete: BuilderState {}
+impl Complete for Initial {}
+impl Complete for Buildable {}
+
 mod sealed {
     pub trait Sealed {}
 }
@@ -160,6 +170,16 @@ impl<K, V> DatabaseBuilder<K, V> {
     /// Asks for commits that survive the death of the process, and lose no more to a
     /// power loss than the flush limits say, of which at least one is to be set next.
     /// What survives is always the state after some commit, with all before it.
+    ///
+    /// ```compile_fail,E0277
+    /// # use fluxmap::{Database, persistence::PersistenceOptions};
+    /// # async fn f() -> Result<(), fluxmap::FluxError> {
+    /// let builder = Database::<u64, String>::builder();
+    /// // No flush limit: this does not compile.
+    /// builder.durability_relaxed(PersistenceOptions::new("ledger")).build().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn durability_relaxed(self, options: PersistenceOptions) -> DatabaseBuilder<K, V, RelaxedDurability>
     where
         K: Stored,
@@ -380,42 +400,37 @@ macro_rules! flush_conditions {
 flush_conditions!(RelaxedDurability);
 flush_conditions!(Buildable);
 
-/// Builds the database from a state in which nothing is left to be said.
-macro_rules! build {
-    ($state:ty) => {
-        impl<K: Key, V: Value> DatabaseBuilder<K, V, $state> {
-            /// Builds the database. A durable one is created, or read back from its files,
-            /// on a thread of its own.
-            ///
-            /// # Errors
-            ///
-            /// [`FluxError::Configuration`] if the settings do not fit together or ask
-            /// for something that is not built yet; nothing has been created then.
-            ///
-            /// [`FluxError::Persistence`] if the files cannot be created or read, are
-            /// damaged, in use, or were written with other types or settings: see
-            /// [`PersistenceError`](crate::PersistenceError). Nothing has been changed then.
-            ///
-            /// # Cancel safety
-            ///
-            /// If the future is dropped, a durable database is opened nevertheless, and
-            /// closed at once.
-            pub async fn build(self) -> Result<Database<K, V>, FluxError> {
-                self.settings.check()?;
-                let setup = self.setup()?;
-                let opened = match setup.durability {
-                    None => Shared::open(setup),
-                    Some(_) => on_thread("fluxmap-open", move || Shared::open(setup)).await?,
-                }?;
-                opened.shared.forget(opened.gone).await?;
-                Ok(Database::from_shared(opened.shared))
-            }
-        }
-    };
+impl<K: Key, V: Value, S: BuilderState> DatabaseBuilder<K, V, S> {
+    /// Builds the database. A durable one is created, or read back from its files,
+    /// on a thread of its own.
+    ///
+    /// # Errors
+    ///
+    /// [`FluxError::Configuration`] if the settings do not fit together or ask
+    /// for something that is not built yet; nothing has been created then.
+    ///
+    /// [`FluxError::Persistence`] if the files cannot be created or read, are
+    /// damaged, in use, or were written with other types or settings: see
+    /// [`PersistenceError`](crate::PersistenceError). Nothing has been changed then.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, a durable database is opened nevertheless, and
+    /// closed at once.
+    pub async fn build(self) -> Result<Database<K, V>, FluxError>
+    where
+        S: Complete,
+    {
+        self.settings.check()?;
+        let setup = self.setup()?;
+        let opened = match setup.durability {
+            None => Shared::open(setup),
+            Some(_) => on_thread("fluxmap-open", move || Shared::open(setup)).await?,
+        }?;
+        opened.shared.forget(opened.gone).await?;
+        Ok(Database::from_shared(opened.shared))
+    }
 }
-
-build!(Initial);
-build!(Buildable);
 
 impl Settings {
     fn check(&self) -> Result<(), FluxError> {

@@ -1,6 +1,6 @@
 //! The database.
 
-pub use crate::builder::{Buildable, BuilderState, DatabaseBuilder, Initial, RelaxedDurability};
+pub use crate::builder::{Buildable, BuilderState, Complete, DatabaseBuilder, Initial, RelaxedDurability};
 pub use crate::handle::{Handle, HandleStream};
 pub use crate::info::{IsolationLevel, KeyMetadata, MemoryInfo, VacuumOptions, VacuumStats};
 pub use crate::txn::metadata::{HandleMetadataStream, MetadataStream};
@@ -127,7 +127,8 @@ impl<K: Key, V: Value> Database<K, V> {
     /// Runs `body` in a transaction and commits it, again from the start each
     /// time another transaction gets in between, until it has committed.
     ///
-    /// Each attempt runs a clone of `body`, which should therefore have no effects
+    /// `body` is an async closure: `async |tx| { .. }`. (Without the word `async`, the compiler
+    /// says that it needs to know the type of `tx`.) Each attempt runs a clone of it, which should therefore have no effects
     /// but through the transaction it is given. Above all, it must not write through
     /// the database what it reads through the transaction: it would conflict with
     /// itself, each time, for as long as [`transact_with`](Self::transact_with) lets it. If it returns an error, the

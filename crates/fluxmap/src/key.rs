@@ -45,6 +45,11 @@ impl<Q: Ord + Hash + ?Sized> Query for Q {}
 ///     }
 /// }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "a range of `{K}` keys has no end that is a `{Self}`",
+    label = "not an end of a range of `{K}` keys",
+    note = "the ends are keys, references to keys, or borrowed forms for which `KeyBound` is implemented, such as `&str` for `String`"
+)]
 pub trait KeyBound<K> {
     /// The key.
     fn into_key(self) -> K;
@@ -108,6 +113,11 @@ impl<T: Clone, const N: usize> KeyBound<Vec<T>> for &[T; N] {
 /// A range of keys: `"a".."f"`, `10..=20`, `..`, `from..`, `(Bound, Bound)`.
 ///
 /// A range whose end lies before its start is empty.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no range of `{K}` keys",
+    label = "not a range of `{K}` keys",
+    note = "a range is `from..to`, `from..=to`, `from..`, `..to`, `..=to`, `..`, or a pair of `Bound`s"
+)]
 pub trait KeyRange<K> {
     /// The two ends.
     fn into_bounds(self) -> (Bound<K>, Bound<K>);
@@ -176,7 +186,14 @@ impl<K, A: KeyBound<K>, B: KeyBound<K>> KeyRange<K> for (Bound<A>, Bound<B>) {
 /// # Ok(())
 /// # }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no prefix of `{K}` keys",
+    label = "not a prefix of `{K}` keys",
+    note = "a prefix is `&str` of keys that borrow as `str`, `&[u8]` of keys that borrow as `[u8]`, and a tuple of the first elements of keys that are tuples, such as `(user,)` of `(u64, u32)`; keys of other types have ranges"
+)]
 pub trait Prefix<K>: sealed::IntoSpan<K> {}
+// So that the compiler says the above, and not what the implementations below would need.
+#[diagnostic::do_not_recommend]
 impl<K, P: sealed::IntoSpan<K>> Prefix<K> for P {}
 
 pub(crate) mod sealed {
