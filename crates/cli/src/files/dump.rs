@@ -3,7 +3,7 @@
 use std::io;
 use std::num::NonZeroU64;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::Args;
@@ -56,16 +56,24 @@ pub(crate) fn dump(args: &DumpArgs, out: &mut Output) -> anyhow::Result<Verdict>
         drop(image);
         return headers(args, out);
     };
-    pairs(&image, key, value, out)
-        .with_context(|| format!("cannot show what is in {}; --headers can", args.dir.display()))?;
+    pairs(&image, &args.dir, key, value, out)?;
     out.flush()?;
     Ok(Verdict::Good)
 }
 
 /// The pairs by key: first lists and the like, in the order of their bytes, then numbers, then texts.
-fn pairs(image: &Image, to_key: ToJson, to_value: ToJson, out: &mut Output) -> anyhow::Result<()> {
+fn pairs(
+    image: &Image,
+    dir: &Path,
+    to_key: ToJson,
+    to_value: ToJson,
+    out: &mut Output,
+) -> anyhow::Result<()> {
+    // Of what is read only: that the output cannot be written is no fault of the database.
+    let unreadable = || format!("cannot show what is in {}; --headers can", dir.display());
     let mut line = |key: Value, value: &[u8], expires: Option<NonZeroU64>| -> anyhow::Result<()> {
-        let mut pair = json!({ "key": key, "value": to_value(value)? });
+        let value = to_value(value).with_context(unreadable)?;
+        let mut pair = json!({ "key": key, "value": value });
         if let Some(expires) = expires {
             pair["expires_ms"] = json!(expires);
         }
@@ -74,7 +82,7 @@ fn pairs(image: &Image, to_key: ToJson, to_value: ToJson, out: &mut Output) -> a
     let (mut texts, mut numbers) = (Vec::new(), Vec::new());
     for (key, value) in image.pairs() {
         let expires = image.expires(key);
-        match to_key(key)? {
+        match to_key(key).with_context(unreadable)? {
             Value::String(text) => texts.push((text, value, expires)),
             Value::Number(number) => numbers.push((number, value, expires)),
             other => line(other, value, expires)?,
