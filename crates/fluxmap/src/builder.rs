@@ -330,6 +330,10 @@ impl<K, V, S: BuilderState> DatabaseBuilder<K, V, S> {
     /// it is not told. Neither is it of a key that is written again after its time is over and
     /// before it was removed.
     ///
+    /// The database holds the listener, so a listener that uses the database must hold it as a
+    /// [`WeakDatabase`](crate::WeakDatabase), whose documentation has an example: a clone of the
+    /// [`Database`] in it would keep the database open for ever.
+    ///
     /// ```
     /// # use fluxmap::{Database, mem::EvictionCause};
     /// # #[tokio::main(flavor = "current_thread")]
