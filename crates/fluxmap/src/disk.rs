@@ -288,6 +288,17 @@ impl DiskFile for OsFile {
         Ok(())
     }
 
+    /// There are no files to speak of, as in a browser.
+    #[cfg(not(any(unix, windows)))]
+    fn read_at(&self, _buffer: &mut [u8], _offset: u64) -> io::Result<usize> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    #[cfg(not(any(unix, windows)))]
+    fn write_at(&self, _bytes: &[u8], _offset: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     fn sync(&self) -> io::Result<()> {
         // `fdatasync`: contents and length; times do not matter here.
         self.0.sync_data()
