@@ -15,5 +15,9 @@ if ! is_there; then
     echo "SKIPPED: the target $target cannot be had, so nothing was checked for it" >&2
     exit 0
 fi
+if ! cargo fetch --target "$target"; then
+    echo "SKIPPED: what the library needs on $target cannot be had, so nothing was checked for it" >&2
+    exit 0
+fi
 cargo check --package fluxmap --target "$target"
 cargo check --package fluxmap --target "$target" --all-features
