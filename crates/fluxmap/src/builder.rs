@@ -295,7 +295,7 @@ impl<K, V, S: BuilderState> DatabaseBuilder<K, V, S> {
     ///     cache.insert(key, vec![0; 1000]).await?;
     /// }
     /// let info = cache.memory_info();
-    /// assert!(info.live_bytes + info.index_bytes <= 1 << 20);
+    /// assert!(info.current_bytes <= 1 << 20);
     /// assert!(info.evictions.capacity > 9_000);
     /// # Ok(())
     /// # }

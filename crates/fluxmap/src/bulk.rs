@@ -1,4 +1,4 @@
-//! What a database does with many keys at once, each a transaction of one step.
+//! The operations of a database on many keys at once, each a transaction of one step.
 
 use crate::db::Database;
 use crate::error::FluxError;
@@ -10,7 +10,7 @@ use std::borrow::Borrow;
 use std::sync::Arc;
 
 impl<K: Key, V: Value> Database<K, V> {
-    /// What each of `keys` holds, in their order, all at one moment. As many keys as you like;
+    /// The values under `keys`, in their order, all at one moment. As many keys as you like;
     /// see [`get_many`](Self::get_many) for a few whose number is known.
     ///
     /// ```
@@ -153,7 +153,7 @@ impl<K: Key, V: Value> Database<K, V> {
     }
 
     /// Removes every key of a range in one commit, and returns how many there were. Linear in
-    /// what it removes. What others write into the range meanwhile makes it run again.
+    /// what it removes. A write of others into the range meanwhile makes it run again.
     ///
     /// ```
     /// # use fluxmap::Database;

@@ -129,7 +129,7 @@ pub enum FluxError {
         "all that was committed is synced, but the database stays open: {clones} more of its clones, {transactions} of its transactions and {snapshots} of its snapshots are held; drop them, or close the last clone"
     )]
     StillOpen {
-        /// Other clones of the [`Database`](crate::Database).
+        /// Other clones of the [`Database`](crate::Database), and commits that wait for the disk.
         clones: usize,
         /// Transactions that are under way.
         transactions: usize,

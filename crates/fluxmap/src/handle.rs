@@ -100,7 +100,7 @@ impl<'db, K: Key, V: Value> Handle<'db, K, V> {
         }
     }
 
-    /// What each of `keys` holds, in their order, all at one moment: any number of them.
+    /// The values under `keys`, in their order, all at one moment: any number of keys.
     ///
     /// # Errors
     ///

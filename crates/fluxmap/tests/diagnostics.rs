@@ -1,4 +1,4 @@
-//! What the compiler says about mistakes that the types do not allow: it says what to do.
+//! The compiler says what to do about mistakes that the types do not allow.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! What a transaction does with many keys at once.
+//! The operations of a transaction on many keys at once.
 
 use crate::error::FluxError;
 use crate::key::{Key, KeyRange, Query, Value};
@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 impl<K: Key, V: Value> Transaction<K, V> {
-    /// What each of `keys` holds, in their order. Counts as a read of each. As many keys as you
+    /// The values under `keys`, in their order. Counts as a read of each. As many keys as you
     /// like; where they are few and their number is known, [`get_many`](Self::get_many) allocates
     /// nothing. Like that, faster than one [`get`](Self::get) after the other in a large database.
     ///

@@ -17,7 +17,7 @@ pub struct MetadataStream<K: Key, V: Value> {
     scan: Scan<K, V>,
 }
 
-/// What is known of every key, without a place for errors, as FluxMap 0.3 has it: from
+/// The metadata of every key, without a place for errors, as FluxMap 0.3 has it: from
 /// [`Handle::scan_metadata`](crate::Handle::scan_metadata). Gives the executor a turn now and
 /// then.
 ///

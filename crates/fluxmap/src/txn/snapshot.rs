@@ -85,7 +85,7 @@ impl<K: Key, V: Value> Snapshot<K, V> {
         self.view.get_many(keys, |key| self.get(key))
     }
 
-    /// What each of `keys` held, in their order. As many keys as you like; where they are few and
+    /// The values under `keys`, in their order. As many keys as you like; where they are few and
     /// their number is known, [`get_many`](Self::get_many) allocates nothing. Expected constant
     /// time for each.
     ///
