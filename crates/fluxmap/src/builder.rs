@@ -28,6 +28,16 @@ use std::time::Duration;
 /// How far the configuration of durability has come.
 pub trait BuilderState: sealed::Sealed {}
 
+/// A configuration that leaves nothing to be said, so that the database can be built.
+#[diagnostic::on_unimplemented(
+    message = "relaxed durability needs to know when to sync before the database can be built",
+    label = "no flush limit has been set",
+    note = "set at least one of `flush_interval`, `flush_after_commits` and `flush_after_bytes` after `durability_relaxed`"
+)]
+pub trait Complete: BuilderState {}
+impl Complete for Initial {}
+impl Complete for Buildable {}
+
 mod sealed {
     pub trait Sealed {}
 }
@@ -165,6 +175,16 @@ impl<K, V> DatabaseBuilder<K, V> {
     /// Asks for commits that survive the death of the process, and lose no more to a
     /// power loss than the flush limits say, of which at least one is to be set next.
     /// What survives is always the state after some commit, with all before it.
+    ///
+    /// ```compile_fail,E0277
+    /// # use fluxmap::{Database, persistence::PersistenceOptions};
+    /// # async fn f() -> Result<(), fluxmap::FluxError> {
+    /// let builder = Database::<u64, String>::builder();
+    /// // No flush limit: this does not compile.
+    /// builder.durability_relaxed(PersistenceOptions::new("ledger")).build().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn durability_relaxed(self, options: PersistenceOptions) -> DatabaseBuilder<K, V, RelaxedDurability>
     where
         K: Stored,
@@ -280,7 +300,7 @@ impl<K, V, S: BuilderState> DatabaseBuilder<K, V, S> {
     ///     cache.insert(key, vec![0; 1000]).await?;
     /// }
     /// let info = cache.memory_info();
-    /// assert!(info.live_bytes + info.index_bytes <= 1 << 20);
+    /// assert!(info.current_bytes <= 1 << 20);
     /// assert!(info.evictions.capacity > 9_000);
     /// # Ok(())
     /// # }
@@ -314,6 +334,10 @@ impl<K, V, S: BuilderState> DatabaseBuilder<K, V, S> {
     /// told of may not be durable yet; of keys for which there is no room when it is opened,
     /// it is not told. Neither is it of a key that is written again after its time is over and
     /// before it was removed.
+    ///
+    /// The database holds the listener, so a listener that uses the database must hold it as a
+    /// [`WeakDatabase`](crate::WeakDatabase), whose documentation has an example: a clone of the
+    /// [`Database`] in it would keep the database open for ever.
     ///
     /// ```
     /// # use fluxmap::{Database, mem::EvictionCause};
@@ -394,43 +418,38 @@ macro_rules! flush_conditions {
 flush_conditions!(RelaxedDurability);
 flush_conditions!(Buildable);
 
-/// Builds the database from a state in which nothing is left to be said.
-macro_rules! build {
-    ($state:ty) => {
-        impl<K: Key, V: Value> DatabaseBuilder<K, V, $state> {
-            /// Builds the database. A durable one is created, or read back from its files,
-            /// on a thread of its own, unless it has a [`background`](Self::background).
-            ///
-            /// # Errors
-            ///
-            /// [`FluxError::Configuration`] if the settings do not fit together or ask
-            /// for something that is not built yet; nothing has been created then.
-            ///
-            /// [`FluxError::Persistence`] if the files cannot be created or read, are
-            /// damaged, in use, or were written with other types or settings: see
-            /// [`PersistenceError`](crate::PersistenceError). Nothing has been changed then.
-            ///
-            /// # Cancel safety
-            ///
-            /// If the future is dropped, a durable database is opened nevertheless, and
-            /// closed at once.
-            pub async fn build(self) -> Result<Database<K, V>, FluxError> {
-                self.settings.check()?;
-                let setup = self.setup()?;
-                let host = setup.host.clone();
-                let opened = match setup.durability {
-                    None => Shared::open(setup),
-                    Some(_) => host.run("fluxmap-open", move || Shared::open(setup)).await?,
-                }?;
-                host.drive(opened.shared.forget(opened.gone)).await?;
-                Ok(Database::from_shared(opened.shared))
-            }
-        }
-    };
+impl<K: Key, V: Value, S: BuilderState> DatabaseBuilder<K, V, S> {
+    /// Builds the database. A durable one is created, or read back from its files,
+    /// on a thread of its own, unless it has a [`background`](Self::background).
+    ///
+    /// # Errors
+    ///
+    /// [`FluxError::Configuration`] if the settings do not fit together or ask
+    /// for something that is not built yet; nothing has been created then.
+    ///
+    /// [`FluxError::Persistence`] if the files cannot be created or read, are
+    /// damaged, in use, or were written with other types or settings: see
+    /// [`PersistenceError`](crate::PersistenceError). Nothing has been changed then.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, a durable database is opened nevertheless, and
+    /// closed at once.
+    pub async fn build(self) -> Result<Database<K, V>, FluxError>
+    where
+        S: Complete,
+    {
+        self.settings.check()?;
+        let setup = self.setup()?;
+        let host = setup.host.clone();
+        let opened = match setup.durability {
+            None => Shared::open(setup),
+            Some(_) => host.run("fluxmap-open", move || Shared::open(setup)).await?,
+        }?;
+        host.drive(opened.shared.forget(opened.gone)).await?;
+        Ok(Database::from_shared(opened.shared))
+    }
 }
-
-build!(Initial);
-build!(Buildable);
 
 impl Settings {
     fn check(&self) -> Result<(), FluxError> {
@@ -466,10 +485,12 @@ impl<K, V, S: BuilderState> DatabaseBuilder<K, V, S> {
     fn check_memory(&self) -> Result<(), FluxError> {
         let refuse = |why: &str| Err(FluxError::Configuration(why.into()));
         let is_ttl = self.settings.eviction == Some(EvictionPolicy::Ttl);
+        // Under `Manual` nothing is evicted with a limit either.
+        let is_manual = self.settings.eviction == Some(EvictionPolicy::Manual);
         if self.memory.limit.is_some_and(|(limit, _)| limit == 0) {
             return refuse("`max_memory` is 0, which leaves room for nothing; leave it out for no limit");
         }
-        if self.settings.eviction.is_some() && self.memory.limit.is_none() && !is_ttl {
+        if self.settings.eviction.is_some() && self.memory.limit.is_none() && !is_ttl && !is_manual {
             return refuse("an `eviction_policy` needs `max_memory`: without a limit, nothing is evicted");
         }
         if is_ttl && self.memory.life.is_none() {

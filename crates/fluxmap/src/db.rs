@@ -1,27 +1,29 @@
 //! The database.
 
-pub use crate::builder::{Buildable, BuilderState, DatabaseBuilder, Initial, RelaxedDurability};
+pub use crate::builder::{Buildable, BuilderState, Complete, DatabaseBuilder, Initial, RelaxedDurability};
 pub use crate::handle::{Handle, HandleStream};
 pub use crate::info::{IsolationLevel, KeyMetadata, MemoryInfo, VacuumOptions, VacuumStats};
-pub use crate::txn::metadata::MetadataStream;
+pub use crate::txn::metadata::{HandleMetadataStream, MetadataStream};
 pub use crate::txn::overlay::TransactionRange;
 pub use crate::txn::retry::TransactOptions;
 pub use crate::txn::snapshot::{Snapshot, SnapshotRange};
 pub use crate::txn::stream::{SnapshotStream, TransactionStream};
 pub use crate::txn::transaction::Transaction;
 pub use crate::txn::write_set::Savepoint;
+pub use crate::weak::WeakDatabase;
 
 use crate::checkpointer::Checkpointer;
 use crate::codec::Stored;
 use crate::error::FluxError;
-use crate::key::{Key, KeyRange, Query, Span, Value};
+use crate::key::{Key, Query, Value};
+use crate::mvcc::active::ReaderKind;
 use crate::persistence::{BackupProgress, CheckpointInfo, DurabilityLevel, RecoveryInfo};
 use crate::shared::Shared;
 use crate::storage::Storage;
 use crate::txn::gate::Ticket;
 use crate::txn::retry;
 use crate::txn::scan::View;
-use crate::txn::write_set::Put;
+use crate::txn::write_set::{Put, Write};
 use std::borrow::Borrow;
 use std::fmt;
 use std::path::Path;
@@ -125,7 +127,8 @@ impl<K: Key, V: Value> Database<K, V> {
     /// Runs `body` in a transaction and commits it, again from the start each
     /// time another transaction gets in between, until it has committed.
     ///
-    /// Each attempt runs a clone of `body`, which should therefore have no effects
+    /// `body` is an async closure: `async |tx| { .. }`. (Without the word `async`, the compiler
+    /// says that it needs to know the type of `tx`.) Each attempt runs a clone of it, which should therefore have no effects
     /// but through the transaction it is given. Above all, it must not write through
     /// the database what it reads through the transaction: it would conflict with
     /// itself, each time, for as long as [`transact_with`](Self::transact_with) lets it. If it returns an error, the
@@ -301,33 +304,6 @@ impl<K: Key, V: Value> Database<K, V> {
         Ok(self.read(key, |_| ()).is_some())
     }
 
-    /// The smallest key, with what it holds.
-    ///
-    /// # Errors
-    ///
-    /// As [`get`](Self::get).
-    pub fn first(&self) -> Result<Option<(K, Arc<V>)>, FluxError> {
-        self.snapshot().first()
-    }
-
-    /// The greatest key, with what it holds.
-    ///
-    /// # Errors
-    ///
-    /// As [`get`](Self::get).
-    pub fn last(&self) -> Result<Option<(K, Arc<V>)>, FluxError> {
-        self.snapshot().last()
-    }
-
-    /// How many keys a range holds. Linear in what it counts.
-    ///
-    /// # Errors
-    ///
-    /// As [`get`](Self::get).
-    pub fn count(&self, range: impl KeyRange<K>) -> Result<usize, FluxError> {
-        View::stable(&self.shared).count(Span::range(range))
-    }
-
     /// Puts `value` under `key`, replacing what is there, and when that was going to expire.
     /// Never conflicts.
     ///
@@ -357,13 +333,21 @@ impl<K: Key, V: Value> Database<K, V> {
         self.put(key, Put::lasting(value)).await
     }
 
-    async fn put(&self, key: K, put: Put<V>) -> Result<(), FluxError> {
+    fn put(&self, key: K, put: Put<V>) -> impl Future<Output = Result<(), FluxError>> {
+        self.write_blindly(std::iter::once((key, Some(put))))
+    }
+
+    /// Commits writes that rest on nothing. They come by key, each key once.
+    pub(crate) async fn write_blindly(
+        &self,
+        writes: impl ExactSizeIterator<Item = (K, Write<V>)>,
+    ) -> Result<(), FluxError> {
         let ticket = Ticket::default();
         if !self.shared.may_commit_at_once(ticket) {
             self.shared.may_commit(ticket).await?;
         }
         // Nothing was read, so there is nothing to certify.
-        let timestamp = self.shared.commit(None, std::iter::once((key, Some(put))))?;
+        let timestamp = self.shared.commit(None, writes)?;
         match self.shared.is_stable_at_once() {
             true => Ok(()),
             false => self.shared.acknowledged(timestamp).await,
@@ -723,20 +707,37 @@ impl<K: Key, V: Value> Database<K, V> {
         self.shared.recovery_info()
     }
 
-    /// Gives this handle back, when all that has been committed is synced. If nothing
-    /// else holds the database (no clone, transaction or snapshot), background work ends,
-    /// the files are closed, and what is stored is dropped, before this returns. Dropping
-    /// the last handle does the same, without a place to report errors.
+    /// Closes the database: syncs all that has been committed, ends background work, closes the
+    /// files, and drops what is stored, before this returns. Dropping the last clone does the
+    /// same, without a place to report errors.
+    ///
+    /// ```
+    /// # use fluxmap::{Database, FluxError};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), FluxError> {
+    /// # let db = Database::<String, u32>::builder().build().await?;
+    /// let view = db.snapshot();
+    /// let still_open = FluxError::StillOpen { clones: 1, transactions: 0, snapshots: 1 };
+    /// assert_eq!(db.clone().close().await, Err(still_open));
+    /// drop(view);
+    /// assert_eq!(db.close().await, Ok(()));
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
+    /// [`FluxError::StillOpen`] if something else holds the database: other clones,
+    /// transactions, snapshots, with how many there are of each. All that has been committed is
+    /// synced then, this clone is given back, and the database closes with the last of them.
+    ///
     /// [`FluxError::FatalPersistenceError`] if the log has failed, or fails now;
     /// [`FluxError::Persistence`] if the last checkpoint could not be written, which loses
-    /// nothing that is in the log. The handle has been given back nevertheless.
+    /// nothing that is in the log. This clone has been given back nevertheless.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future gives the handle back, too.
+    /// Dropping the future gives this clone back, too.
     pub async fn close(self) -> Result<(), FluxError> {
         let host = self.shared.host().clone();
         let mut flushed = host.drive(self.flush()).await;
@@ -745,12 +746,41 @@ impl<K: Key, V: Value> Database<K, V> {
         {
             flushed = Err(error.into());
         }
-        match self.shared.checkpointer() {
-            None => drop(self),
+        let given_back = match self.shared.checkpointer() {
+            None => self.give_back(),
             // It joins threads, which may have to wait for the disk.
-            Some(_) => host.run("fluxmap-close", move || drop(self)).await?,
+            Some(_) => host.run("fluxmap-close", move || self.give_back()).await?,
+        };
+        flushed.and(given_back)
+    }
+
+    /// Drops this clone, and says who else holds the database if it was not the last that did.
+    fn give_back(self) -> Result<(), FluxError> {
+        let active = &self.shared.committer.active;
+        let (snapshots, transactions) =
+            (active.count_of(ReaderKind::Snapshot), active.count_of(ReaderKind::Transaction));
+        // Every snapshot and transaction holds it once, and so does every clone.
+        let others = Arc::strong_count(&self.shared) - 1;
+        let readers = snapshots + transactions;
+        let clones = others.saturating_sub(readers);
+        // Decided in one step: of two clones that are closed at once, one is the last.
+        match Arc::into_inner(self.shared) {
+            Some(last) => {
+                drop(last);
+                Ok(())
+            }
+            None => {
+                // Somebody may have cloned it since it was counted.
+                let clones = if readers == 0 { clones.max(1) } else { clones };
+                Err(FluxError::StillOpen { clones, transactions, snapshots })
+            }
         }
-        flushed
+    }
+
+    /// The database, for whoever must not keep it open, such as the listener of
+    /// [`on_evict`](DatabaseBuilder::on_evict).
+    pub fn downgrade(&self) -> WeakDatabase<K, V> {
+        WeakDatabase::new(&self.shared)
     }
 }
 

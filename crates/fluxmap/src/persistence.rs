@@ -20,7 +20,7 @@ use std::time::Duration;
 /// ```
 /// use fluxmap::persistence::PersistenceOptions;
 ///
-/// let mut options = PersistenceOptions::new("db".into());
+/// let mut options = PersistenceOptions::new("db");
 /// // The files of the log take 64 MiB at most.
 /// options.wal_segment_size_bytes = 16 << 20;
 /// options.wal_pool_size = 4;
@@ -45,8 +45,19 @@ pub struct PersistenceOptions {
 
 impl PersistenceOptions {
     /// A directory, with a log that follows the size of the data, in segments of up to 16 MiB.
-    pub fn new(wal_path: PathBuf) -> Self {
-        PersistenceOptions { wal_path, wal_pool_size: 0, wal_segment_size_bytes: 16 * 1024 * 1024 }
+    ///
+    /// ```
+    /// use fluxmap::persistence::PersistenceOptions;
+    ///
+    /// let options = PersistenceOptions::new("data/ledger");
+    /// assert_eq!(options.wal_pool_size, 0);
+    /// ```
+    pub fn new(wal_path: impl Into<PathBuf>) -> Self {
+        PersistenceOptions {
+            wal_path: wal_path.into(),
+            wal_pool_size: 0,
+            wal_segment_size_bytes: 16 * 1024 * 1024,
+        }
     }
 }
 

@@ -10,9 +10,15 @@ pub(crate) use {
     parking_lot::{Condvar, Mutex, MutexGuard},
     std::sync::atomic::{AtomicU64, Ordering},
     std::sync::mpsc,
-    std::time::Instant,
     std::{thread, thread_local},
 };
+
+#[cfg(not(any(shuttle, all(target_family = "wasm", target_os = "unknown"))))]
+pub(crate) use std::time::Instant;
+
+// In a browser the standard library's clocks panic.
+#[cfg(all(not(shuttle), target_family = "wasm", target_os = "unknown"))]
+pub(crate) use web_time::Instant;
 
 #[cfg(shuttle)]
 pub(crate) use {
@@ -51,8 +57,16 @@ mod real {
     }
 
     /// The time of day, as the machine has it.
+    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
     pub(crate) fn system_time() -> SystemTime {
         SystemTime::now()
+    }
+
+    /// The time of day, as the browser has it.
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    pub(crate) fn system_time() -> SystemTime {
+        let since = web_time::SystemTime::now().duration_since(web_time::UNIX_EPOCH);
+        SystemTime::UNIX_EPOCH + since.unwrap_or_default()
     }
 
     /// A number for the calling thread, to choose a shard by.

@@ -167,8 +167,7 @@ fn durable(
     limit: Option<(u64, EvictionPolicy)>,
     told: impl Fn(u64, usize, EvictionCause) + Send + Sync + 'static,
 ) -> Db {
-    let options =
-        PersistenceOptions { wal_segment_size_bytes: 64 << 10, ..PersistenceOptions::new("db".into()) };
+    let options = PersistenceOptions { wal_segment_size_bytes: 64 << 10, ..PersistenceOptions::new("db") };
     let builder = match limit {
         Some((limit, policy)) => limited(policy, limit),
         None => Db::builder(),

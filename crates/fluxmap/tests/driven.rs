@@ -32,7 +32,7 @@ fn options(pool: usize) -> PersistenceOptions {
     PersistenceOptions {
         wal_pool_size: pool,
         wal_segment_size_bytes: 4096,
-        ..PersistenceOptions::new("db".into())
+        ..PersistenceOptions::new("db")
     }
 }
 
@@ -337,7 +337,7 @@ fn writers_get_on_beside_checkpoints_that_they_have_to_wait_for() -> Result<(), 
 #[test]
 fn commits_go_on_between_the_steps_of_a_checkpoint() -> Result<(), FluxError> {
     let (background, disk) = (Background::new(4), SimDisk::new(1));
-    let builder = Db::builder().durability_full(PersistenceOptions::new("db".into()));
+    let builder = Db::builder().durability_full(PersistenceOptions::new("db"));
     let builder = builder.disk(Arc::new(disk.clone())).background(&background);
     let db = now(builder.build())?;
     // Several blocks.

@@ -49,7 +49,7 @@ fn listening(builder: Builder) -> (Builder, Receiver<Told>) {
 
 /// With small segments: a simulated disk is in memory.
 fn options(path: &str) -> PersistenceOptions {
-    PersistenceOptions { wal_segment_size_bytes: 64 << 10, ..PersistenceOptions::new(path.into()) }
+    PersistenceOptions { wal_segment_size_bytes: 64 << 10, ..PersistenceOptions::new(path) }
 }
 
 fn put(db: &Db, key: u64, value: u64) {

@@ -71,7 +71,7 @@ fn fresh() -> (Db, Dial) {
 
 /// With small segments: a simulated disk is in memory.
 fn options(path: &str) -> PersistenceOptions {
-    PersistenceOptions { wal_segment_size_bytes: 64 << 10, ..PersistenceOptions::new(path.into()) }
+    PersistenceOptions { wal_segment_size_bytes: 64 << 10, ..PersistenceOptions::new(path) }
 }
 
 fn put(db: &Db, key: &str, value: u64) {

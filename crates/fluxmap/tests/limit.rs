@@ -81,7 +81,7 @@ fn single_inserts_stay_within_the_limit_and_use_it() {
         }
         let info = db.memory_info();
         assert!(counted(&info) > LIMIT * 3 / 4, "{policy:?} wastes room: {info:?}");
-        assert!(info.current_bytes < 2 * LIMIT, "{policy:?} piles up garbage: {info:?}");
+        assert!(info.total_bytes < 2 * LIMIT, "{policy:?} piles up garbage: {info:?}");
         let present = db.count(..).expect("a count succeeds") as u64;
         assert_eq!(info.evictions.capacity, 1_500 - present, "{policy:?}");
     }
@@ -196,7 +196,7 @@ mod reopening {
 
     fn durable(builder: DatabaseBuilder<u64, Vec<u8>>, disk: &SimDisk) -> Db {
         let options =
-            PersistenceOptions { wal_segment_size_bytes: 16 << 10, ..PersistenceOptions::new("db".into()) };
+            PersistenceOptions { wal_segment_size_bytes: 16 << 10, ..PersistenceOptions::new("db") };
         let builder = builder.durability_full(options).disk(Arc::new(disk.clone()));
         block_on(builder.build()).expect("the database opens")
     }
@@ -497,8 +497,7 @@ mod configuration {
     #[track_caller]
     fn refused(builder: DatabaseBuilder<u64, Vec<u8>>) {
         let disk = SimDisk::new(1);
-        let builder =
-            builder.durability_full(PersistenceOptions::new("db".into())).disk(Arc::new(disk.clone()));
+        let builder = builder.durability_full(PersistenceOptions::new("db")).disk(Arc::new(disk.clone()));
         match block_on(builder.build()) {
             Err(FluxError::Configuration(why)) => assert!(!why.is_empty()),
             other => panic!("{other:?}"),
@@ -511,7 +510,6 @@ mod configuration {
         let limited = || Db::builder().max_memory(LIMIT);
         refused(Db::builder().max_memory(0));
         refused(Db::builder().eviction_policy(EvictionPolicy::Lru));
-        refused(Db::builder().eviction_policy(EvictionPolicy::Manual));
         refused(Db::builder().eviction_ttl(Duration::from_secs(1)));
         refused(limited().eviction_ttl(Duration::from_secs(1)));
         refused(limited().eviction_policy(EvictionPolicy::Ttl));
@@ -529,6 +527,15 @@ mod configuration {
         }
         assert!(db.contains_key(&0).expect("a read succeeds"));
         assert!(!db.contains_key(&1).expect("a read succeeds"));
+    }
+
+    /// As in FluxMap 0.3, where it was the default.
+    #[test]
+    fn the_policy_that_evicts_nothing_needs_no_limit() {
+        let builder = Db::builder().eviction_policy(EvictionPolicy::Manual);
+        let db = block_on(builder.build()).expect("it opens");
+        (0..100).for_each(|key| put(&db, key, 300).expect("there is no limit"));
+        assert_eq!(db.count(..), Ok(100));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::Args;
@@ -56,16 +56,25 @@ pub(crate) fn dump(args: &DumpArgs, out: &mut Output) -> anyhow::Result<Verdict>
         drop(image);
         return headers(args, out);
     };
-    pairs(&image, key, value, out)
-        .with_context(|| format!("cannot show what is in {}; --headers can", args.dir.display()))?;
+    pairs(&image, &args.dir, key, value, out)?;
     out.flush()?;
     Ok(Verdict::Good)
 }
 
 /// The pairs, one after the other, as the files have them: nothing is kept to be sorted.
-fn pairs(image: &Image, to_key: ToJson, to_value: ToJson, out: &mut Output) -> anyhow::Result<()> {
+fn pairs(
+    image: &Image,
+    dir: &Path,
+    to_key: ToJson,
+    to_value: ToJson,
+    out: &mut Output,
+) -> anyhow::Result<()> {
+    // Of what is read only: that the output cannot be written is no fault of the database.
+    let unreadable = || format!("cannot show what is in {}; --headers can", dir.display());
     let mut line = |pair: Pair<'_>| -> anyhow::Result<()> {
-        let mut shown = json!({ "key": to_key(pair.key)?, "value": to_value(pair.value)? });
+        let key = to_key(pair.key).with_context(unreadable)?;
+        let value = to_value(pair.value).with_context(unreadable)?;
+        let mut shown = json!({ "key": key, "value": value });
         if let Some(expires) = pair.expires {
             shown["expires_ms"] = json!(expires);
         }

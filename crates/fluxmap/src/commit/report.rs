@@ -48,7 +48,8 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
         let (hits, misses) = self.index.lookups();
         MemoryInfo {
             max_bytes: self.limit(),
-            current_bytes: live_bytes + index_bytes + spare_bytes + old_version_bytes + log_buffer_bytes,
+            current_bytes: live_bytes + index_bytes,
+            total_bytes: live_bytes + index_bytes + spare_bytes + old_version_bytes + log_buffer_bytes,
             live_bytes,
             index_bytes,
             spare_bytes,

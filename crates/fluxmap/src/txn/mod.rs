@@ -1,5 +1,6 @@
 //! Transactions, snapshots and what they read and write.
 
+mod bulk;
 pub(crate) mod gate;
 pub(crate) mod metadata;
 pub(crate) mod overlay;

@@ -162,8 +162,8 @@ impl<K: Key, V: Value> Transaction<K, V> {
     /// here they wait together. Where everything is in the cache, it costs some tens of
     /// nanoseconds more for each key. RocksDB has this as `MultiGet`, Redis as `MGET`. Expected
     /// constant time for each key. Keys whose number is not known when compiling, or so many
-    /// that they are a burden to the stack (some 40 bytes each; thousands, that is), can be
-    /// taken in chunks, with `as_chunks` of slices.
+    /// that they are a burden to the stack (some 40 bytes each; thousands, that is), are for
+    /// [`get_each`](Self::get_each).
     ///
     /// ```
     /// # use fluxmap::{Database, FluxError};
@@ -242,7 +242,7 @@ impl<K: Key, V: Value> Transaction<K, V> {
         drop(replaced);
     }
 
-    fn set(&self, key: K, write: Write<V>) {
+    pub(super) fn set(&self, key: K, write: Write<V>) {
         let mut state = self.state();
         let replaced = state.writes.set(key, write);
         self.note_change();

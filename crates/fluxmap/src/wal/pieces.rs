@@ -120,7 +120,7 @@ mod tests {
 
     fn pieces(bytes: &[u8]) -> (tempfile::TempDir, Pieces) {
         let dir = tempfile::tempdir().expect("a directory");
-        let directory = Directory::new(Arc::new(OsDisk), dir.path().to_owned());
+        let directory = Directory::new(Arc::new(OsDisk), dir.path().to_owned(), crate::host::Host::default());
         directory.open("file", OpenMode::Create).and_then(|file| file.write_at(bytes, 0)).expect("a file");
         let file = directory.open("file", OpenMode::Read).expect("it is there");
         (dir, Pieces::of(file).expect("it can be read"))

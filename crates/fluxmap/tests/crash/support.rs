@@ -81,7 +81,7 @@ impl Config {
         PersistenceOptions {
             wal_pool_size: self.pool,
             wal_segment_size_bytes: self.segment,
-            ..PersistenceOptions::new(DIR.into())
+            ..PersistenceOptions::new(DIR)
         }
     }
 
