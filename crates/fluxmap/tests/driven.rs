@@ -581,6 +581,8 @@ fn the_lease_of_a_transaction_that_keeps_losing_runs_out_on_the_virtual_clock_on
     // The loser is left alone, and its lease is all that the rival waits for.
     let Step::In(lease) = work(&background) else { panic!("a lease has an end") };
     assert!(lease >= Duration::from_millis(100), "{lease:?}");
+    // The machine's clock is never that even.
+    assert_eq!(lease.as_nanos() % 1_000_000, 0, "{lease:?}");
     background.advance(lease - Duration::from_nanos(1));
     work(&background);
     assert!(poll_immediate(&mut rival).now_or_never().flatten().is_none());
