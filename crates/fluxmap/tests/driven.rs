@@ -20,6 +20,7 @@ use fluxmap::disk::{Disk, DiskFile, Lock, OpenMode};
 use fluxmap::persistence::PersistenceOptions;
 use fluxmap::{Background, Database, DatabaseBuilder, FluxError, TransactOptions, db};
 use fluxmap_testkit::disk::{Loss, SimDisk};
+use fluxmap_testkit::polling::yield_once;
 use futures::FutureExt;
 use futures::executor::block_on;
 use futures::future::{BoxFuture, poll_immediate};
@@ -553,4 +554,39 @@ fn a_panic_in_a_step_is_that_of_whoever_steps_and_leaves_nobody_waiting() {
     assert!(wait(&background, db.insert(2, "two".into())).is_err(), "it takes no more commits");
     drop(db);
     assert_eq!(work(&background), Step::Idle);
+}
+
+#[test]
+fn the_lease_of_a_transaction_that_keeps_losing_runs_out_on_the_virtual_clock_only() -> Result<(), FluxError>
+{
+    let background = Background::new(11);
+    let db = now(Db::builder().background(&background).build())?;
+    let mut loser = Box::pin(db.transact(async |tx| {
+        tx.get(&1)?;
+        // Others get a chance, each time.
+        yield_once().await;
+        tx.insert(2, "at last".into())
+    }));
+    let mut rounds = 0;
+    let mut rival = loop {
+        // A poll of the loser, and then somebody who gets in its way, until nobody can.
+        assert!(poll_immediate(&mut loser).now_or_never().flatten().is_none());
+        let mut rival = Box::pin(db.insert(1, "rival".into()));
+        if poll_immediate(&mut rival).now_or_never().flatten().is_none() {
+            break rival;
+        }
+        rounds += 1;
+        assert!(rounds < 100, "it is let run ahead in the end");
+    };
+    // The loser is left alone, and its lease is all that the rival waits for.
+    let Step::In(lease) = work(&background) else { panic!("a lease has an end") };
+    assert!(lease >= Duration::from_millis(100), "{lease:?}");
+    // The machine's clock is never that even.
+    assert_eq!(lease.as_nanos() % 1_000_000, 0, "{lease:?}");
+    background.advance(lease - Duration::from_nanos(1));
+    work(&background);
+    assert!(poll_immediate(&mut rival).now_or_never().flatten().is_none());
+    background.advance(Duration::from_nanos(1));
+    work(&background);
+    now(rival)
 }

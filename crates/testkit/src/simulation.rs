@@ -202,11 +202,12 @@ impl Simulation {
     /// Lets the next run crash at any of its first steps or of as many calls to the disk, if it
     /// comes to that, and in any way.
     pub fn crash_within(&mut self, steps: u64) {
-        let crash = match self.choose(6) {
-            0 | 1 => Crash::Process,
-            2 => Crash::Power(Loss::Everything),
-            3 => Crash::Power(Loss::Nothing),
-            _ => Crash::Power(Loss::Random(self.rng.random())),
+        // A loss of everything finds most, and the others what it does not.
+        let crash = match self.choose(8) {
+            0..3 => Crash::Power(Loss::Everything),
+            3..5 => Crash::Power(Loss::Random(self.rng.random())),
+            5 => Crash::Power(Loss::Nothing),
+            _ => Crash::Process,
         };
         let at = 1 + self.choose(steps);
         match self.choose(2) {

@@ -22,7 +22,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use fluxmap::FluxError;
-use fluxmap_testkit::simulation::{Ended, Machine, Simulation};
+use fluxmap_testkit::disk::Loss;
+use fluxmap_testkit::simulation::{Crash, Ended, Machine, Simulation};
 use fluxmap_testkit::workload::{SEED_VARIABLE, scaled};
 
 use queue::{Bug, Job, LEASE, Queue};
@@ -32,7 +33,7 @@ const WORKERS: u32 = 3;
 /// Processes that may crash, and one that does not.
 const LIVES: u64 = 4;
 /// Steps, or calls to the disk, within which they do.
-const STEPS: u64 = 250;
+const STEPS: u64 = 150;
 
 /// The outside world: what it was promised, and what it sees.
 #[derive(Default)]
@@ -111,15 +112,27 @@ async fn process(machine: Machine, bug: Option<Bug>, outside: Outside) -> Result
     Ok(())
 }
 
-/// A run: what was broken, if anything was, and its steps.
+/// A run in which each process but the last may crash anywhere: what was broken, if anything
+/// was, and its steps.
 fn simulate(seed: u64, bug: Option<Bug>) -> (Option<String>, Vec<String>) {
+    simulate_with(seed, bug, |simulation, life| {
+        if life < LIVES {
+            simulation.crash_within(STEPS);
+        }
+    })
+}
+
+/// A run in which `plan` says how each process crashes.
+fn simulate_with(
+    seed: u64,
+    bug: Option<Bug>,
+    plan: impl Fn(&mut Simulation, u64),
+) -> (Option<String>, Vec<String>) {
     let mut simulation = Simulation::new(seed);
     simulation.limit_steps(20_000);
     let outside = Outside::default();
     for life in 1..=LIVES {
-        if life < LIVES {
-            simulation.crash_within(STEPS);
-        }
+        plan(&mut simulation, life);
         let main = process(simulation.machine(), bug, outside.clone());
         match simulation.run(main) {
             Ok(Ended::Returned(Ok(())) | Ended::Crashed) => {}
@@ -147,13 +160,34 @@ fn search(seeds: impl IntoIterator<Item = u64>, bug: Option<Bug>) -> Option<(u64
 #[test]
 fn nothing_is_found_in_a_queue_without_a_bug() {
     let (mut runs, mut crashes) = (0, 0);
-    for seed in seeds(scaled(100)) {
+    for seed in seeds(scaled(200)) {
         let (broken, trace) = simulate(seed, None);
         assert!(broken.is_none(), "{SEED_VARIABLE}={seed}: {broken:?}");
         runs += 1;
         crashes += trace.iter().filter(|step| step.starts_with("crash")).count();
     }
     assert!(crashes > runs, "most processes crash that may: {crashes} in {runs} runs");
+}
+
+/// Where seeds draw lots, this leaves nothing out: a loss of power at each step, and at each call
+/// to the disk, of the first process.
+#[test]
+fn no_loss_of_power_anywhere_breaks_a_promise() {
+    let plans: [fn(&mut Simulation, u64, Crash); 2] = [Simulation::crash_at_step, Simulation::crash_at_call];
+    for plan in plans {
+        for at in 1.. {
+            let (broken, trace) = simulate_with(1, None, |simulation, life| {
+                if life == 1 {
+                    plan(simulation, at, Crash::Power(Loss::Everything));
+                }
+            });
+            assert!(broken.is_none(), "a crash at {at}: {broken:?}");
+            if !trace.iter().any(|step| step.starts_with("crash")) {
+                assert!(at > 50, "the process does something: {at}");
+                break;
+            }
+        }
+    }
 }
 
 /// Finds the bug, and finds it again.
