@@ -41,7 +41,7 @@ fn sizes(dir: &Path) -> (u64, u64) {
 /// Whatever the size of the database: while it is filled, and while it is updated.
 #[test]
 fn a_byte_is_written_less_than_four_times() {
-    for keys in [100, 4_000, 12_000] {
+    for keys in [100, 4_000, 24_000] {
         let dir = tempfile::tempdir().expect("a directory");
         let disk = CountingDisk::default();
         let db = open(PersistenceOptions::new(dir.path().join("db")), &disk);
@@ -53,7 +53,7 @@ fn a_byte_is_written_less_than_four_times() {
         let filled = disk.written();
         assert!(filled < 4 * payload(keys) + (1 << 20), "{keys} keys: {filled} bytes");
         let mut state = 1_u64;
-        let updates = (3 * keys).max(16_000);
+        let updates = (2 * keys).max(16_000);
         for _ in 0..updates {
             state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
             block_on(db.insert((state >> 33) % keys, vec![2; VALUE])).expect("it commits");
