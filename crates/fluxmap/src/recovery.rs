@@ -133,7 +133,7 @@ type Decoded<K, V> = (Timestamp, Vec<(K, Write<V>)>);
 /// three times as long, in batches of a quarter of this a tenth longer.
 const BATCH: usize = 1 << 18;
 /// The part of a memory limit that such a batch may be.
-const BATCH_SHARE: usize = 16;
+const BATCH_SHARE: u64 = 16;
 /// Batches that may wait to be applied.
 const BATCHES_AHEAD: usize = 1;
 /// Operations that are applied in one step.
@@ -207,7 +207,7 @@ fn load_log<K: Key, V: Value>(
     info: &mut RecoveryInfo,
 ) -> Result<Tail> {
     let covered = info.checkpoint_commit;
-    let batch_bytes = committer.limit().map_or(usize::MAX, |limit| limit as usize / BATCH_SHARE);
+    let batch_bytes = committer.limit().map_or(u64::MAX, |limit| limit / BATCH_SHARE);
     let tail = pipeline(committer, gone, |sender| {
         let (mut writes, mut bytes) = (Vec::new(), 0);
         let tail = replay(directory, identity, first, covered, |lsn, commit, at| {
@@ -222,7 +222,7 @@ fn load_log<K: Key, V: Value>(
                     },
                 );
             }
-            bytes += commit.len();
+            bytes += commit.len() as u64;
             if writes.len() >= BATCH || bytes >= batch_bytes {
                 bytes = 0;
                 sender.send((lsn, last_of_each(mem::take(&mut writes)))).map_err(hung_up)?;
