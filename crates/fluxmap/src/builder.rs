@@ -296,7 +296,8 @@ impl<K, V, S: BuilderState> DatabaseBuilder<K, V, S> {
     }
 
     /// How long keys live under [`EvictionPolicy::Ttl`], from when they were last written;
-    /// values that are written with a time of their own keep to that. Needs no memory limit.
+    /// values that are written with a time of their own keep to that, and `update` and
+    /// `compare_and_swap` keep the time that there is. Needs no memory limit.
     pub fn eviction_ttl(mut self, ttl: Duration) -> Self {
         self.memory.life = Some(ttl);
         self

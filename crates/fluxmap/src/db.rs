@@ -552,7 +552,8 @@ impl<K: Key, V: Value> Database<K, V> {
     }
 
     /// Puts `new` under `key` (or removes it, for `None`) if the key holds
-    /// `expected` (`None`: nothing), and returns whether it did.
+    /// `expected` (`None`: nothing), and returns whether it did. A value that replaces another
+    /// expires when that one was going to, as with [`update`](Self::update).
     ///
     /// # Errors
     ///

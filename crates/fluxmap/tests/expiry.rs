@@ -382,6 +382,45 @@ fn an_update_keeps_the_expiry_and_an_insert_clears_it() {
     assert_eq!(keys(&db), ["inserted"], "the timer went with the value");
 }
 
+/// Whatever swaps a value for another without saying when that is to expire.
+#[test]
+fn a_swap_keeps_the_expiry_and_gives_none_to_what_is_new() {
+    type Swap = fn(&Db, &str, Option<&u64>, Option<u64>) -> Result<bool, FluxError>;
+    let ways: [(&str, Swap); 4] = [
+        ("one step", |db, key, expected, new| block_on(db.compare_and_swap(key.into(), expected, new))),
+        ("transact", |db, key, expected, new| {
+            block_on(db.transact(async |tx| tx.compare_and_swap(key.into(), expected, new)))
+        }),
+        ("handle", |db, key, expected, new| {
+            block_on(db.handle().compare_and_swap(key.into(), expected, new))
+        }),
+        ("handle in a transaction", |db, key, expected, new| {
+            let mut handle = db.handle();
+            handle.begin()?;
+            let swapped = block_on(handle.compare_and_swap(key.into(), expected, new))?;
+            block_on(handle.commit())?;
+            Ok(swapped)
+        }),
+    ];
+    for (how, swap) in ways {
+        let (db, dial) = fresh();
+        put_for(&db, "session", MINUTE);
+        let held = get(&db, "session");
+        dial.forward(MINUTE / 2);
+        assert!(swap(&db, "session", held.as_ref(), Some(7)).expect("it commits"), "{how}");
+        assert!(!swap(&db, "session", Some(&8), Some(9)).expect("it commits"), "{how}");
+        assert!(swap(&db, "new", None, Some(1)).expect("it commits"), "{how}");
+        assert_eq!((get(&db, "session"), ttl(&db, "session")), (Some(7), Some(MINUTE / 2)), "{how}");
+        assert_eq!(ttl(&db, "new"), None, "{how}");
+        dial.forward(MINUTE / 2);
+        assert_eq!(keys(&db), ["new"], "{how}");
+        assert!(swap(&db, "session", None, Some(2)).expect("it commits"), "{how}");
+        assert_eq!(ttl(&db, "session"), None, "{how}: the one before had gone");
+        assert!(swap(&db, "new", Some(&1), None).expect("it commits"), "{how}");
+        assert_eq!(keys(&db), ["session"], "{how}");
+    }
+}
+
 #[test]
 fn a_new_life_counts_from_the_last_write() {
     let (db, dial) = fresh();
