@@ -4,6 +4,7 @@ pub(crate) mod evict;
 pub(crate) mod expiry;
 pub(crate) mod keeper;
 pub(crate) mod nodes;
+mod notify;
 pub(crate) mod policy;
 mod size;
 pub(crate) mod weigher;
