@@ -8,7 +8,7 @@ use crate::persistence::CheckpointInfo;
 use crate::progress::Progress;
 use crate::sync::thread::JoinHandle;
 use crate::sync::{Instant, Mutex};
-use crate::wal::directory::{Directory, segment_name};
+use crate::wal::directory::{CHECKPOINT_DRAFT, Directory, segment_name};
 use crate::wal::format::Identity;
 use crate::wal::pool::Task;
 use crate::wal::segment;
@@ -48,6 +48,7 @@ impl Checkpointer {
     ///
     /// Cancel-safe: the checkpoint is written in any case.
     pub(crate) async fn checkpoint(&self) -> Result<CheckpointInfo> {
+        self.log.check_process()?;
         let request = self.log.pool.request_checkpoint();
         self.served.wait_for(request).await?;
         let closing = || Err(PersistenceError::Unavailable("the database is being closed".into()));
@@ -127,7 +128,12 @@ impl Checkpointer {
                 self.make(number, recycled);
             }
             if pool.is_stopping() { Err(closing()) } else { Ok(()) }
-        })?;
+        });
+        if written.is_err() {
+            // It may be all that a full disk has room for. If it stays, it does no harm.
+            let _ = self.directory.remove(CHECKPOINT_DRAFT);
+        }
+        let written = written?;
         drop(pairs);
         // What a checkpoint covers is durable: else the log could end before it.
         self.log.sync_up_to(commit)?;

@@ -89,6 +89,11 @@ impl SegmentImage {
         Ok(SegmentImage { file, header, start, bytes })
     }
 
+    /// Whether nothing was ever written behind the header.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.candidates(self.start).all(|at| self.frame(at).is_none())
+    }
+
     /// A segment of the database that this is the identity of, and of no other.
     fn read_own(directory: &Directory, number: u64, identity: &Identity) -> Result<Self> {
         let segment = Self::read(directory, number)?;
