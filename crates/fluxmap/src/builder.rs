@@ -298,6 +298,10 @@ impl<K, V, S: BuilderState> DatabaseBuilder<K, V, S> {
     /// How long keys live under [`EvictionPolicy::Ttl`], from when they were last written;
     /// values that are written with a time of their own keep to that, and `update` and
     /// `compare_and_swap` keep the time that there is. Needs no memory limit.
+    ///
+    /// Keys that are in the files of a durable database and have no time, such as those written
+    /// without this policy, get this life when the database is opened, from then on. Those that
+    /// have one keep it, also if it is longer.
     pub fn eviction_ttl(mut self, ttl: Duration) -> Self {
         self.memory.life = Some(ttl);
         self
@@ -310,6 +314,16 @@ impl<K, V, S: BuilderState> DatabaseBuilder<K, V, S> {
     /// told of may not be durable yet; of keys for which there is no room when it is opened,
     /// it is not told. Neither is it of a key that is written again after its time is over and
     /// before it was removed.
+    ///
+    /// The listener may use the database, and commit. Evictions for the sake of what it commits are
+    /// told when it has returned, by the listener's outermost call on that thread, in their order;
+    /// so it must not wait for one of those. A listener that puts back every key that it is told of
+    /// keeps the commit that evicted the first of them from ever returning: give each key one more
+    /// chance, and not more.
+    ///
+    /// The database holds the listener. A listener that holds a [`Database`] keeps that open, with
+    /// its files and its lock, for ever: nothing drops either of them. Let it hold what can be
+    /// taken from it before the database is to close, or a weak reference.
     ///
     /// ```
     /// # use fluxmap::{Database, mem::EvictionCause};
@@ -340,8 +354,13 @@ impl<K, V, S: BuilderState> DatabaseBuilder<K, V, S> {
         self
     }
 
-    /// Where the time comes from by which keys expire; by default from the machine's clock as
-    /// it is when the database is opened, and from then on from its steady one.
+    /// Where the time comes from by which keys expire.
+    ///
+    /// By default it is the larger of the machine's clock and the last time with what has passed
+    /// since on its steady clock. So it follows a clock that is set forward and a machine that has
+    /// slept, within a second, and neither runs back nor stands still when the clock is set
+    /// back. A durable database keeps the time in its checkpoints, and goes on from there when it
+    /// is opened with an earlier one.
     pub fn time_source(mut self, source: Arc<dyn TimeSource>) -> Self {
         self.memory.time_source = Some(source);
         self

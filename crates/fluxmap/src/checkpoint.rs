@@ -45,6 +45,10 @@ pub(crate) trait Pairs {
     /// The commit after which they are.
     fn timestamp(&self) -> Lsn;
 
+    /// The time by which it is decided which of them have expired, as far as it has come; 0 if
+    /// none can have.
+    fn time(&self) -> Time;
+
     /// Appends about [`BLOCK_SIZE`] bytes of pairs, each as
     /// [`push_operation`](crate::wal::format::push_operation) does, and returns how many;
     /// zero at the end.
@@ -73,6 +77,7 @@ pub(crate) fn write_draft(
         salt: random(),
         number: pairs.timestamp(),
         detail: log_segment,
+        time: pairs.time(),
     };
     let mut block = header.encode();
     let mut written = Written::default();

@@ -59,6 +59,8 @@ pub(crate) struct Committer<K, V> {
     noting: Noting,
     /// How long every key lives that is not given a life of its own.
     life: Option<Duration>,
+    /// Whether values that were read back have been given that life, which is not in the files yet.
+    pub(crate) gave_lives: AtomicBool,
     hasher: HashState,
     /// The snapshot whose end would let much garbage go, or [`NO_SNAPSHOT`].
     blocker: AtomicU64,
@@ -134,6 +136,7 @@ impl<K: Ord + Clone + 'static, V> Committer<K, V> {
             limit: memory.limit,
             noting,
             life: memory.life,
+            gave_lives: AtomicBool::new(false),
             hasher: hash_state(),
             blocker: AtomicU64::new(NO_SNAPSHOT),
             alarm_is_due: AtomicBool::new(false),

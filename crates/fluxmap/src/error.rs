@@ -238,6 +238,16 @@ pub enum PersistenceError {
         /// The limit.
         limit: usize,
     },
+    /// The database was opened by another process, which has forked since. Two processes that
+    /// wrote to one log would destroy it, so only the one that opened it does; in the other
+    /// nothing can be committed. See [`Database`](crate::Database#processes).
+    #[error(
+        "the database was opened by process {opened_by}, of which this one is a fork, and only that one may write to its files; open databases after forking"
+    )]
+    OtherProcess {
+        /// The process that opened it.
+        opened_by: u32,
+    },
     /// The database is being closed, or a thread of it could not be started.
     #[error("{0}")]
     Unavailable(String),

@@ -214,6 +214,7 @@ mod key;
 pub mod mem;
 mod mvcc;
 pub mod persistence;
+mod process;
 mod progress;
 mod recovery;
 mod shared;

@@ -71,6 +71,7 @@ pub(crate) fn recover<K: Key, V: Value>(
         Some(mut checkpoint) => {
             files.identity.expect(&checkpoint.header.identity, checkpoint.file().path())?;
             let header = checkpoint.header.clone();
+            committer.hand.resume(header.time);
             load_checkpoint(&mut checkpoint, coder, committer, gone, &mut info)?;
             (header.identity, header.detail)
         }
@@ -96,8 +97,7 @@ pub(crate) fn check_nothing_is_lost(directory: &Directory) -> Result<()> {
     let missing = || Err(PersistenceError::Missing { path: directory.path_of(CHECKPOINT), why });
     for number in directory.segments()? {
         let segment = SegmentImage::read(directory, number)?;
-        let is_empty = segment.candidates(segment.start).all(|at| segment.frame(at).is_none());
-        if number != FIRST_SEGMENT || !is_empty {
+        if number != FIRST_SEGMENT || !segment.is_empty() {
             return missing();
         }
     }
@@ -110,6 +110,10 @@ fn create(files: &Files) -> Result<Identity> {
 
     impl Pairs for Nothing {
         fn timestamp(&self) -> Lsn {
+            0
+        }
+
+        fn time(&self) -> Time {
             0
         }
 

@@ -10,11 +10,12 @@ use crate::error::{FluxError, PersistenceError};
 use crate::key::{Key, Span, Value};
 use crate::mvcc::active::Registration;
 use crate::persistence::{BackupProgress, RecoveryInfo};
+use crate::process::Process;
 use crate::progress::Progress;
 use crate::recovery::{Files, recover};
 use crate::shared::Core;
-use crate::sync::Mutex;
 use crate::sync::thread::{self, JoinHandle};
+use crate::sync::{Mutex, Ordering};
 use crate::txn::scan::{At, Survey};
 use crate::wal::format::{Lsn, push_operation};
 use crate::wal::{Log, LogThread, Policy};
@@ -28,6 +29,8 @@ pub(crate) struct Storage {
     pub(crate) checkpointer: Arc<Checkpointer>,
     pub(crate) info: RecoveryInfo,
     threads: Option<(LogThread, JoinHandle<()>)>,
+    /// The process that has the threads.
+    process: Process,
     /// Held by the threads, too: when all have let go, another may open the directory.
     _lock: Arc<dyn Lock>,
 }
@@ -74,11 +77,22 @@ impl Storage {
             served: Progress::default(),
             outcome: Mutex::default(),
         });
-        let mut storage =
-            Storage { checkpointer, info: recovered.info, threads: None, _lock: Arc::clone(&lock) };
+        let mut storage = Storage {
+            checkpointer,
+            info: recovered.info,
+            threads: None,
+            process: Process::this(),
+            _lock: Arc::clone(&lock),
+        };
         let log_thread = LogThread::start(&log, Arc::clone(&lock))?;
         match storage.checkpointer.start(lock) {
-            Ok(checkpoint_thread) => storage.threads = Some((log_thread, checkpoint_thread)),
+            Ok(checkpoint_thread) => {
+                storage.threads = Some((log_thread, checkpoint_thread));
+                if core.committer.gave_lives.load(Ordering::Relaxed) {
+                    // Else they would get it anew each time that the database is opened.
+                    log.pool.request_checkpoint();
+                }
+            }
             Err(error) => {
                 let _ = log_thread.close().join();
                 return Err(error);
@@ -112,6 +126,11 @@ impl Drop for Storage {
         let Some((log_thread, checkpoint_thread)) = self.threads.take() else {
             return;
         };
+        if !self.process.is_this() {
+            // A fork has not copied the threads: whoever joins them waits for ever.
+            std::mem::forget((log_thread, checkpoint_thread));
+            return;
+        }
         // The log may need one more segment, so the checkpoint thread ends after it.
         let threads = [log_thread.close(), checkpoint_thread];
         // A waker that they wake, or a value that they drop, can be the last to hold the
@@ -169,6 +188,10 @@ impl<K: Key, V: Value> LivePairs<K, V> {
 impl<K: Key, V: Value> Pairs for LivePairs<K, V> {
     fn timestamp(&self) -> Lsn {
         self.registration.moment.timestamp
+    }
+
+    fn time(&self) -> Time {
+        self.core.committer.hand.reached()
     }
 
     fn fill(&mut self, block: &mut Vec<u8>) -> Result<u32, PersistenceError> {

@@ -7,6 +7,7 @@
 
 use crate::error::FluxError;
 use crate::key::{Key, Value};
+use crate::process::Process;
 use crate::shared::Core;
 use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Condvar, Instant, Mutex};
@@ -23,6 +24,8 @@ pub(crate) struct Worker {
 struct Running {
     signal: Arc<Signal>,
     thread: JoinHandle<()>,
+    /// The process that has it.
+    process: Process,
 }
 
 #[derive(Default)]
@@ -59,16 +62,21 @@ impl Worker {
         let thread = builder.spawn(move || run(&listener, &database)).map_err(|error| {
             FluxError::Configuration(format!("the background thread could not be started: {error}"))
         })?;
-        *running = Some(Running { signal, thread });
+        *running = Some(Running { signal, thread, process: Process::this() });
         Ok(())
     }
 
     /// Ends the thread and waits until it has. Waking starts another.
     pub(crate) fn stop(&self) {
         // Not locked while joining: what the thread drops may want to wake it.
-        let Some(Running { signal, thread }) = self.running.lock().take() else {
+        let Some(Running { signal, thread, process }) = self.running.lock().take() else {
             return;
         };
+        if !process.is_this() {
+            // A fork has not copied the thread: whoever joins it waits for ever.
+            std::mem::forget(thread);
+            return;
+        }
         signal.set(|state| state.stopped = true);
         // The last handle of a database can be dropped by a value that its own
         // worker drops.

@@ -523,6 +523,36 @@ fn nothing_that_has_expired_comes_back_when_the_clock_is_set_back() {
 }
 
 #[test]
+fn a_clock_that_was_set_back_while_a_database_was_closed_makes_no_key_live_longer() {
+    let (disk, dial) = (SimDisk::new(9), Dial::new());
+    let open = || {
+        let builder = Db::builder().durability_full(options("db")).disk(Arc::new(disk.clone()));
+        block_on(builder.time_source(dial.source()).build()).expect("the database opens")
+    };
+    let db = open();
+    put_for(&db, "short", MINUTE);
+    put_for(&db, "long", 2 * HOUR);
+    dial.forward(HOUR);
+    assert_eq!(keys(&db), ["long"]);
+    block_on(db.checkpoint()).expect("a checkpoint is written");
+    block_on(db.close()).expect("the database closes");
+    dial.back(10 * HOUR);
+    let db = open();
+    assert_eq!(keys(&db), ["long"]);
+    assert_eq!(ttl(&db, "long"), Some(HOUR));
+    put_for(&db, "new", MINUTE);
+    assert_eq!(ttl(&db, "new"), Some(MINUTE));
+    // A copy goes on from the same time.
+    block_on(db.backup_to("copy", |_| ())).expect("a backup is written");
+    block_on(db.close()).expect("the database closes");
+    let builder = Db::builder().durability_full(options("copy")).disk(Arc::new(disk.clone()));
+    let copy = block_on(builder.time_source(dial.source()).build()).expect("the copy opens");
+    assert_eq!(ttl(&copy, "long"), Some(HOUR));
+    dial.forward(10 * HOUR + MINUTE);
+    assert_eq!(keys(&copy), ["long"]);
+}
+
+#[test]
 fn reads_repeat_while_keys_expire_and_are_removed() {
     const KEYS: u64 = 400;
     let (db, dial) = fresh();
@@ -837,6 +867,82 @@ mod every_key {
         assert_eq!(ttl(&db, "k"), Some(TICK), "opening it is no write");
         dial.forward(TICK);
         assert!(keys(&db).is_empty());
+    }
+
+    /// Keys from before the policy, in a checkpoint and in the log, and some with times of their
+    /// own, shorter and longer.
+    fn from_before(disk: &SimDisk, dial: &Dial) {
+        let db = reopen(Db::builder(), disk, dial);
+        put(&db, "in a checkpoint", 1);
+        put_for(&db, "for an hour", HOUR);
+        put_for(&db, "for half a minute", MINUTE / 2);
+        block_on(db.checkpoint()).expect("a checkpoint is written");
+        put(&db, "in the log", 1);
+        block_on(db.close()).expect("the database closes");
+    }
+
+    fn reopen(builder: Builder, disk: &SimDisk, dial: &Dial) -> Db {
+        let builder = builder.durability_full(options("db")).disk(Arc::new(disk.clone()));
+        block_on(builder.time_source(dial.source()).build()).expect("the database opens")
+    }
+
+    #[test]
+    fn gives_a_life_to_keys_from_before_it() {
+        let (disk, dial) = (SimDisk::new(6), Dial::new());
+        from_before(&disk, &dial);
+        dial.forward(HOUR / 2);
+        let db = reopen(builder(), &disk, &dial);
+        assert_eq!(keys(&db), ["for an hour", "in a checkpoint", "in the log"]);
+        assert_eq!(ttl(&db, "in a checkpoint"), Some(MINUTE));
+        assert_eq!(ttl(&db, "in the log"), Some(MINUTE));
+        assert_eq!(ttl(&db, "for an hour"), Some(HOUR / 2), "a time of its own stays");
+        dial.forward(MINUTE);
+        assert_eq!(keys(&db), ["for an hour"]);
+        // Not before the one that opening has asked for, which still sees them.
+        block_on(db.checkpoint()).expect("a checkpoint is written");
+        vacuum(&db);
+        block_on(db.flush()).expect("the log is synced");
+        vacuum(&db);
+        assert_eq!(db.memory_info().keys, 1);
+    }
+
+    /// However often the database is opened: else a restart a day would keep a key that is to
+    /// live for a week for ever.
+    #[test]
+    fn gives_a_life_to_keys_from_before_it_once() {
+        let (disk, dial) = (SimDisk::new(7), Dial::new());
+        from_before(&disk, &dial);
+        let db = reopen(builder(), &disk, &dial);
+        assert_eq!(ttl(&db, "in the log"), Some(MINUTE));
+        // The one that opening has asked for, or one that follows it.
+        block_on(db.checkpoint()).expect("a checkpoint is written");
+        block_on(db.close()).expect("the database closes");
+        dial.forward(MINUTE / 2);
+        for _ in 0..2 {
+            let db = reopen(builder(), &disk, &dial);
+            assert_eq!(ttl(&db, "in the log"), Some(MINUTE / 2));
+            assert_eq!(ttl(&db, "in a checkpoint"), Some(MINUTE / 2));
+            block_on(db.close()).expect("the database closes");
+        }
+    }
+
+    #[test]
+    fn writes_down_the_lives_that_it_gave_without_being_asked() {
+        let (disk, dial) = (SimDisk::new(8), Dial::new());
+        from_before(&disk, &dial);
+        let checkpoint = || disk.read("db/snapshot.db");
+        let before = checkpoint();
+        let db = reopen(builder(), &disk, &dial);
+        let begin = std::time::Instant::now();
+        while checkpoint() == before {
+            assert!(begin.elapsed() < PATIENCE, "a checkpoint is written");
+            thread::yield_now();
+        }
+        block_on(db.close()).expect("the database closes");
+        let before = checkpoint();
+        // And not again where there is nothing to give.
+        block_on(reopen(builder(), &disk, &dial).close()).expect("the database closes");
+        assert!(checkpoint() == before);
     }
 
     #[test]

@@ -131,7 +131,7 @@ impl Image {
     ///
     /// [`PersistenceError::Unavailable`](crate::PersistenceError::Unavailable) if there is
     /// a database in the directory already; [`Io`](crate::PersistenceError::Io) if it
-    /// could not be written: what there is of it cannot be opened then.
+    /// could not be written: its files are removed then.
     pub fn write_to(&self, out: impl AsRef<Path>, mut progress: impl FnMut(BackupProgress)) -> Result<()> {
         let total_pairs = self.pairs.len() as u64;
         let mut pairs = Encoded { commit: self.last_commit.max(1), rest: self.pairs.iter() };
@@ -159,6 +159,11 @@ fn copy(bytes: &[u8]) -> impl FnOnce(&mut Vec<u8>) -> std::result::Result<(), In
 impl checkpoint::Pairs for Encoded<'_> {
     fn timestamp(&self) -> Lsn {
         self.commit
+    }
+
+    fn time(&self) -> Time {
+        // The database that it will be begins with the machine's.
+        0
     }
 
     fn fill(&mut self, block: &mut Vec<u8>) -> Result<u32> {

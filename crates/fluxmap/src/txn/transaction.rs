@@ -290,6 +290,8 @@ impl<K: Key, V: Value> Transaction<K, V> {
         K: Borrow<Q>,
         Q: Query + ?Sized,
     {
+        // By the machine's clock, as `at` is: it may have been set since it was last looked at.
+        self.view.shared.committer.hand.look();
         self.change_expiry(key, to_time(at))
     }
 

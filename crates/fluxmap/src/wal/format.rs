@@ -68,6 +68,7 @@ pub(crate) struct Identity {
 /// | 48 | 8 | segment: the length it was made with; checkpoint: the segment in which the log goes on |
 /// | 56 | 2 + n | key type: length, UTF-8 |
 /// | | 2 + n | value type: length, UTF-8 |
+/// | | 3 + n | any number of optional fields: tag, length (2 bytes), bytes |
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FileHeader {
     pub(crate) kind: FileKind,
@@ -79,7 +80,13 @@ pub(crate) struct FileHeader {
     /// Of a segment: the length that it was made with. Of a checkpoint: the segment in
     /// which the log goes on.
     pub(crate) detail: u64,
+    /// Of a checkpoint: the time by which its keys expire, as far as it had come; 0 if it does not
+    /// say, as those of versions before 0.5 do not.
+    pub(crate) time: Time,
 }
+
+/// A field of the header that not all files have, and that readers skip which do not know it.
+const TIME: u8 = 1;
 
 /// Bytes that tell how long a header is.
 pub(crate) const HEADER_PREFIX: usize = 16;
@@ -115,6 +122,9 @@ impl FileHeader {
         for name in [&self.identity.key_type, &self.identity.value_type] {
             bytes.extend((name.len() as u16).to_le_bytes());
             bytes.extend(name.as_bytes());
+        }
+        if self.time != 0 {
+            push_optional(&mut bytes, TIME, &self.time.to_le_bytes());
         }
         let length = bytes.len() as u16;
         bytes[14..16].copy_from_slice(&length.to_le_bytes());
@@ -174,8 +184,26 @@ impl FileHeader {
             String::from_utf8(fields.take(length)?.to_vec()).ok()
         };
         let (key_type, value_type) = (name()?, name()?);
+        let mut time = 0;
+        while !fields.0.is_empty() {
+            let (tag, length) = (fields.u8()?, usize::from(fields.u16()?));
+            let mut field = Fields(fields.take(length)?);
+            match tag {
+                TIME => time = field.u64()?,
+                _ => {}
+            }
+        }
         let identity = Identity { codec, schema_version, database, key_type, value_type };
-        Some(FileHeader { kind, identity, salt, number, detail })
+        Some(FileHeader { kind, identity, salt, number, detail, time })
+    }
+}
+
+/// Appends an optional field to a header, if there is room for it.
+fn push_optional(header: &mut Vec<u8>, tag: u8, field: &[u8]) {
+    if header.len() + 3 + field.len() <= MAX_HEADER {
+        header.push(tag);
+        header.extend((field.len() as u16).to_le_bytes());
+        header.extend(field);
     }
 }
 
@@ -443,7 +471,7 @@ mod tests {
             key_type: "String".into(),
             value_type: "Vec<u8>".into(),
         };
-        FileHeader { kind: FileKind::Segment, identity, salt: 99, number: 12, detail: 0 }
+        FileHeader { kind: FileKind::Segment, identity, salt: 99, number: 12, detail: 0, time: 77 }
     }
 
     #[test]
