@@ -15,7 +15,7 @@ use crate::shared::{Setup, Shared};
 use crate::storage::{Options, on_thread};
 use crate::wal::Policy;
 use crate::wal::directory::Directory;
-use crate::wal::format::{Identity, clip_type_name};
+use crate::wal::format::{Identity, Shapes, clip_shape, clip_type_name};
 use crate::wal::segment::{MAX_SIZE, MIN_SIZE};
 use std::fmt;
 use std::marker::PhantomData;
@@ -86,6 +86,7 @@ struct Settings {
     flush: Option<FlushLimits>,
     codec: Option<Codec>,
     check_writes: bool,
+    check_fields: bool,
     schema_version: u32,
     /// Of the key and the value, if not what the compiler calls them.
     type_names: Option<(String, String)>,
@@ -110,6 +111,7 @@ impl<K, V> DatabaseBuilder<K, V> {
                 flush: None,
                 codec: None,
                 check_writes: true,
+                check_fields: true,
                 schema_version: 0,
                 type_names: None,
                 disk: Arc::new(OsDisk),
@@ -222,6 +224,50 @@ impl<K, V, S: BuilderState> DatabaseBuilder<K, V, S> {
     /// then.
     pub fn check_writes(mut self, check: bool) -> Self {
         self.settings.check_writes = check;
+        self
+    }
+
+    /// Whether a durable database is refused whose keys or values were written with other fields
+    /// than their types have now. On by default. It concerns [`Codec::Postcard`], which writes no
+    /// names: a struct whose fields were reordered, or another type of the same name, would be
+    /// read as something that it is not. New variants at the end of an enum, and integers of
+    /// another width, are let through.
+    ///
+    /// The fields are looked for when the database is built, by having the types' `Deserialize`
+    /// read made-up values; what it does not take stays unknown, and agrees with everything.
+    /// Databases that were last written to by a version before 0.5 do not say what fields they were
+    /// written with, and do so from their next checkpoint on.
+    ///
+    /// To be turned off, once, after a field was renamed: that changes nothing in the files. The
+    /// next checkpoint says what the fields are now.
+    ///
+    /// ```
+    /// # use fluxmap::{Database, FluxError, PersistenceError, codec::Codec, persistence::PersistenceOptions};
+    /// mod v1 {
+    ///     #[derive(serde::Serialize, serde::Deserialize)]
+    ///     pub struct Item { pub price: u32, pub stock: u32 }
+    /// }
+    /// mod v2 {
+    ///     #[derive(serde::Serialize, serde::Deserialize)]
+    ///     pub struct Item { pub stock: u32, pub price: u32 }
+    /// }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), FluxError> {
+    /// # let dir = tempfile::tempdir().expect("a directory");
+    /// # let options = || PersistenceOptions::new(dir.path().join("db"));
+    /// let builder = Database::<u64, v1::Item>::builder().codec(Codec::Postcard);
+    /// let db = builder.durability_full(options()).build().await?;
+    /// db.insert(1, v1::Item { price: 100, stock: 7 }).await?;
+    /// db.close().await?;
+    ///
+    /// let builder = Database::<u64, v2::Item>::builder().codec(Codec::Postcard);
+    /// let refused = builder.durability_full(options()).build().await;
+    /// assert!(matches!(refused, Err(FluxError::Persistence(PersistenceError::Mismatch { .. }))));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn check_fields(mut self, check: bool) -> Self {
+        self.settings.check_fields = check;
         self
     }
 
@@ -542,12 +588,16 @@ impl Settings {
             database: 0,
             key_type: clip_type_name(key_type),
             value_type: clip_type_name(value_type),
+            shapes: coder
+                .shapes()
+                .map(|(key, value)| Shapes { key: clip_shape(key), value: clip_shape(value) }),
         };
         let files = Files {
             directory: Directory::new(self.disk, options.wal_path),
             identity,
             pool_size: options.wal_pool_size,
             segment_size: options.wal_segment_size_bytes,
+            check_fields: self.check_fields,
         };
         let policy = self.flush.map_or(Policy::Full, Policy::Relaxed);
         Some(Options { files, policy, coder, check: self.check_writes })

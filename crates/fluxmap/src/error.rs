@@ -186,7 +186,8 @@ pub enum PersistenceError {
         path: PathBuf,
     },
     /// The database was written with another type, schema version or codec than it is
-    /// opened with. Nothing has been changed.
+    /// opened with, or with other fields of a type of that name. Nothing has been changed. Of a
+    /// mismatch of fields, [`check_fields`](crate::DatabaseBuilder::check_fields) says more.
     #[error("{} was written with {what} {found}, and is opened with {expected}; open it with what it was written with, or choose another directory", path.display())]
     Mismatch {
         /// The file that says so.

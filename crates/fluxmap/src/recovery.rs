@@ -42,6 +42,8 @@ pub(crate) struct Files {
     pub(crate) identity: Identity,
     pub(crate) pool_size: usize,
     pub(crate) segment_size: u64,
+    /// Whether types whose fields are not those that the files were written with are refused.
+    pub(crate) check_fields: bool,
 }
 
 /// A log that is ready to be written to.
@@ -69,11 +71,17 @@ pub(crate) fn recover<K: Key, V: Value>(
     let mut info = RecoveryInfo::default();
     let (identity, log_segment) = match Reader::open(directory)? {
         Some(mut checkpoint) => {
-            files.identity.expect(&checkpoint.header.identity, checkpoint.file().path())?;
+            let (found, path) = (&checkpoint.header.identity, checkpoint.file().path());
+            files.identity.expect(found, path)?;
+            if files.check_fields {
+                files.identity.expect_shapes(found, path)?;
+            }
             let header = checkpoint.header.clone();
             committer.hand.resume(header.time);
             load_checkpoint(&mut checkpoint, coder, committer, gone, &mut info)?;
-            (header.identity, header.detail)
+            // What is written from now on is written with these.
+            let shapes = files.identity.shapes.clone();
+            (Identity { shapes, ..header.identity }, header.detail)
         }
         None => {
             check_nothing_is_lost(directory)?;

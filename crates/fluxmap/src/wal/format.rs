@@ -49,6 +49,26 @@ pub(crate) struct Identity {
     pub(crate) database: u64,
     pub(crate) key_type: String,
     pub(crate) value_type: String,
+    /// The shapes of both types, if the codec needs them and the file has them.
+    pub(crate) shapes: Option<Shapes>,
+}
+
+/// What a codec that writes no names has to know of the types: see `codec/shape.rs`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Shapes {
+    pub(crate) key: String,
+    pub(crate) value: String,
+}
+
+/// A shape that is longer is told by its length and checksum only.
+const MAX_SHAPE: usize = 800;
+
+/// A shape as it stands in a header.
+pub(crate) fn clip_shape(shape: String) -> String {
+    match shape.len() > MAX_SHAPE {
+        true => format!("#{}:{:08x}", shape.len(), crc32c::crc32c(shape.as_bytes())),
+        false => shape,
+    }
 }
 
 /// The first bytes of each file.
@@ -85,8 +105,9 @@ pub(crate) struct FileHeader {
     pub(crate) time: Time,
 }
 
-/// A field of the header that not all files have, and that readers skip which do not know it.
+/// Fields of the header that not all files have, and that readers skip which do not know them.
 const TIME: u8 = 1;
+const SHAPES: u8 = 2;
 
 /// Bytes that tell how long a header is.
 pub(crate) const HEADER_PREFIX: usize = 16;
@@ -125,6 +146,14 @@ impl FileHeader {
         }
         if self.time != 0 {
             push_optional(&mut bytes, TIME, &self.time.to_le_bytes());
+        }
+        if let Some(Shapes { key, value }) = &self.identity.shapes {
+            let mut shapes = Vec::with_capacity(4 + key.len() + value.len());
+            for shape in [key, value] {
+                shapes.extend((shape.len() as u16).to_le_bytes());
+                shapes.extend(shape.as_bytes());
+            }
+            push_optional(&mut bytes, SHAPES, &shapes);
         }
         let length = bytes.len() as u16;
         bytes[14..16].copy_from_slice(&length.to_le_bytes());
@@ -179,21 +208,18 @@ impl FileHeader {
         if number > MAX_NUMBER || detail > MAX_NUMBER {
             return None;
         }
-        let mut name = || {
-            let length = usize::from(fields.u16()?);
-            String::from_utf8(fields.take(length)?.to_vec()).ok()
-        };
-        let (key_type, value_type) = (name()?, name()?);
-        let mut time = 0;
+        let (key_type, value_type) = (fields.text()?, fields.text()?);
+        let (mut time, mut shapes) = (0, None);
         while !fields.0.is_empty() {
             let (tag, length) = (fields.u8()?, usize::from(fields.u16()?));
             let mut field = Fields(fields.take(length)?);
             match tag {
                 TIME => time = field.u64()?,
+                SHAPES => shapes = Some(Shapes { key: field.text()?, value: field.text()? }),
                 _ => {}
             }
         }
-        let identity = Identity { codec, schema_version, database, key_type, value_type };
+        let identity = Identity { codec, schema_version, database, key_type, value_type, shapes };
         Some(FileHeader { kind, identity, salt, number, detail, time })
     }
 }
@@ -451,6 +477,12 @@ impl<'b> Fields<'b> {
         self.array().map(u64::from_le_bytes)
     }
 
+    /// A text behind its length in two bytes.
+    pub(crate) fn text(&mut self) -> Option<String> {
+        let length = usize::from(self.u16()?);
+        String::from_utf8(self.take(length)?.to_vec()).ok()
+    }
+
     /// A part behind its length.
     pub(crate) fn sized(&mut self) -> Option<&'b [u8]> {
         let length = self.u32()? as usize;
@@ -470,6 +502,7 @@ mod tests {
             database: 0x1122_3344_5566_7788,
             key_type: "String".into(),
             value_type: "Vec<u8>".into(),
+            shapes: Some(Shapes { key: "text".into(), value: "[u8]".into() }),
         };
         FileHeader { kind: FileKind::Segment, identity, salt: 99, number: 12, detail: 0, time: 77 }
     }
@@ -486,6 +519,28 @@ mod tests {
             assert!(matches!(read, Err(BadHeader::Damaged(_))), "byte {at}: {read:?}");
             assert!(FileHeader::decode(FileKind::Segment, &bytes[..at]).is_err());
         }
+    }
+
+    #[test]
+    fn fields_that_are_not_known_or_have_no_room_are_left_out() {
+        let mut bytes = header().encode();
+        push_optional(&mut bytes, 200, b"of a later version");
+        let length = bytes.len() as u16;
+        bytes[14..16].copy_from_slice(&length.to_le_bytes());
+        let crc = header_crc(&bytes);
+        bytes[8..12].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(FileHeader::decode(FileKind::Segment, &bytes), Ok((header(), bytes.len())));
+
+        let mut full = header();
+        full.identity.key_type = "k".repeat(MAX_TYPE_NAME);
+        full.identity.value_type = "v".repeat(MAX_TYPE_NAME);
+        let (read, length) = FileHeader::decode(FileKind::Segment, &full.encode()).expect("it is sound");
+        assert_eq!((read.identity.shapes, read.time, length), (None, 0, MAX_HEADER));
+        assert_eq!(read.identity.value_type, full.identity.value_type);
+
+        assert_eq!(clip_shape("{a:u8}".into()), "{a:u8}");
+        let long = |name: &str| clip_shape(format!("{{{name}:u8}}").repeat(MAX_SHAPE));
+        assert!(long("a").len() < 32 && long("a") != long("b") && long("a").starts_with('#'));
     }
 
     #[test]
