@@ -281,7 +281,7 @@ impl<K, V, S: BuilderState> DatabaseBuilder<K, V, S> {
     /// What the types of keys and values are called in the files of a durable database,
     /// by default what the compiler calls them, without the modules they are in. A
     /// database that was written with other types is not opened. To be used when a
-    /// type is renamed.
+    /// type is renamed. See also [`check_fields`](Self::check_fields).
     pub fn type_names(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.settings.type_names = Some((key.into(), value.into()));
         self

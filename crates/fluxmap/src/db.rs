@@ -383,8 +383,8 @@ impl<K: Key, V: Value> Database<K, V> {
 
     /// [`insert`](Self::insert) for a value that is to be gone after `ttl`: at that instant,
     /// it is out of sight of everything that begins then, and its memory follows soon
-    /// after, with nobody touching it. Whole milliseconds, rounded up. In a durable database
-    /// that was closed in between, it is what the machine's clock says that counts.
+    /// after, with nobody touching it. Whole milliseconds, rounded up. By which clock, is said
+    /// at [`time_source`](DatabaseBuilder::time_source).
     ///
     /// ```
     /// # use fluxmap::Database;
