@@ -302,6 +302,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_fork_does_not_release_the_lock_of_its_parent() {
+        let path = std::env::temp_dir().join(format!("fluxmap-fork-{}", std::process::id()));
+        let lock = OsLock::new(File::create(&path).expect("a file"));
+        lock.file.try_lock().expect("nobody else has it");
+        let parents = lock.file.try_clone().expect("one more descriptor of the same file");
+        crate::sync::PRETENDED.set(Some(std::process::id().wrapping_add(1)));
+        drop(lock);
+        crate::sync::PRETENDED.set(None);
+        assert_eq!(OsDisk.lock(&path).err().map(|error| error.kind()), Some(io::ErrorKind::WouldBlock));
+        drop(parents);
+        assert!(OsDisk.lock(&path).is_ok());
+        std::fs::remove_file(path).expect("it is there");
+    }
+
+    #[test]
     fn a_lock_ends_even_if_a_process_that_is_being_started_has_its_file() {
         let path = std::env::temp_dir().join(format!("fluxmap-lock-{}", std::process::id()));
         let lock = OsLock::new(File::create(&path).expect("a file"));

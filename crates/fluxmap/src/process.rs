@@ -116,20 +116,9 @@ mod tests {
         Ok(())
     }
 
+    /// The thread that works in the background never ends, so whoever joins it does not either.
     #[test]
-    fn a_fork_releases_no_lock_and_joins_no_thread() -> Result<(), FluxError> {
-        use crate::disk::{Disk, OsDisk};
-        let temporary = tempfile::tempdir().expect("a directory");
-        let path = temporary.path().join("lock");
-        let lock = OsDisk.lock(&path).expect("nobody has it");
-        {
-            let _fork = Fork::begin();
-            // A fork's descriptor stays open in the parent. Here it is the only one.
-            let inherited = std::fs::File::open(&path).expect("it is there");
-            drop(lock);
-            drop(inherited);
-        }
-        // In memory there is a thread, too.
+    fn a_fork_of_a_process_with_a_database_in_memory_joins_no_thread() -> Result<(), FluxError> {
         let vacuum = crate::db::VacuumOptions { interval: Duration::from_secs(3600) };
         let db = block_on(Db::builder().auto_vacuum(vacuum).build())?;
         block_on(db.insert(1, 1))?;
