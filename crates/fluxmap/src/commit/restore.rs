@@ -63,9 +63,13 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
         gone.extend(evicted.keys.into_iter().map(|(key, ..)| key));
     }
 
-    /// Sets the clock to the last commit that was read back.
+    /// Sets the clock to the last commit that was read back, and the hand to the time: who reads
+    /// first may find the lock taken by the background thread, and must not see what has expired
+    /// while the database was closed.
     pub(crate) fn settle(&self, timestamp: Timestamp) {
+        let _order = self.order.lock();
         self.clock.apply(timestamp);
         self.clock.settle_at_once(timestamp);
+        self.hand.advance();
     }
 }
