@@ -17,7 +17,7 @@ use crate::shared::{Setup, Shared};
 use crate::storage::Options;
 use crate::wal::Policy;
 use crate::wal::directory::Directory;
-use crate::wal::format::{Identity, clip_type_name};
+use crate::wal::format::{Identity, Shapes, clip_shape, clip_type_name};
 use crate::wal::limits::LogSize;
 use crate::wal::segment::{MAX_SIZE, MIN_SIZE};
 use std::fmt;
@@ -99,6 +99,7 @@ struct Settings {
     flush: Option<FlushLimits>,
     codec: Option<Codec>,
     check_writes: bool,
+    check_fields: bool,
     schema_version: u32,
     /// Of the key and the value, if not what the compiler calls them.
     type_names: Option<(String, String)>,
@@ -124,6 +125,7 @@ impl<K, V> DatabaseBuilder<K, V> {
                 flush: None,
                 codec: None,
                 check_writes: true,
+                check_fields: true,
                 schema_version: 0,
                 type_names: None,
                 disk: Arc::new(OsDisk),
@@ -250,6 +252,50 @@ impl<K, V, S: BuilderState> DatabaseBuilder<K, V, S> {
         self
     }
 
+    /// Whether a durable database is refused whose keys or values were written with other fields
+    /// than their types have now. On by default. It concerns [`Codec::Postcard`], which writes no
+    /// names: a struct whose fields were reordered, or another type of the same name, would be
+    /// read as something that it is not. New variants at the end of an enum, and integers of
+    /// another width, are let through.
+    ///
+    /// The fields are looked for when the database is built, by having the types' `Deserialize`
+    /// read made-up values; what it does not take stays unknown, and agrees with everything.
+    /// Databases that were last written to by a version before 0.5 do not say what fields they were
+    /// written with, and do so from their next checkpoint on.
+    ///
+    /// To be turned off, once, after a field was renamed: that changes nothing in the files. The
+    /// next checkpoint says what the fields are now.
+    ///
+    /// ```
+    /// # use fluxmap::{Database, FluxError, PersistenceError, codec::Codec, persistence::PersistenceOptions};
+    /// mod v1 {
+    ///     #[derive(serde::Serialize, serde::Deserialize)]
+    ///     pub struct Item { pub price: u32, pub stock: u32 }
+    /// }
+    /// mod v2 {
+    ///     #[derive(serde::Serialize, serde::Deserialize)]
+    ///     pub struct Item { pub stock: u32, pub price: u32 }
+    /// }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), FluxError> {
+    /// # let dir = tempfile::tempdir().expect("a directory");
+    /// # let options = || PersistenceOptions::new(dir.path().join("db"));
+    /// let builder = Database::<u64, v1::Item>::builder().codec(Codec::Postcard);
+    /// let db = builder.durability_full(options()).build().await?;
+    /// db.insert(1, v1::Item { price: 100, stock: 7 }).await?;
+    /// db.close().await?;
+    ///
+    /// let builder = Database::<u64, v2::Item>::builder().codec(Codec::Postcard);
+    /// let refused = builder.durability_full(options()).build().await;
+    /// assert!(matches!(refused, Err(FluxError::Persistence(PersistenceError::Mismatch { .. }))));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn check_fields(mut self, check: bool) -> Self {
+        self.settings.check_fields = check;
+        self
+    }
+
     /// The version of the user's types, by default 0. A durable database that was written
     /// with another version is not opened.
     pub fn schema_version(mut self, version: u32) -> Self {
@@ -260,7 +306,7 @@ impl<K, V, S: BuilderState> DatabaseBuilder<K, V, S> {
     /// What the types of keys and values are called in the files of a durable database,
     /// by default what the compiler calls them, without the modules they are in. A
     /// database that was written with other types is not opened. To be used when a
-    /// type is renamed.
+    /// type is renamed. See also [`check_fields`](Self::check_fields).
     pub fn type_names(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.settings.type_names = Some((key.into(), value.into()));
         self
@@ -321,7 +367,12 @@ impl<K, V, S: BuilderState> DatabaseBuilder<K, V, S> {
     }
 
     /// How long keys live under [`EvictionPolicy::Ttl`], from when they were last written;
-    /// values that are written with a time of their own keep to that. Needs no memory limit.
+    /// values that are written with a time of their own keep to that, and `update` and
+    /// `compare_and_swap` keep the time that there is. Needs no memory limit.
+    ///
+    /// Keys that are in the files of a durable database and have no time, such as those written
+    /// without this policy, get this life when the database is opened, from then on. Those that
+    /// have one keep it, also if it is longer.
     pub fn eviction_ttl(mut self, ttl: Duration) -> Self {
         self.memory.life = Some(ttl);
         self
@@ -334,6 +385,12 @@ impl<K, V, S: BuilderState> DatabaseBuilder<K, V, S> {
     /// told of may not be durable yet; of keys for which there is no room when it is opened,
     /// it is not told. Neither is it of a key that is written again after its time is over and
     /// before it was removed.
+    ///
+    /// The listener may use the database, and commit. Evictions for the sake of what it commits are
+    /// told when it has returned, by the listener's outermost call on that thread, in their order;
+    /// so it must not wait for one of those. A listener that puts back every key that it is told of
+    /// keeps the commit that evicted the first of them from ever returning: give each key one more
+    /// chance, and not more.
     ///
     /// The database holds the listener, so a listener that uses the database must hold it as a
     /// [`WeakDatabase`](crate::WeakDatabase), whose documentation has an example: a clone of the
@@ -368,8 +425,13 @@ impl<K, V, S: BuilderState> DatabaseBuilder<K, V, S> {
         self
     }
 
-    /// Where the time comes from by which keys expire; by default from the machine's clock as
-    /// it is when the database is opened, and from then on from its steady one.
+    /// Where the time comes from by which keys expire.
+    ///
+    /// By default it is the larger of the machine's clock and the last time with what has passed
+    /// since on its steady clock. So it follows a clock that is set forward and a machine that has
+    /// slept, within a second, and neither runs back nor stands still when the clock is set
+    /// back. A durable database keeps the time in its checkpoints, and goes on from there when it
+    /// is opened with an earlier one.
     pub fn time_source(mut self, source: Arc<dyn TimeSource>) -> Self {
         self.memory.time_source = Some(source);
         self
@@ -556,11 +618,15 @@ impl Settings {
             database: 0,
             key_type: clip_type_name(key_type),
             value_type: clip_type_name(value_type),
+            shapes: coder
+                .shapes()
+                .map(|(key, value)| Shapes { key: clip_shape(key), value: clip_shape(value) }),
         };
         let files = Files {
             directory: Directory::new(self.disk, options.wal_path, Host::new(self.background)),
             identity,
             log_size: LogSize::new(options.wal_pool_size, options.wal_segment_size_bytes),
+            check_fields: self.check_fields,
         };
         let policy = self.flush.map_or(Policy::Full, Policy::Relaxed);
         Some(Options { files, policy, coder, check: self.check_writes })

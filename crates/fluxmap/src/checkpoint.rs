@@ -46,6 +46,10 @@ pub(crate) trait Pairs {
     /// The commit after which they are.
     fn timestamp(&self) -> Lsn;
 
+    /// The time by which it is decided which of them have expired, as far as it has come; 0 if
+    /// none can have.
+    fn time(&self) -> Time;
+
     /// Appends about [`BLOCK_SIZE`] bytes of pairs, each as
     /// [`push_operation`](crate::wal::format::push_operation) does, and returns how many;
     /// zero at the end.
@@ -76,12 +80,19 @@ impl Draft {
         directory: &Directory,
         identity: &Identity,
         commit: Lsn,
+        time: Time,
         log_segment: u64,
     ) -> Result<Self> {
         let file = directory.open(CHECKPOINT_DRAFT, OpenMode::Create)?;
         let (identity, salt) = (identity.clone(), directory.random());
-        let header =
-            FileHeader { kind: FileKind::Checkpoint, identity, salt, number: commit, detail: log_segment };
+        let header = FileHeader {
+            kind: FileKind::Checkpoint,
+            identity,
+            salt,
+            number: commit,
+            detail: log_segment,
+            time,
+        };
         let (block, written) = (Vec::new(), Written::default());
         let mut draft = Draft { file, salt, block, number: 0, written, synced: 0 };
         draft.write(&header.encode())?;
@@ -156,7 +167,7 @@ pub(crate) fn write_draft(
     log_segment: u64,
     mut progress: impl FnMut(Written),
 ) -> Result<()> {
-    let mut draft = Draft::create(directory, identity, pairs.timestamp(), log_segment)?;
+    let mut draft = Draft::create(directory, identity, pairs.timestamp(), pairs.time(), log_segment)?;
     while draft.write_next(pairs)? {
         progress(draft.written());
     }

@@ -9,7 +9,7 @@ use crate::persistence::CheckpointInfo;
 use crate::progress::Progress;
 use crate::sync::{Instant, Mutex};
 use crate::wal::Log;
-use crate::wal::directory::{Directory, segment_name};
+use crate::wal::directory::{CHECKPOINT_DRAFT, Directory, segment_name};
 use crate::wal::format::{Identity, Lsn};
 use crate::wal::pool::{Make, Task};
 use crate::wal::segment;
@@ -41,6 +41,7 @@ impl Checkpointer {
     ///
     /// Cancel-safe: the checkpoint is written in any case.
     pub(crate) async fn checkpoint(&self) -> Result<CheckpointInfo> {
+        self.log.check_process()?;
         let request = self.log.pool.request_checkpoint();
         self.served.wait_for(request).await?;
         self.outcome.lock().clone().unwrap_or_else(|| Err(closing()))
@@ -91,7 +92,7 @@ impl Checkpointer {
         let pairs = self.source.pairs().ok_or_else(closing)?;
         let commit = pairs.timestamp();
         let first = self.log.pool.first_after(commit);
-        let draft = Draft::create(&self.directory, &self.identity, commit, first)?;
+        let draft = Draft::create(&self.directory, &self.identity, commit, pairs.time(), first)?;
         Ok(Underway { requests, started, commit, first, draft, pairs: Some(pairs) })
     }
 
@@ -176,6 +177,8 @@ impl CheckpointJob {
         let checkpointer = &self.checkpointer;
         self.failed = outcome.is_err();
         if let Err(error) = &outcome {
+            // It may be all that a full disk has room for. If it stays, it does no harm.
+            let _ = checkpointer.directory.remove(CHECKPOINT_DRAFT);
             let is_needed = checkpointer.log.pool.awaits_checkpoint();
             checkpointer.note_failure(error, is_needed, "a checkpoint could not be written");
         }

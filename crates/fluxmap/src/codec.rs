@@ -114,6 +114,15 @@
 //! Types that show themselves as bytes and take anything, such as `ciborium::Value`
 //! and `rmpv::Value`, get a sequence of numbers instead; `check` refuses that.
 //!
+//! # Types that differ in their fields only
+//!
+//! The table is about one encoding and one decoding. A durable database does more: with postcard, it
+//! keeps the names of all fields and variants in its files, with their order and kinds, and is not
+//! opened with a type that would be mistaken for the one it was written with, be that an older
+//! version of the same type or another one of that name. New variants at the end of an enum and
+//! integers of another width are no mistake. See
+//! [`DatabaseBuilder::check_fields`](crate::DatabaseBuilder::check_fields).
+//!
 //! # Limits
 //!
 //! A value may nest 128 levels deep, in either codec: structs, enums, options,
@@ -132,6 +141,7 @@ mod guard;
 mod name;
 mod output;
 mod read;
+mod shape;
 mod tuple;
 mod write;
 
@@ -139,6 +149,7 @@ pub(crate) use coder::Coder;
 pub use error::CodecError;
 pub(crate) use error::EncodeError;
 pub(crate) use name::type_name;
+pub(crate) use shape::is_readable;
 
 use error::postcard_text;
 use guard::{Account, Place, READ_DEPTH, Refusal, WRITE_DEPTH};

@@ -19,7 +19,7 @@ use crate::host::Host;
 use crate::key::lead_of;
 use crate::mem::evict::{Gone, Listener, Telling};
 use crate::mem::expiry::Hand;
-use crate::mem::keeper::{Keeper, Room};
+use crate::mem::keeper::{Keeper, Room, to_bytes};
 use crate::mem::weigher::{TOMBSTONE, Weigher};
 use crate::mem::{EvictionPolicy, TimeSource, UNIT};
 use crate::mvcc::active::Active;
@@ -60,6 +60,8 @@ pub(crate) struct Committer<K, V> {
     noting: Noting,
     /// How long every key lives that is not given a life of its own.
     life: Option<Duration>,
+    /// Whether values that were read back have been given that life, which is not in the files yet.
+    pub(crate) gave_lives: AtomicBool,
     hasher: HashState,
     pub(crate) host: Host,
     /// The snapshot whose end would let much garbage go, or [`NO_SNAPSHOT`].
@@ -144,6 +146,7 @@ impl<K: Ord + Clone + 'static, V> Committer<K, V> {
             limit: memory.limit,
             noting,
             life: memory.life,
+            gave_lives: AtomicBool::new(false),
             hasher: host.hash_state(),
             host,
             blocker: AtomicU64::new(NO_SNAPSHOT),
@@ -224,6 +227,7 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
             }
             // Only now: while it had not ended, nothing that it had to find was trimmed.
             certificate.map_or(Ok(()), |certificate| self.active.check(certificate.snapshot))?;
+            let before = self.limit.map(|_| self.index.structure());
             match order.apply(&mut batch, self, record, &mut telling.gone) {
                 Ok(applied) => break applied,
                 Err(refused) => {
@@ -233,6 +237,9 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
                     // Else it would keep what is trimmed.
                     drop(reader);
                     self.trim(left);
+                    if let Some(before) = before {
+                        self.order.lock().keeper.after_refusal(before, self.index.structure());
+                    }
                     // What had expired may have been removed before.
                     self.after_removal(!telling.gone.is_empty());
                     return Err(refused);
@@ -277,7 +284,7 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
 
     /// Refuses what is larger than the limit by itself, before it has left a trace.
     fn check_weight(&self, weight: u64) -> Result<(), FluxError> {
-        let bytes = weight * UNIT as u64;
+        let bytes = to_bytes(weight);
         match self.limit {
             Some((limit, _)) if bytes > limit => Err(FluxError::ExceedsMemoryLimit { bytes, limit }),
             _ => Ok(()),
@@ -309,14 +316,11 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Order<K, V> {
         // User code (`Eq`, `Ord`, `Clone`) may panic in here; nobody would see
         // a trace of the batch.
         let staged = self.writer.stage(batch);
-        if let Some(books) = &self.keeper.books {
-            let (overhead, _) = self.keeper.overhead(shared.index.structure());
-            match books.room(staged.changes(), overhead) {
+        if let Some((limit, _)) = shared.limit {
+            match self.keeper.room(staged.changes(), shared.index.structure()) {
                 Room::Enough => {}
                 Room::Full => return Err(FluxError::MemoryLimitExceeded),
-                Room::Never(bytes) => {
-                    return Err(FluxError::ExceedsMemoryLimit { bytes, limit: books.limit() });
-                }
+                Room::Never(bytes) => return Err(FluxError::ExceedsMemoryLimit { bytes, limit }),
             }
         }
         // The log refuses commits after it has failed.

@@ -61,6 +61,17 @@ use std::time::{Duration, SystemTime};
 /// # Ok(())
 /// # }
 /// ```
+///
+/// # Processes
+///
+/// A database belongs to the process that opened it. In a fork of that, a durable one takes no
+/// commits, flushes and checkpoints: all of them fail with
+/// [`PersistenceError::OtherProcess`](crate::PersistenceError::OtherProcess), the log stays the
+/// parent's alone, and so does the lock on the directory. Reads show what the parent had at the
+/// fork, and a database in memory goes on as a copy, without its background thread. But a fork of a
+/// process with several threads, which every durable database has, may find a lock taken by a
+/// thread that it does not have, and wait for ever, here as everywhere: open databases after
+/// forking.
 pub struct Database<K: Key, V: Value> {
     pub(crate) shared: Arc<Shared<K, V>>,
 }
@@ -356,8 +367,8 @@ impl<K: Key, V: Value> Database<K, V> {
 
     /// [`insert`](Self::insert) for a value that is to be gone after `ttl`: at that instant,
     /// it is out of sight of everything that begins then, and its memory follows soon
-    /// after, with nobody touching it. Whole milliseconds, rounded up. In a durable database
-    /// that was closed in between, it is what the machine's clock says that counts.
+    /// after, with nobody touching it. Whole milliseconds, rounded up. By which clock, is said
+    /// at [`time_source`](DatabaseBuilder::time_source).
     ///
     /// ```
     /// # use fluxmap::Database;
@@ -536,7 +547,8 @@ impl<K: Key, V: Value> Database<K, V> {
     }
 
     /// Puts `new` under `key` (or removes it, for `None`) if the key holds
-    /// `expected` (`None`: nothing), and returns whether it did.
+    /// `expected` (`None`: nothing), and returns whether it did. A value that replaces another
+    /// expires when that one was going to, as with [`update`](Self::update).
     ///
     /// # Errors
     ///
@@ -676,8 +688,9 @@ impl<K: Key, V: Value> Database<K, V> {
     /// # Errors
     ///
     /// [`FluxError::Configuration`] in memory; [`FluxError::Persistence`] if there is a
-    /// database in the directory already, or the copy could not be written: what there is
-    /// of it cannot be opened then.
+    /// database in the directory already, or the copy could not be written: its files are removed
+    /// then. A copy that was cut short by the death of the process cannot be opened; the next one
+    /// into that directory replaces it.
     ///
     /// # Cancel safety
     ///
@@ -789,6 +802,7 @@ impl<K: Key, V: Value> fmt::Debug for Database<K, V> {
         f.debug_struct("Database")
             .field("isolation_level", &self.shared.level)
             .field("keys", &self.shared.committer.index.entries())
+            .field("background_panics", &self.shared.panics())
             .finish_non_exhaustive()
     }
 }

@@ -16,6 +16,7 @@
 //! - **D3.** The death of the process alone undoes nothing.
 //! - **D4.** A lock ends with what [`lock`](Disk::lock) returned, or with the process.
 
+use crate::process::Process;
 use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -151,15 +152,29 @@ struct OsFile(File);
 
 /// Unlocked when it is dropped, and by the system when the process ends.
 #[derive(Debug)]
-struct OsLock(File);
+struct OsLock {
+    file: File,
+    /// The process that took it.
+    process: Process,
+}
+
+impl OsLock {
+    fn new(file: File) -> Self {
+        OsLock { file, process: Process::this() }
+    }
+}
 
 impl Lock for OsLock {}
 
 impl Drop for OsLock {
     fn drop(&mut self) {
+        if !self.process.is_this() {
+            // A fork has the same lock, and would release it for both.
+            return;
+        }
         // To close the file would not do: another thread may be starting a process, which has
         // all files of this one until it runs its own program.
-        if let Err(error) = self.0.unlock() {
+        if let Err(error) = self.file.unlock() {
             tracing::warn!(%error, "a database's lock could not be released");
         }
     }
@@ -222,7 +237,7 @@ impl Disk for OsDisk {
             other => other?,
         };
         match file.try_lock() {
-            Ok(()) => Ok(Box::new(OsLock(file))),
+            Ok(()) => Ok(Box::new(OsLock::new(file))),
             Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
             Err(TryLockError::Error(error)) => Err(error),
         }
@@ -334,11 +349,26 @@ mod tests {
     }
 
     #[test]
+    fn a_fork_does_not_release_the_lock_of_its_parent() {
+        let path = std::env::temp_dir().join(format!("fluxmap-fork-{}", std::process::id()));
+        let lock = OsLock::new(File::create(&path).expect("a file"));
+        lock.file.try_lock().expect("nobody else has it");
+        let parents = lock.file.try_clone().expect("one more descriptor of the same file");
+        crate::sync::PRETENDED.set(Some(std::process::id().wrapping_add(1)));
+        drop(lock);
+        crate::sync::PRETENDED.set(None);
+        assert_eq!(OsDisk.lock(&path).err().map(|error| error.kind()), Some(io::ErrorKind::WouldBlock));
+        drop(parents);
+        assert!(OsDisk.lock(&path).is_ok());
+        std::fs::remove_file(path).expect("it is there");
+    }
+
+    #[test]
     fn a_lock_ends_even_if_a_process_that_is_being_started_has_its_file() {
         let path = std::env::temp_dir().join(format!("fluxmap-lock-{}", std::process::id()));
-        let lock = OsLock(File::create(&path).expect("a file"));
-        lock.0.try_lock().expect("nobody else has it");
-        let inherited = lock.0.try_clone().expect("one more descriptor of the same file");
+        let lock = OsLock::new(File::create(&path).expect("a file"));
+        lock.file.try_lock().expect("nobody else has it");
+        let inherited = lock.file.try_clone().expect("one more descriptor of the same file");
         assert_eq!(OsDisk.lock(&path).err().map(|error| error.kind()), Some(io::ErrorKind::WouldBlock));
         drop(lock);
         assert!(OsDisk.lock(&path).is_ok());

@@ -205,7 +205,8 @@ pub enum PersistenceError {
         path: PathBuf,
     },
     /// The database was written with another type, schema version or codec than it is
-    /// opened with. Nothing has been changed.
+    /// opened with, or with other fields of a type of that name. Nothing has been changed. Of a
+    /// mismatch of fields, [`check_fields`](crate::DatabaseBuilder::check_fields) says more.
     #[error("{} was written with {what} {found}, and is opened with {expected}; open it with what it was written with, or choose another directory", path.display())]
     Mismatch {
         /// The file that says so.
@@ -258,6 +259,16 @@ pub enum PersistenceError {
         /// The limit.
         limit: usize,
     },
+    /// The database was opened by another process, which has forked since. Two processes that
+    /// wrote to one log would destroy it, so only the one that opened it does; in the other
+    /// nothing can be committed. See [`Database`](crate::Database#processes).
+    #[error(
+        "the database was opened by process {opened_by}, of which this one is a fork, and only that one may write to its files; open databases after forking"
+    )]
+    OtherProcess {
+        /// The process that opened it.
+        opened_by: u32,
+    },
     /// The database is being closed, or a thread of it could not be started.
     #[error("{0}")]
     Unavailable(String),
@@ -297,6 +308,7 @@ impl PartialEq for PersistenceError {
             TooLarge { bytes: a, limit: b } => {
                 matches!(other, TooLarge { bytes, limit } if (a, b) == (bytes, limit))
             }
+            OtherProcess { opened_by: a } => matches!(other, OtherProcess { opened_by } if a == opened_by),
             Unavailable(a) => matches!(other, Unavailable(why) if a == why),
         }
     }

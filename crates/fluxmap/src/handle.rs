@@ -193,7 +193,8 @@ impl<'db, K: Key, V: Value> Handle<'db, K, V> {
         }
     }
 
-    /// Puts `new` under `key` if it holds `expected`, and returns whether it did.
+    /// Puts `new` under `key` if it holds `expected`, and returns whether it did. A value that
+    /// replaces another expires when that one was going to.
     ///
     /// # Errors
     ///

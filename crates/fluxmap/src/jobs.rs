@@ -8,6 +8,7 @@
 //! No lock is held during a step: it wakes tasks and drops values, which is somebody else's
 //! code and may step other jobs or drop the database.
 
+use crate::process::Process;
 use crate::sync::thread::{self, JoinHandle, ThreadId};
 use crate::sync::{Condvar, Instant, Mutex};
 use std::io;
@@ -231,6 +232,8 @@ impl Entry {
 pub(crate) struct Running {
     signal: Arc<Signal>,
     by: By,
+    /// The process that has it.
+    process: Process,
 }
 
 /// Who steps it.
@@ -245,13 +248,19 @@ impl Running {
         let listener = Arc::clone(signal);
         let body = move || run(&listener, job);
         let thread = thread::Builder::new().name(name.to_string()).spawn(body)?;
-        Ok(Running { signal: Arc::clone(signal), by: By::Thread(thread) })
+        Ok(Running { signal: Arc::clone(signal), by: By::Thread(thread), process: Process::this() })
     }
 
     /// Makes a job ready to be stepped.
     pub(crate) fn driven(name: &'static str, signal: &Arc<Signal>, job: Box<dyn Job>) -> (Self, Arc<Entry>) {
         let entry = Arc::new(Entry::new(name, Arc::clone(signal), job));
-        (Running { signal: Arc::clone(signal), by: By::Driver(Arc::clone(&entry)) }, entry)
+        let by = By::Driver(Arc::clone(&entry));
+        (Running { signal: Arc::clone(signal), by, process: Process::this() }, entry)
+    }
+
+    /// Whether it has a thread, and that is one of another process, which this is a fork of.
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        matches!(self.by, By::Thread(_)) && !self.process.is_this()
     }
 
     /// Has it look for work.

@@ -246,6 +246,7 @@ mod mvcc;
 pub mod persistence;
 #[cfg(shuttle)]
 mod probe;
+mod process;
 mod progress;
 mod recovery;
 mod shared;

@@ -41,6 +41,8 @@ pub(crate) struct Files {
     /// All but the number of the database, which is in the files.
     pub(crate) identity: Identity,
     pub(crate) log_size: LogSize,
+    /// Whether types whose fields are not those that the files were written with are refused.
+    pub(crate) check_fields: bool,
 }
 
 /// A log that is ready to be written to.
@@ -68,10 +70,17 @@ pub(crate) fn recover<K: Key, V: Value>(
     let mut info = RecoveryInfo::default();
     let (identity, log_segment) = match Reader::open(directory)? {
         Some(mut checkpoint) => {
-            files.identity.expect(&checkpoint.header.identity, checkpoint.file().path())?;
+            let (found, path) = (&checkpoint.header.identity, checkpoint.file().path());
+            files.identity.expect(found, path)?;
+            if files.check_fields {
+                files.identity.expect_shapes(found, path)?;
+            }
             let header = checkpoint.header.clone();
+            committer.hand.resume(header.time);
             load_checkpoint(&mut checkpoint, coder, committer, gone, &mut info)?;
-            (header.identity, header.detail)
+            // What is written from now on is written with these.
+            let shapes = files.identity.shapes.clone();
+            (Identity { shapes, ..header.identity }, header.detail)
         }
         None => {
             check_nothing_is_lost(directory)?;
@@ -95,9 +104,7 @@ pub(crate) fn check_nothing_is_lost(directory: &Directory) -> Result<()> {
     let why = "there are segments of a log that was not its beginning, or that has commits";
     let missing = || Err(PersistenceError::Missing { path: directory.path_of(CHECKPOINT), why });
     for number in directory.segments()? {
-        let mut segment = SegmentReader::open(directory, number)?;
-        let is_empty = segment.find_frame(segment.start)?.is_none();
-        if number != FIRST_SEGMENT || !is_empty {
+        if number != FIRST_SEGMENT || !SegmentReader::open(directory, number)?.is_empty()? {
             return missing();
         }
     }
@@ -110,6 +117,10 @@ fn create(files: &Files) -> Result<Identity> {
 
     impl Pairs for Nothing {
         fn timestamp(&self) -> Lsn {
+            0
+        }
+
+        fn time(&self) -> Time {
             0
         }
 
@@ -220,7 +231,7 @@ fn load_log<K: Key, V: Value>(
 ) -> Result<Tail> {
     let covered = info.checkpoint_commit;
     let share = committer.limit().map_or(u64::MAX, |limit| limit / BATCH_SHARE);
-    let batch_bytes = usize::try_from(share).unwrap_or(usize::MAX).min(BATCH_BYTES);
+    let batch_bytes = share.min(BATCH_BYTES as u64);
     let tail = pipeline(committer, gone, |send| {
         let (mut writes, mut bytes) = (Vec::new(), 0);
         let tail = replay(directory, identity, first, covered, |lsn, commit, at| {
@@ -235,7 +246,7 @@ fn load_log<K: Key, V: Value>(
                     },
                 );
             }
-            bytes += commit.len();
+            bytes += commit.len() as u64;
             if writes.len() >= BATCH || bytes >= batch_bytes {
                 bytes = 0;
                 send((lsn, last_of_each(mem::take(&mut writes))))?;

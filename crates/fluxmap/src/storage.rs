@@ -15,7 +15,7 @@ use crate::persistence::{BackupProgress, RecoveryInfo};
 use crate::progress::Progress;
 use crate::recovery::{Files, recover};
 use crate::shared::Core;
-use crate::sync::Mutex;
+use crate::sync::{Mutex, Ordering};
 use crate::txn::scan::{At, Survey};
 use crate::wal::format::{Lsn, push_operation};
 use crate::wal::{LOG, Log, LogJob, Policy};
@@ -76,6 +76,10 @@ impl Storage {
             outcome: Mutex::default(),
         });
         let jobs = Some(start_jobs(core.host(), &checkpointer, &lock)?);
+        if core.committer.gave_lives.load(Ordering::Relaxed) {
+            // Else they would get it anew each time that the database is opened.
+            log.pool.request_checkpoint();
+        }
         Ok((Storage { checkpointer, info: recovered.info, jobs, _lock: lock }, core))
     }
 
@@ -101,13 +105,17 @@ impl Storage {
 
 impl Drop for Storage {
     fn drop(&mut self) {
-        if let Some(jobs) = self.jobs.take() {
-            self.checkpointer.log.close();
-            // The log may need one more segment, so the checkpointer ends after it. A waker
-            // that they wake, or a value that they drop, can be the last to hold the database:
-            // they end by themselves then, and with them the lock.
-            Running::finish(jobs);
+        let Some(jobs) = self.jobs.take() else { return };
+        if jobs.iter().any(Running::is_elsewhere) {
+            // A fork has not copied the threads, and a lock that they held stays locked.
+            std::mem::forget(jobs);
+            return;
         }
+        self.checkpointer.log.close();
+        // The log may need one more segment, so the checkpointer ends after it. A waker
+        // that they wake, or a value that they drop, can be the last to hold the database:
+        // they end by themselves then, and with them the lock.
+        Running::finish(jobs);
     }
 }
 
@@ -175,6 +183,10 @@ impl<K: Key, V: Value> LivePairs<K, V> {
 impl<K: Key, V: Value> Pairs for LivePairs<K, V> {
     fn timestamp(&self) -> Lsn {
         self.registration.moment.timestamp
+    }
+
+    fn time(&self) -> Time {
+        self.core.committer.hand.reached()
     }
 
     fn fill(&mut self, block: &mut Vec<u8>) -> Result<u32, PersistenceError> {

@@ -3,8 +3,10 @@
 //! model is in control of everything that is not decided by the code itself, and one seed
 //! replays a run.
 
+#[cfg(all(test, not(shuttle)))]
+pub(crate) use real::PRETENDED;
 #[cfg(not(shuttle))]
-pub(crate) use real::{HashState, hash_state, random, system_time, thread_number};
+pub(crate) use real::{HashState, hash_state, process_id, random, system_time, thread_number};
 #[cfg(not(shuttle))]
 pub(crate) use {
     parking_lot::{Condvar, Mutex, MutexGuard},
@@ -22,7 +24,7 @@ pub(crate) use web_time::Instant;
 
 #[cfg(shuttle)]
 pub(crate) use {
-    model::{Condvar, HashState, Mutex, MutexGuard, hash_state, random, thread_number},
+    model::{Condvar, HashState, Mutex, MutexGuard, hash_state, process_id, random, thread_number},
     shuttle::sync::atomic::{AtomicU64, Ordering},
     shuttle::sync::mpsc,
     shuttle::{thread, thread_local},
@@ -69,6 +71,21 @@ mod real {
         SystemTime::UNIX_EPOCH + since.unwrap_or_default()
     }
 
+    /// The number of this process. A system call.
+    pub(crate) fn process_id() -> u32 {
+        #[cfg(test)]
+        if let Some(other) = PRETENDED.with(std::cell::Cell::get) {
+            return other;
+        }
+        std::process::id()
+    }
+
+    #[cfg(test)]
+    std::thread_local! {
+        /// What a test has this thread take for the number of its process: a fork is not safe.
+        pub(crate) static PRETENDED: std::cell::Cell<Option<u32>> = const { std::cell::Cell::new(None) };
+    }
+
     /// A number for the calling thread, to choose a shard by.
     pub(crate) fn thread_number() -> usize {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
@@ -100,6 +117,10 @@ mod model {
 
     pub(crate) fn random() -> u64 {
         shuttle::rand::thread_rng().next_u64()
+    }
+
+    pub(crate) fn process_id() -> u32 {
+        1
     }
 
     /// By the order in which the threads of an execution first ask.

@@ -41,8 +41,11 @@ impl Worker {
     pub(crate) fn stop(&self) {
         // Not locked meanwhile: what the worker drops may want to wake it.
         let running = self.running.lock().take();
-        if let Some(running) = running {
-            running.stop();
+        match running {
+            // A fork has not copied the thread: whoever joins it waits for ever.
+            Some(running) if running.is_elsewhere() => std::mem::forget(running),
+            Some(running) => running.stop(),
+            None => {}
         }
     }
 }

@@ -30,11 +30,7 @@ type Db = Database<u64, String>;
 const SECOND: Duration = Duration::from_secs(1);
 
 fn options(pool: usize) -> PersistenceOptions {
-    PersistenceOptions {
-        wal_pool_size: pool,
-        wal_segment_size_bytes: 4096,
-        ..PersistenceOptions::new("db")
-    }
+    PersistenceOptions { wal_pool_size: pool, wal_segment_size_bytes: 4096, ..PersistenceOptions::new("db") }
 }
 
 fn full(background: &Background, disk: &SimDisk, pool: usize) -> Db {

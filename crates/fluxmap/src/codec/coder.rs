@@ -1,5 +1,6 @@
 //! The codec's functions for the keys and values of one database.
 
+use super::shape::shape;
 use super::{Codec, CodecError, EncodeError, Stored, type_name};
 use std::fmt;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ struct Functions<T> {
     decode: Decode<T>,
     check: Check,
     name: Arc<str>,
+    shape: fn() -> String,
 }
 
 impl<T: Stored> Functions<T> {
@@ -30,13 +32,14 @@ impl<T: Stored> Functions<T> {
             decode: |codec, bytes| codec.decode(bytes),
             check: |codec, bytes| codec.check::<T>(bytes),
             name: type_name::<T>().into(),
+            shape: shape::<T>,
         }
     }
 }
 
 impl<T> Clone for Functions<T> {
     fn clone(&self) -> Functions<T> {
-        Functions { encode: self.encode, decode: self.decode, check: self.check, name: self.name.clone() }
+        Functions { name: self.name.clone(), ..*self }
     }
 }
 
@@ -108,6 +111,16 @@ impl<K, V> Coder<K, V> {
     /// The name of `V`, without the modules it lies in.
     pub(crate) fn value_type(&self) -> &str {
         &self.value.name
+    }
+}
+
+impl<K, V> Coder<K, V> {
+    /// The shapes of `K` and `V`, where the codec has nothing else by which to know them.
+    pub(crate) fn shapes(&self) -> Option<(String, String)> {
+        match self.codec {
+            Codec::MessagePack => None,
+            Codec::Postcard => Some(((self.key.shape)(), (self.value.shape)())),
+        }
     }
 }
 

@@ -281,7 +281,7 @@ impl Image {
     ///
     /// [`PersistenceError::Unavailable`](crate::PersistenceError::Unavailable) if there is
     /// a database in the directory already; [`Io`](crate::PersistenceError::Io) if it
-    /// could not be written: what there is of it cannot be opened then.
+    /// could not be written: its files are removed then.
     pub fn write_to(&self, out: impl AsRef<Path>, mut progress: impl FnMut(BackupProgress)) -> Result<()> {
         let total_pairs = self.pairs;
         let mut tell = |written: checkpoint::Written| {

@@ -9,11 +9,13 @@ use crate::commit::{Committer, Order};
 use crate::error::FluxError;
 use crate::mem::keeper::Victim;
 use crate::mem::nodes::{NodeId, Nodes};
+use crate::mem::notify::{Told, tell};
 use crate::mem::policy::Reads;
 use crate::mem::weigher::TOMBSTONE;
 use crate::wal::Slot;
 use fluxmap_index::{Access, Reader, Resident, Tail, Time, Timestamp, contain, has_expired};
 use std::hash::Hash;
+use std::mem;
 use std::sync::Arc;
 
 /// Why a key went without a transaction that removed it.
@@ -55,7 +57,7 @@ impl Evictions {
 
 /// Keys that went, to be reported where no lock is held.
 pub(crate) struct Gone<K, V> {
-    pub(crate) keys: Vec<(K, Arc<V>, EvictionCause)>,
+    pub(crate) keys: Told<K, V>,
     wanted: bool,
     /// All that went, recorded or not.
     count: usize,
@@ -73,8 +75,7 @@ impl<K, V> Gone<K, V> {
 }
 
 /// Keys that went, of which the listener is told when this is dropped, whatever panics before.
-/// The listener's own panics are contained: they belong to no caller.
-pub(crate) struct Telling<'l, K, V> {
+pub(crate) struct Telling<'l, K: 'static, V: 'static> {
     pub(crate) gone: Gone<K, V>,
     listener: Option<&'l Listener<K, V>>,
 }
@@ -87,11 +88,8 @@ impl<'l, K, V> Telling<'l, K, V> {
 
 impl<K, V> Drop for Telling<'_, K, V> {
     fn drop(&mut self) {
-        let Some(listener) = self.listener else { return };
-        for (key, value, cause) in self.gone.keys.drain(..) {
-            if contain(|| listener(key, value, cause)).is_none() {
-                tracing::error!("a listener for evictions has panicked");
-            }
+        if let Some(listener) = self.listener {
+            tell(listener, mem::take(&mut self.gone.keys));
         }
     }
 }

@@ -16,6 +16,7 @@
 
 use crate::host::Host;
 use crate::sync::{AtomicU64, Instant, Mutex, MutexGuard, Ordering, thread_local};
+use fluxmap_index::contain;
 use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::future::{Future, poll_fn};
@@ -162,8 +163,12 @@ impl Gate {
             _ => BTreeMap::new(),
         };
         drop(queue);
-        // Outside the lock: a waker is somebody else's code.
-        passing.into_values().chain(next.and_then(|waiting| waiting.waker)).for_each(Waker::wake);
+        // Outside the lock: a waker is somebody else's code. One that panics must not keep the
+        // others from going on.
+        let woken = passing.into_values().chain(next.and_then(|waiting| waiting.waker));
+        for waker in woken {
+            let _ = contain(|| waker.wake());
+        }
     }
 }
 
@@ -344,5 +349,36 @@ mod tests {
         drop(first);
         drop(second);
         assert!(ready(gate.pass(Ticket::default())).is_some());
+    }
+
+    #[test]
+    fn a_waker_that_panics_keeps_nobody_from_passing() {
+        struct Fragile;
+        impl std::task::Wake for Fragile {
+            fn wake(self: std::sync::Arc<Self>) {
+                panic!("it is to panic");
+            }
+        }
+        let gate = Gate::default();
+        let turn = ready(gate.take_turn(LEASE)).expect("nobody had it");
+        let waker = Waker::from(std::sync::Arc::new(Fragile));
+        let (mut first, mut second) =
+            (pin!(gate.pass(Ticket::default())), pin!(gate.pass(Ticket::default())));
+        assert!(first.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        let woken = std::sync::Arc::new(Woken::default());
+        let waker = Waker::from(std::sync::Arc::clone(&woken));
+        assert!(second.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        drop(turn);
+        assert!(woken.0.load(Ordering::SeqCst));
+        assert!(ready(first.as_mut()).is_some());
+    }
+
+    #[derive(Default)]
+    struct Woken(std::sync::atomic::AtomicBool);
+
+    impl std::task::Wake for Woken {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.store(true, Ordering::SeqCst);
+        }
     }
 }

@@ -65,7 +65,7 @@ where
     // Looked at only after a loss, so that a transaction that wins at once does
     // not pay for reading the time.
     let deadline = options.deadline.and_then(|limit| shared.host().now().checked_add(limit));
-    let mut attempts = 0;
+    let mut attempts = 0_u32;
     let mut leases = 0;
     let mut turn: Option<Turn<'_>> = None;
     loop {
@@ -96,7 +96,7 @@ where
             Err(error) if error.is_conflict() => Box::new(error),
             Err(error) => return Err(error.into()),
         };
-        attempts += 1;
+        attempts = attempts.saturating_add(1);
         if options.max_attempts.is_some_and(|limit| attempts >= limit) {
             return Err(FluxError::RetriesExhausted { attempts, source: lost }.into());
         }

@@ -290,6 +290,8 @@ impl<K: Key, V: Value> Transaction<K, V> {
         K: Borrow<Q>,
         Q: Query + ?Sized,
     {
+        // By the machine's clock, as `at` is: it may have been set since it was last looked at.
+        self.view.shared.committer.hand.look();
         self.change_expiry(key, to_time(at))
     }
 
@@ -386,7 +388,8 @@ impl<K: Key, V: Value> Transaction<K, V> {
     }
 
     /// Puts `new` under `key` (or removes it, for `None`) if the key holds
-    /// `expected` (`None`: nothing), and returns whether it did.
+    /// `expected` (`None`: nothing), and returns whether it did. A value that replaces another
+    /// expires when that one was going to, as with [`update`](Self::update).
     ///
     /// ```
     /// # use fluxmap::Database;
@@ -420,12 +423,17 @@ impl<K: Key, V: Value> Transaction<K, V> {
     where
         V: PartialEq,
     {
-        let present = self.get(&key)?;
-        let matches = present.as_deref() == expected;
-        if matches && (new.is_some() || present.is_some()) {
-            self.set(key, new.map(Put::lasting));
+        let present = self.read(&key, |_, value, expires| (Arc::clone(value), expires))?;
+        let (present, expires) = present.map_or((None, 0), |(value, expires)| (Some(value), expires));
+        if present.as_deref() != expected {
+            return Ok(false);
         }
-        Ok(matches)
+        match new {
+            Some(value) => self.put(key, Put { value, expires }),
+            None if present.is_some() => self.set(key, None),
+            None => {}
+        }
+        Ok(true)
     }
 
     /// What `key` holds, or what `make` makes, which is then put there.

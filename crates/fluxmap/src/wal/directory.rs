@@ -1,5 +1,6 @@
 //! The directory of a database: names, and errors that say which file.
 
+use crate::codec::is_readable;
 use crate::disk::{Disk, DiskFile, Lock, OpenMode};
 use crate::error::PersistenceError;
 use crate::host::Host;
@@ -231,6 +232,21 @@ impl Identity {
         same("key type", found.key_type.clone(), self.key_type.clone())?;
         same("value type", found.value_type.clone(), self.value_type.clone())?;
         same("codec", format!("{:?}", found.codec), format!("{:?}", self.codec))
+    }
+
+    /// Refuses a file whose values would be mistaken for others: it was written with types of these
+    /// names whose fields are not the same. Files of versions before 0.5 do not say.
+    pub(crate) fn expect_shapes(&self, found: &Identity, path: &Path) -> Result<()> {
+        let (Some(found), Some(expected)) = (&found.shapes, &self.shapes) else { return Ok(()) };
+        let readable = |what, found: &str, expected: &str| match is_readable(found, expected) {
+            true => Ok(()),
+            false => {
+                let (found, expected) = (found.into(), expected.into());
+                Err(PersistenceError::Mismatch { path: path.to_owned(), what, found, expected })
+            }
+        };
+        readable("key fields", &found.key, &expected.key)?;
+        readable("value fields", &found.value, &expected.value)
     }
 }
 

@@ -43,6 +43,7 @@ use crate::error::{FluxError, PersistenceError};
 use crate::host::Host;
 use crate::mvcc::clock::Clock;
 use crate::persistence::FlushLimits;
+use crate::process::Process;
 use crate::progress::{Progress, Woken};
 use crate::sync::{AtomicU64, Instant, Mutex, MutexGuard, Ordering};
 use format::{Lsn, MAX_COMMIT};
@@ -88,6 +89,8 @@ pub(crate) struct Log {
     queued_bytes: AtomicU64,
     written_bytes: Progress,
     failed: OnceLock<PersistenceError>,
+    /// The process that opened it.
+    process: Process,
 }
 
 #[derive(Default)]
@@ -139,7 +142,14 @@ impl Log {
             queued_bytes: AtomicU64::default(),
             written_bytes: Progress::default(),
             failed: OnceLock::new(),
+            process: Process::this(),
         }
+    }
+
+    /// Refuses in a process that did not open the log: in a fork of it, the threads that write and
+    /// sync are not there, and whoever waits for them waits for ever. A system call.
+    pub(crate) fn check_process(&self) -> Result<(), PersistenceError> {
+        self.process.check()
     }
 
     /// Waits while too much is queued: commits come faster than the disk, or than
@@ -151,6 +161,10 @@ impl Log {
             // Before anything is certified, against what was applied and will never be stable:
             // who reads the stable state would conflict with that for ever.
             return Err(FluxError::FatalPersistenceError { source: source.clone() });
+        }
+        if matches!(self.policy, Policy::Full) {
+            // Beside a sync the system call is nothing. At `Relaxed`, whoever writes finds out.
+            self.check_process().map_err(|source| FluxError::FatalPersistenceError { source })?;
         }
         let queued = self.queued_bytes.load(Ordering::Relaxed);
         let admitted = self.written_bytes.wait_for(queued.saturating_sub(QUEUE_LIMIT)).await;
@@ -200,6 +214,7 @@ impl Log {
     ///
     /// Cancel-safe: the sync goes on.
     pub(crate) async fn flush(&self) -> Result<(), PersistenceError> {
+        self.check_process()?;
         let all = self.clock.applied();
         if self.synced.reached() < all {
             self.wake(|queue| queue.sync_target = queue.sync_target.max(all));

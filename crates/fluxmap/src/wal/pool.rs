@@ -429,7 +429,8 @@ mod tests {
     impl Driven {
         fn new(size: LogSize) -> Self {
             let dir = tempfile::tempdir().expect("a directory");
-            let directory = Directory::new(Arc::new(OsDisk), dir.path().to_owned(), crate::host::Host::default());
+            let directory =
+                Directory::new(Arc::new(OsDisk), dir.path().to_owned(), crate::host::Host::default());
             let file = Arc::new(directory.open("any", OpenMode::Create).expect("a file"));
             let first = size.bounds(0).first_segment();
             let (ended, covered) = (VecDeque::new(), Vec::new());

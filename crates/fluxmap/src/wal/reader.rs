@@ -144,6 +144,11 @@ impl SegmentReader {
         Ok(SegmentReader { pieces, header, start: start as u64 })
     }
 
+    /// Whether nothing was ever written behind the header.
+    pub(crate) fn is_empty(&mut self) -> Result<bool> {
+        Ok(self.find_frame(self.start)?.is_none())
+    }
+
     /// A segment of the database that this is the identity of, and of no other.
     fn open_own(directory: &Directory, number: u64, identity: &Identity) -> Result<Self> {
         let segment = Self::open(directory, number)?;

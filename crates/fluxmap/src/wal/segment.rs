@@ -61,7 +61,8 @@ fn make_draft_first(
     let salt = directory.random();
     let filled = draft.len()?;
     let identity = identity.clone();
-    let header = FileHeader { kind: FileKind::Segment, identity, salt, number, detail: size }.encode();
+    let header =
+        FileHeader { kind: FileKind::Segment, identity, salt, number, detail: size, time: 0 }.encode();
     draft.write_at(&header, 0)?;
     draft.write_zeros(filled.max(header.len() as u64)..size)?;
     draft.sync()?;

@@ -1,6 +1,7 @@
 //! The end of the log: where the next frame goes, and what has not been synced.
 
 use crate::error::PersistenceError;
+use crate::process::Process;
 use crate::wal::directory::NamedFile;
 use crate::wal::format::{COMMIT_PREFIX, FRAME_HEADER, FrameHeader, FrameKind, Lsn, MAX_HEADER, Position};
 use crate::wal::segment::Segment;
@@ -59,6 +60,8 @@ pub(crate) struct Writer {
     /// Whether anything has been written since the log said that it was closed.
     touched: bool,
     buffer: Vec<u8>,
+    /// The process that opened the log.
+    process: Process,
 }
 
 impl Writer {
@@ -77,6 +80,7 @@ impl Writer {
             synced_bytes: 0,
             touched: unmarked,
             buffer: Vec::new(),
+            process: Process::this(),
         }
     }
 
@@ -158,6 +162,9 @@ impl Writer {
 
     /// Seals and writes what is in the buffer, and then `rest`.
     fn write_frame(&mut self, kind: FrameKind, commits: u32, rest: &[u8]) -> Result<(), PersistenceError> {
+        // Everything that is written to the log passes here, and beside the write the system call
+        // is nothing. Bytes of two processes would overwrite each other.
+        self.process.check()?;
         FrameHeader { kind, commits, first: self.next, synced: self.synced }.seal(
             self.active.salt,
             &mut self.buffer,

@@ -89,7 +89,7 @@ impl Machine {
         PersistenceOptions {
             wal_pool_size: 2,
             wal_segment_size_bytes: 4096,
-            ..PersistenceOptions::new(path.into())
+            ..PersistenceOptions::new(path)
         }
     }
 
