@@ -348,8 +348,12 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Order<K, V> {
         shared: &Committer<K, V>,
         slot: Option<impl Sized>,
     ) {
-        if self.keeper.has_expiring {
+        if self.keeper.has_expiring && !shared.hand.is_needed() {
             shared.hand.need();
+            // Whoever sees the first key that expires has a time to judge it by. Without one, a
+            // transaction could read a key that had expired, write it again with its time, and
+            // not find what it had written.
+            shared.hand.advance();
         }
         if slot.is_some() {
             shared.hand.note_unstable(timestamp, &shared.clock);

@@ -15,7 +15,7 @@ use rand::rngs::StdRng;
 use shuttle::future::block_on;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 pub(crate) type Db = Database<String, Value>;
 
@@ -26,6 +26,8 @@ pub(crate) struct Scene {
     pub(crate) timeline: Timeline,
     pub(crate) board: Board,
     pub(crate) stamps: Arc<Stamps>,
+    /// The latest time of day there had been when the life began, and the virtual time then.
+    pub(crate) began: (u64, Duration),
     /// Whether the disk may fail, or the machine stop.
     pub(crate) has_faults: bool,
 }
@@ -47,10 +49,13 @@ pub(crate) enum Outcome<T> {
 }
 
 impl Scene {
-    /// The time of day, in milliseconds since 1970.
+    /// The latest time that the database may have, in milliseconds since 1970: that of the machine,
+    /// or the latest in earlier lives with what has passed since.
     pub(crate) fn now(&self) -> u64 {
         let since = virtual_time::system_time().duration_since(UNIX_EPOCH);
-        since.map_or(0, |since| since.as_millis() as u64)
+        let machine = since.map_or(0, |since| since.as_millis() as u64);
+        let (latest, elapsed) = self.began;
+        machine.max(latest + (virtual_time::elapsed() - elapsed).as_millis() as u64 + 1)
     }
 
     /// Sorts out an error: it is to be expected, or an anomaly.

@@ -8,7 +8,7 @@ use crate::disk::WorldDisk;
 use crate::plan::{Death, Durability, Life, Outline, World};
 use crate::rest;
 use crate::script::pairs;
-use crate::timeline::{Held, State, Timeline};
+use crate::timeline::{Held, Leeway, State, Timeline};
 use crate::value::{self, Value};
 use fluxmap_shuttle::mem::EvictionPolicy;
 use fluxmap_shuttle::persistence::PersistenceOptions;
@@ -38,6 +38,7 @@ pub(crate) fn all(world: &World, board: &Board) {
         // Nothing was written yet.
         written_with: Durability::Full,
         latest: 0,
+        gives_lives: false,
     };
     for number in 0..outline.lives {
         let life = Arc::new(world.life(outline, number));
@@ -60,6 +61,8 @@ struct Account {
     written_with: Durability,
     /// The latest time of day there has been, in milliseconds since 1970.
     latest: u64,
+    /// Whether a policy has given keys a life since the files were created.
+    gives_lives: bool,
 }
 
 fn live(
@@ -86,6 +89,7 @@ fn live(
         timeline: timeline.clone(),
         board: board.clone(),
         stamps: Arc::new(Stamps::default()),
+        began: (account.latest, virtual_time::elapsed()),
         has_faults,
     };
     board.note("world", "opens the database");
@@ -97,9 +101,13 @@ fn live(
             let recovered = db.recovery_info().map_or(0, |info| info.last_commit);
             board.note("world", format!("recovered up to commit {recovered}"));
             board.count(|counts| counts.checks += 1);
-            if let Err(what) =
-                timeline.opened(recovered, life.limit.is_some(), account.latest.max(scene.now()))
-            {
+            account.gives_lives |= life.eviction_ttl.is_some();
+            let leeway = Leeway {
+                has_limit: life.limit.is_some(),
+                gives_lives: account.gives_lives,
+                now: scene.now(),
+            };
+            if let Err(what) = timeline.opened(recovered, leeway) {
                 board.anomaly(what);
                 board.raise();
             }
@@ -114,7 +122,7 @@ fn live(
         }
     };
     board.raise();
-    account.latest = account.latest.max(scene.now());
+    account.latest = scene.now();
     if let Some(disk) = disk {
         account.after_death(life, &disk, failed, board);
     }

@@ -83,6 +83,18 @@ pub(crate) enum Until {
     Now,
 }
 
+/// In what a recovered state may differ from the one that was written.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Leeway {
+    /// Keys may have no room any more.
+    pub(crate) has_limit: bool,
+    /// A policy may give keys without a time of their own one, in memory first, and in the files
+    /// with the next checkpoint.
+    pub(crate) gives_lives: bool,
+    /// The latest time of day there has been.
+    pub(crate) now: u64,
+}
+
 /// Why a commit may not stand, or why it was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Clash {
@@ -298,7 +310,7 @@ impl Timeline {
 
     /// The database has been opened, and says that the last commit is this one. Checks what it
     /// holds (T4): all of that state, or a part if it has less room, or it is later, now.
-    pub(crate) fn opened(&self, recovered: u64, has_limit: bool, now: u64) -> Result<(), String> {
+    pub(crate) fn opened(&self, recovered: u64, leeway: Leeway) -> Result<(), String> {
         let mut inner = self.inner();
         let last = inner.last();
         let first = inner.first;
@@ -319,7 +331,12 @@ impl Timeline {
                 None => state.remove(&key),
             };
         }
-        let is_part = state.iter().all(|(key, held)| expected.get(key) == Some(held));
+        let Leeway { has_limit, gives_lives, now } = leeway;
+        let is_same = |held: &Held, before: &Held| {
+            held.id == before.id && (held.expires == before.expires || gives_lives)
+        };
+        let is_part =
+            state.iter().all(|(key, held)| expected.get(key).is_some_and(|before| is_same(held, before)));
         // A checkpoint leaves out what had expired when it was begun.
         let may_miss = |(key, held): (&String, &Held)| {
             has_limit || state.contains_key(key) || held.expires != 0 && held.expires <= now
