@@ -16,8 +16,7 @@ type Db = Database<u32, String>;
 const PAIRS: u32 = 200;
 
 fn open(disk: &SimDisk, path: &str) -> Result<Db, FluxError> {
-    let options =
-        PersistenceOptions { wal_segment_size_bytes: 64 << 10, ..PersistenceOptions::new(path) };
+    let options = PersistenceOptions { wal_segment_size_bytes: 64 << 10, ..PersistenceOptions::new(path) };
     block_on(Db::builder().disk(Arc::new(disk.clone())).durability_full(options).build())
 }
 

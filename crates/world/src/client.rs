@@ -28,6 +28,8 @@ pub(crate) struct Scene {
     pub(crate) stamps: Arc<Stamps>,
     /// The latest time of day there had been when the life began, and the virtual time then.
     pub(crate) began: (u64, Duration),
+    /// Whether nothing was on the disk before this life.
+    pub(crate) is_first: bool,
     /// Whether the disk may fail, or the machine stop.
     pub(crate) has_faults: bool,
 }

@@ -12,7 +12,7 @@ use crate::timeline::{Held, Leeway, State, Timeline};
 use crate::value::{self, Value};
 use fluxmap_shuttle::mem::EvictionPolicy;
 use fluxmap_shuttle::persistence::PersistenceOptions;
-use fluxmap_shuttle::{Database, FluxError, IsolationLevel, VacuumOptions, virtual_time};
+use fluxmap_shuttle::{Database, FluxError, IsolationLevel, PersistenceError, VacuumOptions, virtual_time};
 use fluxmap_testkit::disk::{Loss, SimDisk};
 use fluxmap_testkit::history::{History, Process, Stamps};
 use fluxmap_testkit::op::{Committed, Op};
@@ -23,7 +23,7 @@ use shuttle::thread;
 use std::sync::Arc;
 
 /// The directory of the database.
-const DIRECTORY: &str = "db";
+pub(crate) const DIRECTORY: &str = "db";
 
 /// Writes of each client in each life: numbers that no other has.
 const WRITES: u64 = 1 << 20;
@@ -90,6 +90,7 @@ fn live(
         board: board.clone(),
         stamps: Arc::new(Stamps::default()),
         began: (account.latest, virtual_time::elapsed()),
+        is_first: number == 0,
         has_faults,
     };
     board.note("world", "opens the database");
@@ -115,7 +116,7 @@ fn live(
         }
         Err(error) => {
             board.note("world", format!("could not be opened: {error:?}"));
-            if !has_faults {
+            if !has_faults || !is_of_the_disk(&error) {
                 board.anomaly(format!("it cannot be opened: {error}, {error:?}"));
             }
             true
@@ -125,6 +126,18 @@ fn live(
     account.latest = scene.now();
     if let Some(disk) = disk {
         account.after_death(life, &disk, failed, board);
+    }
+}
+
+/// Whether an error says that the disk failed, and not that what is on it is wrong.
+fn is_of_the_disk(error: &FluxError) -> bool {
+    match error {
+        FluxError::Persistence(source)
+        | FluxError::FatalPersistenceError { source }
+        | FluxError::OutcomeUnknown { source } => {
+            matches!(source, PersistenceError::Io { .. } | PersistenceError::Unavailable(_))
+        }
+        _ => false,
     }
 }
 
@@ -228,6 +241,9 @@ fn run(db: Db, scene: &Scene, disk: Option<&WorldDisk>, number: usize, rng: &mut
     chores.into_iter().for_each(|chore| chore.join().expect("a panic ends the world"));
     board.raise();
     rest::check(&db, scene);
+    if let Some(disk) = disk {
+        rest::check_files(disk, scene);
+    }
     board.raise();
     let has_failed = block_on(db.flush()).is_err();
     if !keys_go && !has_failed && !disk.is_some_and(|disk| disk.sim.has_crashed()) {

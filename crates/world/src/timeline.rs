@@ -61,6 +61,11 @@ struct Inner {
     promised: u64,
     /// What is synced for certain: neither flags nor limits can lose it.
     synced: u64,
+    /// Keys that had no room when the first state was read, and are in the files until the commits
+    /// that remove them.
+    hidden: State,
+    /// Whether an opening that failed may have removed keys, in commits that nobody saw.
+    is_vague: bool,
     /// How many commits of what was promised the deaths since it was last open may take.
     slack: u64,
 }
@@ -119,6 +124,8 @@ impl Timeline {
             floor: first,
             promised: first,
             synced: first,
+            hidden: State::new(),
+            is_vague: false,
             slack: 0,
         };
         Timeline { inner: Arc::new(Mutex::new(inner)), board, may_fail: false }
@@ -217,8 +224,7 @@ impl Timeline {
                 found == Some(held.id) || found.is_none() && held.expires != 0 && held.expires <= now
             }
         };
-        let first = inner.first;
-        let from = (floor - first) as usize;
+        let from = (floor - inner.first) as usize;
         match inner.states[from..].iter().position(explains) {
             Some(skipped) => {
                 let timestamp = floor + skipped as u64;
@@ -232,7 +238,8 @@ impl Timeline {
         }
     }
 
-    /// The timestamp of the first commit after `after` by the calling task that wrote this.
+    /// The timestamp of the last commit after `after` by the calling task that wrote this: before
+    /// it, the task may have evicted a key that it now removes.
     pub(crate) fn find(&self, after: u64, written: &BTreeMap<String, Option<u64>>) -> Option<u64> {
         let task = usize::from(shuttle::current::me());
         let inner = self.inner();
@@ -249,7 +256,7 @@ impl Timeline {
             commit.task == task && written.iter().all(wrote) && commit.changes.iter().all(is_asked)
         };
         let from = (after - inner.first) as usize;
-        inner.commits[from..].iter().position(is_it).map(|skipped| after + 1 + skipped as u64)
+        inner.commits[from..].iter().rposition(is_it).map(|skipped| after + 1 + skipped as u64)
     }
 
     /// What changed among what a transaction at `point` had noted: another's write, an eviction, an expiry that somebody has seen.
@@ -313,14 +320,13 @@ impl Timeline {
     pub(crate) fn opened(&self, recovered: u64, leeway: Leeway) -> Result<(), String> {
         let mut inner = self.inner();
         let last = inner.last();
-        let first = inner.first;
         let promised = inner.promised.saturating_sub(inner.slack).max(inner.synced);
-        if recovered < promised || recovered > last {
+        if recovered < promised || recovered > last && !inner.is_vague {
             return Err(format!(
                 "commit {recovered} was recovered as the last; {promised} was promised, {last} the newest"
             ));
         }
-        let expected = inner.states[(recovered - first) as usize].clone();
+        let (expected, hidden) = (inner.expected(recovered), inner.hidden.clone());
         let early = std::mem::take(&mut inner.early);
         let mut state = inner.replayed.take().unwrap_or_default();
         let (replayed, mut later): (Vec<_>, Vec<_>) =
@@ -339,15 +345,16 @@ impl Timeline {
             state.iter().all(|(key, held)| expected.get(key).is_some_and(|before| is_same(held, before)));
         // A checkpoint leaves out what had expired when it was begun.
         let may_miss = |(key, held): (&String, &Held)| {
-            has_limit || state.contains_key(key) || held.expires != 0 && held.expires <= now
+            let has_gone = has_limit || hidden.contains_key(key);
+            has_gone || state.contains_key(key) || held.expires != 0 && held.expires <= now
         };
-        if !is_part || !expected.iter().all(may_miss) {
+        if !is_part || !inner.is_vague && !expected.iter().all(may_miss) {
             return Err(format!(
                 "after {recovered} commits there was {expected:?}, and {state:?} was recovered"
             ));
         }
-        // What had no room is removed by commits, of which the states before know nothing.
-        *inner = Inner { replayed: None, ..inner.after(recovered, state) };
+        let hidden = expected.into_iter().filter(|(key, _)| !state.contains_key(key)).collect();
+        *inner = Inner { hidden, replayed: None, ..inner.after(recovered, state) };
         for (timestamp, task, key, held) in later.drain(..) {
             inner.publish(timestamp, task, &key, held)?;
         }
@@ -368,6 +375,9 @@ impl Timeline {
             floor: inner.floor,
             promised: inner.promised,
             synced: inner.synced,
+            hidden: inner.hidden.clone(),
+            is_vague: inner.is_vague
+                || inner.replayed.is_some() && inner.early.iter().any(|(.., held)| held.is_none()),
             slack: inner.slack.max(slack),
         };
         Timeline { inner: Arc::new(Mutex::new(next)), board: self.board.clone(), may_fail: false }
@@ -398,8 +408,22 @@ impl Inner {
             floor: first,
             promised: first,
             synced: first,
+            hidden: State::new(),
+            is_vague: false,
             slack: 0,
         }
+    }
+
+    /// What the files hold after a commit.
+    fn expected(&self, timestamp: u64) -> State {
+        let index = ((timestamp - self.first) as usize).min(self.commits.len());
+        let mut expected = self.states[index].clone();
+        let is_written =
+            |key: &String| self.commits[..index].iter().any(|commit| commit.changes.contains_key(key));
+        expected.extend(
+            self.hidden.iter().filter(|(key, _)| !is_written(key)).map(|(key, held)| (key.clone(), *held)),
+        );
+        expected
     }
 
     fn publish(&mut self, timestamp: u64, task: usize, key: &str, held: Option<Held>) -> Result<(), String> {

@@ -9,6 +9,7 @@ use crate::disk::OpenMode;
 use crate::error::PersistenceError;
 use crate::wal::directory::{Directory, NamedFile, SEGMENT_DRAFT, segment_name};
 use crate::wal::format::{FileHeader, FileKind, Identity, MAX_HEADER};
+use fluxmap_index::planted;
 use std::sync::Arc;
 
 /// A segment that can be written to.
@@ -48,6 +49,9 @@ fn make_draft_first(
     recycled: Option<u64>,
 ) -> Result<Segment, PersistenceError> {
     if let Some(old) = recycled {
+        if planted("recycled-header-early") {
+            directory.open(&segment_name(old), OpenMode::Write)?.write_at(&[0; 64], 0)?;
+        }
         directory.rename(&segment_name(old), SEGMENT_DRAFT)?;
         // Before its header changes: under its old name the new one would be damage.
         directory.sync()?;
@@ -58,18 +62,22 @@ fn make_draft_first(
         // A large commit had made it longer.
         draft = directory.open(SEGMENT_DRAFT, OpenMode::Create)?;
     }
-    let salt = directory.random();
+    let salt = if planted("same-salt") { 1 } else { directory.random() };
     let filled = draft.len()?;
     let identity = identity.clone();
     let header =
         FileHeader { kind: FileKind::Segment, identity, salt, number, detail: size, time: 0 }.encode();
     draft.write_at(&header, 0)?;
     draft.write_zeros(filled.max(header.len() as u64)..size)?;
-    draft.sync()?;
+    if !planted("segment-draft-unsynced") {
+        draft.sync()?;
+    }
     drop(draft);
     let name = segment_name(number);
     directory.rename(SEGMENT_DRAFT, &name)?;
-    directory.sync()?;
+    if !planted("segment-directory-unsynced") {
+        directory.sync()?;
+    }
     let file = Arc::new(directory.open(&name, OpenMode::Write)?);
     Ok(Segment { number, salt, start: header.len() as u64, size, file })
 }

@@ -86,11 +86,7 @@ impl Machine {
     /// which are the default, a run writes mostly zeros.)
     #[must_use]
     pub fn persistence(&self, path: impl Into<PathBuf>) -> PersistenceOptions {
-        PersistenceOptions {
-            wal_pool_size: 2,
-            wal_segment_size_bytes: 4096,
-            ..PersistenceOptions::new(path)
-        }
+        PersistenceOptions { wal_pool_size: 2, wal_segment_size_bytes: 4096, ..PersistenceOptions::new(path) }
     }
 
     /// Who does the background work of its databases, and has its clocks: for
