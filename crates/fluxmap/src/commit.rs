@@ -16,9 +16,10 @@ mod tidy;
 use self::dispose::dispose;
 use crate::error::{FluxError, PersistenceError};
 use crate::key::lead_of;
-use crate::mem::evict::{Gone, Listener, Telling};
+use crate::mem::evict::{Listener, Telling};
 use crate::mem::expiry::Hand;
 use crate::mem::keeper::{Keeper, Room};
+use crate::mem::removal::{Need, Removal};
 use crate::mem::weigher::{TOMBSTONE, Weigher};
 use crate::mem::{EvictionPolicy, TimeSource, UNIT};
 use crate::mvcc::active::Active;
@@ -184,9 +185,11 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
         }
         self.check_weight(weight)?;
 
+        let writes = batch.len();
         let mut telling = Telling::new(self.listener.as_ref());
         let mut checks = 0;
-        let (timestamp, freed) = loop {
+        let mut may_reap = true;
+        let (timestamp, freed, room) = loop {
             let checked_at = self.clock.applied();
             let checked_until = self.hand.shown();
             if let Some(certificate) = certificate
@@ -212,17 +215,31 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
             }
             // Only now: while it had not ended, nothing that it had to find was trimmed.
             certificate.map_or(Ok(()), |certificate| self.active.check(certificate.snapshot))?;
-            match order.apply(&mut batch, self, record, &mut telling.gone) {
-                Ok(applied) => break applied,
+            if may_reap && order.keeper.is_taken_by_expired(until) {
+                // `Manual` evicts nothing, but expired keys still take memory: remove them
+                // before refusing the write. Without the lock: that runs code of the keys'.
+                drop(order);
+                may_reap = self.remove_expired(&mut telling.gone).is_ok();
+                continue;
+            }
+            match order.apply(&mut batch, self, record) {
+                Ok(timestamp) => {
+                    // Keys that go for the sake of this commit go in one of their own behind
+                    // it, so that it may rest on them.
+                    let mut evicted = 0;
+                    let room = Need::all(&order, self, Some((timestamp, writes))).map(|mut need| {
+                        let mut removal = Removal::new(self, &reader, &mut telling.gone);
+                        evicted = removal.make_room(&mut order, &mut need);
+                        (removal, need)
+                    });
+                    break (timestamp, order.after_publish(writes + evicted, self), room);
+                }
                 Err(refused) => {
-                    // New keys have left entries without a version.
-                    let left = batch.len();
                     drop((order, batch));
                     // Else it would keep what is trimmed.
                     drop(reader);
-                    self.trim(left);
-                    // What had expired may have been removed before.
-                    self.after_removal(!telling.gone.is_empty());
+                    // New keys have left entries without a version.
+                    self.trim(writes);
                     return Err(refused);
                 }
             }
@@ -230,6 +247,9 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
         if let Some(durable) = &self.durable {
             // Before the destructors: they may panic, or wait for commits.
             durable.log.after_commit();
+        }
+        if let Some((mut removal, mut need)) = room {
+            self.go_on_making_room(&mut removal, &mut need);
         }
         // Outside the lock: destructors of keys and values, and then `telling`.
         drop(batch);
@@ -281,19 +301,13 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
 }
 
 impl<K: Ord + Hash + Clone + 'static, V: 'static> Order<K, V> {
-    /// Stamps, logs and publishes a certified batch, and evicts what has no room beside it.
+    /// Stamps, logs and publishes a certified batch.
     fn apply(
         &mut self,
         batch: &mut Batch<'_, K, Arc<V>>,
         shared: &Committer<K, V>,
         record: Vec<u8>,
-        gone: &mut Gone<K, V>,
-    ) -> Result<(Timestamp, Freed<K, Arc<V>>), FluxError> {
-        let writes = batch.len();
-        if self.keeper.books.as_ref().is_some_and(|books| !books.policy().evicts()) {
-            // Nothing goes by itself, but what has gone by its time is no reason to refuse.
-            while self.reap(shared, shared.hand.shown(), shared.clock.applied() + 1, gone) > 0 {}
-        }
+    ) -> Result<Timestamp, FluxError> {
         // User code (`Eq`, `Ord`, `Clone`) may panic in here; nobody would see
         // a trace of the batch.
         let staged = self.writer.stage(batch);
@@ -316,9 +330,7 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Order<K, V> {
         // Publish: first every version, then the clock that makes them visible.
         staged.publish(timestamp, &mut self.keeper);
         self.make_visible(timestamp, shared, slot);
-        // What goes for its sake goes after it, so that it may rest on that.
-        let evicted = self.make_room(shared, Some((timestamp, writes)), gone);
-        Ok((timestamp, self.after_publish(writes + evicted, shared)))
+        Ok(timestamp)
     }
 
     /// Moves the clock to what has been published. `slot` is what keeps the log waiting.

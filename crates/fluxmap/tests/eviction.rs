@@ -633,17 +633,18 @@ fn threads_at_the_limit_see_whole_commits_only() {
     }
 }
 
-/// A key whose destructor panics once if it is told to.
+/// A key whose destructor panics once if it is the one that is told to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Grenade(u64);
 
 thread_local! {
-    static ARMED: Cell<bool> = const { Cell::new(false) };
+    static ARMED: Cell<Option<u64>> = const { Cell::new(None) };
 }
 
 impl Drop for Grenade {
     fn drop(&mut self) {
-        if ARMED.replace(false) {
+        if ARMED.get() == Some(self.0) {
+            ARMED.set(None);
             panic!("as it was told to");
         }
     }
@@ -668,8 +669,8 @@ fn the_listener_is_told_although_a_destructor_panics() {
     let before = evicted();
     let tx = db.begin();
     tx.insert(Grenade(2999), vec![0; 100_000]).expect("a write");
-    // What goes first is the key that is there already.
-    ARMED.set(true);
+    // The key is there already, so this one is dropped.
+    ARMED.set(Some(2999));
     let committed = catch_unwind(AssertUnwindSafe(|| block_on(tx.commit())));
     assert!(committed.is_err() && evicted() > before + 100, "it evicts, and panics");
     assert_eq!(told.load(Ordering::Relaxed), evicted());

@@ -5,6 +5,7 @@ pub(crate) mod expiry;
 pub(crate) mod keeper;
 pub(crate) mod nodes;
 pub(crate) mod policy;
+pub(crate) mod removal;
 mod size;
 pub(crate) mod weigher;
 
