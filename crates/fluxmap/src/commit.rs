@@ -1,11 +1,15 @@
 //! THE order of commits.
 //!
 //! [`Committer::commit`] is the only function that changes what readers see, beside the deletes
-//! of `mem/evict.rs`, which go the same way from the stamp on. One
+//! of `mem/removal.rs`, which go the same way from the stamp on. One
 //! at a time, under one lock, a commit is certified, stamped, queued for the log and
 //! published. Looking up keys, finding places, allocating, encoding, and most of the
-//! certification happen before the lock is taken; writing and syncing the log, and
+//! certification happen before the lock is taken; writing and syncing the log, making room, and
 //! destructors, after it is released.
+//!
+//! Under the commit lock run `Ord`, `Eq` and `Clone` of keys (staging, trimming) and the time
+//! source, and under the log's queue lock, which is taken within it, no code of the user's at all: no
+//! `Serialize`, no `Deserialize` and no destructor.
 
 pub(crate) mod dispose;
 mod moment;
@@ -226,12 +230,14 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
                 Ok(timestamp) => {
                     // Keys that go for the sake of this commit go in one of their own behind
                     // it, so that it may rest on them.
-                    let mut evicted = 0;
-                    let room = Need::all(&order, self, Some((timestamp, writes))).map(|mut need| {
-                        let mut removal = Removal::new(self, &reader, &mut telling.gone);
-                        evicted = removal.make_room(&mut order, &mut need);
-                        (removal, need)
+                    let need = Need::all(&order, self, Some((timestamp, writes)));
+                    let room = need.map(|need| {
+                        // Boxed, as moving it is not for free, and mostly there is none.
+                        let mut room = Box::new((Removal::new(self, &reader, &mut telling.gone), need));
+                        let evicted = room.0.make_room(&mut order, &mut room.1);
+                        (evicted, room)
                     });
+                    let evicted = room.as_ref().map_or(0, |(evicted, _)| *evicted);
                     break (timestamp, order.after_publish(writes + evicted, self), room);
                 }
                 Err(refused) => {
@@ -248,8 +254,9 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
             // Before the destructors: they may panic, or wait for commits.
             durable.log.after_commit();
         }
-        if let Some((mut removal, mut need)) = room {
-            self.go_on_making_room(&mut removal, &mut need);
+        if let Some((_, mut room)) = room {
+            let (removal, need) = &mut *room;
+            self.go_on_making_room(removal, need);
         }
         // Outside the lock: destructors of keys and values, and then `telling`.
         drop(batch);

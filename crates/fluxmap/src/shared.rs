@@ -9,8 +9,8 @@ use crate::mvcc::certify::Certificate;
 use crate::persistence::RecoveryInfo;
 use crate::storage::{Options, Storage};
 use crate::sync::Instant;
-use crate::txn::gate::Gate;
-use crate::txn::gate::Ticket;
+use crate::txn::own::note_commit;
+use crate::txn::priority::{HeldBack, Priority, Protects};
 use crate::txn::write_set::Write;
 use crate::worker::{Schedule, Worker};
 use fluxmap_index::Timestamp;
@@ -37,7 +37,7 @@ pub(crate) struct Shared<K: Key, V: Value> {
 pub(crate) struct Core<K: Key, V: Value> {
     pub(crate) level: IsolationLevel,
     pub(crate) committer: Committer<K, V>,
-    pub(crate) gate: Gate,
+    pub(crate) priority: Priority,
     vacuum: Option<Schedule>,
 }
 
@@ -74,7 +74,7 @@ impl<K: Key, V: Value> Shared<K, V> {
         let core = Core {
             level: setup.level,
             committer: Committer::new(setup.skiplist_p, setup.memory),
-            gate: Gate::default(),
+            priority: Priority::default(),
             vacuum: setup.vacuum.map(|options| Schedule::every(options.interval)),
         };
         let (core, storage, gone) = match setup.durability {
@@ -86,6 +86,15 @@ impl<K: Key, V: Value> Shared<K, V> {
             }
         };
         let shared = Arc::new(Shared { core, worker: Worker::default(), storage });
+        let weak = Arc::downgrade(&shared);
+        // The background thread ends leases whose time is over.
+        shared.priority.set_alarm(Box::new(move || {
+            if let Some(shared) = weak.upgrade()
+                && let Err(error) = shared.wake_worker()
+            {
+                tracing::error!(%error, "a priority lease will not end by itself");
+            }
+        }));
         if is_awake || shared.committer.takes_alarm() {
             shared.wake_worker()?;
         }
@@ -99,12 +108,18 @@ impl<K: Key, V: Value> Shared<K, V> {
         writes: impl ExactSizeIterator<Item = (K, Write<V>)>,
     ) -> Result<Timestamp, FluxError> {
         let timestamp = self.committer.commit(certificate, writes)?;
+        note_commit(self.address(), timestamp);
         if self.committer.takes_alarm()
             && let Err(error) = self.wake_worker()
         {
             tracing::warn!(%error, "expired keys wait for a vacuum");
         }
         Ok(timestamp)
+    }
+
+    /// By which this database is told from others while it is open.
+    pub(crate) fn address(&self) -> usize {
+        Arc::as_ptr(&self.core).addr()
     }
 
     /// Removes keys from the files that had no room when they were read, and have not been
@@ -117,7 +132,8 @@ impl<K: Key, V: Value> Shared<K, V> {
         tracing::warn!(keys = gone.len(), "the memory limit has no room for all that is stored; evicting");
         let mut timestamp = 0;
         while gone.len() > 0 {
-            self.may_commit(Ticket::default()).await?;
+            // Nobody else uses the database yet, so nobody has priority.
+            self.may_commit(|_| false).await?;
             let absent = |key: &K| {
                 let hash = self.committer.hash(key);
                 self.committer.reader().resident(hash, |resident| resident.key() == key).is_none()
@@ -138,8 +154,8 @@ impl<K: Key, V: Value> Shared<K, V> {
 
     /// Whether [`may_commit`](Self::may_commit) is known to have nothing to wait for. Asked
     /// first, it spares commits in memory a future.
-    pub(crate) fn may_commit_at_once(&self, ticket: Ticket) -> bool {
-        self.is_stable_at_once() && self.gate.is_open_for(ticket)
+    pub(crate) fn may_commit_at_once(&self) -> bool {
+        self.is_stable_at_once() && self.priority.is_open()
     }
 
     /// Whether no commit has to be waited for once it is applied: it is all in memory.
@@ -147,15 +163,18 @@ impl<K: Key, V: Value> Shared<K, V> {
         self.committer.durable.is_none()
     }
 
-    /// Waits for whoever has the right to commit first, and for the log to keep up.
+    /// Waits for the log to keep up, and while a lease protects what the commit `undoes`. What
+    /// is returned is to be dropped when the commit has been made.
     ///
     /// Cancel-safe: it only waits.
-    pub(crate) async fn may_commit(&self, ticket: Ticket) -> Result<(), FluxError> {
+    pub(crate) async fn may_commit(
+        &self,
+        undoes: impl Fn(&dyn Protects) -> bool,
+    ) -> Result<Option<Box<HeldBack>>, FluxError> {
         if let Some(durable) = &self.committer.durable {
-            durable.log.admit().await?;
+            self.priority.standing_still(durable.log.admit()).await?;
         }
-        self.gate.pass(ticket).await;
-        Ok(())
+        Ok(self.priority.pass(undoes).await)
     }
 
     /// Waits until the commit at this timestamp is as durable as it is to be.
@@ -175,7 +194,7 @@ impl<K: Key, V: Value> Shared<K, V> {
     async fn wait_for_log(&self, timestamp: Timestamp) -> Result<(), PersistenceError> {
         match &self.committer.durable {
             None => Ok(()),
-            Some(durable) => durable.log.acknowledged(timestamp).await,
+            Some(durable) => self.priority.standing_still(durable.log.acknowledged(timestamp)).await,
         }
     }
 
@@ -202,7 +221,7 @@ impl<K: Key, V: Value> Core<K, V> {
     /// What the background thread does when it wakes; returns when it is to wake
     /// next without being asked to.
     pub(crate) fn background_step(&self, now: Instant) -> Option<Instant> {
-        self.gate.expire(now);
+        self.priority.expire(now);
         let vacuum = self.vacuum.as_ref().and_then(|schedule| schedule.next_after(now));
         let too_old = self.committer.active.end_old(now);
         self.committer.hand.drive();
@@ -213,7 +232,7 @@ impl<K: Key, V: Value> Core<K, V> {
         }
         // What has just gone from a durable database can be freed when that is stable.
         let freeing = self.committer.awaits_stability().then(|| now + UNTIL_STABLE);
-        let deadlines = [self.gate.deadline(), vacuum, too_old, expiry, freeing];
+        let deadlines = [self.priority.deadline(), vacuum, too_old, expiry, freeing];
         deadlines.into_iter().flatten().min()
     }
 

@@ -1,5 +1,5 @@
 //! The background thread: trims what commits left behind, runs the automatic
-//! vacuum, ends turns at the gate that nobody uses.
+//! vacuum, ends priority leases whose time is over.
 //!
 //! It starts when there is first something for it to do, so that a small
 //! database has no thread, sleeps until there is, and is joined when the database
@@ -10,7 +10,7 @@ use crate::key::{Key, Value};
 use crate::shared::Core;
 use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Condvar, Instant, Mutex};
-use crate::txn::gate;
+use crate::txn::own;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -79,7 +79,7 @@ impl Worker {
 }
 
 fn run<K: Key, V: Value>(signal: &Signal, database: &Weak<Core<K, V>>) {
-    gate::pass_always();
+    own::pass_always();
     loop {
         let deadline = match database.upgrade() {
             Some(core) => core.background_step(Instant::now()),

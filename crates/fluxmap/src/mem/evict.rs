@@ -2,7 +2,8 @@
 //! an explicit `evict`.
 //!
 //! To everybody else they are commits: with a timestamp of their own, in the log, and
-//! transactions that have read the key are certified against them.
+//! transactions that have read the key are certified against them. How they are made, without a
+//! lock around the keys' own code, is in `removal.rs`.
 
 use crate::commit::dispose::dispose;
 use crate::commit::{Committer, Order};

@@ -82,11 +82,6 @@ impl Keeper {
         (counted + timers, spare)
     }
 
-    /// Whether there is more than the limit allows.
-    pub(crate) fn is_over(&self, structure: Structure) -> bool {
-        self.excess(structure) > 0
-    }
-
     /// How many bytes there are more than the limit allows, of which some can go.
     pub(crate) fn excess(&self, structure: Structure) -> u64 {
         self.books.as_ref().map_or(0, |books| books.excess(self.overhead(structure).0))

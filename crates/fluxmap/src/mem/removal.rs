@@ -56,19 +56,22 @@ pub(crate) struct Need {
     written: Option<(Timestamp, usize)>,
     /// Bytes that are still to go, if the limit is not kept before.
     left: u64,
+    /// The last commit that was made for it, removals included. While no other follows, all
+    /// that is beyond the limit is to go; of what exceeds it later, those answer who commit it.
+    last: Timestamp,
     /// Victims that were let stay since one last went.
     spared: usize,
 }
 
 impl Need {
-    /// All that is beyond the limit now. Whoever commits meanwhile answers for themselves.
+    /// All that is beyond the limit now, if anything is.
     pub(crate) fn all<K, V>(
         order: &Order<K, V>,
         shared: &Committer<K, V>,
         written: Option<(Timestamp, usize)>,
     ) -> Option<Self> {
         let left = order.keeper.excess(shared.index.structure());
-        (left > 0).then_some(Need { written, left, spared: 0 })
+        (left > 0).then_some(Need { written, left, last: shared.clock.applied(), spared: 0 })
     }
 
     fn may_spare(&self) -> bool {
@@ -286,18 +289,21 @@ impl<'c, 'r, K: Ord + Hash + Clone + 'static, V: 'static> Removal<'c, 'r, K, V> 
         let mut all = 0;
         loop {
             let timestamp = self.shared.clock.applied() + u64::from(need.written.is_some());
-            let before = order.keeper.books.as_ref().map_or(0, |books| books.live_bytes());
             let is_choice = self.goes_on();
+            let before = order.live_bytes();
             let Ok(removed) = self.remove_picked(order, timestamp) else { return all };
-            let after = order.keeper.books.as_ref().map_or(0, |books| books.live_bytes());
-            need.left = need.left.saturating_sub(before.saturating_sub(after));
             all += removed;
             match removed > 0 {
-                true => need.spared = 0,
+                true => (need.spared, need.last) = (0, timestamp),
                 // It cannot be stored, or was written since.
                 false => need.spared += usize::from(is_choice),
             }
-            if need.left == 0 || !need.may_spare() || !order.keeper.is_over(self.shared.index.structure()) {
+            let excess = order.keeper.excess(self.shared.index.structure());
+            need.left = match self.shared.clock.applied() == need.last {
+                true => excess,
+                false => need.left.saturating_sub(before.saturating_sub(order.live_bytes())).min(excess),
+            };
+            if need.left == 0 || !need.may_spare() {
                 return all;
             }
             // What is there only for want of somebody who removes it goes first.
@@ -319,6 +325,10 @@ fn has_room<K, V>(shared: &Committer<K, V>, record: &[u8], operation: &[u8]) -> 
 }
 
 impl<K: Ord + Hash + Clone + 'static, V: 'static> Order<K, V> {
+    fn live_bytes(&self) -> u64 {
+        self.keeper.books.as_ref().map_or(0, |books| books.live_bytes())
+    }
+
     /// Deletes a key, unless it has been written or deleted since it was picked.
     fn delete(&mut self, victim: &Victim<'_, K, V>, timestamp: Timestamp) -> bool {
         let Order { writer, keeper, .. } = self;
