@@ -20,6 +20,8 @@ use futures::FutureExt as _;
 use futures::channel::oneshot;
 use futures::executor::block_on;
 
+type Wait<'w> = Pin<Box<dyn Future<Output = ()> + 'w>>;
+
 /// Leases that run out before a body is told that it waits for itself.
 const STRIKES: u32 = 3;
 
@@ -192,8 +194,8 @@ fn write_elsewhere(db: &Db, done: &AtomicBool, writes: &AtomicU64) {
 /// A body that waits for another task's commit, which its own lease holds back.
 #[test]
 fn a_body_that_waits_for_a_commit_which_it_holds_back_is_told() {
-    type Wait = fn(&Db) -> Pin<Box<dyn Future<Output = ()> + '_>>;
-    let waits: [(&str, Wait); 2] = [
+    type Waits = fn(&Db) -> Wait<'_>;
+    let waits: [(&str, Waits); 2] = [
         ("as a task", |db| Box::pin(on_another_task(db, "x", 1))),
         ("as a thread", |db| Box::pin(async { on_another_thread(db, "x", 1) })),
     ];
@@ -225,7 +227,7 @@ fn a_body_that_waits_for_a_commit_which_it_holds_back_is_told() {
 /// A body that is left aside, by an executor that has other things to do, until its lease has run
 /// out and the commits that it held back have been made: it loses, again and again, and yet it
 /// waits for none of them. `leave` is how it comes to be left.
-fn is_left_aside(leave: fn(&Cell<bool>) -> Pin<Box<dyn Future<Output = ()> + '_>>) {
+fn is_left_aside(leave: fn(&Cell<bool>) -> Wait<'_>) {
     const LEASES: u32 = STRIKES + 1;
     let db = fresh();
     let attempts = Cell::new(0);
