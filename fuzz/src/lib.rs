@@ -27,7 +27,7 @@ fn open(disk: &SimDisk) -> Result<Db, FluxError> {
     let options = PersistenceOptions {
         wal_segment_size_bytes: 4096,
         wal_pool_size: 4,
-        ..PersistenceOptions::new(DIRECTORY.into())
+        ..PersistenceOptions::new(DIRECTORY)
     };
     block_on(Database::builder().disk(Arc::new(disk.clone())).durability_full(options).build())
 }

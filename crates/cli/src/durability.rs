@@ -44,13 +44,14 @@ pub(crate) struct DurabilityArgs {
     #[arg(long, value_name = "N", requires = "relaxed", value_parser = clap::value_parser!(u64).range(1..))]
     flush_bytes: Option<u64>,
 
-    /// The size of a segment of the log, in KiB.
+    /// The size of the largest segments of the log, in KiB.
     #[arg(long, value_name = "KIB", requires = "disk", default_value_t = 16 * 1024, value_parser = clap::value_parser!(u64).range(4..=1 << 20))]
     segment_kib: u64,
 
-    /// Segments that may hold commits which no checkpoint covers.
-    #[arg(long, value_name = "N", requires = "disk", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1_000))]
-    segments: u16,
+    /// Bounds the log to the size of this many segments; by default it grows to twice the size
+    /// of what is stored, at least 8 MiB.
+    #[arg(long, value_name = "N", requires = "disk", value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    segments: Option<u16>,
 }
 
 impl DurabilityArgs {
@@ -65,7 +66,7 @@ impl DurabilityArgs {
         V: Value + Serialize + DeserializeOwned,
     {
         let options = PersistenceOptions {
-            wal_pool_size: usize::from(self.segments),
+            wal_pool_size: self.segments.map_or(0, usize::from),
             wal_segment_size_bytes: self.segment_kib * 1024,
             ..PersistenceOptions::new(dir.to_owned())
         };
@@ -104,7 +105,7 @@ impl DurabilityArgs {
         option("flush-commits", self.flush_commits.map(u64::from));
         option("flush-bytes", self.flush_bytes);
         option("segment-kib", Some(self.segment_kib));
-        option("segments", Some(u64::from(self.segments)));
+        option("segments", self.segments.map(u64::from));
         arguments
     }
 }

@@ -32,12 +32,12 @@ impl Output {
 
     /// Writes one line of text.
     pub(crate) fn line(&mut self, text: impl Display) -> io::Result<()> {
-        writeln!(self.writer, "{text}")
+        writeln!(self.writer, "{text}").map_err(unwritable)
     }
 
     /// Writes one JSON object on a line of its own.
     pub(crate) fn object(&mut self, object: &Value) -> io::Result<()> {
-        writeln!(self.writer, "{object}")
+        writeln!(self.writer, "{object}").map_err(unwritable)
     }
 
     /// Writes `text` or `object`, whichever was asked for.
@@ -47,8 +47,13 @@ impl Output {
 
     /// Hands everything written so far to the reader.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
-        self.writer.flush()
+        self.writer.flush().map_err(unwritable)
     }
+}
+
+/// Says that it is the output which cannot be written, and no file of a database.
+fn unwritable(error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("cannot write the output: {error}"))
 }
 
 /// Writes one line on standard error.

@@ -321,7 +321,7 @@ fn main() -> ExitCode {
                  {} conflicts, {} refused, {} audits, evicted {} + {} expired + {} explicitly, {} snapshots",
                 begin.elapsed().as_secs_f64(),
                 mib(seen.last().copied().unwrap_or(0)),
-                mib(info.current_bytes),
+                mib(info.total_bytes),
                 mib(info.old_version_bytes),
                 counts.done.load(Ordering::Relaxed),
                 counts.conflicts.load(Ordering::Relaxed),

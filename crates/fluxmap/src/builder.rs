@@ -1,10 +1,12 @@
 //! How a database is configured.
 
+use crate::background::Background;
 use crate::codec::{Codec, Coder, Stored};
 use crate::commit::MemoryOptions;
 use crate::db::Database;
 use crate::disk::{Disk, OsDisk};
 use crate::error::FluxError;
+use crate::host::Host;
 use crate::info::{IsolationLevel, VacuumOptions};
 use crate::key::{Key, Value};
 use crate::mem::weigher::Weigher;
@@ -12,10 +14,11 @@ use crate::mem::{EvictionCause, EvictionPolicy, MemSize, TimeSource};
 use crate::persistence::{DurabilityLevel, FlushLimits, PersistenceOptions};
 use crate::recovery::Files;
 use crate::shared::{Setup, Shared};
-use crate::storage::{Options, on_thread};
+use crate::storage::Options;
 use crate::wal::Policy;
 use crate::wal::directory::Directory;
-use crate::wal::format::{Identity, clip_type_name};
+use crate::wal::format::{Identity, Shapes, clip_shape, clip_type_name};
+use crate::wal::limits::LogSize;
 use crate::wal::segment::{MAX_SIZE, MIN_SIZE};
 use std::fmt;
 use std::marker::PhantomData;
@@ -24,6 +27,16 @@ use std::time::Duration;
 
 /// How far the configuration of durability has come.
 pub trait BuilderState: sealed::Sealed {}
+
+/// A configuration that leaves nothing to be said, so that the database can be built.
+#[diagnostic::on_unimplemented(
+    message = "relaxed durability needs to know when to sync before the database can be built",
+    label = "no flush limit has been set",
+    note = "set at least one of `flush_interval`, `flush_after_commits` and `flush_after_bytes` after `durability_relaxed`"
+)]
+pub trait Complete: BuilderState {}
+impl Complete for Initial {}
+impl Complete for Buildable {}
 
 mod sealed {
     pub trait Sealed {}
@@ -69,7 +82,7 @@ pub struct DatabaseBuilder<K, V, S: BuilderState = Initial> {
     settings: Settings,
     /// How to encode K and V, captured where their bounds are known.
     coder: Option<Coder<K, V>>,
-    memory: MemoryOptions<K, V>,
+    pub(crate) memory: MemoryOptions<K, V>,
     types: Types<K, V, S>,
 }
 
@@ -86,12 +99,14 @@ struct Settings {
     flush: Option<FlushLimits>,
     codec: Option<Codec>,
     check_writes: bool,
+    check_fields: bool,
     schema_version: u32,
     /// Of the key and the value, if not what the compiler calls them.
     type_names: Option<(String, String)>,
     disk: Arc<dyn Disk>,
     /// If it was said.
     eviction: Option<EvictionPolicy>,
+    background: Option<Background>,
 }
 
 /// A quarter of the nodes of each level reach the next: Pugh's recommendation.
@@ -110,10 +125,12 @@ impl<K, V> DatabaseBuilder<K, V> {
                 flush: None,
                 codec: None,
                 check_writes: true,
+                check_fields: true,
                 schema_version: 0,
                 type_names: None,
                 disk: Arc::new(OsDisk),
                 eviction: None,
+                background: None,
             },
             coder: None,
             memory: MemoryOptions::default(),
@@ -160,6 +177,16 @@ impl<K, V> DatabaseBuilder<K, V> {
     /// Asks for commits that survive the death of the process, and lose no more to a
     /// power loss than the flush limits say, of which at least one is to be set next.
     /// What survives is always the state after some commit, with all before it.
+    ///
+    /// ```compile_fail,E0277
+    /// # use fluxmap::{Database, persistence::PersistenceOptions};
+    /// # async fn f() -> Result<(), fluxmap::FluxError> {
+    /// let builder = Database::<u64, String>::builder();
+    /// // No flush limit: this does not compile.
+    /// builder.durability_relaxed(PersistenceOptions::new("ledger")).build().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn durability_relaxed(self, options: PersistenceOptions) -> DatabaseBuilder<K, V, RelaxedDurability>
     where
         K: Stored,
@@ -225,6 +252,50 @@ impl<K, V, S: BuilderState> DatabaseBuilder<K, V, S> {
         self
     }
 
+    /// Whether a durable database is refused whose keys or values were written with other fields
+    /// than their types have now. On by default. It concerns [`Codec::Postcard`], which writes no
+    /// names: a struct whose fields were reordered, or another type of the same name, would be
+    /// read as something that it is not. New variants at the end of an enum, and integers of
+    /// another width, are let through.
+    ///
+    /// The fields are looked for when the database is built, by having the types' `Deserialize`
+    /// read made-up values; what it does not take stays unknown, and agrees with everything.
+    /// Databases that were last written to by a version before 0.5 do not say what fields they were
+    /// written with, and do so from their next checkpoint on.
+    ///
+    /// To be turned off, once, after a field was renamed: that changes nothing in the files. The
+    /// next checkpoint says what the fields are now.
+    ///
+    /// ```
+    /// # use fluxmap::{Database, FluxError, PersistenceError, codec::Codec, persistence::PersistenceOptions};
+    /// mod v1 {
+    ///     #[derive(serde::Serialize, serde::Deserialize)]
+    ///     pub struct Item { pub price: u32, pub stock: u32 }
+    /// }
+    /// mod v2 {
+    ///     #[derive(serde::Serialize, serde::Deserialize)]
+    ///     pub struct Item { pub stock: u32, pub price: u32 }
+    /// }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), FluxError> {
+    /// # let dir = tempfile::tempdir().expect("a directory");
+    /// # let options = || PersistenceOptions::new(dir.path().join("db"));
+    /// let builder = Database::<u64, v1::Item>::builder().codec(Codec::Postcard);
+    /// let db = builder.durability_full(options()).build().await?;
+    /// db.insert(1, v1::Item { price: 100, stock: 7 }).await?;
+    /// db.close().await?;
+    ///
+    /// let builder = Database::<u64, v2::Item>::builder().codec(Codec::Postcard);
+    /// let refused = builder.durability_full(options()).build().await;
+    /// assert!(matches!(refused, Err(FluxError::Persistence(PersistenceError::Mismatch { .. }))));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn check_fields(mut self, check: bool) -> Self {
+        self.settings.check_fields = check;
+        self
+    }
+
     /// The version of the user's types, by default 0. A durable database that was written
     /// with another version is not opened.
     pub fn schema_version(mut self, version: u32) -> Self {
@@ -235,7 +306,7 @@ impl<K, V, S: BuilderState> DatabaseBuilder<K, V, S> {
     /// What the types of keys and values are called in the files of a durable database,
     /// by default what the compiler calls them, without the modules they are in. A
     /// database that was written with other types is not opened. To be used when a
-    /// type is renamed.
+    /// type is renamed. See also [`check_fields`](Self::check_fields).
     pub fn type_names(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.settings.type_names = Some((key.into(), value.into()));
         self
@@ -275,7 +346,7 @@ impl<K, V, S: BuilderState> DatabaseBuilder<K, V, S> {
     ///     cache.insert(key, vec![0; 1000]).await?;
     /// }
     /// let info = cache.memory_info();
-    /// assert!(info.live_bytes + info.index_bytes <= 1 << 20);
+    /// assert!(info.current_bytes <= 1 << 20);
     /// assert!(info.evictions.capacity > 9_000);
     /// # Ok(())
     /// # }
@@ -296,7 +367,12 @@ impl<K, V, S: BuilderState> DatabaseBuilder<K, V, S> {
     }
 
     /// How long keys live under [`EvictionPolicy::Ttl`], from when they were last written;
-    /// values that are written with a time of their own keep to that. Needs no memory limit.
+    /// values that are written with a time of their own keep to that, and `update` and
+    /// `compare_and_swap` keep the time that there is. Needs no memory limit.
+    ///
+    /// Keys that are in the files of a durable database and have no time, such as those written
+    /// without this policy, get this life when the database is opened, from then on. Those that
+    /// have one keep it, also if it is longer.
     pub fn eviction_ttl(mut self, ttl: Duration) -> Self {
         self.memory.life = Some(ttl);
         self
@@ -311,6 +387,16 @@ impl<K, V, S: BuilderState> DatabaseBuilder<K, V, S> {
     /// told of may not be durable yet; of keys for which there is no room when it is opened,
     /// it is not told. Neither is it of a key that is written again after its time is over and
     /// before it was removed.
+    ///
+    /// The listener may use the database, and commit. Evictions for the sake of what it commits are
+    /// told when it has returned, by the listener's outermost call on that thread, in their order;
+    /// so it must not wait for one of those. A listener that puts back every key that it is told of
+    /// keeps the commit that evicted the first of them from ever returning: give each key one more
+    /// chance, and not more.
+    ///
+    /// The database holds the listener, so a listener that uses the database must hold it as a
+    /// [`WeakDatabase`](crate::WeakDatabase), whose documentation has an example: a clone of the
+    /// [`Database`] in it would keep the database open for ever.
     ///
     /// ```
     /// # use fluxmap::{Database, mem::EvictionCause};
@@ -341,10 +427,24 @@ impl<K, V, S: BuilderState> DatabaseBuilder<K, V, S> {
         self
     }
 
-    /// Where the time comes from by which keys expire; by default from the machine's clock as
-    /// it is when the database is opened, and from then on from its steady one.
+    /// Where the time comes from by which keys expire.
+    ///
+    /// By default it is the larger of the machine's clock and the last time with what has passed
+    /// since on its steady clock. So it follows a clock that is set forward and a machine that has
+    /// slept, within a second, and neither runs back nor stands still when the clock is set
+    /// back. A durable database keeps the time in its checkpoints, and goes on from there when it
+    /// is opened with an earlier one.
     pub fn time_source(mut self, source: Arc<dyn TimeSource>) -> Self {
         self.memory.time_source = Some(source);
+        self
+    }
+
+    /// Starts no threads: the holder of `background` does the work of the database, in its
+    /// virtual time. Several databases may share one. See [`background`](crate::background).
+    ///
+    /// A [`time_source`](Self::time_source) still says by which time keys expire.
+    pub fn background(mut self, background: &Background) -> Self {
+        self.settings.background = Some(background.clone());
         self
     }
 }
@@ -382,42 +482,38 @@ macro_rules! flush_conditions {
 flush_conditions!(RelaxedDurability);
 flush_conditions!(Buildable);
 
-/// Builds the database from a state in which nothing is left to be said.
-macro_rules! build {
-    ($state:ty) => {
-        impl<K: Key, V: Value> DatabaseBuilder<K, V, $state> {
-            /// Builds the database. A durable one is created, or read back from its files,
-            /// on a thread of its own.
-            ///
-            /// # Errors
-            ///
-            /// [`FluxError::Configuration`] if the settings do not fit together or ask
-            /// for something that is not built yet; nothing has been created then.
-            ///
-            /// [`FluxError::Persistence`] if the files cannot be created or read, are
-            /// damaged, in use, or were written with other types or settings: see
-            /// [`PersistenceError`](crate::PersistenceError). Nothing has been changed then.
-            ///
-            /// # Cancel safety
-            ///
-            /// If the future is dropped, a durable database is opened nevertheless, and
-            /// closed at once.
-            pub async fn build(self) -> Result<Database<K, V>, FluxError> {
-                self.settings.check()?;
-                let setup = self.setup()?;
-                let opened = match setup.durability {
-                    None => Shared::open(setup),
-                    Some(_) => on_thread("fluxmap-open", move || Shared::open(setup)).await?,
-                }?;
-                opened.shared.forget(opened.gone).await?;
-                Ok(Database::from_shared(opened.shared))
-            }
-        }
-    };
+impl<K: Key, V: Value, S: BuilderState> DatabaseBuilder<K, V, S> {
+    /// Builds the database. A durable one is created, or read back from its files,
+    /// on a thread of its own, unless it has a [`background`](Self::background).
+    ///
+    /// # Errors
+    ///
+    /// [`FluxError::Configuration`] if the settings do not fit together or ask
+    /// for something that is not built yet; nothing has been created then.
+    ///
+    /// [`FluxError::Persistence`] if the files cannot be created or read, are
+    /// damaged, in use, or were written with other types or settings: see
+    /// [`PersistenceError`](crate::PersistenceError). Nothing has been changed then.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, a durable database is opened nevertheless, and
+    /// closed at once.
+    pub async fn build(self) -> Result<Database<K, V>, FluxError>
+    where
+        S: Complete,
+    {
+        self.settings.check()?;
+        let setup = self.setup()?;
+        let host = setup.host.clone();
+        let opened = match setup.durability {
+            None => Shared::open(setup),
+            Some(_) => host.run("fluxmap-open", move || Shared::open(setup)).await?,
+        }?;
+        host.drive(opened.shared.forget(opened.gone)).await?;
+        Ok(Database::from_shared(opened.shared))
+    }
 }
-
-build!(Initial);
-build!(Buildable);
 
 impl Settings {
     fn check(&self) -> Result<(), FluxError> {
@@ -445,6 +541,7 @@ impl<K, V, S: BuilderState> DatabaseBuilder<K, V, S> {
             skiplist_p: self.settings.skiplist_p,
             vacuum: self.settings.vacuum,
             memory: self.memory,
+            host: Host::new(self.settings.background.clone()),
             durability: self.settings.storage(self.coder),
         })
     }
@@ -452,10 +549,12 @@ impl<K, V, S: BuilderState> DatabaseBuilder<K, V, S> {
     fn check_memory(&self) -> Result<(), FluxError> {
         let refuse = |why: &str| Err(FluxError::Configuration(why.into()));
         let is_ttl = self.settings.eviction == Some(EvictionPolicy::Ttl);
+        // Under `Manual` nothing is evicted with a limit either.
+        let is_manual = self.settings.eviction == Some(EvictionPolicy::Manual);
         if self.memory.limit.is_some_and(|(limit, _)| limit == 0) {
             return refuse("`max_memory` is 0, which leaves room for nothing; leave it out for no limit");
         }
-        if self.settings.eviction.is_some() && self.memory.limit.is_none() && !is_ttl {
+        if self.settings.eviction.is_some() && self.memory.limit.is_none() && !is_ttl && !is_manual {
             return refuse("an `eviction_policy` needs `max_memory`: without a limit, nothing is evicted");
         }
         if is_ttl && self.memory.life.is_none() {
@@ -486,9 +585,6 @@ impl Settings {
                 false => refuse("`codec`, `schema_version` and `type_names` are for durable databases"),
             };
         };
-        if options.wal_pool_size == 0 {
-            return refuse("`wal_pool_size` is 0; the log needs at least one segment");
-        }
         if options.wal_path.as_os_str().is_empty() {
             return refuse("`wal_path` is empty; name a directory for the files");
         }
@@ -524,12 +620,15 @@ impl Settings {
             database: 0,
             key_type: clip_type_name(key_type),
             value_type: clip_type_name(value_type),
+            shapes: coder
+                .shapes()
+                .map(|(key, value)| Shapes { key: clip_shape(key), value: clip_shape(value) }),
         };
         let files = Files {
-            directory: Directory::new(self.disk, options.wal_path),
+            directory: Directory::new(self.disk, options.wal_path, Host::new(self.background)),
             identity,
-            pool_size: options.wal_pool_size,
-            segment_size: options.wal_segment_size_bytes,
+            log_size: LogSize::new(options.wal_pool_size, options.wal_segment_size_bytes),
+            check_fields: self.check_fields,
         };
         let policy = self.flush.map_or(Policy::Full, Policy::Relaxed);
         Some(Options { files, policy, coder, check: self.check_writes })

@@ -6,12 +6,13 @@
 
 use crate::disk::OpenMode;
 use crate::error::PersistenceError;
-use crate::sync::random;
 use crate::wal::directory::{CHECKPOINT, CHECKPOINT_DRAFT, Directory, NamedFile};
 use crate::wal::format::{
     Fields, FileHeader, FileKind, Identity, Lsn, MAX_COMMIT, Nonsense, Operation, operations,
 };
+use crate::wal::pieces::Pieces;
 use fluxmap_index::Time;
+use std::mem;
 
 type Result<T> = std::result::Result<T, PersistenceError>;
 
@@ -45,6 +46,10 @@ pub(crate) trait Pairs {
     /// The commit after which they are.
     fn timestamp(&self) -> Lsn;
 
+    /// The time by which it is decided which of them have expired, as far as it has come; 0 if
+    /// none can have.
+    fn time(&self) -> Time;
+
     /// Appends about [`BLOCK_SIZE`] bytes of pairs, each as
     /// [`push_operation`](crate::wal::format::push_operation) does, and returns how many;
     /// zero at the end.
@@ -58,54 +63,115 @@ pub(crate) struct Written {
     pub(crate) bytes: u64,
 }
 
-/// Writes a checkpoint's draft and makes it durable. `go_on` is asked after each block.
+/// A checkpoint that is being written, under a draft's name.
+pub(crate) struct Draft {
+    file: NamedFile,
+    salt: u64,
+    block: Vec<u8>,
+    /// Of the next block.
+    number: u64,
+    written: Written,
+    synced: u64,
+}
+
+impl Draft {
+    /// Of the pairs after a commit, from where the log goes on in this segment.
+    pub(crate) fn create(
+        directory: &Directory,
+        identity: &Identity,
+        commit: Lsn,
+        time: Time,
+        log_segment: u64,
+    ) -> Result<Self> {
+        let file = directory.open(CHECKPOINT_DRAFT, OpenMode::Create)?;
+        let (identity, salt) = (identity.clone(), directory.random());
+        let header = FileHeader {
+            kind: FileKind::Checkpoint,
+            identity,
+            salt,
+            number: commit,
+            detail: log_segment,
+            time,
+        };
+        let (block, written) = (Vec::new(), Written::default());
+        let mut draft = Draft { file, salt, block, number: 0, written, synced: 0 };
+        draft.write(&header.encode())?;
+        Ok(draft)
+    }
+
+    /// Where the next block is put together: to be appended to.
+    pub(crate) fn block(&mut self) -> &mut Vec<u8> {
+        if self.block.is_empty() {
+            self.block.resize(BLOCK_HEADER, 0);
+        }
+        &mut self.block
+    }
+
+    /// Writes the block, which has so many pairs.
+    pub(crate) fn write_block(&mut self, pairs: u32) -> Result<Written> {
+        self.write_sealed(pairs, PAIRS)?;
+        self.written.pairs += u64::from(pairs);
+        Ok(self.written)
+    }
+
+    /// Writes the next block of `pairs`. Returns whether there are more: if not, the draft is
+    /// whole, and durable.
+    pub(crate) fn write_next(&mut self, pairs: &mut dyn Pairs) -> Result<bool> {
+        match pairs.fill(self.block())? {
+            0 => self.finish().map(|()| false),
+            count => self.write_block(count).map(|_| true),
+        }
+    }
+
+    /// Ends it, and makes it durable.
+    pub(crate) fn finish(&mut self) -> Result<()> {
+        let pairs = self.written.pairs;
+        self.block().extend(pairs.to_le_bytes());
+        self.write_sealed(0, END)?;
+        self.file.sync()
+    }
+
+    /// How far it has come.
+    pub(crate) fn written(&self) -> Written {
+        self.written
+    }
+
+    fn write_sealed(&mut self, pairs: u32, kind: u8) -> Result<()> {
+        let mut block = mem::take(&mut self.block);
+        seal(&mut block, self.salt, self.number, pairs, kind);
+        self.number += 1;
+        self.write(&block)?;
+        if block.capacity() <= 2 * BLOCK_SIZE {
+            block.clear();
+            self.block = block;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_at(bytes, self.written.bytes)?;
+        self.written.bytes += bytes.len() as u64;
+        if self.written.bytes >= self.synced + SYNC_EVERY {
+            self.file.sync()?;
+            self.synced = self.written.bytes;
+        }
+        Ok(())
+    }
+}
+
+/// Writes a checkpoint's draft and makes it durable. `progress` is called after each block.
 pub(crate) fn write_draft(
     directory: &Directory,
     identity: &Identity,
     pairs: &mut dyn Pairs,
     log_segment: u64,
-    mut go_on: impl FnMut(Written) -> Result<()>,
-) -> Result<Written> {
-    let file = directory.open(CHECKPOINT_DRAFT, OpenMode::Create)?;
-    let header = FileHeader {
-        kind: FileKind::Checkpoint,
-        identity: identity.clone(),
-        salt: random(),
-        number: pairs.timestamp(),
-        detail: log_segment,
-    };
-    let mut block = header.encode();
-    let mut written = Written::default();
-    let mut synced = 0;
-    let mut write = |bytes: &[u8], written: &mut Written| {
-        file.write_at(bytes, written.bytes)?;
-        written.bytes += bytes.len() as u64;
-        if written.bytes >= synced + SYNC_EVERY {
-            file.sync()?;
-            synced = written.bytes;
-        }
-        Ok(())
-    };
-    write(&block, &mut written)?;
-    let mut number = 0;
-    loop {
-        block.clear();
-        block.resize(BLOCK_HEADER, 0);
-        let count = pairs.fill(&mut block)?;
-        if count == 0 {
-            block.extend(written.pairs.to_le_bytes());
-        }
-        seal(&mut block, header.salt, number, count, if count == 0 { END } else { PAIRS });
-        write(&block, &mut written)?;
-        if count == 0 {
-            break;
-        }
-        number += 1;
-        written.pairs += u64::from(count);
-        go_on(written)?;
+    mut progress: impl FnMut(Written),
+) -> Result<()> {
+    let mut draft = Draft::create(directory, identity, pairs.timestamp(), pairs.time(), log_segment)?;
+    while draft.write_next(pairs)? {
+        progress(draft.written());
     }
-    file.sync()?;
-    Ok(written)
+    Ok(())
 }
 
 /// Puts the draft in the place of the checkpoint before it.
@@ -128,61 +194,79 @@ fn block_crc(salt: u64, rest: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&salt.to_le_bytes()), rest)
 }
 
-/// A block that is sound by itself, wherever it is.
-pub(crate) struct SoundBlock<'b> {
+/// A block whose checksum holds, wherever it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SoundBlock {
     pub(crate) number: u64,
     pub(crate) is_end: bool,
     is_bare: bool,
     /// In the block; at the end, in the file.
     pub(crate) pairs: u64,
-    pub(crate) payload: &'b [u8],
+    pub(crate) offset: u64,
+    /// Where it ends.
+    pub(crate) end: u64,
 }
 
 /// The length of the end of a checkpoint.
-pub(crate) const END_LENGTH: usize = BLOCK_HEADER + 8;
+const END_LENGTH: u64 = BLOCK_HEADER as u64 + 8;
 
-impl<'b> SoundBlock<'b> {
-    /// The block at the start of `bytes`, which may go on behind it, if there is a sound
-    /// one whose number is at most `highest`.
-    pub(crate) fn read(salt: u64, bytes: &'b [u8], highest: u64) -> Option<Self> {
-        let mut fields = Fields(bytes.get(..BLOCK_HEADER)?);
-        let (crc, length) = (fields.u32()?, fields.u32()? as usize);
-        let (number, pairs, kind) = (fields.u64()?, fields.u32()?, fields.u8()?);
+impl SoundBlock {
+    /// The block at an offset of a file, if there is a sound one whose number is at most
+    /// `highest`.
+    pub(crate) fn read(pieces: &mut Pieces, salt: u64, offset: u64, highest: u64) -> Result<Option<Self>> {
+        let header = pieces.get(offset, BLOCK_HEADER)?;
+        let Some(BlockHeader { crc, length, number, pairs, kind }) = BlockHeader::parse(header) else {
+            return Ok(None);
+        };
         // All of this before the checksum, which takes time where blocks are looked for.
-        if number > highest || ![BARE_PAIRS, PAIRS, END].contains(&kind) || fields.take(3)? != [0; 3] {
-            return None;
+        if number > highest || ![BARE_PAIRS, PAIRS, END].contains(&kind) || header[21..] != [0; 3] {
+            return Ok(None);
         }
-        let block = bytes.get(..BLOCK_HEADER.checked_add(length)?)?;
-        if crc != block_crc(salt, &block[4..]) {
-            return None;
+        let begun = block_crc(salt, &header[4..]);
+        let payload = offset + BLOCK_HEADER as u64;
+        let end = payload + u64::from(length);
+        if pieces.checksum(begun, payload..end)? != Some(crc) {
+            return Ok(None);
         }
-        let payload = &block[BLOCK_HEADER..];
         let is_end = kind == END;
-        let pairs = if is_end { Fields(payload).u64()? } else { u64::from(pairs) };
-        Some(SoundBlock { number, is_end, is_bare: kind == BARE_PAIRS, pairs, payload })
+        let pairs = if is_end { Fields(pieces.get(payload, 8)?).u64() } else { Some(u64::from(pairs)) };
+        let is_bare = kind == BARE_PAIRS;
+        Ok(pairs.map(|pairs| SoundBlock { number, is_end, is_bare, pairs, offset, end }))
     }
 
-    /// How long the block is.
-    pub(crate) fn length(&self) -> usize {
-        BLOCK_HEADER + self.payload.len()
+    /// What is in it: nothing at the end.
+    pub(crate) fn content<'p>(&self, pieces: &'p mut Pieces) -> Result<Block<'p>> {
+        let start = self.offset + BLOCK_HEADER as u64;
+        let length = if self.is_end { 0 } else { (self.end - start) as usize };
+        let payload = pieces.get(start, length)?;
+        Ok(Block { offset: self.offset, is_bare: self.is_bare, payload })
     }
+}
 
-    /// The encoded pairs; none at the end.
-    pub(crate) fn pairs(&self) -> impl Iterator<Item = std::result::Result<Pair<'b>, Nonsense>> + use<'b> {
-        let payload = if self.is_end { &[] } else { self.payload };
-        Block { offset: 0, is_bare: self.is_bare, payload }.pairs()
+/// The header of a block, as it stands.
+struct BlockHeader {
+    crc: u32,
+    length: u32,
+    number: u64,
+    pairs: u32,
+    kind: u8,
+}
+
+impl BlockHeader {
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let mut fields = Fields(bytes.get(..BLOCK_HEADER)?);
+        let (crc, length, number) = (fields.u32()?, fields.u32()?, fields.u64()?);
+        Some(BlockHeader { crc, length, number, pairs: fields.u32()?, kind: fields.u8()? })
     }
 }
 
 /// A checkpoint that is being read.
 pub(crate) struct Reader {
-    file: NamedFile,
+    pieces: Pieces,
     pub(crate) header: FileHeader,
     offset: u64,
     number: u64,
     pairs: u64,
-    length: u64,
-    buffer: Vec<u8>,
 }
 
 /// A block of pairs.
@@ -208,25 +292,23 @@ impl Reader {
             return Ok(None);
         };
         let (header, end) = file.read_header(FileKind::Checkpoint)?;
-        let length = file.len()?;
-        let offset = end as u64;
-        Ok(Some(Reader { file, header, offset, number: 0, pairs: 0, length, buffer: Vec::new() }))
+        let pieces = Pieces::of(file)?;
+        Ok(Some(Reader { pieces, header, offset: end as u64, number: 0, pairs: 0 }))
     }
 
     pub(crate) fn file(&self) -> &NamedFile {
-        &self.file
+        self.pieces.file()
     }
 
     /// How long the file is.
     pub(crate) fn length(&self) -> u64 {
-        self.length
+        self.pieces.length()
     }
 
     /// How many pairs the file has, as its end says; `None` if there is no sound end.
-    pub(crate) fn total_pairs(&self) -> Result<Option<u64>> {
-        let mut end = [0; END_LENGTH];
-        let filled = self.file.read_at(&mut end, self.length.saturating_sub(END_LENGTH as u64))?;
-        let block = SoundBlock::read(self.header.salt, &end[..filled], u64::MAX);
+    pub(crate) fn total_pairs(&mut self) -> Result<Option<u64>> {
+        let offset = self.length().saturating_sub(END_LENGTH);
+        let block = SoundBlock::read(&mut self.pieces, self.header.salt, offset, u64::MAX)?;
         Ok(block.filter(|block| block.is_end).map(|block| block.pairs))
     }
 
@@ -234,46 +316,37 @@ impl Reader {
     /// only if the last has been reached.
     pub(crate) fn next_block(&mut self) -> Result<Option<Block<'_>>> {
         let start = self.offset;
-        let damaged = |file: &NamedFile, what: &str| Err(file.damaged(start, what));
-        let mut header = [0; BLOCK_HEADER];
-        if self.file.read_at(&mut header, start)? < BLOCK_HEADER {
-            return damaged(&self.file, "the file ends where a block should begin");
-        }
-        let mut fields = Fields(&header);
-        let sound = || {
-            let (crc, length) = (fields.u32()?, fields.u32()?);
-            Some((crc, length as usize, fields.u64()?, fields.u32()?, fields.u8()?))
+        let damaged = |pieces: &Pieces, what: &str| Err(pieces.file().damaged(start, what));
+        let header = self.pieces.get(start, BLOCK_HEADER)?;
+        let Some(BlockHeader { crc, length, number, pairs, kind }) = BlockHeader::parse(header) else {
+            return damaged(&self.pieces, "the file ends where a block should begin");
         };
-        let Some((crc, length, number, pairs, kind)) = { sound }() else {
-            return damaged(&self.file, "the header of a block is too short");
-        };
-        if length as u64 > self.length.saturating_sub(start + BLOCK_HEADER as u64) {
-            return damaged(&self.file, "a block goes on beyond the end of the file");
+        let begun = block_crc(self.header.salt, &header[4..]);
+        let payload = start + BLOCK_HEADER as u64;
+        let end = payload + u64::from(length);
+        if end > self.length() {
+            return damaged(&self.pieces, "a block goes on beyond the end of the file");
         }
-        self.buffer.clear();
-        self.buffer.extend(&header[4..]);
-        self.buffer.resize(BLOCK_HEADER - 4 + length, 0);
-        let filled = self.file.read_at(&mut self.buffer[BLOCK_HEADER - 4..], start + BLOCK_HEADER as u64)?;
-        if filled < length || crc != block_crc(self.header.salt, &self.buffer) {
-            return damaged(&self.file, "the checksum of a block does not match");
+        if self.pieces.checksum(begun, payload..end)? != Some(crc) {
+            return damaged(&self.pieces, "the checksum of a block does not match");
         }
         if number != self.number {
-            return damaged(&self.file, "a block is not in its place");
+            return damaged(&self.pieces, "a block is not in its place");
         }
-        self.offset += (BLOCK_HEADER + length) as u64;
+        self.offset = end;
         self.number += 1;
-        let payload = &self.buffer[BLOCK_HEADER - 4..];
         match kind {
             PAIRS | BARE_PAIRS => {
                 self.pairs += u64::from(pairs);
+                let payload = self.pieces.get(payload, length as usize)?;
                 Ok(Some(Block { offset: start, is_bare: kind == BARE_PAIRS, payload }))
             }
-            END if Fields(payload).u64() != Some(self.pairs) => {
-                damaged(&self.file, "the number of pairs is not what the end says")
+            END if Fields(self.pieces.get(payload, 8)?).u64() != Some(self.pairs) => {
+                damaged(&self.pieces, "the number of pairs is not what the end says")
             }
-            END if self.offset != self.length => damaged(&self.file, "something follows the end"),
+            END if end != self.length() => damaged(&self.pieces, "something follows the end"),
             END => Ok(None),
-            _ => damaged(&self.file, "a block is of no kind that is known"),
+            _ => damaged(&self.pieces, "a block is of no kind that is known"),
         }
     }
 
@@ -311,5 +384,6 @@ fn bare_pairs(payload: &[u8]) -> impl Iterator<Item = std::result::Result<Pair<'
     })
 }
 
-/// A pair larger than this was refused when it was written.
-const _: () = assert!(MAX_COMMIT + 2 * BLOCK_SIZE < u32::MAX as usize);
+/// The longest block: a pair that is larger than a commit was refused when it was written.
+pub(crate) const MAX_BLOCK: usize = MAX_COMMIT + 2 * BLOCK_SIZE;
+const _: () = assert!(MAX_BLOCK < u32::MAX as usize);

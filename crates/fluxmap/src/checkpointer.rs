@@ -1,18 +1,18 @@
-//! The checkpoint thread: makes segments ahead, writes checkpoints, and gives segments
-//! that a checkpoint covers back to the pool.
+//! The checkpointer: makes segments ahead, writes checkpoints, a block in each step, and
+//! gives segments that a checkpoint covers back to the pool.
 
-use crate::checkpoint::{Pairs, publish_draft, write_draft};
+use crate::checkpoint::{Draft, Pairs, Written, publish_draft};
 use crate::disk::Lock;
 use crate::error::PersistenceError;
+use crate::jobs::{Done, Job};
 use crate::persistence::CheckpointInfo;
 use crate::progress::Progress;
-use crate::sync::thread::JoinHandle;
 use crate::sync::{Instant, Mutex};
-use crate::wal::directory::{Directory, segment_name};
-use crate::wal::format::Identity;
-use crate::wal::pool::Task;
+use crate::wal::Log;
+use crate::wal::directory::{CHECKPOINT_DRAFT, Directory, segment_name};
+use crate::wal::format::{Identity, Lsn};
+use crate::wal::pool::{Make, Task};
 use crate::wal::segment;
-use crate::wal::{Log, spawn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -21,16 +21,15 @@ type Result<T> = std::result::Result<T, PersistenceError>;
 /// Where checkpoints find what is stored.
 pub(crate) trait Source: Send + Sync {
     /// All pairs as they are now, and stable; `None` if the database is gone.
-    fn pairs(&self) -> Option<Box<dyn Pairs>>;
+    fn pairs(&self) -> Option<Box<dyn Pairs + Send>>;
 }
 
-/// What the checkpoint thread works on.
+/// What checkpoints are made of.
 pub(crate) struct Checkpointer {
     pub(crate) directory: Directory,
     pub(crate) identity: Identity,
     pub(crate) log: Arc<Log>,
     pub(crate) source: Box<dyn Source>,
-    pub(crate) segment_size: u64,
     /// Requests that have been served.
     pub(crate) served: Progress,
     /// How the last attempt went.
@@ -38,48 +37,19 @@ pub(crate) struct Checkpointer {
 }
 
 impl Checkpointer {
-    /// The thread keeps `lock` until it ends.
-    pub(crate) fn start(self: &Arc<Self>, lock: Arc<dyn Lock>) -> Result<JoinHandle<()>> {
-        let runner = Arc::clone(self);
-        spawn("fluxmap-checkpoint", &self.log, lock, move || runner.run())
-    }
-
     /// Has a checkpoint written that covers everything that is stable now.
     ///
     /// Cancel-safe: the checkpoint is written in any case.
     pub(crate) async fn checkpoint(&self) -> Result<CheckpointInfo> {
+        self.log.check_process()?;
         let request = self.log.pool.request_checkpoint();
         self.served.wait_for(request).await?;
-        let closing = || Err(PersistenceError::Unavailable("the database is being closed".into()));
-        self.outcome.lock().clone().unwrap_or_else(closing)
+        self.outcome.lock().clone().unwrap_or_else(|| Err(closing()))
     }
 
     /// Why the last attempt failed, if it did.
     pub(crate) fn last_failure(&self) -> Option<PersistenceError> {
         self.outcome.lock().as_ref().and_then(|outcome| outcome.as_ref().err().cloned())
-    }
-
-    fn run(&self) {
-        let (mut served, mut failed) = (0, false);
-        loop {
-            match self.log.pool.next_task(served, failed) {
-                Task::Make { number, recycled } => self.make(number, recycled),
-                Task::Checkpoint { requests } => {
-                    let outcome = self.write_contained();
-                    failed = outcome.is_err();
-                    if let Err(error) = &outcome {
-                        let is_needed = self.log.pool.awaits_checkpoint();
-                        self.note_failure(error, is_needed, "a checkpoint could not be written");
-                    }
-                    *self.outcome.lock() = Some(outcome);
-                    served = requests;
-                    drop(self.served.advance(served));
-                }
-                Task::Stop => break,
-            }
-        }
-        let ended = PersistenceError::Unavailable("the database is being closed".into());
-        drop(self.served.fail(self.log.failure().unwrap_or(&ended)));
     }
 
     fn note_failure(&self, error: &PersistenceError, is_needed: bool, what: &'static str) {
@@ -91,8 +61,9 @@ impl Checkpointer {
         }
     }
 
-    fn make(&self, number: u64, recycled: Option<u64>) {
-        let made = segment::make(&self.directory, &self.identity, number, self.segment_size, recycled);
+    fn make(&self, Make { number, size, recycled, surplus }: Make) {
+        self.remove(surplus);
+        let made = segment::make(&self.directory, &self.identity, number, size, recycled);
         let (segment, error) = match made {
             Ok(segment) => (Some(segment), None),
             Err(error) => (None, Some(error)),
@@ -104,47 +75,160 @@ impl Checkpointer {
         }
     }
 
-    /// Writes a checkpoint; a panic of a key's or value's own code is an error.
-    fn write_contained(&self) -> Result<CheckpointInfo> {
-        catch_unwind(AssertUnwindSafe(|| self.write())).unwrap_or_else(|_| {
-            Err(PersistenceError::Unavailable("a key or a value panicked while it was being encoded".into()))
-        })
-    }
-
-    #[tracing::instrument(name = "checkpoint", skip_all)]
-    fn write(&self) -> Result<CheckpointInfo> {
-        let started = Instant::now();
-        let pool = &self.log.pool;
-        let closing = || PersistenceError::Unavailable("the database is being closed".into());
-        // So that everything in segments that have ended is stable, and covered.
-        self.log.sync()?;
-        let mut pairs = self.source.pairs().ok_or_else(closing)?;
-        let commit = pairs.timestamp();
-        let first = pool.first_after(commit);
-        let written = write_draft(&self.directory, &self.identity, &mut *pairs, first, |_| {
-            // The log must not wait for a segment until this is done.
-            if let Some(Task::Make { number, recycled }) = pool.urgent_task() {
-                self.make(number, recycled);
-            }
-            if pool.is_stopping() { Err(closing()) } else { Ok(()) }
-        })?;
-        drop(pairs);
-        // What a checkpoint covers is durable: else the log could end before it.
-        self.log.sync_up_to(commit)?;
-        publish_draft(&self.directory)?;
-        for number in pool.covered_before(first) {
-            // One that stays is ignored, and removed when the database is opened.
+    fn remove(&self, segments: Vec<u64>) {
+        for number in segments {
+            // One that stays is ignored, and looked at again when the database is opened.
             if let Err(error) = self.directory.remove(&segment_name(number)) {
                 tracing::warn!(%error, "a segment that is not needed any more stays");
             }
         }
-        let info = CheckpointInfo {
-            commit,
-            pairs: written.pairs,
-            bytes: written.bytes,
-            duration: started.elapsed(),
-        };
+    }
+
+    /// Begins a checkpoint, which will have served these requests.
+    fn begin(&self, requests: u64) -> Result<Underway> {
+        let started = self.log.now();
+        // So that everything in segments that have ended is stable, and covered.
+        self.log.sync()?;
+        let pairs = self.source.pairs().ok_or_else(closing)?;
+        let commit = pairs.timestamp();
+        let first = self.log.pool.first_after(commit);
+        let draft = Draft::create(&self.directory, &self.identity, commit, pairs.time(), first)?;
+        Ok(Underway { requests, started, commit, first, draft, pairs: Some(pairs) })
+    }
+
+    /// Does the next piece of a checkpoint; returns what came of it if it was the last.
+    fn proceed(&self, underway: &mut Underway) -> Result<Option<CheckpointInfo>> {
+        let Some(pairs) = &mut underway.pairs else { return self.publish(underway).map(Some) };
+        if self.log.pool.is_stopping() {
+            return Err(closing());
+        }
+        if !underway.draft.write_next(&mut **pairs)? {
+            underway.pairs = None;
+        }
+        Ok(None)
+    }
+
+    /// Puts a checkpoint that is whole in the place of the one before.
+    fn publish(&self, underway: &Underway) -> Result<CheckpointInfo> {
+        let Underway { commit, first, .. } = *underway;
+        // What a checkpoint covers is durable: else the log could end before it.
+        self.log.sync_up_to(commit)?;
+        publish_draft(&self.directory)?;
+        let Written { pairs, bytes } = underway.draft.written();
+        self.remove(self.log.pool.covered_before(first, bytes));
+        let duration = self.log.now().saturating_duration_since(underway.started);
+        let info = CheckpointInfo { commit, pairs, bytes, duration };
         tracing::debug!(?info, "checkpoint written");
         Ok(info)
     }
+}
+
+fn closing() -> PersistenceError {
+    PersistenceError::Unavailable("the database is being closed".into())
+}
+
+/// The name of the checkpointer's thread, if it has one.
+pub(crate) const CHECKPOINT: &str = "fluxmap-checkpoint";
+
+/// Makes segments and checkpoints until the log has ended.
+pub(crate) struct CheckpointJob {
+    checkpointer: Arc<Checkpointer>,
+    /// Requests that have been dealt with.
+    served: u64,
+    /// Whether the last checkpoint could not be written.
+    failed: bool,
+    underway: Option<Underway>,
+    /// While the job lives, nobody else opens the directory.
+    _lock: Arc<dyn Lock>,
+}
+
+/// A checkpoint that has been begun.
+struct Underway {
+    /// That it will have served.
+    requests: u64,
+    started: Instant,
+    /// It covers this commit and those before.
+    commit: Lsn,
+    /// The first segment that is needed behind it.
+    first: u64,
+    draft: Draft,
+    /// `None` when they have all been written. They hold a snapshot, and the database.
+    pairs: Option<Box<dyn Pairs + Send>>,
+}
+
+impl CheckpointJob {
+    pub(crate) fn new(checkpointer: &Arc<Checkpointer>, lock: Arc<dyn Lock>) -> Self {
+        let checkpointer = Arc::clone(checkpointer);
+        CheckpointJob { checkpointer, served: 0, failed: false, underway: None, _lock: lock }
+    }
+
+    /// Does the next piece of the checkpoint that has been begun.
+    fn write(&mut self, mut underway: Underway) {
+        let requests = underway.requests;
+        let checkpointer = &self.checkpointer;
+        match contained(|| Ok((checkpointer.proceed(&mut underway)?, underway))) {
+            Ok((None, underway)) => self.underway = Some(underway),
+            Ok((Some(info), _)) => self.conclude(requests, Ok(info)),
+            Err(error) => self.conclude(requests, Err(error)),
+        }
+    }
+
+    fn conclude(&mut self, requests: u64, outcome: Result<CheckpointInfo>) {
+        let checkpointer = &self.checkpointer;
+        self.failed = outcome.is_err();
+        if let Err(error) = &outcome {
+            // It may be all that a full disk has room for. If it stays, it does no harm.
+            let _ = checkpointer.directory.remove(CHECKPOINT_DRAFT);
+            let is_needed = checkpointer.log.pool.awaits_checkpoint();
+            checkpointer.note_failure(error, is_needed, "a checkpoint could not be written");
+        }
+        *checkpointer.outcome.lock() = Some(outcome);
+        self.served = requests;
+        drop(checkpointer.served.advance(requests));
+    }
+
+    fn end(&self) -> Done {
+        let ended = closing();
+        let checkpointer = &self.checkpointer;
+        drop(checkpointer.served.fail(checkpointer.log.failure().unwrap_or(&ended)));
+        Done::Ended
+    }
+}
+
+impl Job for CheckpointJob {
+    fn step(&mut self) -> Done {
+        let pool = &self.checkpointer.log.pool;
+        if let Some(underway) = self.underway.take() {
+            // The log must not wait for a segment until the checkpoint is done.
+            match pool.urgent_task(underway.draft.written().bytes) {
+                Some(make) => {
+                    self.checkpointer.make(make);
+                    self.underway = Some(underway);
+                }
+                None => self.write(underway),
+            }
+            return Done::More;
+        }
+        match pool.next_task(self.served, self.failed) {
+            None => return Done::Idle(None),
+            Some(Task::Make(make)) => self.checkpointer.make(make),
+            Some(Task::Checkpoint { requests }) => match contained(|| self.checkpointer.begin(requests)) {
+                Ok(underway) => self.underway = Some(underway),
+                Err(error) => self.conclude(requests, Err(error)),
+            },
+            Some(Task::Stop) => return self.end(),
+        }
+        Done::More
+    }
+
+    fn panicked(&mut self) {
+        self.checkpointer.log.fail_by_panic(CHECKPOINT);
+    }
+}
+
+/// A panic of a key's or value's own code is an error.
+fn contained<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        Err(PersistenceError::Unavailable("a key or a value panicked while it was being encoded".into()))
+    })
 }

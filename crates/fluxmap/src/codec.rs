@@ -114,6 +114,15 @@
 //! Types that show themselves as bytes and take anything, such as `ciborium::Value`
 //! and `rmpv::Value`, get a sequence of numbers instead; `check` refuses that.
 //!
+//! # Types that differ in their fields only
+//!
+//! The table is about one encoding and one decoding. A durable database does more: with postcard, it
+//! keeps the names of all fields and variants in its files, with their order and kinds, and is not
+//! opened with a type that would be mistaken for the one it was written with, be that an older
+//! version of the same type or another one of that name. New variants at the end of an enum and
+//! integers of another width are no mistake. See
+//! [`DatabaseBuilder::check_fields`](crate::DatabaseBuilder::check_fields).
+//!
 //! # Limits
 //!
 //! A value may nest 128 levels deep, in either codec: structs, enums, options,
@@ -130,16 +139,21 @@ mod coder;
 mod error;
 mod guard;
 mod name;
+mod output;
 mod read;
+mod shape;
 mod tuple;
 mod write;
 
 pub(crate) use coder::Coder;
 pub use error::CodecError;
+pub(crate) use error::EncodeError;
 pub(crate) use name::type_name;
+pub(crate) use shape::is_readable;
 
 use error::postcard_text;
 use guard::{Account, Place, READ_DEPTH, Refusal, WRITE_DEPTH};
+use output::{Output, Stopped, Writer};
 use rmp_serde::decode::Error as RmpError;
 use serde::Serialize;
 use serde::de::{Deserialize, DeserializeOwned};
@@ -208,34 +222,61 @@ impl Codec {
     /// nests too deep, or if its `Serialize` fails. `into` is as it was, then, and
     /// also if `Serialize` panics.
     pub fn encode<T: Serialize + ?Sized>(self, value: &T, into: &mut Vec<u8>) -> Result<(), CodecError> {
-        let mut appended = Appended { start: into.len(), keep: false, into };
-        let account = Account::of_writing(self);
-        let place = Place::top(&account, WRITE_DEPTH);
-        let written = match self {
-            Codec::MessagePack => {
-                let mut serializer =
-                    rmp_serde::Serializer::new(&mut *appended.into).with_struct_map().with_human_readable();
-                let watched = write::Watched { inner: &mut serializer, place, in_some: false };
-                value.serialize(watched).map_err(|error| error.to_string())
-            }
-            Codec::Postcard => {
-                let mut serializer = postcard::Serializer { output: Output(appended.into) };
-                let watched = write::Watched { inner: &mut serializer, place, in_some: false };
-                value.serialize(watched).map_err(|error| postcard_text(&error))
-            }
-        };
-        let length = appended.into.len() - appended.start;
-        let problem = match (written, account.refusal()) {
-            (Err(_), Some(refusal)) => refusal.text().to_owned(),
-            (Err(text), None) => text,
-            (Ok(()), _) if !account.may_be_read_from(length) => Refusal::TooManyElements.text().to_owned(),
-            (Ok(()), _) if u32::try_from(length).is_err() => "it takes more than 4 GiB".to_owned(),
-            (Ok(()), _) => {
+        let longest = into.len().saturating_add(u32::MAX as usize);
+        self.encode_within(value, into, longest).map_err(|error| match error {
+            EncodeError::Codec(error) => error,
+            EncodeError::TooLong(_) => self.error::<T>("cannot write", "it takes more than 4 GiB".to_owned()),
+        })
+    }
+
+    /// As [`encode`](Self::encode), unless `into` would become longer than `longest`: then it
+    /// ends as soon as that is known.
+    pub(crate) fn encode_within<T: Serialize + ?Sized>(
+        self,
+        value: &T,
+        into: &mut Vec<u8>,
+        longest: usize,
+    ) -> Result<(), EncodeError> {
+        let start = into.len();
+        let mut appended = Appended { start, keep: false, into };
+        let output = Output::append(appended.into, longest);
+        let account = Account::of_writing(self, &output);
+        let written = self.serialize(value, &account, &output);
+        let (refusal, stopped) = (account.refusal(), output.stopped());
+        let length = output.length() - start;
+        let problem = match (written, refusal, stopped) {
+            (_, _, Some(Stopped::TooLong(bytes))) => return Err(EncodeError::TooLong(bytes)),
+            (Err(_), Some(refusal), _) => refusal.text().to_owned(),
+            (Err(text), None, _) => text,
+            (Ok(()), ..) if !account.may_be_read_from(length) => Refusal::TooManyElements.text().to_owned(),
+            (Ok(()), ..) => {
                 appended.keep = true;
                 return Ok(());
             }
         };
-        Err(self.error::<T>("cannot write", problem))
+        Err(EncodeError::Codec(self.error::<T>("cannot write", problem)))
+    }
+
+    fn serialize<T: Serialize + ?Sized>(
+        self,
+        value: &T,
+        account: &Account<'_>,
+        output: &Output<'_>,
+    ) -> Result<(), String> {
+        let place = Place::top(account, WRITE_DEPTH);
+        match self {
+            Codec::MessagePack => {
+                let serializer = rmp_serde::Serializer::new(Writer(output));
+                let mut serializer = serializer.with_struct_map().with_human_readable();
+                let watched = write::Watched { inner: &mut serializer, place, in_some: false };
+                value.serialize(watched).map_err(|error| error.to_string())
+            }
+            Codec::Postcard => {
+                let mut serializer = postcard::Serializer { output: Writer(output) };
+                let watched = write::Watched { inner: &mut serializer, place, in_some: false };
+                value.serialize(watched).map_err(|error| postcard_text(&error))
+            }
+        }
     }
 
     /// The value that `bytes`, all of them, are the encoding of.
@@ -321,9 +362,15 @@ impl Codec {
     /// If they cannot be decoded, or come back as something else.
     pub fn check<T: Serialize + DeserializeOwned>(self, bytes: &[u8]) -> Result<(), CodecError> {
         let value: T = self.decode(bytes)?;
+        // Without a second copy, which only what comes back in another order needs.
+        let output = Output::compare(bytes);
+        let written = self.serialize(&value, &Account::of_writing(self, &output), &output);
+        if written.is_ok() && output.is_same() {
+            return Ok(());
+        }
         let mut again = Vec::with_capacity(bytes.len());
         self.encode(&value, &mut again)?;
-        if again == bytes || canonical::same_but_for_order(self, bytes, &again) {
+        if canonical::same_but_for_order(self, bytes, &again) {
             return Ok(());
         }
         let what = "it comes back as something else; look at its `Serialize` and `Deserialize`, \
@@ -359,28 +406,5 @@ impl Drop for Appended<'_> {
         if !self.keep {
             self.into.truncate(self.start);
         }
-    }
-}
-
-/// Where postcard writes to.
-struct Output<'a>(&'a mut Vec<u8>);
-
-impl postcard::ser_flavors::Flavor for Output<'_> {
-    type Output = ();
-
-    #[inline]
-    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
-        self.0.extend_from_slice(bytes);
-        Ok(())
-    }
-
-    #[inline]
-    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
-        self.0.push(byte);
-        Ok(())
-    }
-
-    fn finalize(self) -> postcard::Result<()> {
-        Ok(())
     }
 }

@@ -19,10 +19,11 @@ mod tidy;
 
 use self::dispose::dispose;
 use crate::error::{FluxError, PersistenceError};
+use crate::host::Host;
 use crate::key::lead_of;
 use crate::mem::evict::{Listener, Telling};
 use crate::mem::expiry::Hand;
-use crate::mem::keeper::{Keeper, Room};
+use crate::mem::keeper::{Keeper, Room, to_bytes};
 use crate::mem::removal::{Need, Removal};
 use crate::mem::weigher::{TOMBSTONE, Weigher};
 use crate::mem::{EvictionPolicy, TimeSource, UNIT};
@@ -31,10 +32,10 @@ use crate::mvcc::certify::Certificate;
 use crate::mvcc::clock::Clock;
 use crate::mvcc::gc::Collector;
 use crate::storage::Durable;
-use crate::sync::{AtomicU64, HashState, Mutex, Ordering, hash_state};
+use crate::sync::{AtomicU64, HashState, Mutex, Ordering};
 use crate::txn::write_set::{Put, Write};
-use crate::wal::format::push_operation;
-use fluxmap_index::{Batch, Freed, Index, Noting, Reader, Tail, Time, Timestamp, Writer};
+use crate::wal::format::{MAX_COMMIT, push_operation};
+use fluxmap_index::{Batch, Freed, Index, Noting, Reader, Tail, Time, Timestamp, Writer, planted};
 use std::hash::{BuildHasher, Hash};
 use std::ops::Deref;
 use std::sync::Arc;
@@ -64,7 +65,10 @@ pub(crate) struct Committer<K, V> {
     noting: Noting,
     /// How long every key lives that is not given a life of its own.
     life: Option<Duration>,
+    /// Whether values that were read back have been given that life, which is not in the files yet.
+    pub(crate) gave_lives: AtomicBool,
     hasher: HashState,
+    pub(crate) host: Host,
     /// The snapshot whose end would let much garbage go, or [`NO_SNAPSHOT`].
     blocker: AtomicU64,
     /// Whether a key expires before the background thread is to wake.
@@ -105,6 +109,8 @@ pub(crate) struct MemoryOptions<K, V> {
     pub(crate) listener: Option<Listener<K, V>>,
     pub(crate) time_source: Option<Arc<dyn TimeSource>>,
     pub(crate) max_snapshot_age: Option<Duration>,
+    #[cfg(shuttle)]
+    pub(crate) observer: Option<fluxmap_index::Observer<K, Arc<V>>>,
 }
 
 impl<K, V> Default for MemoryOptions<K, V> {
@@ -116,12 +122,14 @@ impl<K, V> Default for MemoryOptions<K, V> {
             listener: None,
             time_source: None,
             max_snapshot_age: None,
+            #[cfg(shuttle)]
+            observer: None,
         }
     }
 }
 
 impl<K: Ord + Clone + 'static, V> Committer<K, V> {
-    pub(crate) fn new(skiplist_p: f64, memory: MemoryOptions<K, V>) -> Self {
+    pub(crate) fn new(skiplist_p: f64, memory: MemoryOptions<K, V>, host: Host) -> Self {
         let (index, mut writer) = Index::with_leads(skiplist_p, lead_of);
         let keeper = match memory.limit {
             None => Keeper::unlimited(index.structure()),
@@ -129,17 +137,23 @@ impl<K: Ord + Clone + 'static, V> Committer<K, V> {
         };
         let noting = keeper.books.as_ref().map_or(Noting::Nothing, |books| books.policy().noting());
         writer.note_reads(noting);
+        #[cfg(shuttle)]
+        if let Some(observer) = memory.observer {
+            writer.observe(observer);
+        }
         Committer {
             index,
             clock: Arc::default(),
             durable: None,
-            active: Active::new(memory.max_snapshot_age),
-            hand: Hand::new(memory.time_source),
+            active: Active::new(memory.max_snapshot_age, host.clone()),
+            hand: Hand::new(memory.time_source, host.clone()),
             listener: memory.listener,
             limit: memory.limit,
             noting,
             life: memory.life,
-            hasher: hash_state(),
+            gave_lives: AtomicBool::new(false),
+            hasher: host.hash_state(),
+            host,
             blocker: AtomicU64::new(NO_SNAPSHOT),
             alarm_is_due: AtomicBool::new(false),
             order: Apart(Mutex::new(Order {
@@ -210,7 +224,8 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
             // Certify. What was committed since the check above is all that can
             // be new, and what has expired since; mostly that is nothing.
             let until = self.hand.advance();
-            let is_old = self.clock.applied() != checked_at || order.keeper.has_expired(checked_until, until);
+            let is_old = self.clock.applied() != checked_at && !planted("certified-outside-only")
+                || order.keeper.has_expired(checked_until, until) && !planted("time-is-looked-at-once");
             if let Some(certificate) = certificate.filter(|_| is_old) {
                 if !certificate.reads.is_cheap() && checks < CHECKS_OUTSIDE {
                     continue;
@@ -226,6 +241,7 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
                 may_reap = self.remove_expired(&mut telling.gone).is_ok();
                 continue;
             }
+            let before = self.limit.map(|_| self.index.structure());
             match order.apply(&mut batch, self, record) {
                 Ok(timestamp) => {
                     // Keys that go for the sake of this commit go in one of their own behind
@@ -246,6 +262,9 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
                     drop(reader);
                     // New keys have left entries without a version.
                     self.trim(writes);
+                    if let Some(before) = before {
+                        self.order.lock().keeper.after_refusal(before, self.index.structure());
+                    }
                     return Err(refused);
                 }
             }
@@ -292,7 +311,7 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
 
     /// Refuses what is larger than the limit by itself, before it has left a trace.
     fn check_weight(&self, weight: u64) -> Result<(), FluxError> {
-        let bytes = weight * UNIT as u64;
+        let bytes = to_bytes(weight);
         match self.limit {
             Some((limit, _)) if bytes > limit => Err(FluxError::ExceedsMemoryLimit { bytes, limit }),
             _ => Ok(()),
@@ -318,14 +337,11 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Order<K, V> {
         // User code (`Eq`, `Ord`, `Clone`) may panic in here; nobody would see
         // a trace of the batch.
         let staged = self.writer.stage(batch);
-        if let Some(books) = &self.keeper.books {
-            let (overhead, _) = self.keeper.overhead(shared.index.structure());
-            match books.room(staged.changes(), overhead) {
+        if let Some((limit, _)) = shared.limit {
+            match self.keeper.room(staged.changes(), shared.index.structure()) {
                 Room::Enough => {}
                 Room::Full => return Err(FluxError::MemoryLimitExceeded),
-                Room::Never(bytes) => {
-                    return Err(FluxError::ExceedsMemoryLimit { bytes, limit: books.limit() });
-                }
+                Room::Never(bytes) => return Err(FluxError::ExceedsMemoryLimit { bytes, limit }),
             }
         }
         // The log refuses commits after it has failed.
@@ -335,6 +351,10 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Order<K, V> {
         // Log. It is written later; while the slot is held, it cannot be (W2).
         let slot = slot.map(|slot| slot.push(timestamp, record));
         // Publish: first every version, then the clock that makes them visible.
+        if planted("clock-before-versions") {
+            shared.clock.apply(timestamp);
+        }
+        let slot = slot.map(|slot| (!planted("queue-unlocked-early")).then_some(slot));
         staged.publish(timestamp, &mut self.keeper);
         self.make_visible(timestamp, shared, slot);
         Ok(timestamp)
@@ -347,8 +367,12 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Order<K, V> {
         shared: &Committer<K, V>,
         slot: Option<impl Sized>,
     ) {
-        if self.keeper.has_expiring {
+        if self.keeper.has_expiring && !shared.hand.is_needed() {
             shared.hand.need();
+            // Whoever sees the first key that expires has a time to judge it by. Without one, a
+            // transaction could read a key that had expired, write it again with its time, and
+            // not find what it had written.
+            shared.hand.advance();
         }
         if slot.is_some() {
             shared.hand.note_unstable(timestamp, &shared.clock);
@@ -418,10 +442,10 @@ impl<K: Ord, V> Durable<K, V> {
         record: &mut Vec<u8>,
     ) -> Result<(), FluxError> {
         let coder = &self.coder;
-        let unstorable = PersistenceError::unstorable;
+        let (unstorable, refused) = (PersistenceError::unstorable, PersistenceError::unencodable);
         let put_key = |into: &mut Vec<u8>| {
             let start = into.len();
-            coder.encode_key(key, into).map_err(unstorable("key"))?;
+            coder.encode_key(key, into, MAX_COMMIT).map_err(refused("key"))?;
             if !self.check {
                 return Ok(());
             }
@@ -435,7 +459,7 @@ impl<K: Ord, V> Durable<K, V> {
         let put_value = put.map(|put| {
             move |into: &mut Vec<u8>| {
                 let start = into.len();
-                coder.encode_value(&put.value, into).map_err(unstorable("value"))?;
+                coder.encode_value(&put.value, into, MAX_COMMIT).map_err(refused("value"))?;
                 if self.check {
                     coder.check_value(&into[start..]).map_err(unstorable("value"))
                 } else {
@@ -445,6 +469,7 @@ impl<K: Ord, V> Durable<K, V> {
         });
         let expires = put.map_or(0, |put| put.expires);
         push_operation(record, expires, put_key, put_value)?;
+        // What stands between the parts counts, too.
         Ok(self.log.check_size(record.len())?)
     }
 }

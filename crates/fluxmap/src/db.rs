@@ -1,9 +1,9 @@
 //! The database.
 
-pub use crate::builder::{Buildable, BuilderState, DatabaseBuilder, Initial, RelaxedDurability};
+pub use crate::builder::{Buildable, BuilderState, Complete, DatabaseBuilder, Initial, RelaxedDurability};
 pub use crate::handle::{Handle, HandleStream};
 pub use crate::info::{IsolationLevel, KeyMetadata, MemoryInfo, VacuumOptions, VacuumStats};
-pub use crate::txn::metadata::MetadataStream;
+pub use crate::txn::metadata::{HandleMetadataStream, MetadataStream};
 pub use crate::txn::overlay::TransactionRange;
 pub use crate::txn::priority::PriorityInfo;
 pub use crate::txn::retry::TransactOptions;
@@ -11,19 +11,21 @@ pub use crate::txn::snapshot::{Snapshot, SnapshotRange};
 pub use crate::txn::stream::{SnapshotStream, TransactionStream};
 pub use crate::txn::transaction::Transaction;
 pub use crate::txn::write_set::Savepoint;
+pub use crate::weak::WeakDatabase;
 
 use crate::checkpointer::Checkpointer;
 use crate::codec::Stored;
 use crate::error::FluxError;
-use crate::key::{Key, KeyRange, Query, Span, Value};
+use crate::key::{Key, Query, Value};
+use crate::mvcc::active::ReaderKind;
 use crate::persistence::{BackupProgress, CheckpointInfo, DurabilityLevel, RecoveryInfo};
 use crate::shared::Shared;
-use crate::storage::{Storage, on_thread};
+use crate::storage::Storage;
 use crate::txn::own::note_commit;
 use crate::txn::priority::Protects;
 use crate::txn::retry;
 use crate::txn::scan::View;
-use crate::txn::write_set::Put;
+use crate::txn::write_set::{Put, Writes};
 use std::borrow::Borrow;
 use std::fmt;
 use std::path::Path;
@@ -61,8 +63,19 @@ use std::time::{Duration, SystemTime};
 /// # Ok(())
 /// # }
 /// ```
+///
+/// # Processes
+///
+/// A database belongs to the process that opened it. In a fork of that, a durable one takes no
+/// commits, flushes and checkpoints: all of them fail with
+/// [`PersistenceError::OtherProcess`](crate::PersistenceError::OtherProcess), the log stays the
+/// parent's alone, and so does the lock on the directory. Reads show what the parent had at the
+/// fork, and a database in memory goes on as a copy, without its background thread. But a fork of a
+/// process with several threads, which every durable database has, may find a lock taken by a
+/// thread that it does not have, and wait for ever, here as everywhere: open databases after
+/// forking.
 pub struct Database<K: Key, V: Value> {
-    shared: Arc<Shared<K, V>>,
+    pub(crate) shared: Arc<Shared<K, V>>,
 }
 
 impl<K: Key, V: Value> Clone for Database<K, V> {
@@ -127,9 +140,10 @@ impl<K: Key, V: Value> Database<K, V> {
     /// Runs `body` in a transaction and commits it, again from the start each
     /// time another transaction gets in between, until it has committed.
     ///
-    /// Each attempt runs a clone of `body`, which should therefore have no effects
-    /// but through the transaction it is given. If it returns an error, the
-    /// transaction is rolled back and the error returned.
+    /// `body` is an async closure: `async |tx| { .. }`. (Without the word `async`, the compiler
+    /// says that it needs to know the type of `tx`.) Each attempt runs a clone of it, which should
+    /// therefore have no effects but through the transaction it is given. If it returns an error,
+    /// the transaction is rolled back and the error returned.
     ///
     /// **Priority.** A transaction that has lost four times gets a lease: while it is valid, a
     /// commit of others that would change what this transaction has read (in this attempt or the
@@ -139,7 +153,8 @@ impl<K: Key, V: Value> Database<K, V> {
     /// time, first come, first served, and a commit that has waited for one does not wait for the next.
     /// Only a transaction that loses under its lease, twice, because it reads something else in each
     /// attempt, gets leases for which every other commit waits. A `transact` within `body` runs under
-    /// the lease of the one around it. Each lease is a warning of `tracing` when it ends, and is
+    /// the lease of the one around it. Each lease is an event of `tracing` when it ends (a warning,
+    /// if commits have waited for a millisecond or more, all together), and is
     /// counted by [`priority_info`](Self::priority_info). So `body` may take its time (it may
     /// `await` another service, say): it holds up those who write what it has read, and only after it
     /// has lost to them.
@@ -302,7 +317,7 @@ impl<K: Key, V: Value> Database<K, V> {
         let committer = &self.shared.committer;
         let hash = committer.hash(key);
         let reader = committer.reader();
-        reader.latest(hash, key, || committer.clock.stable(), || committer.time_of_get()).map(read)
+        reader.latest(hash, key, || committer.readable(), || committer.time_of_get()).map(read)
     }
 
     /// Whether `key` holds anything.
@@ -316,33 +331,6 @@ impl<K: Key, V: Value> Database<K, V> {
         Q: Query + ?Sized,
     {
         Ok(self.read(key, |_| ()).is_some())
-    }
-
-    /// The smallest key, with what it holds.
-    ///
-    /// # Errors
-    ///
-    /// As [`get`](Self::get).
-    pub fn first(&self) -> Result<Option<(K, Arc<V>)>, FluxError> {
-        self.snapshot().first()
-    }
-
-    /// The greatest key, with what it holds.
-    ///
-    /// # Errors
-    ///
-    /// As [`get`](Self::get).
-    pub fn last(&self) -> Result<Option<(K, Arc<V>)>, FluxError> {
-        self.snapshot().last()
-    }
-
-    /// How many keys a range holds. Linear in what it counts.
-    ///
-    /// # Errors
-    ///
-    /// As [`get`](Self::get).
-    pub fn count(&self, range: impl KeyRange<K>) -> Result<usize, FluxError> {
-        View::stable(&self.shared).count(Span::range(range))
     }
 
     /// Puts `value` under `key`, replacing what is there, and when that was going to expire.
@@ -374,15 +362,22 @@ impl<K: Key, V: Value> Database<K, V> {
         self.put(key, Put::lasting(value)).await
     }
 
-    async fn put(&self, key: K, put: Put<V>) -> Result<(), FluxError> {
+    fn put(&self, key: K, put: Put<V>) -> impl Future<Output = Result<(), FluxError>> {
+        self.write_blindly((key, Some(put)))
+    }
+
+    /// Commits writes that rest on nothing.
+    pub(crate) async fn write_blindly(&self, writes: impl Writes<K, V>) -> Result<(), FluxError> {
         // If a lease holds it back: until nobody who waits for this commit goes on before.
         let mut _held_back = None;
         if !self.shared.may_commit_at_once() {
-            let undoes = |protects: &dyn Protects| protects.covers(self.shared.committer.hash(&key), &key);
+            let committer = &self.shared.committer;
+            let undoes =
+                |protects: &dyn Protects| writes.any(|key| protects.covers(committer.hash(key), key));
             _held_back = self.shared.may_commit(undoes).await?;
         }
         // Nothing was read, so there is nothing to certify.
-        let timestamp = self.shared.commit(None, std::iter::once((key, Some(put))))?;
+        let timestamp = self.shared.commit(None, writes.into_writes())?;
         match self.shared.is_stable_at_once() {
             true => Ok(()),
             false => self.shared.acknowledged(timestamp).await,
@@ -391,8 +386,8 @@ impl<K: Key, V: Value> Database<K, V> {
 
     /// [`insert`](Self::insert) for a value that is to be gone after `ttl`: at that instant,
     /// it is out of sight of everything that begins then, and its memory follows soon
-    /// after, with nobody touching it. Whole milliseconds, rounded up. In a durable database
-    /// that was closed in between, it is what the machine's clock says that counts.
+    /// after, with nobody touching it. Whole milliseconds, rounded up. By which clock, is said
+    /// at [`time_source`](DatabaseBuilder::time_source).
     ///
     /// ```
     /// # use fluxmap::Database;
@@ -583,7 +578,8 @@ impl<K: Key, V: Value> Database<K, V> {
     }
 
     /// Puts `new` under `key` (or removes it, for `None`) if the key holds
-    /// `expected` (`None`: nothing), and returns whether it did.
+    /// `expected` (`None`: nothing), and returns whether it did. A value that replaces another
+    /// expires when that one was going to, as with [`update`](Self::update).
     ///
     /// # Errors
     ///
@@ -740,8 +736,9 @@ impl<K: Key, V: Value> Database<K, V> {
     /// # Errors
     ///
     /// [`FluxError::Configuration`] in memory; [`FluxError::Persistence`] if there is a
-    /// database in the directory already, or the copy could not be written: what there is
-    /// of it cannot be opened then.
+    /// database in the directory already, or the copy could not be written: its files are removed
+    /// then. A copy that was cut short by the death of the process cannot be opened; the next one
+    /// into that directory replaces it.
     ///
     /// # Cancel safety
     ///
@@ -755,7 +752,7 @@ impl<K: Key, V: Value> Database<K, V> {
         let path = path.as_ref().to_owned();
         let pairs = self.shared.committer.index.entries() as u64;
         let write = move || Storage::back_up(&checkpointer, path, progress, pairs);
-        Ok(on_thread("fluxmap-backup", write).await??)
+        Ok(self.shared.host().run("fluxmap-backup", write).await??)
     }
 
     fn checkpointer(&self, what: &str) -> Result<&Arc<Checkpointer>, FluxError> {
@@ -771,33 +768,80 @@ impl<K: Key, V: Value> Database<K, V> {
         self.shared.recovery_info()
     }
 
-    /// Gives this handle back, when all that has been committed is synced. If nothing
-    /// else holds the database (no clone, transaction or snapshot), background work ends,
-    /// the files are closed, and what is stored is dropped, before this returns. Dropping
-    /// the last handle does the same, without a place to report errors.
+    /// Closes the database: syncs all that has been committed, ends background work, closes the
+    /// files, and drops what is stored, before this returns. Dropping the last clone does the
+    /// same, without a place to report errors.
+    ///
+    /// ```
+    /// # use fluxmap::{Database, FluxError};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), FluxError> {
+    /// # let db = Database::<String, u32>::builder().build().await?;
+    /// let view = db.snapshot();
+    /// let still_open = FluxError::StillOpen { clones: 1, transactions: 0, snapshots: 1 };
+    /// assert_eq!(db.clone().close().await, Err(still_open));
+    /// drop(view);
+    /// assert_eq!(db.close().await, Ok(()));
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
+    /// [`FluxError::StillOpen`] if something else holds the database: other clones,
+    /// transactions, snapshots, with how many there are of each. All that has been committed is
+    /// synced then, this clone is given back, and the database closes with the last of them.
+    ///
     /// [`FluxError::FatalPersistenceError`] if the log has failed, or fails now;
     /// [`FluxError::Persistence`] if the last checkpoint could not be written, which loses
-    /// nothing that is in the log. The handle has been given back nevertheless.
+    /// nothing that is in the log. This clone has been given back nevertheless.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future gives the handle back, too.
+    /// Dropping the future gives this clone back, too.
     pub async fn close(self) -> Result<(), FluxError> {
-        let mut flushed = self.flush().await;
+        let host = self.shared.host().clone();
+        let mut flushed = host.drive(self.flush()).await;
         if let (Ok(()), Some(error)) =
             (&flushed, self.shared.checkpointer().and_then(|thread| thread.last_failure()))
         {
             flushed = Err(error.into());
         }
-        match self.shared.checkpointer() {
-            None => drop(self),
+        let given_back = match self.shared.checkpointer() {
+            None => self.give_back(),
             // It joins threads, which may have to wait for the disk.
-            Some(_) => on_thread("fluxmap-close", move || drop(self)).await?,
+            Some(_) => host.run("fluxmap-close", move || self.give_back()).await?,
+        };
+        flushed.and(given_back)
+    }
+
+    /// Drops this clone, and says who else holds the database if it was not the last that did.
+    fn give_back(self) -> Result<(), FluxError> {
+        let active = &self.shared.committer.active;
+        let (snapshots, transactions) =
+            (active.count_of(ReaderKind::Snapshot), active.count_of(ReaderKind::Transaction));
+        // Every snapshot and transaction holds it once, and so does every clone.
+        let others = Arc::strong_count(&self.shared) - 1;
+        let readers = snapshots + transactions;
+        let clones = others.saturating_sub(readers);
+        // Decided in one step: of two clones that are closed at once, one is the last.
+        match Arc::into_inner(self.shared) {
+            Some(last) => {
+                drop(last);
+                Ok(())
+            }
+            None => {
+                // Somebody may have cloned it since it was counted.
+                let clones = if readers == 0 { clones.max(1) } else { clones };
+                Err(FluxError::StillOpen { clones, transactions, snapshots })
+            }
         }
-        flushed
+    }
+
+    /// The database, for whoever must not keep it open, such as the listener of
+    /// [`on_evict`](DatabaseBuilder::on_evict).
+    pub fn downgrade(&self) -> WeakDatabase<K, V> {
+        WeakDatabase::new(&self.shared)
     }
 }
 
@@ -806,6 +850,7 @@ impl<K: Key, V: Value> fmt::Debug for Database<K, V> {
         f.debug_struct("Database")
             .field("isolation_level", &self.shared.level)
             .field("keys", &self.shared.committer.index.entries())
+            .field("background_panics", &self.shared.panics())
             .finish_non_exhaustive()
     }
 }

@@ -16,6 +16,7 @@
 //! - **D3.** The death of the process alone undoes nothing.
 //! - **D4.** A lock ends with what [`lock`](Disk::lock) returned, or with the process.
 
+use crate::process::Process;
 use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -151,15 +152,29 @@ struct OsFile(File);
 
 /// Unlocked when it is dropped, and by the system when the process ends.
 #[derive(Debug)]
-struct OsLock(File);
+struct OsLock {
+    file: File,
+    /// The process that took it.
+    process: Process,
+}
+
+impl OsLock {
+    fn new(file: File) -> Self {
+        OsLock { file, process: Process::this() }
+    }
+}
 
 impl Lock for OsLock {}
 
 impl Drop for OsLock {
     fn drop(&mut self) {
+        if !self.process.is_this() {
+            // A fork has the same lock, and would release it for both.
+            return;
+        }
         // To close the file would not do: another thread may be starting a process, which has
         // all files of this one until it runs its own program.
-        if let Err(error) = self.0.unlock() {
+        if let Err(error) = self.file.unlock() {
             tracing::warn!(%error, "a database's lock could not be released");
         }
     }
@@ -167,20 +182,7 @@ impl Drop for OsLock {
 
 impl Disk for OsDisk {
     fn create_dir(&self, path: &Path) -> io::Result<()> {
-        if path.is_dir() {
-            return Ok(());
-        }
-        let parent = match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        self.create_dir(parent)?;
-        match fs::create_dir(path) {
-            // Somebody else was faster.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
-            other => other?,
-        }
-        self.sync_dir(parent)
+        create_dir(path, &|parent| self.sync_dir(parent))
     }
 
     fn resolve(&self, path: &Path) -> io::Result<PathBuf> {
@@ -235,11 +237,36 @@ impl Disk for OsDisk {
             other => other?,
         };
         match file.try_lock() {
-            Ok(()) => Ok(Box::new(OsLock(file))),
+            Ok(()) => Ok(Box::new(OsLock::new(file))),
             Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
             Err(TryLockError::Error(error)) => Err(error),
         }
     }
+}
+
+/// Creates a directory and its parents, and has `sync_dir` make each durable.
+fn create_dir(path: &Path, sync_dir: &dyn Fn(&Path) -> io::Result<()>) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    create_dir(parent, sync_dir)?;
+    match fs::create_dir(path) {
+        // Somebody else was faster.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+        other => other?,
+    }
+    sync_dir(parent).map_err(|error| {
+        // Were it to stay, the next attempt would find it, and take it for durable. Others may
+        // have put something into it: then it stays, and the error is the same.
+        let _ = fs::remove_dir(path);
+        // Another call failed than the caller asked for, and on another directory.
+        let what = format!("the directory {} cannot be synced: {error}", parent.display());
+        io::Error::new(error.kind(), what)
+    })
 }
 
 impl DiskFile for OsFile {
@@ -276,6 +303,17 @@ impl DiskFile for OsFile {
         Ok(())
     }
 
+    /// There are no files to speak of, as in a browser.
+    #[cfg(not(any(unix, windows)))]
+    fn read_at(&self, _buffer: &mut [u8], _offset: u64) -> io::Result<usize> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    #[cfg(not(any(unix, windows)))]
+    fn write_at(&self, _bytes: &[u8], _offset: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     fn sync(&self) -> io::Result<()> {
         // `fdatasync`: contents and length; times do not matter here.
         self.0.sync_data()
@@ -287,11 +325,50 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_directory_whose_parent_cannot_be_synced_is_not_there_and_the_error_says_which() {
+        let root = std::env::temp_dir().join(format!("fluxmap-parent-{}", std::process::id()));
+        fs::create_dir(&root).expect("a directory");
+        let (parent, path) = (root.join("a"), root.join("a/b"));
+        let sync = |fails: bool| {
+            let parent = parent.clone();
+            move |synced: &Path| match fails && synced == parent {
+                true => Err(io::Error::from_raw_os_error(22)),
+                false => OsDisk.sync_dir(synced),
+            }
+        };
+        for _ in 0..2 {
+            let error = create_dir(&path, &sync(true)).expect_err("the parent cannot be synced");
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+            let expected = format!("the directory {} cannot be synced: ", parent.display());
+            assert!(error.to_string().starts_with(&expected), "{error}");
+            assert!(!path.exists(), "the next attempt must not take it for durable");
+        }
+        create_dir(&path, &sync(false)).expect("all can be synced");
+        assert!(path.is_dir());
+        fs::remove_dir_all(&root).expect("it is there");
+    }
+
+    #[test]
+    fn a_fork_does_not_release_the_lock_of_its_parent() {
+        let path = std::env::temp_dir().join(format!("fluxmap-fork-{}", std::process::id()));
+        let lock = OsLock::new(File::create(&path).expect("a file"));
+        lock.file.try_lock().expect("nobody else has it");
+        let parents = lock.file.try_clone().expect("one more descriptor of the same file");
+        crate::sync::PRETENDED.set(Some(std::process::id().wrapping_add(1)));
+        drop(lock);
+        crate::sync::PRETENDED.set(None);
+        assert_eq!(OsDisk.lock(&path).err().map(|error| error.kind()), Some(io::ErrorKind::WouldBlock));
+        drop(parents);
+        assert!(OsDisk.lock(&path).is_ok());
+        std::fs::remove_file(path).expect("it is there");
+    }
+
+    #[test]
     fn a_lock_ends_even_if_a_process_that_is_being_started_has_its_file() {
         let path = std::env::temp_dir().join(format!("fluxmap-lock-{}", std::process::id()));
-        let lock = OsLock(File::create(&path).expect("a file"));
-        lock.0.try_lock().expect("nobody else has it");
-        let inherited = lock.0.try_clone().expect("one more descriptor of the same file");
+        let lock = OsLock::new(File::create(&path).expect("a file"));
+        lock.file.try_lock().expect("nobody else has it");
+        let inherited = lock.file.try_clone().expect("one more descriptor of the same file");
         assert_eq!(OsDisk.lock(&path).err().map(|error| error.kind()), Some(io::ErrorKind::WouldBlock));
         drop(lock);
         assert!(OsDisk.lock(&path).is_ok());

@@ -1,6 +1,7 @@
 //! What can go wrong, and what to do about it.
 
-use crate::codec::CodecError;
+use crate::codec::{CodecError, EncodeError};
+use crate::wal::format::MAX_COMMIT;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,7 +28,10 @@ use thiserror::Error as ThisError;
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug, ThisError)]
+///
+/// Errors can be compared: two are equal if they are of one kind and say the same. What the
+/// system said is compared by its [kind](io::Error::kind).
+#[derive(Debug, PartialEq, Eq, ThisError)]
 #[non_exhaustive]
 pub enum FluxError {
     /// Another transaction committed a change to something this one had read.
@@ -128,6 +132,21 @@ pub enum FluxError {
         /// What happened to the log.
         source: PersistenceError,
     },
+    /// [`Database::close`](crate::Database::close) has synced all that was committed, but the
+    /// database stays open, as something else holds it. It closes with the last of them:
+    /// drop them, or call `close` on the last clone.
+    #[error(
+        "all that was committed is synced, but the database stays open: {clones} more of its clones, {transactions} of its transactions and {snapshots} of its snapshots are held; drop them, or close the last clone"
+    )]
+    StillOpen {
+        /// Other clones of the [`Database`](crate::Database), and commits that wait for the disk.
+        clones: usize,
+        /// Transactions that are under way.
+        transactions: usize,
+        /// Snapshots, with the iterators and streams over them. Clones of a snapshot and its
+        /// iterators are one.
+        snapshots: usize,
+    },
 }
 
 impl FluxError {
@@ -195,7 +214,8 @@ pub enum PersistenceError {
         path: PathBuf,
     },
     /// The database was written with another type, schema version or codec than it is
-    /// opened with. Nothing has been changed.
+    /// opened with, or with other fields of a type of that name. Nothing has been changed. Of a
+    /// mismatch of fields, [`check_fields`](crate::DatabaseBuilder::check_fields) says more.
     #[error("{} was written with {what} {found}, and is opened with {expected}; open it with what it was written with, or choose another directory", path.display())]
     Mismatch {
         /// The file that says so.
@@ -239,23 +259,86 @@ pub enum PersistenceError {
         /// What the codec said.
         source: Box<CodecError>,
     },
-    /// A commit is too large for the log. Nothing was applied.
-    #[error("the commit takes {bytes} bytes in the log, and {limit} is the most; split it")]
+    /// A commit is too large for the log: it is refused as soon as that is known. Nothing
+    /// was applied.
+    #[error("the commit takes {bytes} bytes in the log or more, and {limit} is the most; split it")]
     TooLarge {
-        /// What it takes.
+        /// What it takes at least.
         bytes: usize,
         /// The limit.
         limit: usize,
+    },
+    /// The database was opened by another process, which has forked since. Two processes that
+    /// wrote to one log would destroy it, so only the one that opened it does; in the other
+    /// nothing can be committed. See [`Database`](crate::Database#processes).
+    #[error(
+        "the database was opened by process {opened_by}, of which this one is a fork, and only that one may write to its files; open databases after forking"
+    )]
+    OtherProcess {
+        /// The process that opened it.
+        opened_by: u32,
     },
     /// The database is being closed, or a thread of it could not be started.
     #[error("{0}")]
     Unavailable(String),
 }
 
+/// As for [`FluxError`].
+impl PartialEq for PersistenceError {
+    fn eq(&self, other: &Self) -> bool {
+        use PersistenceError::*;
+        // One arm for each kind, so that a new one cannot be forgotten.
+        match self {
+            Io { action: a, path: b, offset: c, source: d } => {
+                matches!(other, Io { action, path, offset, source }
+                    if (a, b, c, d.kind()) == (action, path, offset, source.kind()))
+            }
+            Locked { path: a } => matches!(other, Locked { path } if a == path),
+            Damaged { path: a, offset: b, what: c } => {
+                matches!(other, Damaged { path, offset, what } if (a, b, c) == (path, offset, what))
+            }
+            Missing { path: a, why: b } => matches!(other, Missing { path, why } if (a, b) == (path, why)),
+            NoDatabase { path: a } => matches!(other, NoDatabase { path } if a == path),
+            Mismatch { path: a, what: b, found: c, expected: d } => {
+                matches!(other, Mismatch { path, what, found, expected }
+                    if (a, b, c, d) == (path, what, found, expected))
+            }
+            UnsupportedFormat { path: a, found: b, supported: c } => {
+                matches!(other, UnsupportedFormat { path, found, supported }
+                    if (a, b, c) == (path, found, supported))
+            }
+            Unstorable { what: a, source: b } => {
+                matches!(other, Unstorable { what, source } if (a, b) == (what, source))
+            }
+            Undecodable { what: a, path: b, offset: c, source: d } => {
+                matches!(other, Undecodable { what, path, offset, source }
+                    if (a, b, c, d) == (what, path, offset, source))
+            }
+            TooLarge { bytes: a, limit: b } => {
+                matches!(other, TooLarge { bytes, limit } if (a, b) == (bytes, limit))
+            }
+            OtherProcess { opened_by: a } => matches!(other, OtherProcess { opened_by } if a == opened_by),
+            Unavailable(a) => matches!(other, Unavailable(why) if a == why),
+        }
+    }
+}
+
+impl Eq for PersistenceError {}
+
 impl PersistenceError {
     /// Makes an error of the codec's about a key or a value one of storing it.
     pub(crate) fn unstorable(what: &'static str) -> impl Fn(CodecError) -> Self {
         move |source| PersistenceError::Unstorable { what, source: Box::new(source) }
+    }
+}
+
+impl PersistenceError {
+    /// What became of encoding a key or a value.
+    pub(crate) fn unencodable(what: &'static str) -> impl Fn(EncodeError) -> Self {
+        move |error| match error {
+            EncodeError::Codec(source) => PersistenceError::unstorable(what)(source),
+            EncodeError::TooLong(bytes) => PersistenceError::TooLarge { bytes, limit: MAX_COMMIT },
+        }
     }
 }
 
@@ -277,5 +360,68 @@ mod tests {
         assert!(!FluxError::NoActiveTransaction.is_retryable());
         let config = Box::new(FluxError::Configuration("x".into()));
         assert!(!FluxError::RetriesExhausted { attempts: 1, source: config }.is_retryable());
+    }
+
+    #[test]
+    fn errors_are_equal_if_they_say_the_same_and_those_of_the_system_by_their_kind() {
+        let io = |action, error: io::Error| PersistenceError::Io {
+            action,
+            path: "log".into(),
+            offset: None,
+            source: Arc::new(error),
+        };
+        let full = || io::Error::new(io::ErrorKind::StorageFull, "no room");
+        assert_eq!(io("write to", full()), io("write to", io::ErrorKind::StorageFull.into()));
+        assert_ne!(io("write to", full()), io("sync", full()));
+        assert_ne!(io("write to", full()), io("write to", io::ErrorKind::NotFound.into()));
+        let codec = |problem: &str| {
+            let mut error = crate::codec::Codec::MessagePack.decode::<Vec<u32>>(b"\xc3").unwrap_err();
+            error.problem = problem.into();
+            Box::new(error)
+        };
+        let (path, other): (PathBuf, PathBuf) = ("a".into(), "b".into());
+        // Each differs from the one before it in one thing it says.
+        let all = [
+            PersistenceError::Locked { path: path.clone() },
+            PersistenceError::Locked { path: other.clone() },
+            PersistenceError::Damaged { path: path.clone(), offset: 1, what: "x".into() },
+            PersistenceError::Damaged { path: path.clone(), offset: 2, what: "x".into() },
+            PersistenceError::Damaged { path: path.clone(), offset: 2, what: "y".into() },
+            PersistenceError::Missing { path: path.clone(), why: "x" },
+            PersistenceError::Missing { path: path.clone(), why: "y" },
+            PersistenceError::NoDatabase { path: path.clone() },
+            PersistenceError::NoDatabase { path: other },
+            PersistenceError::UnsupportedFormat { path: path.clone(), found: 1, supported: 2 },
+            PersistenceError::UnsupportedFormat { path: path.clone(), found: 3, supported: 2 },
+            PersistenceError::Mismatch {
+                path: path.clone(),
+                what: "key type",
+                found: "u8".into(),
+                expected: "u16".into(),
+            },
+            PersistenceError::Mismatch {
+                path: path.clone(),
+                what: "key type",
+                found: "u8".into(),
+                expected: "u32".into(),
+            },
+            PersistenceError::Unstorable { what: "key", source: codec("x") },
+            PersistenceError::Unstorable { what: "key", source: codec("y") },
+            PersistenceError::Undecodable { what: "key", path: path.clone(), offset: 1, source: codec("x") },
+            PersistenceError::Undecodable { what: "value", path, offset: 1, source: codec("x") },
+            PersistenceError::TooLarge { bytes: 1, limit: 2 },
+            PersistenceError::TooLarge { bytes: 3, limit: 2 },
+            PersistenceError::Unavailable("x".into()),
+            PersistenceError::Unavailable("y".into()),
+        ];
+        for (i, one) in all.iter().enumerate() {
+            for (j, other) in all.iter().enumerate() {
+                assert_eq!(one == other, i == j, "{one:?} and {other:?}");
+            }
+        }
+        let wrapped = |error| FluxError::RetriesExhausted { attempts: 1, source: Box::new(error) };
+        assert_eq!(wrapped(FluxError::SerializationConflict), wrapped(FluxError::SerializationConflict));
+        assert_ne!(wrapped(FluxError::SerializationConflict), wrapped(FluxError::WriteConflict));
+        assert_ne!(FluxError::SerializationConflict, wrapped(FluxError::SerializationConflict));
     }
 }

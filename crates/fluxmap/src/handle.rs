@@ -4,7 +4,7 @@
 use crate::db::Database;
 use crate::error::FluxError;
 use crate::key::{Key, KeyRange, Prefix, Query, Value};
-use crate::txn::metadata::MetadataStream;
+use crate::txn::metadata::HandleMetadataStream;
 use crate::txn::stream::{SnapshotStream, TransactionStream};
 use crate::txn::transaction::Transaction;
 use crate::txn::write_set::Savepoint;
@@ -100,6 +100,25 @@ impl<'db, K: Key, V: Value> Handle<'db, K, V> {
         }
     }
 
+    /// The values under `keys`, in their order, all at one moment: any number of keys.
+    ///
+    /// # Errors
+    ///
+    /// As [`Transaction::get_each`].
+    pub fn get_each<'q, Q>(
+        &self,
+        keys: impl IntoIterator<Item = &'q Q>,
+    ) -> Result<Vec<Option<Arc<V>>>, FluxError>
+    where
+        K: Borrow<Q>,
+        Q: Query + ?Sized + 'q,
+    {
+        match self.transaction_ref() {
+            Some(transaction) => transaction.get_each(keys),
+            None => self.database.get_each(keys),
+        }
+    }
+
     /// Whether `key` holds anything.
     ///
     /// # Errors
@@ -174,7 +193,8 @@ impl<'db, K: Key, V: Value> Handle<'db, K, V> {
         }
     }
 
-    /// Puts `new` under `key` if it holds `expected`, and returns whether it did.
+    /// Puts `new` under `key` if it holds `expected`, and returns whether it did. A value that
+    /// replaces another expires when that one was going to.
     ///
     /// # Errors
     ///
@@ -341,8 +361,8 @@ impl<'db, K: Key, V: Value> Handle<'db, K, V> {
         Ok(())
     }
 
-    /// Marks the present state of the open transaction by a name. A name that is
-    /// used again means the newest savepoint.
+    /// Marks the present state of the open transaction by a name. Of several savepoints with
+    /// one name, the newest is gone back to first.
     ///
     /// # Errors
     ///
@@ -353,8 +373,8 @@ impl<'db, K: Key, V: Value> Handle<'db, K, V> {
         Ok(())
     }
 
-    /// Takes back every write since the savepoint of this name, which stays; the
-    /// later ones end.
+    /// Takes back every write since the newest savepoint of this name. It is gone then, with
+    /// the later ones, as in FluxMap 0.3; the savepoints of a [`Transaction`] stay, as SQL's do.
     ///
     /// # Errors
     ///
@@ -363,8 +383,10 @@ impl<'db, K: Key, V: Value> Handle<'db, K, V> {
         let open = self.open.as_mut().ok_or(FluxError::NoActiveTransaction)?;
         let position = open.savepoints.iter().rposition(|(known, _)| known == name);
         let position = position.ok_or_else(|| FluxError::SavepointNotFound(name.to_string()))?;
-        open.savepoints.truncate(position + 1);
-        open.transaction.rollback_to(&open.savepoints[position].1)
+        let savepoint = open.savepoints[position].1;
+        open.transaction.rollback_to(&savepoint)?;
+        open.savepoints.truncate(position);
+        Ok(())
     }
 
     /// Runs `body` in a transaction: commits it if `body` returns `Ok`, rolls it
@@ -499,9 +521,23 @@ impl<'db, K: Key, V: Value> Handle<'db, K, V> {
     }
 
     /// What is known of every key, for choosing what to [`evict`](Self::evict): see
-    /// [`Database::scan_metadata`].
-    pub fn scan_metadata(&self) -> MetadataStream<K, V> {
-        self.database.scan_metadata()
+    /// [`Database::scan_metadata`]. The items have no place for errors, and need none.
+    ///
+    /// ```
+    /// # use fluxmap::{Database, db::KeyMetadata};
+    /// use futures::StreamExt;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), fluxmap::FluxError> {
+    /// # let db = Database::<String, u32>::builder().build().await?;
+    /// let handle = db.handle();
+    /// handle.insert("n".into(), 1).await?;
+    /// let keys: Vec<KeyMetadata<String>> = handle.scan_metadata().collect().await;
+    /// assert_eq!(keys[0].key, "n");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn scan_metadata(&self) -> HandleMetadataStream<K, V> {
+        HandleMetadataStream::new(self.database.scan_metadata())
     }
 }
 

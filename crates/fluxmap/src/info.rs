@@ -57,11 +57,12 @@ pub struct VacuumStats {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemoryInfo {
-    /// The memory limit in bytes, if there is one. It holds for `live_bytes` and
-    /// `index_bytes` together.
+    /// The memory limit in bytes, if there is one.
     pub max_bytes: Option<u64>,
-    /// All of the following together.
+    /// The bytes that the memory limit bounds: `live_bytes` and `index_bytes` together.
     pub current_bytes: u64,
+    /// All of the following bytes together.
+    pub total_bytes: u64,
     /// Keys, and the values that they hold now.
     pub live_bytes: u64,
     /// What finding, ordering, choosing and expiring the keys that are there takes, beyond what

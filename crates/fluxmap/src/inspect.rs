@@ -8,8 +8,8 @@
 //!   the same code; [`find_damage`] goes on after the first thing that is wrong.
 //! - [`records`]: every pair and every operation, as bytes, with where it stands.
 //! - [`Image`]: all pairs, as bytes: [loaded](Image::load) strictly, as opening the
-//!   database would, or [salvaged](Image::salvage) from whatever is sound; and
-//!   [written](Image::write_to) as a new database.
+//!   database would, or [salvaged](Image::salvage) from whatever is sound; to be
+//!   [looked at](Image::visit), and [written](Image::write_to) as a new database.
 //!
 //! All but `stat` refuse a directory that is in use, and keep others from opening it
 //! meanwhile, by its lock, if there is one. (If there is none, as in a copy, the
@@ -44,7 +44,7 @@ mod stat;
 mod survey;
 mod walk;
 
-pub use image::Image;
+pub use image::{Image, Pair};
 pub use salvage::{Salvage, find_damage};
 pub use scan::Damage;
 pub use stat::{CheckpointStat, SegmentStat, SegmentState, Stat, stat};
@@ -53,6 +53,7 @@ pub use walk::{Operation, Record, Summary, records, verify};
 use crate::codec::Codec;
 use crate::disk::{Lock, OsDisk};
 use crate::error::PersistenceError;
+use crate::host::Host;
 use crate::wal::directory::{CHECKPOINT, Directory};
 use crate::wal::format::{self, FORMAT_VERSION};
 use std::path::Path;
@@ -112,7 +113,7 @@ fn has_database(directory: &Directory) -> Result<bool> {
 }
 
 fn directory(path: &Path) -> Directory {
-    Directory::new(Arc::new(OsDisk), path.to_owned())
+    Directory::new(Arc::new(OsDisk), path.to_owned(), Host::default())
 }
 
 /// A database that nobody has open, and that nobody can open.

@@ -4,6 +4,7 @@ use fluxmap_index as index;
 use fluxmap_index::Lead;
 use std::any::{Any, TypeId};
 use std::borrow::Borrow;
+use std::cmp::Ordering;
 use std::hash::Hash;
 use std::ops::{Bound, Range, RangeFrom, RangeFull, RangeInclusive, RangeTo, RangeToInclusive};
 use std::sync::Arc;
@@ -44,6 +45,11 @@ impl<Q: Ord + Hash + ?Sized> Query for Q {}
 ///     }
 /// }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "a range of `{K}` keys has no end that is a `{Self}`",
+    label = "not an end of a range of `{K}` keys",
+    note = "the ends are keys, references to keys, or borrowed forms for which `KeyBound` is implemented, such as `&str` for `String`"
+)]
 pub trait KeyBound<K> {
     /// The key.
     fn into_key(self) -> K;
@@ -67,6 +73,31 @@ impl KeyBound<String> for &str {
     }
 }
 
+/// Lists as ends of ranges of keys that own such lists.
+macro_rules! bounds_of_lists {
+    ($($list:ident),*) => {$(
+        impl<T: Clone> KeyBound<$list<[T]>> for &[T] {
+            fn into_key(self) -> $list<[T]> {
+                self.into()
+            }
+        }
+
+        impl<T: Clone, const N: usize> KeyBound<$list<[T]>> for &[T; N] {
+            fn into_key(self) -> $list<[T]> {
+                self.as_slice().into()
+            }
+        }
+
+        impl KeyBound<$list<str>> for &str {
+            fn into_key(self) -> $list<str> {
+                self.into()
+            }
+        }
+    )*};
+}
+
+bounds_of_lists!(Arc, Box);
+
 impl<T: Clone> KeyBound<Vec<T>> for &[T] {
     fn into_key(self) -> Vec<T> {
         self.to_owned()
@@ -82,6 +113,11 @@ impl<T: Clone, const N: usize> KeyBound<Vec<T>> for &[T; N] {
 /// A range of keys: `"a".."f"`, `10..=20`, `..`, `from..`, `(Bound, Bound)`.
 ///
 /// A range whose end lies before its start is empty.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no range of `{K}` keys",
+    label = "not a range of `{K}` keys",
+    note = "a range is `from..to`, `from..=to`, `from..`, `..to`, `..=to`, `..`, or a pair of `Bound`s"
+)]
 pub trait KeyRange<K> {
     /// The two ends.
     fn into_bounds(self) -> (Bound<K>, Bound<K>);
@@ -131,12 +167,37 @@ impl<K, A: KeyBound<K>, B: KeyBound<K>> KeyRange<K> for (Bound<A>, Bound<B>) {
 }
 
 /// A prefix of keys: text for keys that borrow as `str`, bytes for keys that
-/// borrow as `[u8]`.
+/// borrow as `[u8]`, and for keys that are tuples a tuple of their first elements.
+///
+/// The elements may have their borrowed forms, as the [ends of ranges](KeyBound) may. Tuples have
+/// up to eight elements.
+///
+/// ```
+/// # use fluxmap::Database;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), fluxmap::FluxError> {
+/// // Orders by customer, year and number.
+/// let orders = Database::<(String, u16, u32), u64>::builder().build().await?;
+/// orders.insert(("ada".into(), 2025, 1), 700).await?;
+/// orders.insert(("ada".into(), 2026, 1), 800).await?;
+/// orders.insert(("bob".into(), 2026, 1), 900).await?;
+/// assert_eq!(orders.prefix(("ada",)).count(), 2);
+/// assert_eq!(orders.prefix(("ada", 2026)).count(), 1);
+/// # Ok(())
+/// # }
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no prefix of `{K}` keys",
+    label = "not a prefix of `{K}` keys",
+    note = "a prefix is `&str` of keys that borrow as `str`, `&[u8]` of keys that borrow as `[u8]`, and a tuple of the first elements of keys that are tuples, such as `(user,)` of `(u64, u32)`; keys of other types have ranges"
+)]
 pub trait Prefix<K>: sealed::IntoSpan<K> {}
+// So that the compiler says the above, and not what the implementations below would need.
+#[diagnostic::do_not_recommend]
 impl<K, P: sealed::IntoSpan<K>> Prefix<K> for P {}
 
 pub(crate) mod sealed {
-    use super::{Borrow, Span};
+    use super::{Arc, Borrow, Key, KeyBound, Span};
 
     pub trait IntoSpan<K> {
         fn into_span(self) -> Span<K>;
@@ -174,6 +235,50 @@ pub(crate) mod sealed {
             self.as_slice().into_span()
         }
     }
+
+    /// Tuples of the first elements, as prefixes of those of all elements. Each element has a
+    /// type, the type of what is given for it, and a place.
+    macro_rules! leading {
+        ([$($T:ident $P:ident $place:tt),+] $($rest:ident),+) => {
+            impl<$($T: Key, $P: KeyBound<$T>,)+ $($rest: Key),+> IntoSpan<($($T,)+ $($rest,)+)> for ($($P,)+) {
+                fn into_span(self) -> Span<($($T,)+ $($rest,)+)> {
+                    let first = ($(self.$place.into_key(),)+);
+                    Span(super::Kind::Leading(Arc::new(move |key: &($($T,)+ $($rest,)+)| {
+                        ($(&key.$place,)+).cmp(&($(&first.$place,)+))
+                    })))
+                }
+            }
+        };
+    }
+
+    leading!([A P 0] B);
+    leading!([A P 0] B, C);
+    leading!([A P 0] B, C, D);
+    leading!([A P 0] B, C, D, E);
+    leading!([A P 0] B, C, D, E, F);
+    leading!([A P 0] B, C, D, E, F, G);
+    leading!([A P 0] B, C, D, E, F, G, H);
+    leading!([A P 0, B Q 1] C);
+    leading!([A P 0, B Q 1] C, D);
+    leading!([A P 0, B Q 1] C, D, E);
+    leading!([A P 0, B Q 1] C, D, E, F);
+    leading!([A P 0, B Q 1] C, D, E, F, G);
+    leading!([A P 0, B Q 1] C, D, E, F, G, H);
+    leading!([A P 0, B Q 1, C R 2] D);
+    leading!([A P 0, B Q 1, C R 2] D, E);
+    leading!([A P 0, B Q 1, C R 2] D, E, F);
+    leading!([A P 0, B Q 1, C R 2] D, E, F, G);
+    leading!([A P 0, B Q 1, C R 2] D, E, F, G, H);
+    leading!([A P 0, B Q 1, C R 2, D S 3] E);
+    leading!([A P 0, B Q 1, C R 2, D S 3] E, F);
+    leading!([A P 0, B Q 1, C R 2, D S 3] E, F, G);
+    leading!([A P 0, B Q 1, C R 2, D S 3] E, F, G, H);
+    leading!([A P 0, B Q 1, C R 2, D S 3, E T 4] F);
+    leading!([A P 0, B Q 1, C R 2, D S 3, E T 4] F, G);
+    leading!([A P 0, B Q 1, C R 2, D S 3, E T 4] F, G, H);
+    leading!([A P 0, B Q 1, C R 2, D S 3, E T 4, F U 5] G);
+    leading!([A P 0, B Q 1, C R 2, D S 3, E T 4, F U 5] G, H);
+    leading!([A P 0, B Q 1, C R 2, D S 3, E T 4, F U 5, G W 6] H);
 }
 
 /// A set of neighbouring keys: a range or a prefix, in one owned type, so that
@@ -183,9 +288,20 @@ pub struct Span<K>(Kind<K>);
 
 #[derive(Clone)]
 enum Kind<K> {
-    Range { lower: Bound<K>, upper: Bound<K> },
-    Prefix { prefix: Box<[u8]>, bytes_of: fn(&K) -> &[u8] },
+    Range {
+        lower: Bound<K>,
+        upper: Bound<K>,
+    },
+    Prefix {
+        prefix: Box<[u8]>,
+        bytes_of: fn(&K) -> &[u8],
+    },
+    /// The keys whose first elements are equal to some.
+    Leading(Leading<K>),
 }
+
+/// How the first elements of a key compare with those that are looked for.
+type Leading<K> = Arc<dyn Fn(&K) -> Ordering + Send + Sync>;
 
 impl<K: Ord> Span<K> {
     pub(crate) fn range(range: impl KeyRange<K>) -> Self {
@@ -203,6 +319,7 @@ impl<K: Ord + 'static> index::Span<K> for Span<K> {
         match &self.0 {
             Kind::Range { lower, .. } => is_below(key, lower),
             Kind::Prefix { prefix, bytes_of, .. } => *bytes_of(key) < **prefix,
+            Kind::Leading(compare) => compare(key).is_lt(),
         }
     }
 
@@ -213,6 +330,7 @@ impl<K: Ord + 'static> index::Span<K> for Span<K> {
                 let bytes = bytes_of(key);
                 *bytes > **prefix && !bytes.starts_with(prefix)
             }
+            Kind::Leading(compare) => compare(key).is_gt(),
         }
     }
 
@@ -220,6 +338,8 @@ impl<K: Ord + 'static> index::Span<K> for Span<K> {
         match &self.0 {
             Kind::Range { lower, upper } => leads_of(lower, upper),
             Kind::Prefix { prefix, .. } => has_lead::<K>().then(|| [Lead::of(prefix), Lead::last_of(prefix)]),
+            // Tuples have no leads.
+            Kind::Leading(_) => None,
         }
     }
 }

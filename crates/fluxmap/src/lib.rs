@@ -37,13 +37,16 @@
 //!
 //! - One key, now: [`Database::get`], or [`get_with`](Database::get_with), which
 //!   does not even touch the value's reference count.
-//! - Several keys of one moment: [`Database::get_many`].
-//! - A range, or more than one look at one moment: a [`Snapshot`]. It is owned, cheap to
+//! - Several keys of one moment: [`Database::get_many`], or [`get_each`](Database::get_each) if
+//!   their number is not known beforehand.
+//! - The pairs of a range or prefix: [`Database::range`], [`prefix`](Database::prefix).
+//! - More than one look at one moment: a [`Snapshot`]. It is owned, cheap to
 //!   clone, and can be read for hours while others write.
 //! - Something that a write depends on: a [`Transaction`].
 //!
 //! Look-ups take borrowed forms (`get("alice")` with `String` keys). Ranges are
-//! `"a".."f"`, `10..=20`, `..`, or a pair of bounds; prefixes are text or bytes.
+//! `"a".."f"`, `10..=20`, `..`, or a pair of bounds; prefixes are text, bytes, or the first elements
+//! of tuples: `prefix(("ada", 2026))` for keys that are `(String, u16, u32)`.
 //! Iterators are lazy and double-ended; [`visit`](SnapshotRange::visit) shows the pairs to a
 //! closure instead and copies none, which is several times as fast. For those who `await`
 //! between items there are streams, whose names (`prefix_scan_stream`) and items (`Result`) are
@@ -68,6 +71,9 @@
 //! # How do I write?
 //!
 //! - One key, whatever it holds: [`Database::insert`] and [`remove`](Database::remove).
+//! - Many keys at once: [`extend`](Database::extend), [`remove_range`](Database::remove_range),
+//!   [`clear`](Database::clear); the first or last key: [`pop_first`](Database::pop_first),
+//!   [`pop_last`](Database::pop_last).
 //! - One key, depending on what it holds: [`update`](Database::update),
 //!   [`compare_and_swap`](Database::compare_and_swap),
 //!   [`get_or_insert_with`](Database::get_or_insert_with).
@@ -115,6 +121,10 @@
 //! [`Database::checkpoint`] and [`Database::backup_to`] can be called at any time;
 //! [`inspect`] looks into the files of a database without its types.
 //!
+//! [`Database::close`] says whether the database is closed, and what holds it if it is not: clones,
+//! transactions, snapshots. What the database itself holds, such as a listener of evictions, holds
+//! it as a [`WeakDatabase`].
+//!
 //! # How do I bound its memory?
 //!
 //! With [`max_memory`](DatabaseBuilder::max_memory), for types that are
@@ -151,6 +161,15 @@
 //! durable. Open the database again when the cause is gone. (Syncing once more would prove
 //! nothing: the kernel forgets what it failed to write.)
 //!
+//! A value is encoded when it is committed, and again by each checkpoint. A value whose
+//! `Serialize` fails or panics only then (because it depends on something that has changed: a
+//! lock in it, a setting) makes [`checkpoint`](Database::checkpoint) and
+//! [`backup_to`](Database::backup_to) fail, with [`PersistenceError::Unstorable`] or the panic's
+//! message. Reads and commits go on, and the next checkpoint succeeds if the value has been
+//! removed or replaced by then. If it has not when the log is full, the log fails, as above, and
+//! the database takes no more commits. All that was acknowledged is there when it is opened
+//! again, that value as it was when it was committed.
+//!
 //! # What is guaranteed?
 //!
 //! At [`IsolationLevel::Serializable`], the default, committed transactions behave
@@ -174,9 +193,16 @@
 //! this one has read. No lock and no pin is held across
 //! an await, all futures and streams are `Send`, and any executor will do.
 //!
-//! Syncing, checkpoints and opening run on threads of their own. At relaxed durability
+//! Syncing, checkpoints and opening run on threads of their own, unless there are none. At relaxed durability
 //! the committing task hands its bytes to the operating system itself, with a `write` of
 //! a microsecond or two.
+//!
+//! # Can I test, or run, without threads?
+//!
+//! Yes: with a [`Background`], whose holder does the background work a step at a time, in
+//! virtual time. A run follows from a seed and replays, so a whole application can be simulated
+//! in one thread of a plain test; the package `fluxmap-testkit` does that, with a disk that
+//! crashes at any step. See [`background`].
 //!
 //! # What happens to old versions?
 //!
@@ -212,8 +238,10 @@
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]
 
+pub mod background;
 mod backup;
 mod builder;
+mod bulk;
 mod checkpoint;
 mod checkpointer;
 pub mod codec;
@@ -222,12 +250,17 @@ pub mod db;
 pub mod disk;
 pub mod error;
 mod handle;
+mod host;
 mod info;
 pub mod inspect;
+mod jobs;
 mod key;
 pub mod mem;
 mod mvcc;
 pub mod persistence;
+#[cfg(shuttle)]
+mod probe;
+mod process;
 mod progress;
 mod recovery;
 mod shared;
@@ -235,19 +268,22 @@ mod storage;
 mod sync;
 mod txn;
 mod wal;
+mod weak;
 mod worker;
 
+pub use background::Background;
 pub use db::{
-    Database, DatabaseBuilder, Handle, HandleStream, IsolationLevel, KeyMetadata, MemoryInfo, MetadataStream,
-    PriorityInfo, Savepoint, Snapshot, SnapshotRange, SnapshotStream, TransactOptions, Transaction,
-    TransactionRange, TransactionStream, VacuumOptions, VacuumStats,
+    Database, DatabaseBuilder, Handle, HandleMetadataStream, HandleStream, IsolationLevel, KeyMetadata,
+    MemoryInfo, MetadataStream, PriorityInfo, Savepoint, Snapshot, SnapshotRange, SnapshotStream,
+    TransactOptions, Transaction, TransactionRange, TransactionStream, VacuumOptions, VacuumStats,
+    WeakDatabase,
 };
 pub use error::{FluxError, PersistenceError};
 pub use key::{Key, KeyBound, KeyRange, Prefix, Query, Value};
 
 /// What a model is in control of.
 #[cfg(shuttle)]
-pub use sync::time as virtual_time;
+pub use {probe::ReadPoint, sync::time as virtual_time};
 
 /// The examples of the README of FluxMap 0.3.7, unchanged.
 #[cfg(doctest)]

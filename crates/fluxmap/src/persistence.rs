@@ -3,29 +3,61 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Where the log is, and how it is cut into segments.
+/// Where the log is, how large it may become, and how it is cut into segments.
 ///
-/// A checkpoint is written, in the background, when half of the segments are full, and
-/// it takes as long as writing out all that is stored. So the larger the database, and
-/// the faster it is written to, the more and larger segments it should have; commits wait
-/// when all of them are full.
+/// A checkpoint writes out all that is stored, in the background, and what the log has from
+/// before it is not needed any more. By default one begins when the log has grown to the size
+/// of the last checkpoint, at least 4 MiB. So each byte of a commit costs one byte in the log
+/// and about one in a checkpoint, whatever the size of the database; its files take some four
+/// times what is stored; and opening it reads up to three times that. Commits wait when the
+/// log has twice the size of the last checkpoint, or of the one that is being written once that is
+/// larger, which happens when they come faster than a checkpoint is written.
+///
+/// A pool of segments is a bound on the size of the log instead: for a database whose files
+/// are to stay small, or that is to be opened fast. The more data there is for the size of the
+/// log, the more often all of it is written out, and the sooner commits wait.
+///
+/// ```
+/// use fluxmap::persistence::PersistenceOptions;
+///
+/// let mut options = PersistenceOptions::new("db");
+/// // The files of the log take 64 MiB at most.
+/// options.wal_segment_size_bytes = 16 << 20;
+/// options.wal_pool_size = 4;
+/// ```
 #[derive(Clone, Debug)]
 pub struct PersistenceOptions {
     /// The directory of the log and the checkpoints. Created if need be.
     pub wal_path: PathBuf,
-    /// How many segments may hold commits that no checkpoint covers: at least one.
-    /// One more file may be there, ready to be used.
+    /// Bounds the log: all its files together take no more than so many segments of
+    /// [`wal_segment_size_bytes`](Self::wal_segment_size_bytes) (but never less than 8192
+    /// bytes). A checkpoint begins when half of that is full, and commits wait when all of
+    /// it is. 0, the default, for a log that follows the size of the data.
+    ///
+    /// Until the next checkpoint it may be exceeded by a commit that is larger than a segment,
+    /// and by those that wait to be written when the database is closed, up to 16 MiB.
     pub wal_pool_size: usize,
-    /// The size of a segment, in bytes: from 4096 to 1 GiB. A commit that is larger makes
-    /// its segment longer; no commit may be larger than 1 GiB. Opening reads segments
-    /// whole, so small ones take less memory.
+    /// The size of the largest segments, in bytes: from 4096 to 1 GiB. Segments begin with
+    /// 256 KiB and double as the log goes on, to a quarter of what the log may take at most. A
+    /// commit that is larger makes its segment longer; no commit may be larger than 1 GiB.
     pub wal_segment_size_bytes: u64,
 }
 
 impl PersistenceOptions {
-    /// A directory, with 4 segments of 16 MiB.
-    pub fn new(wal_path: PathBuf) -> Self {
-        PersistenceOptions { wal_path, wal_pool_size: 4, wal_segment_size_bytes: 16 * 1024 * 1024 }
+    /// A directory, with a log that follows the size of the data, in segments of up to 16 MiB.
+    ///
+    /// ```
+    /// use fluxmap::persistence::PersistenceOptions;
+    ///
+    /// let options = PersistenceOptions::new("data/ledger");
+    /// assert_eq!(options.wal_pool_size, 0);
+    /// ```
+    pub fn new(wal_path: impl Into<PathBuf>) -> Self {
+        PersistenceOptions {
+            wal_path: wal_path.into(),
+            wal_pool_size: 0,
+            wal_segment_size_bytes: 16 * 1024 * 1024,
+        }
     }
 }
 

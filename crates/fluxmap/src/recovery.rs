@@ -16,16 +16,16 @@ use crate::disk::OpenMode;
 use crate::error::PersistenceError;
 use crate::key::{Key, Value};
 use crate::persistence::RecoveryInfo;
-use crate::sync::mpsc::{self, SyncSender};
-use crate::sync::{Instant, random, thread};
+use crate::sync::{mpsc, thread};
 use crate::txn::write_set::{Put, Write};
 use crate::wal::Writer;
 use crate::wal::directory::{
     CHECKPOINT, CHECKPOINT_DRAFT, Directory, NamedFile, SEGMENT_DRAFT, segment_name,
 };
 use crate::wal::format::{FileKind, Identity, Lsn, Operation, Position, operations};
-use crate::wal::pool::Pool;
-use crate::wal::reader::{FrameAt, SegmentImage, Tail, replay};
+use crate::wal::limits::LogSize;
+use crate::wal::pool::{Covered, Found, Pool};
+use crate::wal::reader::{FrameAt, SegmentReader, Tail, replay};
 use crate::wal::segment::{self, Segment};
 use fluxmap_index::{Time, Timestamp};
 use std::cmp::Ordering;
@@ -40,8 +40,9 @@ pub(crate) struct Files {
     pub(crate) directory: Directory,
     /// All but the number of the database, which is in the files.
     pub(crate) identity: Identity,
-    pub(crate) pool_size: usize,
-    pub(crate) segment_size: u64,
+    pub(crate) log_size: LogSize,
+    /// Whether types whose fields are not those that the files were written with are refused.
+    pub(crate) check_fields: bool,
 }
 
 /// A log that is ready to be written to.
@@ -64,15 +65,22 @@ pub(crate) fn recover<K: Key, V: Value>(
     committer: &Committer<K, V>,
     gone: &mut Vec<K>,
 ) -> Result<Recovered> {
-    let started = Instant::now();
+    let started = committer.host.now();
     let directory = &files.directory;
     let mut info = RecoveryInfo::default();
     let (identity, log_segment) = match Reader::open(directory)? {
         Some(mut checkpoint) => {
-            files.identity.expect(&checkpoint.header.identity, checkpoint.file().path())?;
+            let (found, path) = (&checkpoint.header.identity, checkpoint.file().path());
+            files.identity.expect(found, path)?;
+            if files.check_fields {
+                files.identity.expect_shapes(found, path)?;
+            }
             let header = checkpoint.header.clone();
+            committer.hand.resume(header.time);
             load_checkpoint(&mut checkpoint, coder, committer, gone, &mut info)?;
-            (header.identity, header.detail)
+            // What is written from now on is written with these.
+            let shapes = files.identity.shapes.clone();
+            (Identity { shapes, ..header.identity }, header.detail)
         }
         None => {
             check_nothing_is_lost(directory)?;
@@ -82,9 +90,10 @@ pub(crate) fn recover<K: Key, V: Value>(
     info.created = info.checkpoint_bytes == 0;
     let tail = load_log(directory, &identity, log_segment, coder, committer, gone, &mut info)?;
     committer.keep_limit(true, gone);
+    committer.host.stir(tail.salt ^ tail.last);
     info.torn_tail = tail.torn_tail(directory);
-    let (pool, writer) = go_on(files, tail)?;
-    info.duration = started.elapsed();
+    let (pool, writer) = go_on(files, tail, info.checkpoint_bytes)?;
+    info.duration = committer.host.now().saturating_duration_since(started);
     tracing::info!(?info, "recovered");
     Ok(Recovered { identity, pool, writer, info })
 }
@@ -95,9 +104,7 @@ pub(crate) fn check_nothing_is_lost(directory: &Directory) -> Result<()> {
     let why = "there are segments of a log that was not its beginning, or that has commits";
     let missing = || Err(PersistenceError::Missing { path: directory.path_of(CHECKPOINT), why });
     for number in directory.segments()? {
-        let segment = SegmentImage::read(directory, number)?;
-        let is_empty = segment.candidates(segment.start).all(|at| segment.frame(at).is_none());
-        if number != FIRST_SEGMENT || !is_empty {
+        if number != FIRST_SEGMENT || !SegmentReader::open(directory, number)?.is_empty()? {
             return missing();
         }
     }
@@ -113,14 +120,19 @@ fn create(files: &Files) -> Result<Identity> {
             0
         }
 
+        fn time(&self) -> Time {
+            0
+        }
+
         fn fill(&mut self, _block: &mut Vec<u8>) -> Result<u32> {
             Ok(0)
         }
     }
 
-    let identity = Identity { database: random(), ..files.identity.clone() };
-    segment::make(&files.directory, &identity, FIRST_SEGMENT, files.segment_size, None)?;
-    checkpoint::write_draft(&files.directory, &identity, &mut Nothing, FIRST_SEGMENT, |_| Ok(()))?;
+    let identity = Identity { database: files.directory.random(), ..files.identity.clone() };
+    let size = files.log_size.bounds(0).first_segment();
+    segment::make(&files.directory, &identity, FIRST_SEGMENT, size, None)?;
+    checkpoint::write_draft(&files.directory, &identity, &mut Nothing, FIRST_SEGMENT, |_| ())?;
     checkpoint::publish_draft(&files.directory)?;
     Ok(identity)
 }
@@ -132,31 +144,42 @@ type Decoded<K, V> = (Timestamp, Vec<(K, Write<V>)>);
 /// they find the way through the index warm: a million keys in the order of the log took
 /// three times as long, in batches of a quarter of this a tenth longer.
 const BATCH: usize = 1 << 18;
+/// Bytes of the log that are gathered at most: of large values, fewer are worth sorting.
+const BATCH_BYTES: usize = 16 << 20;
 /// The part of a memory limit that such a batch may be.
-const BATCH_SHARE: usize = 16;
+const BATCH_SHARE: u64 = 16;
 /// Batches that may wait to be applied.
 const BATCHES_AHEAD: usize = 1;
 /// Operations that are applied in one step.
 const STEP: usize = 256;
 
+/// Takes what was decoded.
+type Sink<'s, K, V> = &'s mut dyn FnMut(Decoded<K, V>) -> Result<()>;
+
 /// Reads and decodes on one thread, and applies on another, which is about as much
-/// work.
+/// work; or does it in turn, if there are no threads.
 fn pipeline<K: Key, V: Value, R: Send>(
     committer: &Committer<K, V>,
     gone: &mut Vec<K>,
-    decode: impl FnOnce(SyncSender<Decoded<K, V>>) -> Result<R> + Send,
+    decode: impl FnOnce(Sink<'_, K, V>) -> Result<R> + Send,
 ) -> Result<R> {
+    let mut apply = |(timestamp, writes): Decoded<K, V>| {
+        let mut writes = writes.into_iter();
+        while writes.len() > 0 {
+            committer.restore(timestamp, writes.by_ref().take(STEP));
+        }
+        committer.keep_limit(false, gone);
+    };
+    if committer.host.is_driven() {
+        return decode(&mut |batch| {
+            apply(batch);
+            Ok(())
+        });
+    }
     thread::scope(|scope| {
         let (sender, receiver) = mpsc::sync_channel(BATCHES_AHEAD);
-        let decoder = scope.spawn(|| decode(sender));
-        for batch in receiver {
-            let (timestamp, writes) = batch;
-            let mut writes = writes.into_iter();
-            while writes.len() > 0 {
-                committer.restore(timestamp, writes.by_ref().take(STEP));
-            }
-            committer.keep_limit(false, gone);
-        }
+        let decoder = scope.spawn(move || decode(&mut |batch| sender.send(batch).map_err(hung_up)));
+        receiver.into_iter().for_each(&mut apply);
         // A panic of the types' own code goes on where the database is opened.
         decoder.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
@@ -175,7 +198,7 @@ fn load_checkpoint<K: Key, V: Value>(
     info: &mut RecoveryInfo,
 ) -> Result<()> {
     let covered = checkpoint.header.number;
-    pipeline(committer, gone, |sender| {
+    pipeline(committer, gone, |send| {
         let path = checkpoint.file().path().to_owned();
         while let Some(block) = checkpoint.next_block()? {
             let at = FrameAt { path: &path, offset: block.offset };
@@ -185,7 +208,7 @@ fn load_checkpoint<K: Key, V: Value>(
                 let pair = pair.map_err(|_| at.damaged("the pairs in it make no sense"))?;
                 writes.push((decode.key(pair.key)?, Some(decode.put(pair.value, pair.expires)?)));
             }
-            sender.send((covered, writes)).map_err(hung_up)?;
+            send((covered, writes))?;
         }
         Ok(())
     })?;
@@ -207,8 +230,9 @@ fn load_log<K: Key, V: Value>(
     info: &mut RecoveryInfo,
 ) -> Result<Tail> {
     let covered = info.checkpoint_commit;
-    let batch_bytes = committer.limit().map_or(usize::MAX, |limit| limit as usize / BATCH_SHARE);
-    let tail = pipeline(committer, gone, |sender| {
+    let share = committer.limit().map_or(u64::MAX, |limit| limit / BATCH_SHARE);
+    let batch_bytes = share.min(BATCH_BYTES as u64);
+    let tail = pipeline(committer, gone, |send| {
         let (mut writes, mut bytes) = (Vec::new(), 0);
         let tail = replay(directory, identity, first, covered, |lsn, commit, at| {
             let decode = Decoder { coder, at };
@@ -222,14 +246,14 @@ fn load_log<K: Key, V: Value>(
                     },
                 );
             }
-            bytes += commit.len();
+            bytes += commit.len() as u64;
             if writes.len() >= BATCH || bytes >= batch_bytes {
                 bytes = 0;
-                sender.send((lsn, last_of_each(mem::take(&mut writes)))).map_err(hung_up)?;
+                send((lsn, last_of_each(mem::take(&mut writes))))?;
             }
             Ok(())
         })?;
-        sender.send((tail.last, last_of_each(writes))).map_err(hung_up)?;
+        send((tail.last, last_of_each(writes)))?;
         Ok(tail)
     })?;
     committer.settle(tail.last);
@@ -271,8 +295,9 @@ impl<K: Key, V: Value> Decoder<'_, K, V> {
     }
 }
 
-/// Cuts off what is torn, clears away what is not needed, and opens the end of the log.
-fn go_on(files: &Files, tail: Tail) -> Result<(Pool, Writer)> {
+/// Cuts off what is torn, clears away what is not needed, and opens the end of the log, behind
+/// a checkpoint of so many bytes.
+fn go_on(files: &Files, tail: Tail, checkpoint: u64) -> Result<(Pool, Writer)> {
     let directory = &files.directory;
     let Tail { position, last, .. } = tail;
     let unmarked = tail.synced < position && position.offset > tail.start;
@@ -305,20 +330,22 @@ fn go_on(files: &Files, tail: Tail) -> Result<(Pool, Writer)> {
             directory.remove(draft)?;
         }
     }
-    // Segments that the checkpoint covers, which a crash left.
+    // Segments that the checkpoint covers.
     let oldest = tail.ended.first().map_or(position.segment, |ended| ended.number);
+    let mut covered = Vec::new();
     for number in directory.segments()?.into_iter().filter(|number| *number < oldest) {
-        directory.remove(&segment_name(number))?;
+        let size = directory.open(&segment_name(number), OpenMode::Read)?.len()?;
+        covered.push(Covered { number, size });
     }
     let ready = ready.map(|number| open_ready(directory, number)).transpose()?;
-    let active = Segment {
-        number: position.segment,
-        salt: tail.salt,
-        start: tail.start,
-        size: tail.size.max(files.segment_size),
-        file,
-    };
-    let pool = Pool::new(files.pool_size, position.segment, tail.ended.into(), ready);
+    let Tail { start, salt, size, .. } = tail;
+    let active = Segment { number: position.segment, salt, start, size, file };
+    let found =
+        Found { ended: tail.ended.into(), active: (position.segment, size), ready, covered, checkpoint };
+    let (pool, surplus) = Pool::new(files.log_size, found);
+    for number in surplus {
+        directory.remove(&segment_name(number))?;
+    }
     Ok((pool, Writer::new(active, position.offset, last, unmarked)))
 }
 
@@ -331,11 +358,22 @@ fn make_durable(file: &NamedFile, end: Position, synced: Position) -> Result<()>
         Ordering::Equal => synced.offset,
         Ordering::Greater => return Ok(()),
     };
-    let mut bytes = vec![0; end.offset.saturating_sub(start) as usize];
-    let filled = file.read_at(&mut bytes, start)?;
-    file.write_at(&bytes[..filled], start)?;
+    let mut piece = vec![0; REWRITTEN_AT_ONCE.min(end.offset.saturating_sub(start) as usize)];
+    let mut at = start;
+    while at < end.offset {
+        let length = piece.len().min((end.offset - at) as usize);
+        let filled = file.read_at(&mut piece[..length], at)?;
+        if filled == 0 {
+            break;
+        }
+        file.write_at(&piece[..filled], at)?;
+        at += filled as u64;
+    }
     file.sync()
 }
+
+/// Bytes of a segment that are written again at once.
+const REWRITTEN_AT_ONCE: usize = 1 << 20;
 
 /// A segment that had been made ready, with nothing in it.
 fn open_ready(directory: &Directory, number: u64) -> Result<Segment> {

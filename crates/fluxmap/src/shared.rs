@@ -3,17 +3,18 @@
 use crate::checkpointer::Checkpointer;
 use crate::commit::{Committer, MemoryOptions};
 use crate::error::{FluxError, PersistenceError};
+use crate::host::Host;
 use crate::info::{IsolationLevel, VacuumOptions, VacuumStats};
 use crate::key::{Key, Value};
 use crate::mvcc::certify::Certificate;
 use crate::persistence::RecoveryInfo;
 use crate::storage::{Options, Storage};
-use crate::sync::Instant;
+use crate::sync::{AtomicU64, Instant, Ordering};
 use crate::txn::own::note_commit;
 use crate::txn::priority::{HeldBack, Priority, Protects};
 use crate::txn::write_set::Write;
 use crate::worker::{Schedule, Worker};
-use fluxmap_index::Timestamp;
+use fluxmap_index::{Timestamp, contain};
 use std::collections::BTreeSet;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -39,6 +40,8 @@ pub(crate) struct Core<K: Key, V: Value> {
     pub(crate) committer: Committer<K, V>,
     pub(crate) priority: Priority,
     vacuum: Option<Schedule>,
+    /// How often background work has panicked, in code of the user's.
+    panics: AtomicU64,
 }
 
 /// How a database is made.
@@ -48,6 +51,7 @@ pub(crate) struct Setup<K, V> {
     pub(crate) vacuum: Option<VacuumOptions>,
     pub(crate) memory: MemoryOptions<K, V>,
     pub(crate) durability: Option<Options<K, V>>,
+    pub(crate) host: Host,
 }
 
 /// A database that is there, with keys that its files still have and that it had no room
@@ -64,6 +68,9 @@ const FORGOTTEN_AT_ONCE: usize = 256;
 /// stable yet.
 const UNTIL_STABLE: Duration = Duration::from_millis(100);
 
+/// When background work that has panicked is done again.
+const AFTER_PANIC: Duration = Duration::from_secs(1);
+
 /// Chains trimmed under one hold of the commit lock, outside commits.
 const TRIM_STEP: usize = 256;
 
@@ -73,9 +80,10 @@ impl<K: Key, V: Value> Shared<K, V> {
         let is_awake = setup.vacuum.is_some() || setup.memory.max_snapshot_age.is_some();
         let core = Core {
             level: setup.level,
-            committer: Committer::new(setup.skiplist_p, setup.memory),
-            priority: Priority::default(),
-            vacuum: setup.vacuum.map(|options| Schedule::every(options.interval)),
+            committer: Committer::new(setup.skiplist_p, setup.memory, setup.host.clone()),
+            priority: Priority::new(setup.host.clone()),
+            vacuum: setup.vacuum.map(|options| Schedule::every(options.interval, &setup.host)),
+            panics: AtomicU64::new(0),
         };
         let (core, storage, gone) = match setup.durability {
             None => (Arc::new(core), None, Vec::new()),
@@ -181,7 +189,11 @@ impl<K: Key, V: Value> Shared<K, V> {
     ///
     /// Cancel-safe: it only waits.
     pub(crate) async fn acknowledged(&self, timestamp: Timestamp) -> Result<(), FluxError> {
-        self.wait_for_log(timestamp).await.map_err(|source| FluxError::OutcomeUnknown { source })
+        self.wait_for_log(timestamp).await.map_err(|source| match source {
+            // It was refused where it would have been written.
+            PersistenceError::OtherProcess { .. } => FluxError::FatalPersistenceError { source },
+            source => FluxError::OutcomeUnknown { source },
+        })
     }
 
     /// Waits until what was read at this timestamp cannot be undone any more.
@@ -218,31 +230,70 @@ impl<K: Key, V: Value> Shared<K, V> {
 }
 
 impl<K: Key, V: Value> Core<K, V> {
+    pub(crate) fn host(&self) -> &Host {
+        &self.committer.host
+    }
+
     /// What the background thread does when it wakes; returns when it is to wake
     /// next without being asked to.
     pub(crate) fn background_step(&self, now: Instant) -> Option<Instant> {
-        self.priority.expire(now);
+        // Each by itself: one that panics must not keep the others from being done.
         let vacuum = self.vacuum.as_ref().and_then(|schedule| schedule.next_after(now));
-        let too_old = self.committer.active.end_old(now);
-        self.committer.hand.drive();
-        let expiry = self.reap_everything();
-        self.trim_everything();
-        while self.committer.watch_blocker() {
+        let leases = self.contained(now, "the end of leases", || {
+            self.priority.expire(now);
+            self.priority.deadline()
+        });
+        let too_old = self.contained(now, "the end of old snapshots", || self.committer.active.end_old(now));
+        let expiry = self.contained(now, "the removal of expired keys", || {
+            self.committer.hand.drive();
+            self.reap_everything()
+        });
+        let freeing = self.contained(now, "the removal of old versions", || {
             self.trim_everything();
-        }
-        // What has just gone from a durable database can be freed when that is stable.
-        let freeing = self.committer.awaits_stability().then(|| now + UNTIL_STABLE);
-        let deadlines = [self.priority.deadline(), vacuum, too_old, expiry, freeing];
-        deadlines.into_iter().flatten().min()
+            while self.committer.watch_blocker() {
+                self.trim_everything();
+            }
+            // What has just gone from a durable database can be freed when that is stable.
+            self.committer.awaits_stability().then(|| now + UNTIL_STABLE)
+        });
+        [leases, vacuum, too_old, expiry, freeing].into_iter().flatten().min()
     }
 
-    /// Removes every key that has expired, a step at a time, and returns when the next will.
+    /// A piece of background work, which returns when it is to be done next. It runs code of the
+    /// user's (wakers, clocks, destructors, `Ord`), and that may panic: it is done again soon then,
+    /// and the thread goes on.
+    fn contained(
+        &self,
+        now: Instant,
+        what: &'static str,
+        work: impl FnOnce() -> Option<Instant>,
+    ) -> Option<Instant> {
+        contain(work).unwrap_or_else(|| {
+            // Relaxed: a count.
+            self.panics.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(what, "background work has panicked; it will be done again");
+            Some(now + AFTER_PANIC)
+        })
+    }
+
+    /// How often code of the user's has panicked on the background thread, and how often their
+    /// time source has, wherever that was asked.
+    pub(crate) fn panics(&self) -> u64 {
+        self.panics.load(Ordering::Relaxed).saturating_add(self.committer.hand.panics())
+    }
+
+    /// Removes every key that has expired, a step at a time, and returns when the next will, or
+    /// when the machine's clock is to be looked at again: by that it may be sooner.
     fn reap_everything(&self) -> Option<Instant> {
+        let hand = &self.committer.hand;
+        hand.look();
         loop {
             let next = self.committer.reap()?;
-            let now = self.committer.hand.now();
+            let now = hand.now();
             if next > now {
-                return Instant::now().checked_add(Duration::from_millis(next - now));
+                let left = Duration::from_millis(next - now);
+                let wait = hand.look_every().map_or(left, |look| look.min(left));
+                return self.host().now().checked_add(wait);
             }
         }
     }
@@ -282,5 +333,30 @@ impl<K: Key, V: Value> Deref for Shared<K, V> {
 
     fn deref(&self) -> &Self::Target {
         &self.core
+    }
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn background_work_that_panics_is_counted_and_done_again() -> Result<(), FluxError> {
+        let setup = Setup {
+            level: IsolationLevel::default(),
+            skiplist_p: 0.25,
+            vacuum: None,
+            memory: MemoryOptions::<u32, u32>::default(),
+            durability: None,
+            host: Host::default(),
+        };
+        let shared = Shared::open(setup)?.shared;
+        let now = Instant::now();
+        let later = now + Duration::from_secs(60);
+        assert_eq!(shared.contained(now, "nothing", || Some(later)), Some(later));
+        assert_eq!((shared.contained(now, "nothing", || None), shared.panics()), (None, 0));
+        let again = shared.contained(now, "panicking", || panic!("it is to panic"));
+        assert_eq!((again, shared.panics()), (Some(now + AFTER_PANIC), 1));
+        Ok(())
     }
 }

@@ -1,23 +1,24 @@
-//! The durable side of an open database: its log, its checkpoints, their threads, and
-//! the lock on its directory.
+//! The durable side of an open database: its log, its checkpoints, their jobs, and the
+//! lock on its directory.
 
 use crate::backup::write_database;
-use crate::checkpoint::{BLOCK_SIZE, Pairs};
-use crate::checkpointer::{Checkpointer, Source};
+use crate::checkpoint::{BLOCK_SIZE, MAX_BLOCK, Pairs};
+use crate::checkpointer::{CHECKPOINT, CheckpointJob, Checkpointer, Source};
 use crate::codec::Coder;
 use crate::disk::Lock;
-use crate::error::{FluxError, PersistenceError};
+use crate::error::PersistenceError;
+use crate::host::Host;
+use crate::jobs::Running;
 use crate::key::{Key, Span, Value};
 use crate::mvcc::active::Registration;
 use crate::persistence::{BackupProgress, RecoveryInfo};
 use crate::progress::Progress;
 use crate::recovery::{Files, recover};
 use crate::shared::Core;
-use crate::sync::Mutex;
-use crate::sync::thread::{self, JoinHandle};
+use crate::sync::{Mutex, Ordering};
 use crate::txn::scan::{At, Survey};
 use crate::wal::format::{Lsn, push_operation};
-use crate::wal::{Log, LogThread, Policy};
+use crate::wal::{LOG, Log, LogJob, Policy};
 use fluxmap_index::Time;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
@@ -27,8 +28,9 @@ use std::vec;
 pub(crate) struct Storage {
     pub(crate) checkpointer: Arc<Checkpointer>,
     pub(crate) info: RecoveryInfo,
-    threads: Option<(LogThread, JoinHandle<()>)>,
-    /// Held by the threads, too: when all have let go, another may open the directory.
+    /// The log's and the checkpointer's.
+    jobs: Option<[Running; 2]>,
+    /// Held by the jobs, too: when all have let go, another may open the directory.
     _lock: Arc<dyn Lock>,
 }
 
@@ -50,7 +52,7 @@ pub(crate) struct Options<K, V> {
 
 impl Storage {
     /// Locks the directory, reads what is there into `core`, which must be fresh, and
-    /// starts the log and the threads. Keys that had no room and are still in the files are
+    /// starts the log and the jobs. Keys that had no room and are still in the files are
     /// added to `gone`.
     pub(crate) fn open<K: Key, V: Value>(
         options: Options<K, V>,
@@ -62,7 +64,7 @@ impl Storage {
         let lock: Arc<dyn Lock> = files.directory.lock()?.into();
         let recovered = recover(&files, &coder, &core.committer, gone)?;
         let clock = Arc::clone(&core.committer.clock);
-        let log = Arc::new(Log::new(policy, clock, recovered.pool, recovered.writer));
+        let log = Arc::new(Log::new(policy, clock, recovered.pool, recovered.writer, core.host().clone()));
         core.committer.durable = Some(Durable { log: Arc::clone(&log), coder: coder.clone(), check });
         let core = Arc::new(core);
         let checkpointer = Arc::new(Checkpointer {
@@ -70,21 +72,15 @@ impl Storage {
             identity: recovered.identity,
             log: Arc::clone(&log),
             source: Box::new(Live { core: Arc::downgrade(&core), coder }),
-            segment_size: files.segment_size,
             served: Progress::default(),
             outcome: Mutex::default(),
         });
-        let mut storage =
-            Storage { checkpointer, info: recovered.info, threads: None, _lock: Arc::clone(&lock) };
-        let log_thread = LogThread::start(&log, Arc::clone(&lock))?;
-        match storage.checkpointer.start(lock) {
-            Ok(checkpoint_thread) => storage.threads = Some((log_thread, checkpoint_thread)),
-            Err(error) => {
-                let _ = log_thread.close().join();
-                return Err(error);
-            }
+        let jobs = Some(start_jobs(core.host(), &checkpointer, &lock)?);
+        if core.committer.gave_lives.load(Ordering::Relaxed) {
+            // Else they would get it anew each time that the database is opened.
+            log.pool.request_checkpoint();
         }
-        Ok((storage, core))
+        Ok((Storage { checkpointer, info: recovered.info, jobs, _lock: lock }, core))
     }
 
     /// Writes a copy of the database, as it is now, into a directory of its own.
@@ -109,20 +105,38 @@ impl Storage {
 
 impl Drop for Storage {
     fn drop(&mut self) {
-        let Some((log_thread, checkpoint_thread)) = self.threads.take() else {
-            return;
-        };
-        // The log may need one more segment, so the checkpoint thread ends after it.
-        let threads = [log_thread.close(), checkpoint_thread];
-        // A waker that they wake, or a value that they drop, can be the last to hold the
-        // database. They end by themselves then, and with them the lock.
-        if threads.iter().any(|running| running.thread().id() == thread::current().id()) {
+        let Some(jobs) = self.jobs.take() else { return };
+        if jobs.iter().any(Running::is_elsewhere) {
+            // A fork has not copied the threads, and a lock that they held stays locked.
+            std::mem::forget(jobs);
             return;
         }
-        for running in threads {
-            if running.join().is_err() {
-                tracing::error!("a thread of a durable database had panicked");
-            }
+        self.checkpointer.log.close();
+        // The log may need one more segment, so the checkpointer ends after it. A waker
+        // that they wake, or a value that they drop, can be the last to hold the database:
+        // they end by themselves then, and with them the lock.
+        Running::finish(jobs);
+    }
+}
+
+fn start_jobs(
+    host: &Host,
+    checkpointer: &Arc<Checkpointer>,
+    lock: &Arc<dyn Lock>,
+) -> Result<[Running; 2], PersistenceError> {
+    let failed = |name| {
+        move |error| PersistenceError::Unavailable(format!("the thread {name} could not be started: {error}"))
+    };
+    let log = &checkpointer.log;
+    let log_job = LogJob::new(log, Arc::clone(lock));
+    let log_job = host.start(LOG, log.pool.log_signal(), log_job).map_err(failed(LOG))?;
+    let job = CheckpointJob::new(checkpointer, Arc::clone(lock));
+    match host.start(CHECKPOINT, log.pool.checkpointer_signal(), job).map_err(failed(CHECKPOINT)) {
+        Ok(checkpoint_job) => Ok([log_job, checkpoint_job]),
+        Err(error) => {
+            log.close();
+            Running::finish([log_job]);
+            Err(error)
         }
     }
 }
@@ -134,7 +148,7 @@ struct Live<K: Key, V: Value> {
 }
 
 impl<K: Key, V: Value> Source for Live<K, V> {
-    fn pairs(&self) -> Option<Box<dyn Pairs>> {
+    fn pairs(&self) -> Option<Box<dyn Pairs + Send>> {
         let core = self.core.upgrade()?;
         let registration = core.committer.register_stable(false);
         let (survey, taken) = (Survey::new(Span::range(..)), Vec::new().into_iter());
@@ -171,16 +185,22 @@ impl<K: Key, V: Value> Pairs for LivePairs<K, V> {
         self.registration.moment.timestamp
     }
 
+    fn time(&self) -> Time {
+        self.core.committer.hand.reached()
+    }
+
     fn fill(&mut self, block: &mut Vec<u8>) -> Result<u32, PersistenceError> {
         let mut count = 0;
         while block.len() < BLOCK_SIZE {
             let Some((key, value, expires)) = self.next() else {
                 break;
             };
-            let unstorable = PersistenceError::unstorable;
-            let put_key = |into: &mut Vec<u8>| self.coder.encode_key(&key, into).map_err(unstorable("key"));
-            let put_value =
-                |into: &mut Vec<u8>| self.coder.encode_value(&value, into).map_err(unstorable("value"));
+            let refused = PersistenceError::unencodable;
+            let put_key =
+                |into: &mut Vec<u8>| self.coder.encode_key(&key, into, MAX_BLOCK).map_err(refused("key"));
+            let put_value = |into: &mut Vec<u8>| {
+                self.coder.encode_value(&value, into, MAX_BLOCK).map_err(refused("value"))
+            };
             push_operation(block, expires, put_key, Some(put_value))?;
             count += 1;
         }
@@ -193,45 +213,5 @@ impl<K: Key, V: Value> Drop for LivePairs<K, V> {
         self.core.committer.active.release(self.registration);
         // What commits left for its sake.
         self.core.trim_everything();
-    }
-}
-
-/// Runs `work`, which may block, on a thread of its own.
-///
-/// Cancel-safe: the work is done in any case.
-pub(crate) async fn on_thread<T: Send + 'static>(
-    name: &str,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, FluxError> {
-    struct Slot<T> {
-        done: Progress,
-        result: Mutex<Option<T>>,
-    }
-
-    /// Whatever happens: somebody waits.
-    struct Finish<T>(Arc<Slot<T>>);
-
-    impl<T> Drop for Finish<T> {
-        fn drop(&mut self) {
-            drop(self.0.done.advance(1));
-        }
-    }
-
-    let slot = Arc::new(Slot { done: Progress::default(), result: Mutex::new(None) });
-    let finish = Finish(Arc::clone(&slot));
-    let builder = thread::Builder::new().name(name.to_string());
-    let thread = builder
-        .spawn(move || {
-            let result = work();
-            *finish.0.result.lock() = Some(result);
-        })
-        .map_err(|error| PersistenceError::Unavailable(format!("a thread could not be started: {error}")))?;
-    slot.done.wait_for(1).await?;
-    let result = slot.result.lock().take();
-    match (result, thread.join()) {
-        (Some(result), _) => Ok(result),
-        // What panicked was the types' own code; it goes on where it was asked for.
-        (None, Err(panic)) => std::panic::resume_unwind(panic),
-        (None, Ok(())) => Err(PersistenceError::Unavailable("a thread ended early".into()).into()),
     }
 }

@@ -3,20 +3,28 @@
 //! model is in control of everything that is not decided by the code itself, and one seed
 //! replays a run.
 
+#[cfg(all(test, not(shuttle)))]
+pub(crate) use real::PRETENDED;
 #[cfg(not(shuttle))]
-pub(crate) use real::{HashState, hash_state, random, system_time, thread_number};
+pub(crate) use real::{HashState, hash_state, process_id, random, system_time, thread_number};
 #[cfg(not(shuttle))]
 pub(crate) use {
     parking_lot::{Condvar, Mutex, MutexGuard},
     std::sync::atomic::{AtomicU64, Ordering},
     std::sync::mpsc,
-    std::time::Instant,
     std::{thread, thread_local},
 };
 
+#[cfg(not(any(shuttle, all(target_family = "wasm", target_os = "unknown"))))]
+pub(crate) use std::time::Instant;
+
+// In a browser the standard library's clocks panic.
+#[cfg(all(not(shuttle), target_family = "wasm", target_os = "unknown"))]
+pub(crate) use web_time::Instant;
+
 #[cfg(shuttle)]
 pub(crate) use {
-    model::{Condvar, HashState, Mutex, MutexGuard, hash_state, random, thread_number},
+    model::{Condvar, HashState, Mutex, MutexGuard, hash_state, process_id, random, thread_number},
     shuttle::sync::atomic::{AtomicU64, Ordering},
     shuttle::sync::mpsc,
     shuttle::{thread, thread_local},
@@ -32,11 +40,16 @@ mod real {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::SystemTime;
 
+    use foldhash::SharedSeed;
     /// How keys are hashed: with a seed of its own for each database.
-    pub(crate) use foldhash::fast::RandomState as HashState;
+    pub(crate) use foldhash::fast::SeedableRandomState as HashState;
 
-    pub(crate) fn hash_state() -> HashState {
-        HashState::default()
+    /// Follows from the seed, or from nothing.
+    pub(crate) fn hash_state(seed: Option<u64>) -> HashState {
+        match seed {
+            None => HashState::random(),
+            Some(seed) => HashState::with_seed(seed, SharedSeed::global_fixed()),
+        }
     }
 
     /// A number that nobody can guess; also different from the one before.
@@ -46,8 +59,31 @@ mod real {
     }
 
     /// The time of day, as the machine has it.
+    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
     pub(crate) fn system_time() -> SystemTime {
         SystemTime::now()
+    }
+
+    /// The time of day, as the browser has it.
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    pub(crate) fn system_time() -> SystemTime {
+        let since = web_time::SystemTime::now().duration_since(web_time::UNIX_EPOCH);
+        SystemTime::UNIX_EPOCH + since.unwrap_or_default()
+    }
+
+    /// The number of this process. A system call.
+    pub(crate) fn process_id() -> u32 {
+        #[cfg(test)]
+        if let Some(other) = PRETENDED.with(std::cell::Cell::get) {
+            return other;
+        }
+        std::process::id()
+    }
+
+    #[cfg(test)]
+    std::thread_local! {
+        /// What a test has this thread take for the number of its process: a fork is not safe.
+        pub(crate) static PRETENDED: std::cell::Cell<Option<u32>> = const { std::cell::Cell::new(None) };
     }
 
     /// A number for the calling thread, to choose a shard by.
@@ -75,12 +111,16 @@ mod model {
 
     pub(crate) use foldhash::fast::FixedState as HashState;
 
-    pub(crate) fn hash_state() -> HashState {
-        HashState::with_seed(random())
+    pub(crate) fn hash_state(seed: Option<u64>) -> HashState {
+        HashState::with_seed(seed.unwrap_or_else(random))
     }
 
     pub(crate) fn random() -> u64 {
         shuttle::rand::thread_rng().next_u64()
+    }
+
+    pub(crate) fn process_id() -> u32 {
+        1
     }
 
     /// By the order in which the threads of an execution first ask.

@@ -2,10 +2,13 @@
 //! it ends with the database.
 
 use fluxmap::db::VacuumOptions;
+use fluxmap::mem::TimeSource;
 use fluxmap::{Database, FluxError};
 use futures::executor::block_on;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Far longer than anything here takes: a bound for a test that has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -111,5 +114,65 @@ fn the_thread_ends_with_the_last_clone_whatever_its_interval() -> Result<(), Flu
         block_on(db.close())?;
         assert!(comes_to(0));
     }
+    Ok(())
+}
+
+/// A clock that panics for the background thread, so many times.
+struct Fragile(AtomicUsize);
+
+impl TimeSource for Fragile {
+    fn now(&self) -> SystemTime {
+        if std::thread::current().name() == Some("fluxmap-worker") {
+            let left = self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+            assert!(left.is_err(), "it is to panic");
+        }
+        SystemTime::now()
+    }
+}
+
+#[test]
+fn a_time_source_that_panics_does_not_end_the_background_thread() -> Result<(), FluxError> {
+    let (value, told) = values();
+    let builder = Database::<u32, Told>::builder()
+        .time_source(Arc::new(Fragile(AtomicUsize::new(3))))
+        .max_snapshot_age(Duration::from_millis(1));
+    let db = block_on(builder.build())?;
+    block_on(db.insert_with_ttl(1, value(10), Duration::from_millis(1)))?;
+    assert_eq!(told.recv_timeout(PATIENCE), Ok(10), "expired keys go");
+    let view = db.snapshot();
+    let begin = Instant::now();
+    while view.get(&1).is_ok() {
+        assert!(begin.elapsed() < PATIENCE, "old snapshots end");
+        std::thread::yield_now();
+    }
+    let said = format!("{db:?}");
+    assert!(said.contains("background_panics: 3"), "{said}");
+    Ok(())
+}
+
+/// In the middle of a commit, too, where a panic would leave it half-done.
+#[test]
+fn a_time_source_that_panics_costs_no_commit() -> Result<(), FluxError> {
+    struct Broken;
+    impl TimeSource for Broken {
+        fn now(&self) -> SystemTime {
+            panic!("it is to panic")
+        }
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let options = fluxmap::persistence::PersistenceOptions::new(dir.path().join("db"));
+    let db = block_on(
+        Database::<u32, String>::builder()
+            .durability_full(options)
+            .max_memory(100 << 10)
+            .time_source(Arc::new(Broken))
+            .build(),
+    )?;
+    block_on(db.insert_with_ttl(0, "x".into(), Duration::from_secs(60)))?;
+    for key in 1..500 {
+        block_on(db.insert(key, "x".repeat(300)))?;
+        assert!(db.contains_key(&key)?);
+    }
+    assert!(db.memory_info().evictions.capacity > 100);
     Ok(())
 }

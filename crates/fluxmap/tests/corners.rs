@@ -167,8 +167,7 @@ fn durable(
     limit: Option<(u64, EvictionPolicy)>,
     told: impl Fn(u64, usize, EvictionCause) + Send + Sync + 'static,
 ) -> Db {
-    let options =
-        PersistenceOptions { wal_segment_size_bytes: 64 << 10, ..PersistenceOptions::new("db".into()) };
+    let options = PersistenceOptions { wal_segment_size_bytes: 64 << 10, ..PersistenceOptions::new("db") };
     let builder = match limit {
         Some((limit, policy)) => limited(policy, limit),
         None => Db::builder(),
@@ -190,6 +189,8 @@ fn reopening_with_the_same_limit_evicts_nothing() {
                     block_on(db.checkpoint()).expect("a checkpoint is written");
                 }
             }
+            // Else the last evictions may not be stable, and the count not see them.
+            block_on(db.flush()).expect("it syncs");
             let before = db.count(..).expect("a count succeeds");
             block_on(db.close()).expect("it closes");
             let db = durable(&disk, Some((LIMIT, policy)), |_, _, _| ());

@@ -71,7 +71,7 @@ fn fresh() -> (Db, Dial) {
 
 /// With small segments: a simulated disk is in memory.
 fn options(path: &str) -> PersistenceOptions {
-    PersistenceOptions { wal_segment_size_bytes: 64 << 10, ..PersistenceOptions::new(path.into()) }
+    PersistenceOptions { wal_segment_size_bytes: 64 << 10, ..PersistenceOptions::new(path) }
 }
 
 fn put(db: &Db, key: &str, value: u64) {
@@ -382,6 +382,47 @@ fn an_update_keeps_the_expiry_and_an_insert_clears_it() {
     assert_eq!(keys(&db), ["inserted"], "the timer went with the value");
 }
 
+/// Whatever swaps a value for another without saying when that is to expire.
+#[test]
+fn a_swap_keeps_the_expiry_and_gives_none_to_what_is_new() {
+    type Swap = fn(&Db, &str, Option<&u64>, Option<u64>) -> Result<bool, FluxError>;
+    let ways: [(&str, Swap); 4] = [
+        ("one step", |db, key, expected, new| block_on(db.compare_and_swap(key.into(), expected, new))),
+        ("transact", |db, key, expected, new| {
+            block_on(db.transact(async |tx| tx.compare_and_swap(key.into(), expected, new)))
+        }),
+        ("handle", |db, key, expected, new| {
+            block_on(db.handle().compare_and_swap(key.into(), expected, new))
+        }),
+        ("handle in a transaction", |db, key, expected, new| {
+            let mut handle = db.handle();
+            handle.begin()?;
+            let swapped = block_on(handle.compare_and_swap(key.into(), expected, new))?;
+            block_on(handle.commit())?;
+            Ok(swapped)
+        }),
+    ];
+    for (how, swap) in ways {
+        let (db, dial) = fresh();
+        put_for(&db, "session", MINUTE);
+        let held = get(&db, "session");
+        dial.forward(MINUTE / 2);
+        assert!(swap(&db, "session", held.as_ref(), Some(7)).expect("it commits"), "{how}");
+        assert!(!swap(&db, "session", Some(&8), Some(9)).expect("it commits"), "{how}");
+        assert!(swap(&db, "new", None, Some(1)).expect("it commits"), "{how}");
+        assert_eq!((get(&db, "session"), ttl(&db, "session")), (Some(7), Some(MINUTE / 2)), "{how}");
+        assert_eq!(ttl(&db, "new"), None, "{how}");
+        dial.forward(MINUTE / 2);
+        // The background thread may hold the lock under which time moves: this waits for it.
+        vacuum(&db);
+        assert_eq!(keys(&db), ["new"], "{how}");
+        assert!(swap(&db, "session", None, Some(2)).expect("it commits"), "{how}");
+        assert_eq!(ttl(&db, "session"), None, "{how}: the one before had gone");
+        assert!(swap(&db, "new", Some(&1), None).expect("it commits"), "{how}");
+        assert_eq!(keys(&db), ["session"], "{how}");
+    }
+}
+
 #[test]
 fn a_new_life_counts_from_the_last_write() {
     let (db, dial) = fresh();
@@ -481,6 +522,36 @@ fn nothing_that_has_expired_comes_back_when_the_clock_is_set_back() {
     }
     dial.forward(30 * MINUTE + HOUR);
     assert!(keys(&db).is_empty());
+}
+
+#[test]
+fn a_clock_that_was_set_back_while_a_database_was_closed_makes_no_key_live_longer() {
+    let (disk, dial) = (SimDisk::new(9), Dial::new());
+    let open = || {
+        let builder = Db::builder().durability_full(options("db")).disk(Arc::new(disk.clone()));
+        block_on(builder.time_source(dial.source()).build()).expect("the database opens")
+    };
+    let db = open();
+    put_for(&db, "short", MINUTE);
+    put_for(&db, "long", 2 * HOUR);
+    dial.forward(HOUR);
+    assert_eq!(keys(&db), ["long"]);
+    block_on(db.checkpoint()).expect("a checkpoint is written");
+    block_on(db.close()).expect("the database closes");
+    dial.back(10 * HOUR);
+    let db = open();
+    assert_eq!(keys(&db), ["long"]);
+    assert_eq!(ttl(&db, "long"), Some(HOUR));
+    put_for(&db, "new", MINUTE);
+    assert_eq!(ttl(&db, "new"), Some(MINUTE));
+    // A copy goes on from the same time.
+    block_on(db.backup_to("copy", |_| ())).expect("a backup is written");
+    block_on(db.close()).expect("the database closes");
+    let builder = Db::builder().durability_full(options("copy")).disk(Arc::new(disk.clone()));
+    let copy = block_on(builder.time_source(dial.source()).build()).expect("the copy opens");
+    assert_eq!(ttl(&copy, "long"), Some(HOUR));
+    dial.forward(10 * HOUR + MINUTE);
+    assert_eq!(keys(&copy), ["long"]);
 }
 
 #[test]
@@ -798,6 +869,83 @@ mod every_key {
         assert_eq!(ttl(&db, "k"), Some(TICK), "opening it is no write");
         dial.forward(TICK);
         assert!(keys(&db).is_empty());
+    }
+
+    /// Keys from before the policy, in a checkpoint and in the log, and some with times of their
+    /// own, shorter and longer.
+    fn from_before(disk: &SimDisk, dial: &Dial) {
+        let db = reopen(Db::builder(), disk, dial);
+        put(&db, "in a checkpoint", 1);
+        put_for(&db, "for an hour", HOUR);
+        put_for(&db, "for half a minute", MINUTE / 2);
+        block_on(db.checkpoint()).expect("a checkpoint is written");
+        put(&db, "in the log", 1);
+        block_on(db.close()).expect("the database closes");
+    }
+
+    fn reopen(builder: Builder, disk: &SimDisk, dial: &Dial) -> Db {
+        let builder = builder.durability_full(options("db")).disk(Arc::new(disk.clone()));
+        block_on(builder.time_source(dial.source()).build()).expect("the database opens")
+    }
+
+    #[test]
+    fn gives_a_life_to_keys_from_before_it() {
+        let (disk, dial) = (SimDisk::new(6), Dial::new());
+        from_before(&disk, &dial);
+        dial.forward(HOUR / 2);
+        let db = reopen(builder(), &disk, &dial);
+        assert_eq!(keys(&db), ["for an hour", "in a checkpoint", "in the log"]);
+        assert_eq!(ttl(&db, "in a checkpoint"), Some(MINUTE));
+        assert_eq!(ttl(&db, "in the log"), Some(MINUTE));
+        assert_eq!(ttl(&db, "for an hour"), Some(HOUR / 2), "a time of its own stays");
+        dial.forward(MINUTE);
+        // The checkpoint that opening has asked for may hold the lock under which time moves, and
+        // what it sees.
+        let begin = std::time::Instant::now();
+        while keys(&db) != ["for an hour"] || db.memory_info().keys > 1 {
+            assert!(begin.elapsed() < PATIENCE, "{:?}", keys(&db));
+            vacuum(&db);
+            thread::yield_now();
+        }
+    }
+
+    /// However often the database is opened: else a restart a day would keep a key that is to
+    /// live for a week for ever.
+    #[test]
+    fn gives_a_life_to_keys_from_before_it_once() {
+        let (disk, dial) = (SimDisk::new(7), Dial::new());
+        from_before(&disk, &dial);
+        let db = reopen(builder(), &disk, &dial);
+        assert_eq!(ttl(&db, "in the log"), Some(MINUTE));
+        // The one that opening has asked for, or one that follows it.
+        block_on(db.checkpoint()).expect("a checkpoint is written");
+        block_on(db.close()).expect("the database closes");
+        dial.forward(MINUTE / 2);
+        for _ in 0..2 {
+            let db = reopen(builder(), &disk, &dial);
+            assert_eq!(ttl(&db, "in the log"), Some(MINUTE / 2));
+            assert_eq!(ttl(&db, "in a checkpoint"), Some(MINUTE / 2));
+            block_on(db.close()).expect("the database closes");
+        }
+    }
+
+    #[test]
+    fn writes_down_the_lives_that_it_gave_without_being_asked() {
+        let (disk, dial) = (SimDisk::new(8), Dial::new());
+        from_before(&disk, &dial);
+        let checkpoint = || disk.read("db/snapshot.db");
+        let before = checkpoint();
+        let db = reopen(builder(), &disk, &dial);
+        let begin = std::time::Instant::now();
+        while checkpoint() == before {
+            assert!(begin.elapsed() < PATIENCE, "a checkpoint is written");
+            thread::yield_now();
+        }
+        block_on(db.close()).expect("the database closes");
+        let before = checkpoint();
+        // And not again where there is nothing to give.
+        block_on(reopen(builder(), &disk, &dial).close()).expect("the database closes");
+        assert!(checkpoint() == before);
     }
 
     #[test]

@@ -201,6 +201,42 @@ fn golden_files_open_and_go_on() -> Result<(), FluxError> {
     Ok(())
 }
 
+/// Versions before 0.5 did not write down what fields the types had, nor what time it was. Their
+/// files open, and say it from their next checkpoint on.
+#[test]
+fn golden_files_learn_of_fields_and_time() -> Result<(), FluxError> {
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    struct Reordered {
+        note: Option<String>,
+        id: u32,
+        tags: Vec<String>,
+    }
+    let golden = golden().into_iter().filter(|(_, codec, case)| *codec == Codec::Postcard && !case.torn);
+    for (golden, codec, case) in golden {
+        let copy = copy_of(&golden);
+        let opened = Opened::new(copy.path(), codec, case.full);
+        let header = || {
+            let bytes = fs::read(copy.path().join("snapshot.db")).expect("a file");
+            u16::from_le_bytes([bytes[14], bytes[15]])
+        };
+        let before = header();
+        let db = opened.open(None)?;
+        block_on(db.checkpoint())?;
+        block_on(db.close())?;
+        assert!(header() > before, "{}", golden.display());
+        let options = PersistenceOptions::new(copy.path());
+        let builder = Database::<String, Reordered>::builder().codec(codec).schema_version(SCHEMA);
+        let builder = builder.type_names("String", "Record").durability_full(options);
+        let Err(FluxError::Persistence(PersistenceError::Mismatch { what, .. })) = block_on(builder.build())
+        else {
+            panic!("{} was opened with other fields", golden.display())
+        };
+        assert_eq!(what, "value fields");
+        assert_eq!(content(&opened.open(None)?), content_after(case.last));
+    }
+    Ok(())
+}
+
 /// Opens a copy in some wrong way, and returns the error; no file may change.
 #[track_caller]
 fn refused(path: &Path, opened: &Opened) -> PersistenceError {

@@ -322,9 +322,10 @@ fn killed_at_system_calls() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("db");
     let mut rounds = Rounds { path, acks: Acks::new(), found: Acks::new(), rng: StdRng::seed_from_u64(1) };
-    let calls = ["pwrite64", "fdatasync", "rename", "fsync", "unlink", "openat"];
+    // Not at `unlink`: segments are used again, and none is removed in so short a life.
+    let calls = ["pwrite64", "fdatasync", "rename", "fsync", "openat"];
     let mut killed = 0;
-    let all = 18;
+    let all = 15;
     for round in 0..all {
         let call = calls[round as usize % calls.len()];
         let n = if call == "openat" { 12 } else { 1 } + round / calls.len() as u32 * 4;

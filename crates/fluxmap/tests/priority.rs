@@ -305,8 +305,7 @@ fn a_deadline_that_passes_while_a_lease_is_waited_for_begins_no_attempt() {
 /// The time of a lease does not pass while its holder waits for the log.
 #[test]
 fn a_durable_database_has_leases_too() {
-    let options =
-        PersistenceOptions { wal_segment_size_bytes: 64 << 10, ..PersistenceOptions::new("db".into()) };
+    let options = PersistenceOptions { wal_segment_size_bytes: 64 << 10, ..PersistenceOptions::new("db") };
     let builder = Database::<String, u64>::builder().disk(Arc::new(SimDisk::new(1)));
     let db: Db = block_on(builder.durability_full(options).build()).expect("the database opens");
     block_on(db.insert("x".into(), 1)).expect("an insert commits");

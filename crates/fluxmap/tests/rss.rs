@@ -158,7 +158,7 @@ fn stays_near_its_limit(policy: EvictionPolicy, size: usize) {
     let grown = most.saturating_sub(before);
     report(&format!(
         "rss: values of {size} bytes, {policy:?}: {grown} bytes more at most, limit {LIMIT}, counted {}",
-        info.current_bytes
+        info.total_bytes
     ));
     assert!(info.live_bytes > LIMIT * 3 / 4, "the limit is made use of: {info:?}");
     let bound = LIMIT + LIMIT / 4 + ALLOWANCE;

@@ -61,7 +61,7 @@ fn vacuum(db: &Db) {
 
 /// With small segments: a simulated disk is in memory.
 fn options(path: &str) -> PersistenceOptions {
-    PersistenceOptions { wal_segment_size_bytes: 64 << 10, ..PersistenceOptions::new(path.into()) }
+    PersistenceOptions { wal_segment_size_bytes: 64 << 10, ..PersistenceOptions::new(path) }
 }
 
 /// Waits until it is so.

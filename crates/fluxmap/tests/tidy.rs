@@ -48,3 +48,26 @@ fn clocks_sleeps_and_threads_are_asked_for_in_sync_only() {
     }
     assert!(wrong.is_empty(), "ask `crate::sync` for it:\n{}", wrong.join("\n"));
 }
+
+/// A database that is driven goes by virtual time, and replays, only if everything asks its host.
+#[test]
+fn the_time_and_random_numbers_are_asked_of_the_host() {
+    const ELSEWHERE: [&str; 4] = ["Instant::now", "system_time(", "sync::random", "hash_state(None"];
+    const IMPORTED: [&str; 3] = ["random", "system_time", "hash_state"];
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let own = ["host.rs", "jobs.rs", "background.rs", "sync.rs"].map(|name| root.join(name));
+    let mut wrong = Vec::new();
+    for path in sources(&root) {
+        if path.starts_with(root.join("sync")) || own.contains(&path) {
+            continue;
+        }
+        let text = fs::read_to_string(&path).expect("a source is text");
+        for (number, line) in lines_of_code(&text) {
+            let imports = line.contains("use crate::sync") && IMPORTED.iter().any(|name| line.contains(name));
+            if imports || ELSEWHERE.iter().any(|name| line.contains(name)) {
+                wrong.push(format!("{}:{number}: {}", path.display(), line.trim()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "ask `crate::host` for it:\n{}", wrong.join("\n"));
+}

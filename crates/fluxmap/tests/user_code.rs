@@ -118,7 +118,7 @@ type Open = fn(Builder) -> Db;
 /// Databases that have nobody to tell of keys that go, and those that have.
 fn kinds() -> [(&'static str, Open); 4] {
     fn options() -> PersistenceOptions {
-        PersistenceOptions { wal_segment_size_bytes: 64 << 10, ..PersistenceOptions::new("db".into()) }
+        PersistenceOptions { wal_segment_size_bytes: 64 << 10, ..PersistenceOptions::new("db") }
     }
     fn opened(built: Result<Db, FluxError>) -> Db {
         built.expect("the database opens")

@@ -79,7 +79,7 @@ impl<T> Chain<T> {
                     other => break other,
                 }
             };
-            if now() < front.timestamp() {
+            if now() < front.timestamp() || crate::planted("latest-looks-once") {
                 return found;
             }
         }

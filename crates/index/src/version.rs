@@ -116,6 +116,13 @@ impl<T> Owned<T> {
         pointer
     }
 
+    /// What it holds, unless it is a tombstone.
+    #[cfg(shuttle)]
+    pub(crate) fn value(&self) -> Option<&T> {
+        // SAFETY: (I10) owned.
+        unsafe { self.0.as_ref() }.value.as_ref()
+    }
+
     pub(crate) fn is_tombstone(&self) -> bool {
         // SAFETY: (I10) owned.
         unsafe { self.0.as_ref() }.value.is_none()

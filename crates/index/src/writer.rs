@@ -40,7 +40,15 @@ pub struct Writer<K, T> {
     /// linked, marked as queued, and here once (I11).
     queue: VecDeque<NonNull<Entry<K, T>>>,
     heights: Heights,
+    /// Is shown every version that is published.
+    #[cfg(shuttle)]
+    observer: Option<Observer<K, T>>,
 }
+
+/// What a model keeps its own account with: the timestamp, the key, its value or that it was
+/// deleted, and when the value expires.
+#[cfg(shuttle)]
+pub type Observer<K, T> = Box<dyn FnMut(Timestamp, &K, Option<&T>, crate::Time) + Send>;
 
 // SAFETY: (I1, I11) the pointers lead to entries of `index`, which the writer may
 // touch from whatever thread it is on; entries are `Send` and `Sync` if K and T are.
@@ -232,7 +240,14 @@ pub struct Trimmed {
 
 impl<K: Ord + Clone, T> Writer<K, T> {
     pub(crate) fn new(index: Arc<Index<K, T>>, probability: f64) -> Self {
-        Writer { index, limbo: Limbo::new(), queue: VecDeque::new(), heights: Heights::new(probability) }
+        Writer {
+            index,
+            limbo: Limbo::new(),
+            queue: VecDeque::new(),
+            heights: Heights::new(probability),
+            #[cfg(shuttle)]
+            observer: None,
+        }
     }
 
     /// Gives every key of `batch` an entry. If user code panics, nothing that a
@@ -476,6 +491,11 @@ impl<K, T> Writer<K, T> {
             weight += version.tail().map_or(0, |tail| u64::from(tail.weight));
         }
         let is_superseding = superseded.is_some();
+        #[cfg(shuttle)]
+        if let Some(observer) = &mut self.observer {
+            let expires = version.tail().map_or(0, |tail| tail.expires);
+            observer(timestamp, &entry.key, version.value(), expires);
+        }
         entry.chain.push(version, timestamp);
         // Relaxed, load and store: (I1) these are the writer's.
         let index = &self.index;
@@ -525,6 +545,12 @@ impl<K, T> Writer<K, T> {
     /// Says how reads are to be noted on entries from now on.
     pub fn note_reads(&mut self, noting: Noting) {
         self.index.notes.set_mode(noting);
+    }
+
+    /// Shows `observer` every version that is published from now on, before a reader can see it.
+    #[cfg(shuttle)]
+    pub fn observe(&mut self, observer: Observer<K, T>) {
+        self.observer = Some(observer);
     }
 
     /// Sets the stamp that reads leave from now on.

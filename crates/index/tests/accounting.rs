@@ -183,7 +183,7 @@ impl<'c, K: Key + MemSize, V: Value + MemSize> Watched<'c, K, V> {
         let look = || {
             let info = self.db.memory_info();
             let given = GIVEN.load(Ordering::SeqCst) - self.empty;
-            let off = info.current_bytes as isize - given;
+            let off = info.total_bytes as isize - given;
             let beyond = (off.abs() - SLACK).max(0) * off.signum();
             (beyond as f64 / given.max(1) as f64, given, info)
         };
@@ -205,7 +205,7 @@ impl<'c, K: Key + MemSize, V: Value + MemSize> Watched<'c, K, V> {
             if wrong.abs() > TOLERANCE && worst.abs() <= TOLERANCE {
                 let text = format!(
                     "{}, {} keys, {:?}: {step}: {} counted, {given} given out: {info:?}",
-                    self.case.name, self.case.keys, self.setting, info.current_bytes
+                    self.case.name, self.case.keys, self.setting, info.total_bytes
                 );
                 // Belongs to the test.
                 self.empty += allocated(text.capacity()) as isize;
@@ -322,7 +322,7 @@ fn watch<K: Key + MemSize, V: Value + MemSize>(
 ) -> u64 {
     let mut watched = Watched::new(case, setting);
     watched.step("load", setting.in_order, |db, key, n| put(db, key, (case.value)(n)));
-    let full = watched.db.memory_info().current_bytes;
+    let full = watched.db.memory_info().total_bytes;
     watched.live();
     let steps: Vec<_> =
         watched.steps.iter().map(|(step, wrong)| format!("{step} {:+.1}", wrong * 100.0)).collect();

@@ -169,6 +169,23 @@ fn single_reads_do_not_run_backwards_or_see_half_a_commit() {
 }
 
 #[test]
+fn a_get_sees_what_a_transaction_has_seen_before() {
+    explore(SCHEDULES, || {
+        let db = serializable(&[(1, 0)]);
+        let writer = {
+            let db = db.clone();
+            thread::spawn(move || block_on(db.insert(1, 1)).expect("a blind write"))
+        };
+        let tx = db.begin();
+        let seen = read(&tx, 1);
+        assert!(commit(tx), "it has written nothing");
+        let later = *db.get(&1).expect("a read").expect("never deleted");
+        assert!(later >= seen, "after a transaction saw {seen}, a get saw {later}");
+        writer.join().expect("no panic");
+    });
+}
+
+#[test]
 fn a_key_deleted_and_trimmed_is_absent_and_can_come_back() {
     explore(SCHEDULES, || {
         let db = serializable(&[(1, 7)]);

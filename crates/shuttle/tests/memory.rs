@@ -3,7 +3,7 @@
 mod support;
 
 use fluxmap_shuttle::mem::{EvictionPolicy, TimeSource};
-use fluxmap_shuttle::{Database, FluxError};
+use fluxmap_shuttle::{Database, FluxError, virtual_time};
 use shuttle::future::block_on;
 use shuttle::sync::atomic::{AtomicU64, Ordering};
 use shuttle::thread;
@@ -134,5 +134,32 @@ fn what_is_not_stable_yet_is_certified_against_the_time_of_stable_views() {
             let builder = Store::builder().time_source(source).disk(disk).durability_full(options(4));
             block_on(builder.build()).expect("it opens")
         });
+    });
+}
+
+/// The machine sleeps, or its clock is set, while keys wait for their time: its steady clock does
+/// not show it.
+#[test]
+fn the_clock_of_the_machine_is_followed_forward_and_not_back() {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let millis = i64::try_from(HOUR.as_millis()).expect("it is short");
+    explore(SCHEDULES / 10, move || {
+        let (sender, told) = shuttle::sync::mpsc::channel();
+        let builder = Store::builder().on_evict(move |key, _, _| sender.send(key).unwrap_or_default());
+        let db = block_on(builder.build()).expect("valid settings");
+        block_on(db.insert_with_ttl(GOES, 0, HOUR)).expect("in memory");
+        virtual_time::set_time_of_day(2 * millis);
+        assert_eq!(told.recv(), Ok(GOES), "the background thread looks at the clock");
+        assert!(db.get(&GOES).expect("in memory").is_none());
+        // It has slept once more, and nobody has noticed yet.
+        virtual_time::set_time_of_day(9 * millis);
+        block_on(db.insert_with_ttl(NOTED, 0, HOUR)).expect("in memory");
+        virtual_time::set_time_of_day(-9 * millis);
+        block_on(db.insert_with_ttl(4, 0, HOUR)).expect("in memory");
+        for key in [NOTED, 4] {
+            assert!(db.get(&key).expect("in memory").is_some(), "the hour has only begun");
+            let left = db.ttl(&key).expect("in memory").unwrap_or_default();
+            assert!((HOUR / 2..=HOUR).contains(&left), "{left:?}");
+        }
     });
 }

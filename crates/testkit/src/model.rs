@@ -74,14 +74,7 @@ impl<K: Key, V: Value> Model<K, V> {
     /// Begins a transaction on the newest state.
     #[must_use]
     pub fn begin(&self) -> ModelTxn<K, V> {
-        ModelTxn {
-            snapshot: self.now(),
-            base: self.states[self.now()].clone(),
-            writes: BTreeMap::new(),
-            savepoints: Vec::new(),
-            noted: Vec::new(),
-            ops: Vec::new(),
-        }
+        ModelTxn { snapshot: self.now(), ..ModelTxn::over(self.states[self.now()].clone()) }
     }
 
     /// What the rule of `level` says about committing `txn` now.
@@ -178,6 +171,36 @@ pub struct ModelTxn<K, V> {
 }
 
 impl<K: Key, V: Value> ModelTxn<K, V> {
+    /// A transaction over a content that somebody else keeps account of, who judges by
+    /// [`noted`](Self::noted) and [`written`](Self::written) whether it may commit.
+    #[must_use]
+    pub fn over(base: BTreeMap<K, V>) -> Self {
+        ModelTxn {
+            snapshot: 0,
+            base,
+            writes: BTreeMap::new(),
+            savepoints: Vec::new(),
+            noted: Vec::new(),
+            ops: Vec::new(),
+        }
+    }
+
+    /// What its answers so far depended on.
+    #[must_use]
+    pub fn noted(&self) -> &[Scan<K>] {
+        &self.noted
+    }
+
+    /// The keys that a commit writes for certain, each with its new value, or without one if it
+    /// is deleted.
+    pub fn written(&self) -> impl Iterator<Item = (&K, Option<&V>)> {
+        self.writes.iter().filter_map(|(key, write)| match write {
+            Write::Put(value) => Some((key, Some(value))),
+            Write::Delete => Some((key, None)),
+            Write::IdleDelete => None,
+        })
+    }
+
     /// What the transaction sees: its snapshot under its own writes.
     #[must_use]
     pub fn view(&self) -> BTreeMap<K, V> {

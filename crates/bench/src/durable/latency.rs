@@ -20,6 +20,7 @@ pub(crate) fn run(dir: &Path, json: bool) {
     let bare = sample(|number| bare.commit(0, number));
     let options = PersistenceOptions {
         wal_segment_size_bytes: 1 << 20,
+        wal_pool_size: 4,
         ..PersistenceOptions::new(dir.join("latency"))
     };
     let builder = Database::<String, Vec<u8>>::builder().durability_full(options);

@@ -55,7 +55,7 @@ pub(crate) fn backup(args: &BackupArgs, out: &mut Output) -> anyhow::Result<Verd
     let image = Image::load(&args.dir, |done, total| show(&bar, done, total))?;
     bar.finish_and_clear();
     write(&image, &args.out, args.json)?;
-    let (pairs, commit) = (image.pairs().len() as u64, image.last_commit());
+    let (pairs, commit) = (image.pair_count(), image.last_commit());
     let to = args.out.display().to_string();
     let text = format!("{} after commit {} were copied to {to}", counted(pairs, "pair"), thousands(commit));
     out.answer(text, &json!({ "pairs": pairs, "last_commit": commit, "to": to }))?;

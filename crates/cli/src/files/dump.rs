@@ -1,14 +1,13 @@
 //! `fluxmap dump`: what a database holds.
 
 use std::io;
-use std::num::NonZeroU64;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::Args;
-use fluxmap::inspect::{self, Image, Operation, Record};
-use serde_json::{Value, json};
+use fluxmap::inspect::{self, Image, Operation, Pair, Record};
+use serde_json::json;
 
 use super::loose::{ToJson, converters};
 use crate::Verdict;
@@ -18,8 +17,9 @@ use crate::progress::{bytes_bar, show};
 /// The options of `fluxmap dump`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Pairs are printed as JSON, one object a line, by key. Where that takes the types, as with postcard and \
-                  types of your own, it is --headers."
+    after_help = "Pairs are printed as JSON, one object a line: in the order of the checkpoint, which is that of the keys, \
+                  and behind them those that were written since, in the order of the commits. Where it takes the types \
+                  to show them, as with postcard and types of your own, it is --headers."
 )]
 pub(crate) struct DumpArgs {
     /// The directory of the database.
@@ -56,42 +56,39 @@ pub(crate) fn dump(args: &DumpArgs, out: &mut Output) -> anyhow::Result<Verdict>
         drop(image);
         return headers(args, out);
     };
-    pairs(&image, key, value, out)
-        .with_context(|| format!("cannot show what is in {}; --headers can", args.dir.display()))?;
+    pairs(&image, &args.dir, key, value, out)?;
     out.flush()?;
     Ok(Verdict::Good)
 }
 
-/// The pairs by key: first lists and the like, in the order of their bytes, then numbers, then texts.
-fn pairs(image: &Image, to_key: ToJson, to_value: ToJson, out: &mut Output) -> anyhow::Result<()> {
-    let mut line = |key: Value, value: &[u8], expires: Option<NonZeroU64>| -> anyhow::Result<()> {
-        let mut pair = json!({ "key": key, "value": to_value(value)? });
-        if let Some(expires) = expires {
-            pair["expires_ms"] = json!(expires);
+/// The pairs, one after the other, as the files have them: nothing is kept to be sorted.
+fn pairs(
+    image: &Image,
+    dir: &Path,
+    to_key: ToJson,
+    to_value: ToJson,
+    out: &mut Output,
+) -> anyhow::Result<()> {
+    // Of what is read only: that the output cannot be written is no fault of the database.
+    let unreadable = || format!("cannot show what is in {}; --headers can", dir.display());
+    let mut line = |pair: Pair<'_>| -> anyhow::Result<()> {
+        let key = to_key(pair.key).with_context(unreadable)?;
+        let value = to_value(pair.value).with_context(unreadable)?;
+        let mut shown = json!({ "key": key, "value": value });
+        if let Some(expires) = pair.expires {
+            shown["expires_ms"] = json!(expires);
         }
-        Ok(out.object(&pair)?)
+        Ok(out.object(&shown)?)
     };
-    let (mut texts, mut numbers) = (Vec::new(), Vec::new());
-    for (key, value) in image.pairs() {
-        let expires = image.expires(key);
-        match to_key(key)? {
-            Value::String(text) => texts.push((text, value, expires)),
-            Value::Number(number) => numbers.push((number, value, expires)),
-            other => line(other, value, expires)?,
+    let mut failed = None;
+    image.visit(|pair| match line(pair) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(error) => {
+            failed = Some(error);
+            ControlFlow::Break(())
         }
-    }
-    texts.sort();
-    numbers.sort_by(|(a, ..), (b, ..)| match (a.as_i128(), b.as_i128()) {
-        (Some(a), Some(b)) => a.cmp(&b),
-        _ => a.as_f64().unwrap_or_default().total_cmp(&b.as_f64().unwrap_or_default()),
-    });
-    for (number, value, expires) in numbers {
-        line(Value::Number(number), value, expires)?;
-    }
-    for (text, value, expires) in texts {
-        line(Value::String(text), value, expires)?;
-    }
-    Ok(())
+    })?;
+    failed.map_or(Ok(()), Err)
 }
 
 /// Where each pair and operation stands, and how large it is.

@@ -1,10 +1,11 @@
 //! The codec's functions for the keys and values of one database.
 
-use super::{Codec, CodecError, Stored, type_name};
+use super::shape::shape;
+use super::{Codec, CodecError, EncodeError, Stored, type_name};
 use std::fmt;
 use std::sync::Arc;
 
-type Encode<T> = fn(Codec, &T, &mut Vec<u8>) -> Result<(), CodecError>;
+type Encode<T> = fn(Codec, &T, &mut Vec<u8>, usize) -> Result<(), EncodeError>;
 type Decode<T> = fn(Codec, &[u8]) -> Result<T, CodecError>;
 type Check = fn(Codec, &[u8]) -> Result<(), CodecError>;
 
@@ -21,22 +22,24 @@ struct Functions<T> {
     decode: Decode<T>,
     check: Check,
     name: Arc<str>,
+    shape: fn() -> String,
 }
 
 impl<T: Stored> Functions<T> {
     fn new() -> Functions<T> {
         Functions {
-            encode: |codec, value, into| codec.encode(value, into),
+            encode: |codec, value, into, longest| codec.encode_within(value, into, longest),
             decode: |codec, bytes| codec.decode(bytes),
             check: |codec, bytes| codec.check::<T>(bytes),
             name: type_name::<T>().into(),
+            shape: shape::<T>,
         }
     }
 }
 
 impl<T> Clone for Functions<T> {
     fn clone(&self) -> Functions<T> {
-        Functions { encode: self.encode, decode: self.decode, check: self.check, name: self.name.clone() }
+        Functions { name: self.name.clone(), ..*self }
     }
 }
 
@@ -57,14 +60,21 @@ impl<K, V> Coder<K, V> {
         self.codec
     }
 
-    /// Appends the key to `into`; see [`Codec::encode`].
-    pub(crate) fn encode_key(&self, key: &K, into: &mut Vec<u8>) -> Result<(), CodecError> {
-        (self.key.encode)(self.codec, key, into)
+    /// Appends the key to `into`, which may become `longest` bytes long; see
+    /// [`Codec::encode`].
+    pub(crate) fn encode_key(&self, key: &K, into: &mut Vec<u8>, longest: usize) -> Result<(), EncodeError> {
+        (self.key.encode)(self.codec, key, into, longest)
     }
 
-    /// Appends the value to `into`; see [`Codec::encode`].
-    pub(crate) fn encode_value(&self, value: &V, into: &mut Vec<u8>) -> Result<(), CodecError> {
-        (self.value.encode)(self.codec, value, into)
+    /// Appends the value to `into`, which may become `longest` bytes long; see
+    /// [`Codec::encode`].
+    pub(crate) fn encode_value(
+        &self,
+        value: &V,
+        into: &mut Vec<u8>,
+        longest: usize,
+    ) -> Result<(), EncodeError> {
+        (self.value.encode)(self.codec, value, into, longest)
     }
 
     /// See [`Codec::decode`].
@@ -104,6 +114,16 @@ impl<K, V> Coder<K, V> {
     }
 }
 
+impl<K, V> Coder<K, V> {
+    /// The shapes of `K` and `V`, where the codec has nothing else by which to know them.
+    pub(crate) fn shapes(&self) -> Option<(String, String)> {
+        match self.codec {
+            Codec::MessagePack => None,
+            Codec::Postcard => Some(((self.key.shape)(), (self.value.shape)())),
+        }
+    }
+}
+
 impl<K, V> Clone for Coder<K, V> {
     fn clone(&self) -> Coder<K, V> {
         Coder { codec: self.codec, key: self.key.clone(), value: self.value.clone() }
@@ -129,8 +149,8 @@ mod tests {
             assert_eq!(format!("{coder:?}"), "Coder<String, (u8, Vec<u32>)>");
             assert_eq!(coder.codec(), codec);
             let (mut key, mut value) = (Vec::new(), Vec::new());
-            coder.encode_key(&"a".to_string(), &mut key).unwrap();
-            coder.encode_value(&(7, vec![1, 1000]), &mut value).unwrap();
+            coder.encode_key(&"a".to_string(), &mut key, 100).unwrap();
+            coder.encode_value(&(7, vec![1, 1000]), &mut value, 100).unwrap();
             coder.check_value(&value).unwrap();
             assert_eq!(coder.decode_key(&key).unwrap(), "a");
             assert_eq!(coder.decode_value(&value).unwrap(), (7, vec![1, 1000]));

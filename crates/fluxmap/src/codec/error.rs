@@ -22,6 +22,15 @@ pub struct CodecError {
     pub(super) attempt: &'static str,
 }
 
+/// Why a value was not encoded.
+#[derive(Clone, Debug)]
+pub(crate) enum EncodeError {
+    Codec(CodecError),
+    /// It would have taken more than was allowed, with what was there before: so many bytes at
+    /// least.
+    TooLong(usize),
+}
+
 /// What postcard's errors mean here.
 pub(super) fn postcard_text(error: &postcard::Error) -> String {
     match error {

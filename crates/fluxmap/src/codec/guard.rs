@@ -10,6 +10,7 @@
 //! - G2: nothing is written that has more elements than what is read again.
 
 use super::Codec;
+use super::output::Output;
 use std::cell::Cell;
 
 /// How deep a value may nest when it is written.
@@ -53,8 +54,10 @@ impl Refusal {
 }
 
 /// The account of one call of `encode` or `decode`.
-pub(super) struct Account {
+pub(super) struct Account<'a> {
     pub(super) codec: Codec,
+    /// Where the serializer writes to.
+    output: Option<&'a dyn Sink>,
     refusal: Cell<Option<Refusal>>,
     elements: Cell<u64>,
     max_elements: u64,
@@ -62,10 +65,25 @@ pub(super) struct Account {
     pub(super) input: usize,
 }
 
-impl Account {
-    pub(super) fn of_writing(codec: Codec) -> Account {
+/// Takes long runs of bytes past the serializer, which wants to have them in one piece.
+pub(super) trait Sink {
+    /// Makes room for so many bytes; false if they are too many.
+    fn expect(&self, more: usize) -> bool;
+    /// Takes some bytes; false if they are too many, or not those that were expected.
+    fn put(&self, bytes: &[u8]) -> bool;
+    /// Whether what comes is to be ignored from now on.
+    fn mute(&self, is_muted: bool);
+}
+
+impl<'a> Account<'a> {
+    pub(super) fn of_writing(codec: Codec, output: &'a Output<'_>) -> Account<'a> {
+        Account { output: Some(output), ..Account::new(codec) }
+    }
+
+    fn new(codec: Codec) -> Account<'a> {
         Account {
             codec,
+            output: None,
             refusal: Cell::new(None),
             elements: Cell::new(0),
             max_elements: u64::MAX,
@@ -73,9 +91,9 @@ impl Account {
         }
     }
 
-    pub(super) fn of_reading(codec: Codec, input: usize) -> Account {
+    pub(super) fn of_reading(codec: Codec, input: usize) -> Account<'a> {
         let max_elements = Account::max_elements(input);
-        Account { max_elements, input, ..Account::of_writing(codec) }
+        Account { max_elements, input, ..Account::new(codec) }
     }
 
     fn max_elements(bytes: usize) -> u64 {
@@ -84,6 +102,25 @@ impl Account {
 
     pub(super) fn is_postcard(&self) -> bool {
         self.codec == Codec::Postcard
+    }
+
+    /// What stands before a run of `length` bytes, of which there are at least 2^16, and how
+    /// long that is.
+    pub(super) fn bytes_header(&self, length: usize) -> ([u8; 10], usize) {
+        let mut header = [0; 10];
+        if !self.is_postcard() {
+            header[0] = 0xc6;
+            header[1..5].copy_from_slice(&(length as u32).to_be_bytes());
+            return (header, 5);
+        }
+        let (mut rest, mut filled) = (length as u64, 0);
+        while rest >= 0x80 {
+            header[filled] = rest as u8 | 0x80;
+            rest >>= 7;
+            filled += 1;
+        }
+        header[filled] = rest as u8;
+        (header, filled + 1)
     }
 
     /// Why the wrappers refused, if they did. The codec's error has no room for it:
@@ -121,21 +158,34 @@ impl Account {
 /// A place in the value that is being written or read.
 #[derive(Clone, Copy)]
 pub(super) struct Place<'a> {
-    pub(super) account: &'a Account,
+    pub(super) account: &'a Account<'a>,
     /// How many more levels there may be below this one.
     levels: u32,
+    /// Whether what the serializer writes here goes to the output at once, and not to a
+    /// buffer of its own first.
+    is_direct: bool,
 }
 
 impl<'a> Place<'a> {
-    pub(super) fn top(account: &'a Account, levels: u32) -> Place<'a> {
-        Place { account, levels }
+    pub(super) fn top(account: &'a Account<'a>, levels: u32) -> Place<'a> {
+        Place { account, levels, is_direct: true }
+    }
+
+    /// The same place, in what the serializer keeps in a buffer.
+    pub(super) fn buffered(self) -> Place<'a> {
+        Place { is_direct: false, ..self }
+    }
+
+    /// Where bytes may be written past the serializer, if they may.
+    pub(super) fn output(self) -> Option<&'a dyn Sink> {
+        self.account.output.filter(|_| self.is_direct)
     }
 
     /// One level down, or the text of the error.
     #[inline]
     pub(super) fn deeper(self) -> Result<Place<'a>, &'static str> {
         match self.levels.checked_sub(1) {
-            Some(levels) => Ok(Place { account: self.account, levels }),
+            Some(levels) => Ok(Place { levels, ..self }),
             None => Err(self.account.refuse(Refusal::TooDeep)),
         }
     }

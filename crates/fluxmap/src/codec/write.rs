@@ -9,7 +9,7 @@
 //!   that field.
 
 use super::byte::Byte;
-use super::guard::{Place, Refusal};
+use super::guard::{Place, Refusal, Sink};
 use super::tuple::Tuple;
 use serde::Serialize;
 use serde::ser::{self, Error as _, Serializer};
@@ -52,6 +52,48 @@ impl<'a, S: Serializer> Watched<'a, S> {
             return Err(S::Error::custom(self.place.account.refuse(Refusal::SomeOfNothing)));
         }
         Ok(())
+    }
+}
+
+/// Runs of bytes from this length on are written a piece at a time: the shortest and the
+/// longest that MessagePack has four bytes of length for.
+const LONG: usize = 1 << 16;
+const LONGEST: usize = u32::MAX as usize;
+
+impl<S: Serializer> Watched<'_, S> {
+    /// Writes `length` bytes as `serialize_bytes` would, which wants them in one piece: for a
+    /// large value that is a copy of it. The serializer is given none, and its words on that are
+    /// ignored.
+    fn long_bytes<I>(self, items: I, length: usize, output: &dyn Sink) -> Result<S::Ok, S::Error>
+    where
+        I: Iterator,
+        I::Item: Serialize,
+    {
+        let refused = || S::Error::custom("no more is taken");
+        let put = |bytes: &[u8]| if output.put(bytes) { Ok(()) } else { Err(refused()) };
+        let (header, header_length) = self.place.account.bytes_header(length);
+        if !output.expect(header_length + length) {
+            return Err(refused());
+        }
+        put(&header[..header_length])?;
+        let (mut piece, mut filled, mut left) = ([0; 4096], 0, length);
+        for item in items {
+            piece[filled] = item.serialize(Byte).map_err(S::Error::custom)?;
+            filled += 1;
+            if filled == piece.len() {
+                put(&piece)?;
+                left = left.saturating_sub(filled);
+                filled = 0;
+            }
+        }
+        put(&piece[..filled])?;
+        if left != filled {
+            return Err(S::Error::custom("it has not as many elements as it said"));
+        }
+        output.mute(true);
+        let nothing = self.inner.serialize_bytes(&[]);
+        output.mute(false);
+        nothing
     }
 }
 
@@ -132,7 +174,10 @@ impl<'a, S: Serializer> Serializer for Watched<'a, S> {
         name: &'static str,
         value: &T,
     ) -> Result<S::Ok, S::Error> {
-        let below = Below { in_some: self.in_some, ..self.below(value) };
+        // What `rmp-serde` makes of this has a header of its own.
+        let is_extension = name == rmp_serde::MSGPACK_EXT_STRUCT_NAME;
+        let place = if is_extension { self.place.buffered() } else { self.place };
+        let below = Below { value, place, in_some: self.in_some };
         self.inner.serialize_newtype_struct(name, &below)
     }
 
@@ -153,6 +198,13 @@ impl<'a, S: Serializer> Serializer for Watched<'a, S> {
         I::Item: Serialize,
     {
         let items = items.into_iter();
+        if is_byte::<I::Item>()
+            && let (length @ LONG..=LONGEST, Some(most)) = items.size_hint()
+            && length == most
+            && let Some(output) = self.place.output()
+        {
+            return self.long_bytes(items, length, output);
+        }
         if is_byte::<I::Item>() {
             // In postcard, these are the same bytes as those of a sequence.
             let mut bytes = Vec::with_capacity(items.size_hint().0);
@@ -173,7 +225,8 @@ impl<'a, S: Serializer> Serializer for Watched<'a, S> {
     }
 
     fn serialize_seq(self, length: Option<usize>) -> Result<Self::SerializeSeq, S::Error> {
-        Ok(Counted(Fields { inner: self.inner.serialize_seq(length)?, place: self.place }))
+        let place = if length.is_some() { self.place } else { self.place.buffered() };
+        Ok(Counted(Fields { inner: self.inner.serialize_seq(length)?, place }))
     }
 
     fn serialize_tuple(self, length: usize) -> Result<Self::SerializeTuple, S::Error> {
@@ -200,7 +253,8 @@ impl<'a, S: Serializer> Serializer for Watched<'a, S> {
     }
 
     fn serialize_map(self, length: Option<usize>) -> Result<Self::SerializeMap, S::Error> {
-        Ok(Counted(Fields { inner: self.inner.serialize_map(length)?, place: self.place }))
+        let place = if length.is_some() { self.place } else { self.place.buffered() };
+        Ok(Counted(Fields { inner: self.inner.serialize_map(length)?, place }))
     }
 
     fn serialize_struct(self, name: &'static str, length: usize) -> Result<Self::SerializeStruct, S::Error> {

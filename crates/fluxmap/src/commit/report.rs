@@ -2,8 +2,7 @@
 
 use super::Committer;
 use crate::info::{KeyMetadata, MemoryInfo};
-use crate::mem::UNIT;
-use crate::mem::keeper::bytes;
+use crate::mem::keeper::{bytes, to_bytes};
 use crate::mem::weigher::{bare_entry, bare_version};
 use fluxmap_index::{Noting, Resident, STAMPS};
 use std::hash::Hash;
@@ -15,16 +14,16 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
         let access = pair.access();
         let age = self.index.generation().wrapping_sub(access.stamp()) % STAMPS;
         let count = u64::from(access.count());
-        let value = pair.tail().map_or(0, |tail| tail.weight as usize) * UNIT;
+        let value = pair.tail().map_or(0, |tail| u64::from(tail.weight));
         let size = match &self.limit {
-            Some((_, weigher)) => weigher.key(pair.key()) as usize * UNIT + value,
-            None => bare_entry::<K>() + bare_version::<V>(),
+            Some((_, weigher)) => to_bytes(u64::from(weigher.key(pair.key())) + value),
+            None => (bare_entry::<K>() + bare_version::<V>()) as u64,
         };
         KeyMetadata {
             key: pair.key().clone(),
             last_accessed: u64::from(STAMPS - age),
             access_count: if self.noting == Noting::Magnitude { (1 << count) - 1 } else { count },
-            size_bytes: size as u64,
+            size_bytes: size,
         }
     }
 
@@ -36,7 +35,9 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
         let (index_bytes, spare_bytes) = order.keeper.overhead(structure);
         let waiting = bytes(order.writer.waiting());
         let (live_bytes, old_version_bytes) = match &order.keeper.books {
-            Some(books) => (books.live_bytes(), waiting + self.index.superseded_weight() * UNIT as u64),
+            Some(books) => {
+                (books.live_bytes(), waiting.saturating_add(to_bytes(self.index.superseded_weight())))
+            }
             None => {
                 let live = entries * (bare_entry::<K>() + bare_version::<V>()) as u64;
                 (live, waiting + versions.saturating_sub(entries) * bare_version::<V>() as u64)
@@ -46,9 +47,11 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
         drop(order);
         let log_buffer_bytes = self.durable.as_ref().map_or(0, |durable| durable.log.buffered_bytes());
         let (hits, misses) = self.index.lookups();
+        let parts = [live_bytes, index_bytes, spare_bytes, old_version_bytes, log_buffer_bytes];
         MemoryInfo {
             max_bytes: self.limit(),
-            current_bytes: live_bytes + index_bytes + spare_bytes + old_version_bytes + log_buffer_bytes,
+            current_bytes: live_bytes.saturating_add(index_bytes),
+            total_bytes: parts.into_iter().fold(0, u64::saturating_add),
             live_bytes,
             index_bytes,
             spare_bytes,
@@ -57,7 +60,10 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
             keys: entries,
             versions,
             live_snapshots: self.active.count() as u64,
-            oldest_snapshot_age: self.active.oldest().map(|since| since.elapsed()),
+            oldest_snapshot_age: self
+                .active
+                .oldest()
+                .map(|since| self.host.now().saturating_duration_since(since)),
             backlog,
             evictions,
             hits,

@@ -5,7 +5,8 @@ use super::{Committer, Order};
 use crate::mem::Evictions;
 use crate::mem::evict::Gone;
 use crate::mem::removal::{Need, Removal};
-use crate::txn::write_set::Write;
+use crate::sync::Ordering;
+use crate::txn::write_set::{Put, Write};
 use fluxmap_index::Timestamp;
 use std::hash::Hash;
 
@@ -15,11 +16,18 @@ const ALLOWED_AT_LAST: u64 = 64;
 
 impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
     /// Applies a commit that was read back: as [`commit`](Self::commit), at a timestamp
-    /// that is known. Nobody else may be using the database.
+    /// that is known. Nobody else may be using the database. Values that do not expire get the
+    /// life that every value has, if there is one.
     pub(crate) fn restore(&self, timestamp: Timestamp, writes: impl ExactSizeIterator<Item = (K, Write<V>)>) {
         let reader = self.reader();
         let mut batch = reader.batch(writes.len());
-        for (key, write) in writes {
+        // From now on: nothing says when they were written.
+        let end = self.life.map(|life| self.hand.after(life));
+        for (key, mut write) in writes {
+            if let (Some(Put { expires: expires @ 0, .. }), Some(end)) = (&mut write, end) {
+                *expires = end;
+                self.gave_lives.store(true, Ordering::Relaxed);
+            }
             self.prepare(&mut batch, key, write);
         }
         let mut order = self.order.lock();
@@ -64,9 +72,13 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
         gone.extend(evicted.keys.into_iter().map(|(key, ..)| key));
     }
 
-    /// Sets the clock to the last commit that was read back.
+    /// Sets the clock to the last commit that was read back, and the hand to the time: who reads
+    /// first may find the lock taken by the background thread, and must not see what has expired
+    /// while the database was closed.
     pub(crate) fn settle(&self, timestamp: Timestamp) {
+        let _order = self.order.lock();
         self.clock.apply(timestamp);
         self.clock.settle_at_once(timestamp);
+        self.hand.advance();
     }
 }

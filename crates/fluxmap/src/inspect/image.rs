@@ -1,39 +1,134 @@
-//! All pairs of a database, as bytes.
+//! All pairs of a database, as bytes, without having them in memory.
+//!
+//! The pairs are those of the checkpoint, changed by the commits of the log. Which keys the
+//! log changes, and with which of its operations each of them ends, is noted when an image is
+//! made. Then one pass over the checkpoint shows the keys that the log left alone, and one
+//! over the log those whose last operation is a put.
 
-use super::salvage::{Salvage, salvage};
-use super::walk::{Operation, walk};
+use super::salvage::{Salvage, Visit, read_segment, salvage};
+use super::scan::Source;
+use super::walk::{self, walk};
 use super::{Identity, Quiet, Result, directory};
-use crate::backup::write_database;
-use crate::checkpoint::{self, BLOCK_SIZE};
+use crate::backup::write_database_of;
+use crate::checkpoint::{self, BLOCK_SIZE, SoundBlock};
+use crate::disk::OpenMode;
+use crate::error::PersistenceError;
 use crate::persistence::BackupProgress;
-use crate::wal::format::{self, Lsn, push_operation};
-use fluxmap_index::Time;
-use std::collections::{BTreeMap, btree_map};
+use crate::wal::directory::CHECKPOINT;
+use crate::wal::format::{self, Lsn, Operation, operations, push_operation};
+use crate::wal::pieces::Pieces;
+use crate::wal::reader::replay;
+use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::num::NonZeroU64;
+use std::ops::ControlFlow;
 use std::path::Path;
 
-/// All pairs of a database, encoded, in the order of the bytes of their keys.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// All pairs of a database, encoded: read from its files whenever they are asked for. In
+/// memory there are the keys that commits in the log have changed, and no values.
+///
+/// The database can be opened when this has been dropped.
 pub struct Image {
+    quiet: Quiet,
     identity: format::Identity,
     last_commit: Lsn,
-    pairs: Pairs,
+    /// The newest first.
+    layers: Vec<Layer>,
+    commits: Commits,
+    changes: Changes,
+    pairs: u64,
 }
 
-/// An encoded value, and when it expires; zero if it does not.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Stored {
-    pub(super) value: Vec<u8>,
-    pub(super) expires: Time,
+/// A pair, encoded as [`Identity::codec`] tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Pair<'p> {
+    /// The key.
+    pub key: &'p [u8],
+    /// The value, expired or not.
+    pub value: &'p [u8],
+    /// When it expires, in milliseconds since 1970, if it does.
+    pub expires: Option<NonZeroU64>,
 }
 
-/// By encoded key.
-pub(super) type Pairs = BTreeMap<Vec<u8>, Stored>;
+/// The sound blocks of a checkpoint.
+#[derive(Debug)]
+pub(super) struct Layer {
+    pub(super) name: String,
+    pub(super) salt: u64,
+    /// The commit after which it was taken.
+    pub(super) commit: Lsn,
+    /// Where the blocks begin.
+    pub(super) blocks: Vec<u64>,
+    /// Whether they are all: what is in none of them had been removed.
+    pub(super) is_whole: bool,
+}
+
+/// A pair of a checkpoint.
+struct Stored<'p> {
+    pair: Pair<'p>,
+    /// Whether nothing later is known of its key.
+    is_newest: bool,
+    /// The commit of the checkpoint.
+    commit: Lsn,
+}
+
+/// Where commits are read again.
+pub(super) enum Commits {
+    /// In the log as it is recovered: from this segment on, after this commit.
+    Recovered { segment: u64, covered: Lsn },
+    /// In the sound frames of these segments.
+    Found(Vec<Source>),
+}
+
+/// The last operation of the log on each key that it changes.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    by_key: HashMap<Vec<u8>, Change>,
+    /// Operations so far.
+    seen: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Change {
+    commit: Lsn,
+    /// Which of all operations it is.
+    operation: u64,
+    is_put: bool,
+    /// Whether a checkpoint has a later state of the key.
+    is_covered: bool,
+}
+
+impl Changes {
+    /// The next operation of the log. Of two of the same commit, the later one counts.
+    pub(super) fn note(&mut self, commit: Lsn, operation: Operation<'_>) {
+        let (key, is_put) = match operation {
+            Operation::Put { key, .. } => (key, true),
+            Operation::Delete { key } => (key, false),
+        };
+        let change = Change { commit, operation: self.seen, is_put, is_covered: false };
+        self.seen += 1;
+        match self.by_key.get_mut(key) {
+            Some(known) if known.commit > commit => {}
+            Some(known) => *known = change,
+            None => _ = self.by_key.insert(key.to_vec(), change),
+        }
+    }
+}
 
 impl Image {
-    pub(super) fn new(identity: format::Identity, last_commit: Lsn, pairs: Pairs) -> Self {
-        Image { identity, last_commit, pairs }
+    pub(super) fn new(
+        quiet: Quiet,
+        identity: format::Identity,
+        last_commit: Lsn,
+        mut layers: Vec<Layer>,
+        commits: Commits,
+        changes: Changes,
+    ) -> Self {
+        // Of two of the same commit, the later one comes first.
+        layers.sort_by_key(|layer| layer.commit);
+        layers.reverse();
+        Image { quiet, identity, last_commit, layers, commits, changes, pairs: 0 }
     }
 
     /// Reads a database as opening it would, and tells `progress` how many bytes are
@@ -44,20 +139,34 @@ impl Image {
     /// As [`verify`](super::verify).
     pub fn load(dir: impl AsRef<Path>, progress: impl FnMut(u64, u64)) -> Result<Self> {
         let quiet = Quiet::open(dir.as_ref())?;
-        let mut pairs = BTreeMap::new();
-        let (summary, identity) = walk(&quiet, progress, |record| {
+        let (mut changes, mut blocks) = (Changes::default(), Vec::new());
+        let walked = walk(&quiet, progress, |record| {
             match record.operation {
-                Operation::Pair { key, value, expires } | Operation::Put { key, value, expires } => {
-                    let expires = expires.map_or(0, NonZeroU64::get);
-                    pairs.insert(key.to_vec(), Stored { value: value.to_vec(), expires });
+                walk::Operation::Pair { .. } if blocks.last() == Some(&record.offset) => {}
+                walk::Operation::Pair { .. } => blocks.push(record.offset),
+                walk::Operation::Put { key, value, .. } => {
+                    changes.note(record.commit, Operation::Put { key, value, expires: 0 });
                 }
-                Operation::Delete { key } => {
-                    pairs.remove(key);
-                }
+                walk::Operation::Delete { key } => changes.note(record.commit, Operation::Delete { key }),
             }
             Ok(())
         })?;
-        Ok(Image { identity, last_commit: summary.last_commit, pairs })
+        let covered = walked.summary.checkpoint_commit;
+        let layer = walked.checkpoint.as_ref().map(|header| Layer {
+            name: CHECKPOINT.into(),
+            salt: header.salt,
+            commit: covered,
+            blocks,
+            is_whole: true,
+        });
+        let commits = match &walked.checkpoint {
+            Some(header) => Commits::Recovered { segment: header.detail, covered },
+            None => Commits::Found(Vec::new()),
+        };
+        let (identity, last) = (walked.identity, walked.summary.last_commit);
+        let mut image = Image::new(quiet, identity, last, layer.into_iter().collect(), commits, changes);
+        image.count()?;
+        Ok(image)
     }
 
     /// Reads whatever is sound of a database: the blocks and frames whose checksums
@@ -88,6 +197,7 @@ impl Image {
     /// let (image, report) = Image::salvage(&dir, |_, _| {})?;
     /// assert!(!report.is_complete());
     /// image.write_to(&out, |_| {})?;
+    /// # drop(image);
     /// assert_eq!(open(&out).await?.get("n")?.as_deref(), Some(&1));
     /// # Ok(())
     /// # }
@@ -101,7 +211,7 @@ impl Image {
     /// version wrote it, [`Unavailable`](crate::PersistenceError::Unavailable) if no
     /// header of any file can be read.
     pub fn salvage(dir: impl AsRef<Path>, progress: impl FnMut(u64, u64)) -> Result<(Self, Salvage)> {
-        salvage(&Quiet::open(dir.as_ref())?, progress)
+        salvage(Quiet::open(dir.as_ref())?, progress)
     }
 
     /// What the files of the database agree on.
@@ -114,14 +224,54 @@ impl Image {
         self.last_commit
     }
 
-    /// The pairs: keys and values, expired or not.
-    pub fn pairs(&self) -> impl ExactSizeIterator<Item = (&[u8], &[u8])> {
-        self.pairs.iter().map(|(key, stored)| (&key[..], &stored.value[..]))
+    /// How many pairs there are.
+    pub fn pair_count(&self) -> u64 {
+        self.pairs
     }
 
-    /// When what this key holds expires, in milliseconds since 1970, if it does.
-    pub fn expires(&self, key: &[u8]) -> Option<NonZeroU64> {
-        NonZeroU64::new(self.pairs.get(key)?.expires)
+    /// Shows `visit` every pair once: those that no commit in the log has changed in the order
+    /// of the checkpoint, which is that of the keys in a file that an open database wrote, and
+    /// behind them the others, in the order of their last commits.
+    ///
+    /// ```
+    /// # use fluxmap::{Database, persistence::PersistenceOptions};
+    /// use fluxmap::inspect::Image;
+    /// use std::ops::ControlFlow;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), fluxmap::FluxError> {
+    /// # let temporary = tempfile::tempdir().expect("a directory");
+    /// # let dir = temporary.path().join("db");
+    /// # let options = PersistenceOptions::new(dir.clone());
+    /// # let db = Database::<String, u32>::builder().durability_full(options).build().await?;
+    /// # db.insert("n".into(), 1).await?;
+    /// # db.close().await?;
+    /// let image = Image::load(&dir, |_, _| {})?;
+    /// let mut bytes = 0;
+    /// image.visit(|pair| {
+    ///     bytes += pair.key.len() + pair.value.len();
+    ///     ControlFlow::Continue(())
+    /// })?;
+    /// assert_eq!((image.pair_count(), bytes), (1, 3));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`PersistenceError::Io`](crate::PersistenceError::Io) if a file cannot be read;
+    /// [`Damaged`](crate::PersistenceError::Damaged) if it has been changed since the image was
+    /// made.
+    pub fn visit(&self, mut visit: impl FnMut(Pair<'_>) -> ControlFlow<()>) -> Result<()> {
+        let mut broken_off = false;
+        let visited = self.try_visit(&mut |pair| match visit(pair) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => {
+                broken_off = true;
+                // Any error ends it; this one is not shown to anybody.
+                Err(PersistenceError::Unavailable(String::new()))
+            }
+        });
+        if broken_off { Ok(()) } else { visited }
     }
 
     /// Writes the pairs into a directory of their own, which is created if need be, and
@@ -131,21 +281,162 @@ impl Image {
     ///
     /// [`PersistenceError::Unavailable`](crate::PersistenceError::Unavailable) if there is
     /// a database in the directory already; [`Io`](crate::PersistenceError::Io) if it
-    /// could not be written: what there is of it cannot be opened then.
+    /// could not be written: its files are removed then.
     pub fn write_to(&self, out: impl AsRef<Path>, mut progress: impl FnMut(BackupProgress)) -> Result<()> {
-        let total_pairs = self.pairs.len() as u64;
-        let mut pairs = Encoded { commit: self.last_commit.max(1), rest: self.pairs.iter() };
-        write_database(&directory(out.as_ref()), &self.identity, &mut pairs, |written| {
+        let total_pairs = self.pairs;
+        let mut tell = |written: checkpoint::Written| {
             progress(BackupProgress { pairs: written.pairs, total_pairs, bytes: written.bytes });
+        };
+        // Never the one before the first: at that, nothing can be stored.
+        let commit = self.last_commit.max(1);
+        write_database_of(&directory(out.as_ref()), &self.identity, commit, |draft| {
+            let mut count = 0;
+            self.try_visit(&mut |Pair { key, value, expires }| {
+                let expires = expires.map_or(0, NonZeroU64::get);
+                let Ok(()) = push_operation(draft.block(), expires, copy(key), Some(copy(value)));
+                count += 1;
+                if draft.block().len() >= BLOCK_SIZE {
+                    tell(draft.write_block(count)?);
+                    count = 0;
+                }
+                Ok(())
+            })?;
+            if count > 0 {
+                tell(draft.write_block(count)?);
+            }
+            Ok(())
         })
+    }
+
+    /// Counts the pairs, and notes which changes checkpoints cover. Returns how many pairs
+    /// are in checkpoints.
+    pub(super) fn count(&mut self) -> Result<u64> {
+        let (mut found, mut shown) = (0, 0);
+        let mut covered = Vec::new();
+        self.visit_layers(&mut |stored| {
+            found += 1;
+            shown += u64::from(stored.is_newest);
+            let key = stored.pair.key;
+            if self.changes.by_key.get(key).is_some_and(|change| change.commit <= stored.commit) {
+                covered.push(key.to_vec());
+            }
+            Ok(())
+        })?;
+        for key in covered {
+            if let Some(change) = self.changes.by_key.get_mut(&key) {
+                change.is_covered = true;
+            }
+        }
+        let floor = self.floor();
+        let puts = self.changes.by_key.values().filter(|change| change.is_shown(floor)).count();
+        self.pairs = shown + puts as u64;
+        Ok(found)
+    }
+
+    /// The last commit that a whole checkpoint covers.
+    fn floor(&self) -> Option<Lsn> {
+        self.layers.iter().find(|layer| layer.is_whole).map(|layer| layer.commit)
+    }
+
+    fn try_visit(&self, visit: &mut dyn FnMut(Pair<'_>) -> Result<()>) -> Result<()> {
+        self.visit_layers(&mut |stored| if stored.is_newest { visit(stored.pair) } else { Ok(()) })?;
+        self.visit_commits(visit)
+    }
+
+    /// Shows all pairs of the checkpoints that count.
+    fn visit_layers(&self, visit: &mut dyn FnMut(Stored<'_>) -> Result<()>) -> Result<()> {
+        // Keys of newer checkpoints, which are not whole.
+        let mut seen: HashSet<Vec<u8>> = HashSet::new();
+        for (place, layer) in self.layers.iter().enumerate() {
+            let is_last = layer.is_whole || place + 1 == self.layers.len();
+            let mut pieces = Pieces::of(self.quiet.directory.open(&layer.name, OpenMode::Read)?)?;
+            for offset in &layer.blocks {
+                let Some(block) = SoundBlock::read(&mut pieces, layer.salt, *offset, u64::MAX)? else {
+                    return Err(pieces.file().damaged(*offset, "a block has been changed since it was read"));
+                };
+                // A checksum that holds rules out that they make no sense.
+                for pair in block.content(&mut pieces)?.pairs().filter_map(std::result::Result::ok) {
+                    let checkpoint::Pair { key, value, expires } = pair;
+                    let change = self.changes.by_key.get(key);
+                    let is_newest = change.is_none_or(|change| change.commit <= layer.commit);
+                    let is_newest = is_newest && !seen.contains(key);
+                    let pair = Pair { key, value, expires: NonZeroU64::new(expires) };
+                    visit(Stored { pair, is_newest, commit: layer.commit })?;
+                    if !is_last {
+                        seen.insert(key.to_vec());
+                    }
+                }
+            }
+            if layer.is_whole {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Shows the puts of the log that nothing later is known of.
+    fn visit_commits(&self, visit: &mut dyn FnMut(Pair<'_>) -> Result<()>) -> Result<()> {
+        let floor = self.floor();
+        let mut number = 0;
+        let mut see = |operation: Operation<'_>| {
+            let this = number;
+            number += 1;
+            let Operation::Put { key, value, expires } = operation else {
+                return Ok(());
+            };
+            let change = self.changes.by_key.get(key);
+            match change.is_some_and(|change| change.operation == this && change.is_shown(floor)) {
+                true => visit(Pair { key, value, expires: NonZeroU64::new(expires) }),
+                false => Ok(()),
+            }
+        };
+        let directory = &self.quiet.directory;
+        match &self.commits {
+            Commits::Recovered { segment, covered } => {
+                replay(directory, &self.identity, *segment, *covered, |_, commit, at| {
+                    for operation in operations(commit) {
+                        see(operation.map_err(|_| at.damaged("an operation in it makes no sense"))?)?;
+                    }
+                    Ok(())
+                })?;
+            }
+            Commits::Found(sources) => {
+                for source in sources {
+                    let mut result = Ok(());
+                    let visit = Visit {
+                        frame: &mut |_| {},
+                        commit: &mut |_| {},
+                        operation: &mut |_, operation| {
+                            if result.is_ok() {
+                                result = see(operation);
+                            }
+                        },
+                    };
+                    // What is wrong with it has been told.
+                    read_segment(directory, source, &mut Vec::new(), visit);
+                    result?;
+                }
+            }
+        }
+        Ok(())
     }
 }
 
-/// The pairs of an image, for a checkpoint.
-struct Encoded<'i> {
-    /// Never the one before the first: at that, nothing can be stored.
-    commit: Lsn,
-    rest: btree_map::Iter<'i, Vec<u8>, Stored>,
+impl Change {
+    /// Whether it leaves a pair of which nothing later is known.
+    fn is_shown(&self, floor: Option<Lsn>) -> bool {
+        self.is_put && !self.is_covered && floor.is_none_or(|floor| self.commit > floor)
+    }
+}
+
+impl std::fmt::Debug for Image {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let directory = self.quiet.directory.path();
+        f.debug_struct("Image")
+            .field("directory", &directory)
+            .field("pairs", &self.pairs)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Puts bytes where something is to encode itself.
@@ -153,23 +444,5 @@ fn copy(bytes: &[u8]) -> impl FnOnce(&mut Vec<u8>) -> std::result::Result<(), In
     move |into| {
         into.extend(bytes);
         Ok(())
-    }
-}
-
-impl checkpoint::Pairs for Encoded<'_> {
-    fn timestamp(&self) -> Lsn {
-        self.commit
-    }
-
-    fn fill(&mut self, block: &mut Vec<u8>) -> Result<u32> {
-        let mut count = 0;
-        while block.len() < BLOCK_SIZE {
-            let Some((key, Stored { value, expires })) = self.rest.next() else {
-                break;
-            };
-            let Ok(()) = push_operation(block, *expires, copy(key), Some(copy(value)));
-            count += 1;
-        }
-        Ok(count)
     }
 }

@@ -1,11 +1,12 @@
 //! Putting together what a survey has found.
 
-use super::image::{Image, Pairs, Stored};
-use super::scan::{Damage, FoundFrame, Source};
-use super::survey::{Checkpoint, Survey};
+use super::image::{Changes, Commits, Image};
+use super::scan::{Damage, Source, frames};
+use super::survey::{Gauge, Survey};
 use super::{Quiet, Result};
-use crate::checkpoint::Pair;
+use crate::wal::directory::Directory;
 use crate::wal::format::{Lsn, Operation, commits, operations};
+use crate::wal::reader::SoundFrame;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
@@ -47,116 +48,127 @@ pub fn find_damage(dir: impl AsRef<Path>, progress: impl FnMut(u64, u64)) -> Res
     Image::salvage(dir, progress).map(|(_, salvage)| salvage)
 }
 
-/// A commit in a sound frame.
-struct Found<'s> {
-    lsn: Lsn,
-    operations: &'s [u8],
-    file: &'s Source,
-    offset: usize,
-}
-
-pub(super) fn salvage(quiet: &Quiet, progress: impl FnMut(u64, u64)) -> Result<(Image, Salvage)> {
-    let mut survey = Survey::of(quiet, progress)?;
+pub(super) fn salvage(quiet: Quiet, mut progress: impl FnMut(u64, u64)) -> Result<(Image, Salvage)> {
+    let mut gauge = Gauge::new(&mut progress);
+    let mut survey = Survey::of(&quiet, &mut gauge)?;
     let mut report = Salvage { damage: std::mem::take(&mut survey.damage), ..Salvage::default() };
-    let mut found = Vec::new();
-    for segment in &survey.segments {
-        for frame in &segment.frames {
-            take_commits(&segment.file, frame, &mut found, &mut report.damage);
+    let (mut changes, mut runs) = (Changes::default(), Runs::default());
+    for (source, is_named) in &survey.segments {
+        let mut noted = Vec::new();
+        let visit = Visit {
+            frame: &mut |frame| runs.add(frame.header.first, u64::from(frame.header.commits)),
+            commit: &mut |lsn| {
+                report.commits += 1;
+                report.last_commit = report.last_commit.max(lsn);
+            },
+            operation: &mut |lsn, operation| changes.note(lsn, operation),
+        };
+        read_segment(&quiet.directory, source, &mut noted, visit);
+        if *is_named {
+            report.damage.append(&mut noted);
         }
+        gauge.advance(source.length);
     }
-    // Stable: of two that have the same number, the one in the newer segment stays.
-    found.sort_by_key(|commit: &Found<'_>| commit.lsn);
     for checkpoint in &mut survey.checkpoints {
         // A number that cannot be is worth nothing: then what the log has comes after it.
-        let first = found.first().map_or(0, |commit| commit.lsn);
-        let last = found.last().map_or(u64::MAX, |commit| commit.lsn);
-        if checkpoint.is_guess && checkpoint.commit > last {
-            checkpoint.commit = first.saturating_sub(1);
+        let commit = &mut checkpoint.layer.commit;
+        if checkpoint.is_guess && *commit > runs.last().unwrap_or(u64::MAX) {
+            *commit = runs.first().unwrap_or(0).saturating_sub(1);
         }
     }
-    note_missing(&survey, &mut report);
-
-    let mut checkpoints: Vec<_> = survey.checkpoints.iter().collect();
-    checkpoints.sort_by_key(|checkpoint| checkpoint.commit);
-    let mut checkpoints = checkpoints.into_iter().peekable();
-    let mut pairs = Pairs::new();
-    for commit in &found {
-        while let Some(due) = checkpoints.next_if(|checkpoint| checkpoint.commit < commit.lsn) {
-            apply_checkpoint(due, &mut pairs, &mut report);
-        }
-        apply_commit(commit, &mut pairs, &mut report);
-    }
-    for checkpoint in checkpoints {
-        apply_checkpoint(checkpoint, &mut pairs, &mut report);
-    }
-    report.pairs = pairs.len() as u64;
-    Ok((Image::new(survey.identity, report.last_commit, pairs), report))
+    let covered = survey.checkpoints.iter().map(|checkpoint| checkpoint.layer.commit).max();
+    report.missing = runs.missing_after(covered.unwrap_or_default());
+    report.last_commit = report.last_commit.max(covered.unwrap_or_default());
+    let layers = survey.checkpoints.into_iter().map(|checkpoint| checkpoint.layer).collect();
+    let commits = Commits::Found(survey.segments.into_iter().map(|(source, _)| source).collect());
+    let mut image = Image::new(quiet, survey.identity, report.last_commit, layers, commits, changes);
+    report.checkpoint_pairs = image.count()?;
+    report.pairs = image.pair_count();
+    Ok((image, report))
 }
 
-fn take_commits<'s>(
-    file: &'s Source,
-    frame: &FoundFrame,
-    found: &mut Vec<Found<'s>>,
+/// Who is shown what is in a segment.
+pub(super) struct Visit<'v> {
+    pub(super) frame: &'v mut dyn FnMut(&SoundFrame),
+    pub(super) commit: &'v mut dyn FnMut(Lsn),
+    pub(super) operation: &'v mut dyn FnMut(Lsn, Operation<'_>),
+}
+
+/// Goes through the commits in the sound frames of a segment, in the order of the file.
+pub(super) fn read_segment(
+    directory: &Directory,
+    source: &Source,
     damage: &mut Vec<Damage>,
+    visit: Visit<'_>,
 ) {
-    let mut lsn = frame.header.first;
-    for commit in commits(&file.bytes[frame.payload.clone()]) {
-        let Ok(operations) = commit else {
-            damage.push(file.damage_from(frame.offset, "the commits in it make no sense; they are left out"));
-            return;
-        };
-        found.push(Found { lsn, operations, file, offset: frame.offset });
-        lsn = lsn.saturating_add(1);
+    let Visit { frame: see_frame, commit: see_commit, operation: see_operation } = visit;
+    let read = source.open(directory).and_then(|mut pieces| {
+        frames(source, &mut pieces, damage, |frame, payload, damage| {
+            see_frame(frame);
+            let mut lsn = frame.header.first;
+            for commit in commits(payload) {
+                let Ok(commit) = commit else {
+                    let why = "the commits in it make no sense; they are left out";
+                    damage.push(source.damage_from(frame.offset, why));
+                    return;
+                };
+                see_commit(lsn);
+                for operation in operations(commit) {
+                    match operation {
+                        Ok(operation) => see_operation(lsn, operation),
+                        Err(_) => {
+                            let why = format!("an operation of commit {lsn} makes no sense; it is left out");
+                            damage.push(source.damage_from(frame.offset, why));
+                        }
+                    }
+                }
+                lsn = lsn.saturating_add(1);
+            }
+        })
+    });
+    if let Err(error) = read {
+        damage.push(source.damage_from(0, format!("{error}; what is behind that is left out")));
     }
 }
 
-/// Notes which commits are missing between those that are there. Frames without commits tell
-/// of those before them, too.
-fn note_missing(survey: &Survey, report: &mut Salvage) {
-    // What is wrong before these is wrong with the checkpoints.
-    let covered = survey.checkpoints.iter().map(|checkpoint| checkpoint.commit).max().unwrap_or_default();
-    let frames = survey.segments.iter().flat_map(|segment| &segment.frames);
-    let mut frames: Vec<_> = frames.map(|frame| (frame.header.first, frame.header.commits)).collect();
-    frames.sort_unstable();
-    let mut next = covered.saturating_add(1);
-    for (first, commits) in frames {
-        if first > next {
-            report.missing.push(next..=first - 1);
-        }
-        next = next.max(first.saturating_add(u64::from(commits)));
-    }
+/// Which commits are in sound frames. Frames without commits tell of those before them, too.
+#[derive(Default)]
+struct Runs {
+    /// The first commit, and how many; also none.
+    runs: Vec<(Lsn, u64)>,
 }
 
-fn apply_checkpoint(checkpoint: &Checkpoint, pairs: &mut Pairs, report: &mut Salvage) {
-    report.last_commit = report.last_commit.max(checkpoint.commit);
-    if checkpoint.is_whole {
-        // What is not in it had been removed.
-        pairs.clear();
-    }
-    for block in checkpoint.blocks() {
-        // A checksum that holds rules out that they make no sense.
-        for Pair { key, value, expires } in block.pairs().filter_map(std::result::Result::ok) {
-            pairs.insert(key.to_vec(), Stored { value: value.to_vec(), expires });
-            report.checkpoint_pairs += 1;
+impl Runs {
+    fn add(&mut self, first: Lsn, commits: u64) {
+        match self.runs.last_mut() {
+            Some((start, count)) if start.saturating_add(*count) == first => *count += commits,
+            _ => self.runs.push((first, commits)),
         }
     }
-}
 
-fn apply_commit(commit: &Found<'_>, pairs: &mut Pairs, report: &mut Salvage) {
-    report.commits += 1;
-    report.last_commit = report.last_commit.max(commit.lsn);
-    for operation in operations(commit.operations) {
-        match operation {
-            Ok(Operation::Put { key, value, expires }) => {
-                pairs.insert(key.to_vec(), Stored { value: value.to_vec(), expires });
+    /// The first commit that is there.
+    fn first(&self) -> Option<Lsn> {
+        self.runs.iter().filter(|(_, count)| *count > 0).map(|(first, _)| *first).min()
+    }
+
+    /// The last commit that is there.
+    fn last(&self) -> Option<Lsn> {
+        let lasts = self.runs.iter().filter(|(_, count)| *count > 0);
+        lasts.map(|(first, count)| first.saturating_add(count - 1)).max()
+    }
+
+    /// The commits that are missing between these, after those that a checkpoint covers.
+    fn missing_after(mut self, covered: Lsn) -> Vec<RangeInclusive<Lsn>> {
+        self.runs.sort_unstable();
+        let mut missing = Vec::new();
+        // What is wrong before these is wrong with the checkpoints.
+        let mut next = covered.saturating_add(1);
+        for (first, commits) in self.runs {
+            if first > next {
+                missing.push(next..=first - 1);
             }
-            Ok(Operation::Delete { key }) => {
-                pairs.remove(key);
-            }
-            Err(_) => {
-                let why = format!("an operation of commit {} makes no sense; it is left out", commit.lsn);
-                report.damage.push(commit.file.damage_from(commit.offset, why));
-            }
+            next = next.max(first.saturating_add(commits));
         }
+        missing
     }
 }

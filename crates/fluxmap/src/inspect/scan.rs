@@ -3,11 +3,12 @@
 
 use super::Result;
 use crate::checkpoint::SoundBlock;
+use crate::disk::OpenMode;
 use crate::error::PersistenceError;
-use crate::wal::format::{
-    BadHeader, FORMAT_VERSION, FRAME_HEADER, FileHeader, FileKind, FrameHeader, FrameKind, MAX_HEADER,
-};
-use memchr::memmem;
+use crate::wal::directory::{Directory, NamedFile};
+use crate::wal::format::{BadHeader, FORMAT_VERSION, FileHeader, FileKind, FrameKind, MAX_HEADER};
+use crate::wal::pieces::Pieces;
+use crate::wal::reader::SoundFrame;
 use std::collections::HashSet;
 use std::fmt;
 use std::ops::Range;
@@ -37,67 +38,77 @@ impl fmt::Display for Damage {
     }
 }
 
-/// A file that has been read.
+/// A file of which at least the salt is known.
+#[derive(Debug)]
 pub(super) struct Source {
+    pub(super) name: String,
     pub(super) path: PathBuf,
-    pub(super) bytes: Vec<u8>,
+    pub(super) length: u64,
+    /// Its header, if that is sound or could be mended.
+    pub(super) header: Option<FileHeader>,
+    pub(super) salt: u64,
+    /// Where the header ends.
+    pub(super) start: u64,
+    /// The number in the header, perhaps as it stands.
+    pub(super) number: u64,
 }
 
 impl Source {
-    pub(super) fn damage(&self, at: Range<usize>, why: impl Into<String>) -> Damage {
-        Damage {
-            path: self.path.clone(),
-            offset: at.start as u64,
-            length: Some(at.len() as u64),
-            why: why.into(),
-        }
+    /// To be read.
+    pub(super) fn open(&self, directory: &Directory) -> Result<Pieces> {
+        Pieces::of(directory.open(&self.name, OpenMode::Read)?)
+    }
+
+    pub(super) fn damage(&self, at: Range<u64>, why: impl Into<String>) -> Damage {
+        let length = Some(at.end.saturating_sub(at.start));
+        Damage { path: self.path.clone(), offset: at.start, length, why: why.into() }
     }
 
     /// Damage whose end cannot be told.
-    pub(super) fn damage_from(&self, offset: usize, why: impl Into<String>) -> Damage {
+    pub(super) fn damage_from(&self, offset: u64, why: impl Into<String>) -> Damage {
         Damage { length: None, ..self.damage(offset..offset, why) }
     }
 }
 
-/// What is known about a file from its header.
-pub(super) struct Heading {
-    /// If it is sound, or could be mended.
-    pub(super) header: Option<FileHeader>,
-    pub(super) salt: u64,
-    /// Where it ends.
-    pub(super) start: usize,
-    /// The number in it, perhaps as it stands.
-    pub(super) number: u64,
-}
-
-/// Reads a header, or what is left of one; `None` if nothing is.
-pub(super) fn heading(file: &Source, kind: FileKind, damage: &mut Vec<Damage>) -> Result<Option<Heading>> {
-    let known = |(header, start): (FileHeader, usize)| Heading {
+/// Reads a file's header, or what is left of one; `None` if nothing is.
+pub(super) fn source(
+    name: &str,
+    file: &NamedFile,
+    kind: FileKind,
+    damage: &mut Vec<Damage>,
+) -> Result<Option<Source>> {
+    let mut bytes = vec![0; MAX_HEADER];
+    let filled = file.read_at(&mut bytes, 0)?;
+    bytes.truncate(filled);
+    let (name, path, length) = (name.to_owned(), file.path().to_owned(), file.len()?);
+    let mut source = Source { name, path, length, header: None, salt: 0, start: 0, number: 0 };
+    let known = |source: Source, (header, start): (FileHeader, usize)| Source {
         salt: header.salt,
         number: header.number,
         header: Some(header),
-        start,
+        start: start as u64,
+        ..source
     };
-    let what = match FileHeader::decode(kind, &file.bytes) {
-        Ok(header) => return Ok(Some(known(header))),
+    let what = match FileHeader::decode(kind, &bytes) {
+        Ok(header) => return Ok(Some(known(source, header))),
         Err(BadHeader::Damaged(what)) => what,
         Err(BadHeader::Version(found)) => {
-            let (path, supported) = (file.path.clone(), FORMAT_VERSION);
+            let (path, supported) = (source.path, FORMAT_VERSION);
             return Err(PersistenceError::UnsupportedFormat { path, found, supported });
         }
     };
-    if let Some((header, start)) = mend(kind, &file.bytes) {
-        damage.push(
-            file.damage(0..start, format!("{what}; with one other byte it is sound, and it is read as that")),
-        );
-        return Ok(Some(known((header, start))));
+    if let Some((header, start)) = mend(kind, &bytes) {
+        let why = format!("{what}; with one other byte it is sound, and it is read as that");
+        damage.push(source.damage(0..start as u64, why));
+        return Ok(Some(known(source, (header, start))));
     }
-    let Some((salt, number)) = FileHeader::as_it_stands(&file.bytes) else {
-        damage.push(file.damage(0..file.bytes.len(), what));
+    let Some((salt, number)) = FileHeader::as_it_stands(&bytes) else {
+        damage.push(source.damage(0..length, what));
         return Ok(None);
     };
-    damage.push(file.damage_from(0, format!("{what}; what is behind it was looked for nevertheless")));
-    Ok(Some(Heading { header: None, salt, start: 0, number }))
+    damage.push(source.damage_from(0, format!("{what}; what is behind it was looked for nevertheless")));
+    (source.salt, source.number) = (salt, number);
+    Ok(Some(source))
 }
 
 /// The header that these bytes are but for one of them.
@@ -119,95 +130,78 @@ fn mend(kind: FileKind, bytes: &[u8]) -> Option<(FileHeader, usize)> {
     None
 }
 
-/// A sound frame.
-pub(super) struct FoundFrame {
-    pub(super) offset: usize,
-    pub(super) header: FrameHeader,
-    pub(super) payload: Range<usize>,
-}
-
-/// The sound frames of a segment, in the order of the file.
-pub(super) fn frames(file: &Source, heading: &Heading, damage: &mut Vec<Damage>) -> Vec<FoundFrame> {
-    let bytes = &file.bytes[..];
-    let mark = (heading.salt as u32).to_le_bytes();
-    let finder = memmem::Finder::new(&mark);
-    let is_sound = |at: usize| FrameHeader::read(heading.salt, bytes.get(at..)?);
-    let mut found = Vec::new();
-    let mut at = heading.start;
+/// Shows `visit` the sound frames of a segment, in the order of the file, with what is in
+/// them.
+pub(super) fn frames(
+    source: &Source,
+    pieces: &mut Pieces,
+    damage: &mut Vec<Damage>,
+    mut visit: impl FnMut(&SoundFrame, &[u8], &mut Vec<Damage>),
+) -> Result<()> {
+    let mut last = None;
+    let mut at = source.start;
     loop {
-        while let Some((header, payload)) = is_sound(at) {
-            let start = at + FRAME_HEADER;
-            let payload = start..start + payload.len();
-            let end = payload.end;
-            found.push(FoundFrame { offset: at, header, payload });
-            at = end;
+        while let Some(frame) = SoundFrame::read(pieces, source.salt, at)? {
+            visit(&frame, frame.payload(pieces)?, damage);
+            last = Some(frame.header.kind);
+            at = frame.end;
         }
-        let behind = bytes.get(at + 5..).unwrap_or_default();
-        let next = finder.find_iter(behind).map(|mark| at + 1 + mark).find(|at| is_sound(*at).is_some());
-        let Some(next) = next else {
+        let Some(next) = SoundFrame::find(pieces, source.salt, at + 1)? else {
             break;
         };
         // Without a header, it is not known where the first frame began.
-        if heading.start > 0 || !found.is_empty() {
-            damage.push(file.damage(at..next, "there is no sound frame of the log; it is left out"));
+        if source.start > 0 || last.is_some() {
+            damage.push(source.damage(at..next.offset, "there is no sound frame of the log; it is left out"));
         }
-        at = next;
+        at = next.offset;
     }
-    let is_ended = found.last().is_some_and(|frame| frame.header.kind == FrameKind::EndOfSegment);
-    if !is_ended && bytes.get(at + 4..at + 8) == Some(&mark[..]) {
+    let mark = (source.salt as u32).to_le_bytes();
+    if last != Some(FrameKind::EndOfSegment) && pieces.get(at, 8)?.get(4..8) == Some(&mark[..]) {
         let why = "a frame begins that is not whole, damaged or torn by a power loss; it is left out";
-        damage.push(file.damage_from(at, why));
+        damage.push(source.damage_from(at, why));
     }
-    if heading.header.is_none() && found.is_empty() {
-        damage.push(file.damage(0..bytes.len(), "nothing sound was found in the file; it is left out"));
+    if source.header.is_none() && last.is_none() {
+        damage.push(source.damage(0..source.length, "nothing sound was found in the file; it is left out"));
     }
-    found
+    Ok(())
 }
 
-/// A sound block.
-pub(super) struct FoundBlock {
-    pub(super) offset: usize,
-    pub(super) length: usize,
-}
-
-impl FoundBlock {
-    pub(super) fn read<'b>(&self, file: &'b Source, salt: u64) -> Option<SoundBlock<'b>> {
-        SoundBlock::read(salt, file.bytes.get(self.offset..self.offset + self.length)?, u64::MAX)
-    }
-}
-
-/// The sound blocks of a checkpoint, and whether they are all of it.
-pub(super) fn blocks(file: &Source, heading: &Heading, damage: &mut Vec<Damage>) -> (Vec<FoundBlock>, bool) {
-    let bytes = &file.bytes[..];
+/// Where the sound blocks of a checkpoint begin, each once, and whether they are all of it.
+pub(super) fn blocks(
+    source: &Source,
+    pieces: &mut Pieces,
+    damage: &mut Vec<Damage>,
+) -> Result<(Vec<u64>, bool)> {
+    let length = pieces.length();
     // There cannot be more blocks than have room.
-    let highest = bytes.len() as u64;
-    let is_sound = |at: usize| SoundBlock::read(heading.salt, bytes.get(at..)?, highest);
+    let mut is_sound = |at: u64| SoundBlock::read(pieces, source.salt, at, length);
     let (mut found, mut numbers) = (Vec::new(), HashSet::new());
     let (mut pairs, mut end) = (0, None);
-    let mut at = heading.start;
-    while at < bytes.len() {
-        let Some(block) = is_sound(at) else {
-            let next = (at + 1..bytes.len()).find(|at| is_sound(*at).is_some());
-            if heading.start > 0 || !found.is_empty() {
-                let lost = at..next.unwrap_or(bytes.len());
-                damage.push(file.damage(lost, "there is no sound block of pairs; it is left out"));
+    let mut at = source.start;
+    while at < length {
+        let Some(block) = is_sound(at)? else {
+            let lost = at;
+            at += 1;
+            while at < length && is_sound(at)?.is_none() {
+                at += 1;
             }
-            at = next.unwrap_or(bytes.len());
+            if source.start > 0 || !found.is_empty() {
+                damage.push(source.damage(lost..at, "there is no sound block of pairs; it is left out"));
+            }
             continue;
         };
         if block.is_end {
             end = Some((block.number, block.pairs));
         } else if numbers.insert(block.number) {
             pairs += block.pairs;
+            found.push(at);
         }
-        found.push(FoundBlock { offset: at, length: block.length() });
-        at += block.length();
+        at = block.end;
     }
-    let is_whole = end == Some((numbers.len() as u64, pairs)) && heading.header.is_some();
-    if !is_whole && damage.is_empty() && heading.header.is_some() {
-        damage.push(
-            file.damage_from(bytes.len(), "blocks are missing: the file was cut off, or some were taken out"),
-        );
+    let is_whole = end == Some((numbers.len() as u64, pairs)) && source.header.is_some();
+    if !is_whole && damage.is_empty() && source.header.is_some() {
+        let why = "blocks are missing: the file was cut off, or some were taken out";
+        damage.push(source.damage_from(length, why));
     }
-    (found, is_whole)
+    Ok((found, is_whole))
 }

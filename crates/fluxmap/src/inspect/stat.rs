@@ -5,8 +5,8 @@ use crate::checkpoint::Reader;
 use crate::error::PersistenceError;
 use crate::recovery::check_nothing_is_lost;
 use crate::wal::directory::{CHECKPOINT, CHECKPOINT_DRAFT, Directory, SEGMENT_DRAFT, segment_name};
-use crate::wal::format::{FrameKind, Lsn};
-use crate::wal::reader::SegmentImage;
+use crate::wal::format::{FrameHeader, FrameKind, Lsn};
+use crate::wal::reader::SegmentReader;
 use std::io;
 use std::path::Path;
 
@@ -119,8 +119,10 @@ pub fn stat(dir: impl AsRef<Path>) -> Result<Stat> {
     // Whether the log has not ended yet.
     let mut goes_on = true;
     for number in directory.segments()? {
-        match SegmentImage::read(&directory, number) {
-            Ok(image) => stat.look_at_segment(&image, log_segment, &mut goes_on),
+        let looked = SegmentReader::open(&directory, number)
+            .and_then(|mut segment| stat.look_at_segment(&mut segment, log_segment, &mut goes_on));
+        match looked {
+            Ok(()) => {}
             // A live database has put it to another use.
             Err(error) if is_gone(&error) => continue,
             Err(error) => {
@@ -141,14 +143,15 @@ pub fn stat(dir: impl AsRef<Path>) -> Result<Stat> {
 impl Stat {
     fn look_at_checkpoint(&mut self, directory: &Directory) -> Result<()> {
         self.total_bytes += length(directory, CHECKPOINT).unwrap_or_default();
-        let Some(reader) = Reader::open(directory)? else {
+        let Some(mut reader) = Reader::open(directory)? else {
             return Ok(());
         };
+        let pairs = reader.total_pairs()?;
         let header = &reader.header;
         self.identity = Some((&header.identity).into());
         self.checkpoint = Some(CheckpointStat {
             commit: header.number,
-            pairs: reader.total_pairs()?,
+            pairs,
             bytes: reader.length(),
             log_segment: header.detail,
         });
@@ -175,22 +178,28 @@ impl Stat {
         Ok(())
     }
 
-    fn look_at_segment(&mut self, image: &SegmentImage, log_segment: u64, goes_on: &mut bool) {
-        self.identity.get_or_insert_with(|| (&image.header.identity).into());
-        let mut offset = image.start;
+    fn look_at_segment(
+        &mut self,
+        segment: &mut SegmentReader,
+        log_segment: u64,
+        goes_on: &mut bool,
+    ) -> Result<()> {
+        self.identity.get_or_insert_with(|| (&segment.header.identity).into());
+        let mut offset = segment.start;
         let (mut first, mut commits, mut last_kind) = (None, 0, None);
-        while let Some((frame, _, end)) = image.frame(offset) {
-            if frame.commits > 0 {
-                first.get_or_insert(frame.first);
-                commits += u64::from(frame.commits);
+        while let Some(frame) = segment.frame(offset)? {
+            let FrameHeader { kind, commits: more, first: lsn, .. } = frame.header;
+            if more > 0 {
+                first.get_or_insert(lsn);
+                commits += u64::from(more);
             }
-            last_kind = Some(frame.kind);
-            offset = end;
-            if frame.kind == FrameKind::EndOfSegment {
+            last_kind = Some(kind);
+            offset = frame.end;
+            if kind == FrameKind::EndOfSegment {
                 break;
             }
         }
-        let number = image.header.number;
+        let number = segment.header.number;
         let state = match last_kind {
             _ if number < log_segment => SegmentState::NotNeeded,
             Some(FrameKind::EndOfSegment) if *goes_on => SegmentState::Full,
@@ -203,13 +212,14 @@ impl Stat {
         };
         self.segments.push(SegmentStat {
             number,
-            bytes: image.bytes.len() as u64,
-            used_bytes: offset as u64,
+            bytes: segment.pieces.length(),
+            used_bytes: offset,
             commits,
             first_commit: first,
             last_commit: first.map(|first: Lsn| first.saturating_add(commits - 1)),
             state,
         });
+        Ok(())
     }
 
     fn note_unreadable(&mut self, directory: &Directory, number: u64, error: PersistenceError) {

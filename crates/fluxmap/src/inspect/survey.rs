@@ -1,65 +1,36 @@
 //! The lenient way through a directory: what is sound in any of its files.
 
-use super::scan::{Damage, FoundBlock, FoundFrame, Heading, Source, blocks, frames, heading};
+use super::image::Layer;
+use super::scan::{Damage, Source, blocks, source};
 use super::{Quiet, Result};
-use crate::checkpoint::SoundBlock;
 use crate::error::PersistenceError;
 use crate::wal::directory::{CHECKPOINT, CHECKPOINT_DRAFT, Directory, SEGMENT_DRAFT, segment_name};
-use crate::wal::format::{FileHeader, FileKind, Identity, Lsn};
+use crate::wal::format::{FileHeader, FileKind, Identity};
 use std::collections::HashMap;
 
-/// What is sound in a directory.
+/// The files of a directory that are of use.
 pub(super) struct Survey {
     pub(super) identity: Identity,
     pub(super) checkpoints: Vec<Checkpoint>,
-    pub(super) segments: Vec<Segment>,
+    /// Of the log, with whether what is wrong in them is worth telling.
+    pub(super) segments: Vec<(Source, bool)>,
     pub(super) damage: Vec<Damage>,
 }
 
 /// A checkpoint, or what is left of it.
 pub(super) struct Checkpoint {
-    file: Source,
-    salt: u64,
-    blocks: Vec<FoundBlock>,
-    /// The commit after which it was taken, perhaps as it stands in a damaged header.
-    pub(super) commit: Lsn,
-    /// Whether that is in doubt.
+    pub(super) layer: Layer,
+    /// Whether the commit after which it was taken is in doubt: it is as it stands in a
+    /// damaged header.
     pub(super) is_guess: bool,
-    /// Whether nothing of it is missing.
-    pub(super) is_whole: bool,
-}
-
-/// A segment, or what is left of it.
-pub(super) struct Segment {
-    pub(super) file: Source,
-    pub(super) frames: Vec<FoundFrame>,
-}
-
-impl Checkpoint {
-    pub(super) fn blocks(&self) -> impl Iterator<Item = SoundBlock<'_>> {
-        self.blocks.iter().filter_map(|block| block.read(&self.file, self.salt))
-    }
-}
-
-/// A file of which at least the salt is known.
-struct Readable {
-    file: Source,
-    heading: Heading,
 }
 
 /// A segment, the number in its name, and what is wrong with its header.
-type NamedSegment = (Option<u64>, Readable, Vec<Damage>);
-
-impl Readable {
-    fn size(&self) -> u64 {
-        self.file.bytes.len() as u64
-    }
-}
+type NamedSegment = (Option<u64>, Source, Vec<Damage>);
 
 impl Survey {
-    pub(super) fn of(quiet: &Quiet, mut progress: impl FnMut(u64, u64)) -> Result<Self> {
+    pub(super) fn of(quiet: &Quiet, gauge: &mut Gauge<'_>) -> Result<Self> {
         let directory = &quiet.directory;
-        let mut done = 0;
         let mut damage = Vec::new();
         let checkpoint = open(directory, CHECKPOINT, FileKind::Checkpoint, &mut damage)?;
         let mut segments: Vec<NamedSegment> = Vec::new();
@@ -72,19 +43,17 @@ impl Survey {
             }
         }
         let mut identity = identity(checkpoint.as_ref(), segments.iter().map(|(_, found, _)| found));
-        let log_segment = checkpoint.as_ref().and_then(|found| found.heading.header.as_ref());
+        let log_segment = checkpoint.as_ref().and_then(|found| found.header.as_ref());
         let log_segment = log_segment.map(|header| header.detail);
-        let sizes = segments.iter().map(|(_, found, _)| found.size());
-        let total = sizes.sum::<u64>() + checkpoint.as_ref().map_or(0, Readable::size);
-        let mut advance = |bytes| {
-            done += bytes;
-            progress(done.min(total), total);
-        };
-        advance(0);
-        let mut checkpoints: Vec<_> =
-            checkpoint.map(|found| Checkpoint::scan(found, &mut damage)).into_iter().collect();
-        advance(checkpoints.iter().map(|checkpoint| checkpoint.file.bytes.len() as u64).sum());
-        let is_whole = checkpoints.iter().any(|checkpoint| checkpoint.is_whole);
+        let sizes = segments.iter().map(|(_, found, _)| found.length);
+        gauge.begin(sizes.sum::<u64>() + checkpoint.as_ref().map_or(0, |found| found.length));
+        let mut checkpoints = Vec::new();
+        if let Some(found) = checkpoint {
+            let length = found.length;
+            checkpoints.push(Checkpoint::scan(directory, found, &mut damage));
+            gauge.advance(length);
+        }
+        let is_whole = checkpoints.iter().any(|checkpoint| checkpoint.layer.is_whole);
         if checkpoints.is_empty() && !directory.names()?.iter().any(|name| name == CHECKPOINT) {
             damage.push(missing(directory, CHECKPOINT));
         }
@@ -101,24 +70,23 @@ impl Survey {
         let mut survey = Survey { identity, checkpoints, segments: Vec::new(), damage };
         survey.note_missing(directory, log_segment)?;
         for (name, found, noted) in segments {
-            let number = found.heading.header.as_ref().map(|header| header.number).or(name);
+            let number = found.header.as_ref().map(|header| header.number).or(name);
             let is_needed = !is_whole || number >= log_segment;
-            let size = found.size();
             if is_needed {
                 survey.damage.extend(noted);
                 survey.take_segment(name, found);
+            } else {
+                gauge.advance(found.length);
             }
-            advance(size);
         }
         Ok(survey)
     }
 
-    fn take_segment(&mut self, name: Option<u64>, found: Readable) {
-        let Readable { file, heading } = found;
-        if let Some(header) = &heading.header {
+    fn take_segment(&mut self, name: Option<u64>, found: Source) {
+        if let Some(header) = &found.header {
             if header.identity.database != self.identity.database {
-                let all = 0..file.bytes.len();
-                self.damage.push(file.damage(all, "it belongs to another database; it is left out"));
+                let why = "it belongs to another database; it is left out";
+                self.damage.push(found.damage(0..found.length, why));
                 return;
             }
             if let Some(name) = name.filter(|name| *name != header.number) {
@@ -126,18 +94,15 @@ impl Survey {
                 let why = format!(
                     "it is segment {number}, under the name of segment {name}; it is read as what it is"
                 );
-                self.damage.push(file.damage(at, why));
+                self.damage.push(found.damage(at, why));
             }
-            let (made, is) = (header.detail as usize, file.bytes.len());
+            let (made, is) = (header.detail, found.length);
             if is < made {
                 let why = format!("it ends here, and was made {made} bytes long");
-                self.damage.push(file.damage(is..made, why));
+                self.damage.push(found.damage(is..made, why));
             }
         }
-        let mut ignored = Vec::new();
-        let noted = if name.is_some() { &mut self.damage } else { &mut ignored };
-        let frames = frames(&file, &heading, noted);
-        self.segments.push(Segment { file, frames });
+        self.segments.push((found, name.is_some()));
     }
 
     /// Segments that must have been there.
@@ -163,13 +128,40 @@ impl Survey {
 }
 
 impl Checkpoint {
-    fn scan(found: Readable, damage: &mut Vec<Damage>) -> Self {
-        let Readable { file, heading } = found;
+    fn scan(directory: &Directory, found: Source, damage: &mut Vec<Damage>) -> Self {
         let mut noted = Vec::new();
-        let (blocks, is_whole) = blocks(&file, &heading, &mut noted);
+        let scanned = found.open(directory).and_then(|mut pieces| blocks(&found, &mut pieces, &mut noted));
+        let (blocks, is_whole) = scanned.unwrap_or_else(|error| {
+            noted.push(found.damage_from(0, format!("{error}; it is left out")));
+            Default::default()
+        });
         damage.append(&mut noted);
-        let is_guess = heading.header.is_none();
-        Checkpoint { salt: heading.salt, commit: heading.number, is_guess, file, blocks, is_whole }
+        let is_guess = found.header.is_none();
+        let Source { name, salt, number, .. } = found;
+        Checkpoint { layer: Layer { name, salt, commit: number, blocks, is_whole }, is_guess }
+    }
+}
+
+/// Tells how many bytes are done, of how many.
+pub(super) struct Gauge<'p> {
+    progress: &'p mut dyn FnMut(u64, u64),
+    done: u64,
+    total: u64,
+}
+
+impl<'p> Gauge<'p> {
+    pub(super) fn new(progress: &'p mut dyn FnMut(u64, u64)) -> Self {
+        Gauge { progress, done: 0, total: 0 }
+    }
+
+    fn begin(&mut self, total: u64) {
+        self.total = total;
+        self.advance(0);
+    }
+
+    pub(super) fn advance(&mut self, bytes: u64) {
+        self.done += bytes;
+        (self.progress)(self.done.min(self.total), self.total);
     }
 }
 
@@ -183,11 +175,11 @@ fn take_drafts(
 ) -> Result<()> {
     let ignored = &mut Vec::new();
     if let Some(draft) = open(directory, CHECKPOINT_DRAFT, FileKind::Checkpoint, ignored)? {
-        let found = draft.heading.header.as_ref().map(|header| &header.identity);
+        let found = draft.header.as_ref().map(|header| &header.identity);
         *identity = identity.take().or_else(|| found.cloned());
         let is_ours = found.map(|found| found.database) == identity.as_ref().map(|ours| ours.database);
         if is_ours {
-            checkpoints.push(Checkpoint::scan(draft, ignored));
+            checkpoints.push(Checkpoint::scan(directory, draft, ignored));
         }
     }
     if let Some(draft) = open(directory, SEGMENT_DRAFT, FileKind::Segment, ignored)? {
@@ -201,34 +193,34 @@ fn missing(directory: &Directory, name: &str) -> Damage {
     Damage { path, offset: 0, length: None, why: "the file is missing".into() }
 }
 
-/// Reads a file, if it is there and can be read.
+/// Looks at a file, if it is there and can be read.
 fn open(
     directory: &Directory,
     name: &str,
     kind: FileKind,
     damage: &mut Vec<Damage>,
-) -> Result<Option<Readable>> {
-    let read = directory.find(name).and_then(|file| file.map(|file| file.read_all()).transpose());
-    let bytes = match read {
+) -> Result<Option<Source>> {
+    let looked = match directory.find(name) {
+        Ok(Some(file)) => source(name, &file, kind, damage),
         Ok(None) => return Ok(None),
-        Ok(Some(bytes)) => bytes,
-        Err(error) => {
+        Err(error) => Err(error),
+    };
+    match looked {
+        Err(error @ PersistenceError::Io { .. }) => {
             let why = format!("{error}; it is left out");
             damage.push(Damage { path: directory.path_of(name), offset: 0, length: None, why });
-            return Ok(None);
+            Ok(None)
         }
-    };
-    let file = Source { path: directory.path_of(name), bytes };
-    let heading = heading(&file, kind, damage)?;
-    Ok(heading.map(|heading| Readable { file, heading }))
+        looked => looked,
+    }
 }
 
 /// What the files agree on: as the checkpoint says, or else most of the segments.
 fn identity<'r>(
-    checkpoint: Option<&'r Readable>,
-    segments: impl Iterator<Item = &'r Readable>,
+    checkpoint: Option<&'r Source>,
+    segments: impl Iterator<Item = &'r Source>,
 ) -> Option<Identity> {
-    let header = |found: &'r Readable| -> Option<&'r FileHeader> { found.heading.header.as_ref() };
+    let header = |found: &'r Source| -> Option<&'r FileHeader> { found.header.as_ref() };
     if let Some(header) = checkpoint.and_then(header) {
         return Some(header.identity.clone());
     }

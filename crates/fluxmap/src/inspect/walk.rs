@@ -7,8 +7,8 @@ use crate::error::PersistenceError;
 use crate::persistence::TornTail;
 use crate::recovery::check_nothing_is_lost;
 use crate::wal::directory::{Directory, segment_name};
-use crate::wal::format::{self, operations};
-use crate::wal::reader::{FrameAt, SegmentImage, replay};
+use crate::wal::format::{self, FileHeader, operations};
+use crate::wal::reader::{FrameAt, SegmentReader, replay};
 use std::collections::HashMap;
 use std::num::NonZeroU64;
 use std::ops::ControlFlow;
@@ -91,7 +91,7 @@ pub struct Summary {
 /// [`NoDatabase`](PersistenceError::NoDatabase) if there is none.
 pub fn verify(dir: impl AsRef<Path>, progress: impl FnMut(u64, u64)) -> Result<Summary> {
     let quiet = Quiet::open(dir.as_ref())?;
-    Ok(walk(&quiet, progress, |_| Ok(()))?.0)
+    Ok(walk(&quiet, progress, |_| Ok(()))?.summary)
 }
 
 /// Shows `visit` what is there: the pairs of the checkpoint, then the operations of the
@@ -143,8 +143,16 @@ pub fn records(
     );
     match walked {
         Err(_) if broken_off => Ok(None),
-        walked => walked.map(|(summary, _)| Some(summary)),
+        walked => walked.map(|walked| Some(walked.summary)),
     }
+}
+
+/// What a walk has come across.
+pub(super) struct Walked {
+    pub(super) summary: Summary,
+    pub(super) identity: format::Identity,
+    /// The header of the checkpoint; `None` if there is none yet.
+    pub(super) checkpoint: Option<FileHeader>,
 }
 
 /// Goes through everything that recovery needs.
@@ -152,7 +160,7 @@ pub(super) fn walk(
     quiet: &Quiet,
     mut progress: impl FnMut(u64, u64),
     mut visit: impl FnMut(Record<'_>) -> Result<()>,
-) -> Result<(Summary, format::Identity)> {
+) -> Result<Walked> {
     let directory = &quiet.directory;
     let Some(mut checkpoint) = Reader::open(directory)? else {
         // Or a database whose creation was interrupted: then it is an empty one.
@@ -199,14 +207,14 @@ pub(super) fn walk(
         last_commit: tail.last,
         torn_tail: tail.torn_tail(directory),
     };
-    Ok((summary, header.identity))
+    Ok(Walked { summary, identity: header.identity.clone(), checkpoint: Some(header) })
 }
 
-fn empty(directory: &Directory) -> Result<(Summary, format::Identity)> {
+fn empty(directory: &Directory) -> Result<Walked> {
     let Some(first) = directory.segments()?.first().copied() else {
         return Err(PersistenceError::NoDatabase { path: directory.path().to_owned() });
     };
-    let identity = SegmentImage::read(directory, first)?.header.identity;
+    let identity = SegmentReader::open(directory, first)?.header.identity;
     let summary = Summary {
         identity: (&identity).into(),
         checkpoint_commit: 0,
@@ -217,7 +225,7 @@ fn empty(directory: &Directory) -> Result<(Summary, format::Identity)> {
         last_commit: 0,
         torn_tail: None,
     };
-    Ok((summary, identity))
+    Ok(Walked { summary, identity, checkpoint: None })
 }
 
 /// How many bytes a walk has behind it.

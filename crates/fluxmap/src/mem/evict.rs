@@ -8,9 +8,11 @@
 use crate::commit::dispose::dispose;
 use crate::commit::{Committer, Order};
 use crate::error::FluxError;
+use crate::mem::notify::{Told, tell};
 use crate::mem::removal::{Need, Removal};
-use fluxmap_index::{Time, Timestamp, contain};
+use fluxmap_index::{Time, Timestamp};
 use std::hash::Hash;
+use std::mem;
 use std::sync::Arc;
 
 /// Why a key went without a transaction that removed it.
@@ -52,7 +54,7 @@ impl Evictions {
 
 /// Keys that went, to be reported where no lock is held.
 pub(crate) struct Gone<K, V> {
-    pub(crate) keys: Vec<(K, Arc<V>, EvictionCause)>,
+    pub(crate) keys: Told<K, V>,
     wanted: bool,
 }
 
@@ -74,8 +76,7 @@ impl<K, V> Gone<K, V> {
 }
 
 /// Keys that went, of which the listener is told when this is dropped, whatever panics before.
-/// The listener's own panics are contained: they belong to no caller.
-pub(crate) struct Telling<'l, K, V> {
+pub(crate) struct Telling<'l, K: 'static, V: 'static> {
     pub(crate) gone: Gone<K, V>,
     listener: Option<&'l Listener<K, V>>,
 }
@@ -88,11 +89,8 @@ impl<'l, K, V> Telling<'l, K, V> {
 
 impl<K, V> Drop for Telling<'_, K, V> {
     fn drop(&mut self) {
-        let Some(listener) = self.listener else { return };
-        for (key, value, cause) in self.gone.keys.drain(..) {
-            if contain(|| listener(key, value, cause)).is_none() {
-                tracing::error!("a listener for evictions has panicked");
-            }
+        if let Some(listener) = self.listener {
+            tell(listener, mem::take(&mut self.gone.keys));
         }
     }
 }

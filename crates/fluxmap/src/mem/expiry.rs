@@ -6,9 +6,10 @@
 //! there is one [hand](Hand), moved under the commit lock only, and a commit is certified
 //! at what it shows then.
 
+use crate::host::Host;
 use crate::mvcc::clock::Clock;
-use crate::sync::{AtomicU64, Instant, Mutex, Ordering, system_time};
-use fluxmap_index::{Moment, Time, Timestamp};
+use crate::sync::{AtomicU64, Instant, Mutex, Ordering};
+use fluxmap_index::{Moment, Time, Timestamp, contain, planted};
 use std::collections::VecDeque;
 use std::collections::btree_map::{BTreeMap, Entry};
 use std::fmt;
@@ -48,27 +49,69 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// ```
 pub trait TimeSource: Send + Sync {
     /// The time. If it goes backwards, the database stays at the latest it has seen until it
-    /// has come there again.
+    /// has come there again; and so it does if this panics, which is contained.
+    ///
+    /// Called with locks of the database held, so it must not use the database.
     fn now(&self) -> SystemTime;
 }
 
-/// The machine's time when this was made, and from then on what has passed on its steady
-/// clock: setting the machine's clock does not let keys expire while a database is open.
-struct Steady {
-    begin: SystemTime,
+/// The time of a database that is given no source of its own: the larger of the machine's clock
+/// and the last time with what has passed since on its steady clock.
+///
+/// So it follows a machine that slept, during which the steady clock stands still, and a clock
+/// that was set forward; and it goes on at its pace when the clock is set back. The machine's
+/// clock is looked at when somebody [asks](Self::look), and the steady one at every other time:
+/// to read both would double what the time costs.
+struct Machine {
     since: Instant,
+    host: Host,
+    /// The time at `since`, as far as is known: in microseconds since 1970. Only grows.
+    base: AtomicU64,
 }
 
-impl TimeSource for Steady {
-    fn now(&self) -> SystemTime {
-        self.begin + self.since.elapsed()
+impl Machine {
+    fn new(host: Host) -> Self {
+        // In this order, here and in `look`: whatever comes in between must not add to the time.
+        let base = micros(host.time_of_day());
+        Machine { since: host.now(), base: AtomicU64::new(base), host }
+    }
+
+    /// Microseconds on the steady clock.
+    fn passed(&self) -> u64 {
+        let passed = self.host.now().saturating_duration_since(self.since);
+        u64::try_from(passed.as_micros()).unwrap_or(u64::MAX)
+    }
+
+    fn now(&self) -> Time {
+        // Relaxed: it is only a number, and whoever misses a newer one reads the time a bit
+        // earlier.
+        (self.base.load(Ordering::Relaxed).saturating_add(self.passed()) / 1000).max(1)
+    }
+
+    /// Follows the machine's clock, if that is ahead.
+    fn look(&self) {
+        self.follow(self.host.time_of_day());
+    }
+
+    /// It is at least this late.
+    fn follow(&self, time: SystemTime) {
+        self.base.fetch_max(micros(time).saturating_sub(self.passed()), Ordering::Relaxed);
     }
 }
 
-/// The time source of databases that are given none.
-fn steady() -> Arc<dyn TimeSource> {
-    Arc::new(Steady { begin: system_time(), since: Instant::now() })
+fn micros(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
+
+/// Where the time comes from.
+enum Source {
+    Machine(Machine),
+    Given(Arc<dyn TimeSource>),
+}
+
+/// How often the machine's clock is looked at while anything expires.
+pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// A point in time as versions hold it: milliseconds since 1970, at least one. What is
 /// beyond counting never comes.
@@ -79,15 +122,16 @@ pub(crate) fn to_time(time: SystemTime) -> Time {
 
 /// The time of a database.
 pub(crate) struct Hand {
-    source: Arc<dyn TimeSource>,
+    source: Source,
+    /// How often a source that was given has panicked.
+    panics: AtomicU64,
     /// What it shows. Moved by the holder of the commit lock.
     shown: AtomicU64,
     /// Whether any key has ever been written that expires. Until then, time is not read.
     needed: AtomicBool,
     /// Whether the background thread moves the hand when a key expires, so that reads of
-    /// single keys need not ask the source: it has been there, and the source is ours.
+    /// single keys need not ask the source: it has been there, and the source is the machine.
     is_driven: AtomicBool,
-    is_steady: bool,
     /// Of commits that are not stable yet.
     lag: Mutex<Lag>,
 }
@@ -109,12 +153,12 @@ impl Lag {
 }
 
 impl Hand {
-    /// A hand that follows `source`, or else a steady clock.
-    pub(crate) fn new(source: Option<Arc<dyn TimeSource>>) -> Self {
+    /// A hand that follows `source`, or else the machine's clock, as the host has it.
+    pub(crate) fn new(source: Option<Arc<dyn TimeSource>>, host: Host) -> Self {
         Hand {
-            is_steady: source.is_none(),
+            source: source.map_or_else(|| Source::Machine(Machine::new(host)), Source::Given),
+            panics: AtomicU64::new(0),
             is_driven: AtomicBool::new(false),
-            source: source.unwrap_or_else(steady),
             shown: AtomicU64::new(0),
             needed: AtomicBool::new(false),
             lag: Mutex::default(),
@@ -123,12 +167,56 @@ impl Hand {
 
     /// The time, as far as it has ever come.
     pub(crate) fn now(&self) -> Time {
-        to_time(self.source.now()).max(self.shown())
+        let now = match &self.source {
+            Source::Machine(machine) => machine.now(),
+            // Contained: it is asked under locks, in the middle of commits, and by the background
+            // thread, where a panic would leave things half-done.
+            Source::Given(source) => contain(|| to_time(source.now())).unwrap_or_else(|| {
+                self.panics.fetch_add(1, Ordering::Relaxed);
+                tracing::error!("a time source has panicked; the time stays where it was");
+                0
+            }),
+        };
+        now.max(self.shown())
+    }
+
+    /// How often a source that was given has panicked.
+    pub(crate) fn panics(&self) -> u64 {
+        self.panics.load(Ordering::Relaxed)
+    }
+
+    /// Looks at the machine's clock, where that is what counts: it may have been set forward, or
+    /// the machine has slept. The hand follows when it is next moved.
+    pub(crate) fn look(&self) {
+        if let Source::Machine(machine) = &self.source {
+            machine.look();
+        }
+    }
+
+    /// When the clock is to be looked at again while anything expires, if that is ours to do.
+    pub(crate) fn look_every(&self) -> Option<Duration> {
+        matches!(self.source, Source::Machine(_)).then_some(LOOK_EVERY)
+    }
+
+    /// Goes on from a time that had been reached when the database was last open. Nobody may be
+    /// using it yet.
+    pub(crate) fn resume(&self, time: Time) {
+        if let Source::Machine(machine) = &self.source {
+            machine.follow(UNIX_EPOCH.checked_add(Duration::from_millis(time)).unwrap_or(UNIX_EPOCH));
+        }
+        self.shown.fetch_max(time, Ordering::Release);
+    }
+
+    /// The time that a later opening is to go on from; 0 if nothing has ever expired by it.
+    pub(crate) fn reached(&self) -> Time {
+        if self.is_needed() { self.now() } else { self.shown() }
     }
 
     /// When something expires that is to live this long from now on, in whole milliseconds,
     /// rounded up.
     pub(crate) fn after(&self, life: Duration) -> Time {
+        // Else a life that begins just after the machine has slept would be over at once.
+        self.look();
         let millis = u64::try_from(life.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
         self.now().saturating_add(millis)
     }
@@ -152,7 +240,7 @@ impl Hand {
 
     /// Says that a thread looks at the time whenever a key expires.
     pub(crate) fn drive(&self) {
-        self.is_driven.store(self.is_steady, Ordering::Relaxed);
+        self.is_driven.store(matches!(self.source, Source::Machine(_)), Ordering::Relaxed);
     }
 
     pub(crate) fn is_driven(&self) -> bool {
@@ -199,7 +287,7 @@ impl Hand {
         loop {
             let time = self.shown();
             let again = clock.applied();
-            if again == timestamp {
+            if again == timestamp || planted("view-with-any-time") {
                 return Moment { timestamp, time };
             }
             timestamp = again;
@@ -216,7 +304,10 @@ impl Hand {
         let timestamp = clock.stable();
         lag.settle(timestamp);
         let is_all = clock.applied() == timestamp && lag.unstable.is_empty();
-        Moment { timestamp, time: if is_all { self.shown() } else { lag.settled } }
+        Moment {
+            timestamp,
+            time: if is_all || planted("stable-views-at-present") { self.shown() } else { lag.settled },
+        }
     }
 }
 
@@ -281,7 +372,7 @@ impl Timers {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 mod tests {
     use super::*;
 
@@ -313,9 +404,57 @@ mod tests {
 
     #[test]
     fn what_cannot_be_counted_is_never() {
-        let hand = Hand::new(None);
+        let hand = Hand::new(None, Host::default());
         assert_eq!(hand.after(Duration::MAX), u64::MAX);
+        hand.resume(u64::MAX - 1);
+        assert!(hand.now() >= u64::MAX - 1 && hand.after(Duration::from_secs(1)) == u64::MAX);
+        let hand = Hand::new(None, Host::default());
         assert_eq!(to_time(UNIX_EPOCH), 1);
         assert!(hand.after(Duration::from_nanos(1)) > to_time(SystemTime::now() - Duration::from_secs(1)));
+    }
+
+    /// The machine slept, or its clock was set, between two looks.
+    #[test]
+    fn time_follows_the_machines_clock_forward_and_never_back() {
+        const HOUR: Duration = Duration::from_secs(3600);
+        const MILLIS: Time = HOUR.as_millis() as Time;
+        let machine = Machine::new(Host::default());
+        let begin = machine.now();
+        let real = SystemTime::now();
+        machine.follow(real + 8 * HOUR);
+        let ahead = machine.now();
+        assert!(ahead >= begin + 8 * MILLIS && ahead < begin + 9 * MILLIS, "{begin} {ahead}");
+        // Set back: it neither follows nor waits there.
+        machine.follow(real - 8 * HOUR);
+        machine.look();
+        assert!(machine.now() >= ahead);
+        while machine.now() == ahead {
+            std::thread::yield_now();
+        }
+        // And forward again, by less than it is ahead.
+        machine.follow(real + 7 * HOUR);
+        assert!((ahead..ahead + MILLIS).contains(&machine.now()));
+        machine.follow(real + 9 * HOUR);
+        assert!(machine.now() >= begin + 9 * MILLIS);
+    }
+
+    #[test]
+    fn a_source_that_panics_leaves_the_time_where_it_was() {
+        struct Fragile(std::sync::Mutex<Option<SystemTime>>);
+        impl TimeSource for Fragile {
+            fn now(&self) -> SystemTime {
+                self.0.lock().unwrap_or_else(|lock| lock.into_inner()).expect("it is to panic")
+            }
+        }
+        let time = UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let source = Arc::new(Fragile(std::sync::Mutex::new(Some(time))));
+        let given: Arc<dyn TimeSource> = source.clone();
+        let hand = Hand::new(Some(given), Host::default());
+        hand.need();
+        assert_eq!((hand.advance(), hand.panics()), (1_000_000_000, 0));
+        *source.0.lock().expect("nobody has it") = None;
+        assert_eq!((hand.advance(), hand.panics()), (1_000_000_000, 1));
+        assert_eq!(hand.after(Duration::from_secs(1)), 1_000_001_000);
+        assert!(!hand.is_due());
     }
 }

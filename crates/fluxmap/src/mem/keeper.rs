@@ -37,6 +37,11 @@ pub(crate) struct Books {
     empty_policy: u64,
     /// Whether what is being recorded goes by the policy's choice.
     evicting: bool,
+    /// Whether the policy may remember what goes for the last batch: see [`room`](Self::room).
+    may_remember: bool,
+    /// What batches that were refused have left in the index, in bytes, when there were so many
+    /// keys.
+    refused: (u64, u64),
 }
 
 /// Whether a batch of writes has room.
@@ -47,6 +52,11 @@ pub(crate) enum Room {
     Full,
     /// It is larger than the limit, with so many bytes.
     Never(u64),
+}
+
+/// Weights are the users' own figures: sums of them saturate.
+pub(crate) fn to_bytes(units: u64) -> u64 {
+    units.saturating_mul(UNIT as u64)
 }
 
 /// Bytes that a structure takes.
@@ -64,6 +74,8 @@ impl Keeper {
             live: 0,
             empty_policy: 0,
             evicting: false,
+            may_remember: true,
+            refused: (0, 0),
         };
         books.empty_policy = books.policy.heap_bytes() as u64;
         Keeper { books: Some(books), ..Keeper::unlimited(structure) }
@@ -91,6 +103,28 @@ impl Keeper {
     pub(crate) fn is_taken_by_expired(&self, now: Time) -> bool {
         let evicts_nothing = self.books.as_ref().is_some_and(|books| !books.policy().evicts());
         evicts_nothing && self.timers.expired(now).is_some()
+    }
+
+    /// Whether these changes, staged in an index of this structure, have room.
+    pub(crate) fn room(
+        &mut self,
+        changes: impl Iterator<Item = (Change, Option<Tail>)>,
+        structure: Structure,
+    ) -> Room {
+        let index = bytes(structure).saturating_sub(self.empty_index);
+        let timers = self.timers.heap_bytes() as u64;
+        self.books.as_mut().map_or(Room::Enough, |books| books.room(changes, index, timers))
+    }
+
+    /// A batch was refused, whose keys had been linked and are gone again: what the index grew by
+    /// is spare room now. Were it to count, keys that were within the limit would go for a batch
+    /// that never came.
+    pub(crate) fn after_refusal(&mut self, before: Structure, after: Structure) {
+        if let Some(books) = &mut self.books {
+            let grown = bytes(after).saturating_sub(bytes(before));
+            let keys = books.nodes.len() as u64;
+            books.refused = (books.left_by_refused() + grown, keys);
+        }
     }
 
     /// Whether any key has expired that had not at `since`, and is still to be removed.
@@ -151,46 +185,78 @@ impl Books {
         self.nodes.get(node).weight.saturating_sub(value)
     }
 
-    /// Whether these changes have room beside what else counts.
-    pub(crate) fn room(&self, changes: impl Iterator<Item = (Change, Option<Tail>)>, overhead: u64) -> Room {
-        let (mut total, mut more, mut less) = (0_u64, 0_u64, 0_u64);
-        // What finding and expiring new keys will take.
-        let mut unseen = 0;
+    /// Whether these changes have room, with all that finding, choosing and expiring their keys
+    /// takes: a new key needs its place in the index and its node too, and what has been
+    /// written may not go for its own sake. `index` is what the index takes with the new keys
+    /// linked.
+    fn room(
+        &mut self,
+        changes: impl Iterator<Item = (Change, Option<Tail>)>,
+        index: u64,
+        timers: u64,
+    ) -> Room {
+        let Sums { keys, superseded, more, less, timers: own_timers, timers_less } = self.sums(changes);
+        self.may_remember = true;
+        let index = index.saturating_sub(self.left_by_refused());
+        let before = self.nodes.len() as u64;
+        let after = (before + keys).saturating_sub(superseded);
+        let needed = |units: u64, keys: u64| to_bytes(units).saturating_add(counted(index, keys));
+        if needed(more, after) <= needed(less, before) {
+            return Room::Enough;
+        }
+        // If everything else goes.
+        let alone = needed(more, keys).saturating_add(own_timers);
+        if alone > self.limit {
+            return Room::Never(alone);
+        }
+        let remembered = self.remembered();
+        let live = self.live.saturating_add(more).saturating_sub(less);
+        let timers = (timers + own_timers).saturating_sub(timers_less);
+        if needed(live, after).saturating_add(timers + remembered) <= self.limit {
+            return Room::Enough;
+        }
+        if !self.policy.evicts() {
+            return Room::Full;
+        }
+        // Memories of what has gone are worth less than what is there: where both have no room
+        // beside the batch, they go, and nothing that goes for it is remembered.
+        if alone.saturating_add(remembered + self.policy.memory_for(before)) > self.limit {
+            self.may_remember = false;
+            self.policy.forget();
+        }
+        Room::Enough
+    }
+
+    fn sums(&self, changes: impl Iterator<Item = (Change, Option<Tail>)>) -> Sums {
+        let mut sums = Sums::default();
         for (change, tail) in changes {
-            let before = change.before.and_then(|before| before.tail).filter(|tail| tail.node != NO_NODE);
-            let weight = before.map(|tail| self.nodes.get(tail.node).weight);
-            less += weight.map_or(0, u64::from);
+            let before = change.before.and_then(|before| before.tail);
+            sums.timers_less += timer(before);
+            let known = before.filter(|tail| tail.node != NO_NODE);
+            let weight = known.map(|tail| self.nodes.get(tail.node).weight);
+            sums.superseded += u64::from(weight.is_some());
+            sums.less += weight.map_or(0, u64::from);
             if change.is_value {
-                let key = match (weight, before) {
+                let key = match (weight, known) {
                     (Some(weight), Some(before)) => weight.saturating_sub(before.weight),
                     _ => change.key_weight,
                 };
-                if before.is_none() && self.nodes.len() as u64 >= FREE_NODES {
-                    unseen += DENSE_KEY + size_of::<Node>() as u64;
-                }
-                if tail.is_some_and(|tail| tail.expires != 0) {
-                    unseen += TIMER_BYTES as u64;
-                }
-                let weight = u64::from(key) + tail.map_or(0, |tail| u64::from(tail.weight));
-                (total, more) = (total + weight, more + weight);
+                sums.keys += 1;
+                sums.timers += timer(tail);
+                sums.more += u64::from(key) + tail.map_or(0, |tail| u64::from(tail.weight));
             }
         }
-        let is_growing = more > less;
-        if total * UNIT as u64 + overhead > self.limit && is_growing {
-            return Room::Never(total * UNIT as u64);
-        }
-        let after = (self.live + more).saturating_sub(less) * UNIT as u64 + overhead + unseen;
-        match is_growing && after > self.limit && !self.policy.evicts() {
-            true => Room::Full,
-            false => Room::Enough,
-        }
+        sums
     }
 
     /// How many bytes there are more than the limit allows, with what else counts, if any of
     /// them are to go.
     fn excess(&self, overhead: u64) -> u64 {
         match self.policy.evicts() {
-            true => (self.live_bytes() + overhead).saturating_sub(self.limit.saturating_add(self.allowance)),
+            true => self
+                .live_bytes()
+                .saturating_add(overhead)
+                .saturating_sub(self.limit.saturating_add(self.allowance)),
             false => 0,
         }
     }
@@ -213,7 +279,7 @@ impl Books {
 
     /// Whether what is recorded from now on goes by the policy's choice.
     pub(crate) fn set_evicting(&mut self, evicting: bool) {
-        self.evicting = evicting;
+        self.evicting = evicting && self.may_remember;
     }
 
     /// The policy, to be asked how reads are noted.
@@ -227,7 +293,7 @@ impl Books {
 
     /// What all keys weigh with their values, in bytes.
     pub(crate) fn live_bytes(&self) -> u64 {
-        self.live * UNIT as u64
+        to_bytes(self.live)
     }
 
     /// What finding and choosing the keys that are there takes, beyond what an empty database
@@ -237,11 +303,48 @@ impl Books {
     fn overhead(&self, index: u64) -> (u64, u64) {
         let keys = self.nodes.len() as u64;
         let nodes = (self.nodes.end() as u64).saturating_sub(FREE_NODES) * size_of::<Node>() as u64;
-        let policy = (self.policy.heap_bytes() as u64).saturating_sub(self.empty_policy);
-        let counted_index = index.min(keys * DENSE_KEY);
-        let counted_nodes = nodes.min(keys.saturating_sub(FREE_NODES) * size_of::<Node>() as u64);
-        (counted_index + counted_nodes + policy, index - counted_index + nodes - counted_nodes)
+        let counts = counted(index.saturating_sub(self.left_by_refused()), keys);
+        (counts + self.remembered(), (index + nodes).saturating_sub(counts))
     }
+
+    /// Room in the index that refused batches have left, in bytes: keys that have come since then
+    /// take it up.
+    fn left_by_refused(&self) -> u64 {
+        let (bytes, keys) = self.refused;
+        bytes.saturating_sub((self.nodes.len() as u64).saturating_sub(keys) * DENSE_KEY)
+    }
+
+    /// What the policy keeps of keys that have gone, in bytes.
+    fn remembered(&self) -> u64 {
+        (self.policy.heap_bytes() as u64).saturating_sub(self.empty_policy)
+    }
+}
+
+/// What a batch of writes brings and replaces.
+#[derive(Default)]
+struct Sums {
+    /// Keys that have a value then.
+    keys: u64,
+    /// Keys that had one.
+    superseded: u64,
+    /// What those weigh, in units.
+    more: u64,
+    /// What these did.
+    less: u64,
+    /// What the timers take that come, and those that go, in bytes.
+    timers: u64,
+    timers_less: u64,
+}
+
+/// What the timer of a version takes, in bytes.
+fn timer(tail: Option<Tail>) -> u64 {
+    tail.filter(|tail| tail.expires != 0).map_or(0, |_| TIMER_BYTES as u64)
+}
+
+/// What counts of an index of this size, for so many keys, with their nodes. There is a node for
+/// each key, and never fewer numbers than nodes.
+fn counted(index: u64, keys: u64) -> u64 {
+    index.min(keys * DENSE_KEY) + keys.saturating_sub(FREE_NODES) * size_of::<Node>() as u64
 }
 
 /// Nodes that an empty database has room for.

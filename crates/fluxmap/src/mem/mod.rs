@@ -4,6 +4,7 @@ pub(crate) mod evict;
 pub(crate) mod expiry;
 pub(crate) mod keeper;
 pub(crate) mod nodes;
+mod notify;
 pub(crate) mod policy;
 pub(crate) mod removal;
 mod size;
@@ -36,7 +37,8 @@ pub enum EvictionPolicy {
     /// Adaptive replacement (Megiddo and Modha, FAST 2003): balances recency and
     /// frequency by what it has seen.
     Arc,
-    /// What was written longest ago. Every key lives for the time set with `eviction_ttl`.
+    /// What was written longest ago. Every key lives for the time set with `eviction_ttl`, unless it
+    /// was given a time of its own.
     Ttl,
     /// Nothing: a write for which there is no room is refused, and the user makes room. A
     /// database that is opened with a smaller limit stays above it until then.

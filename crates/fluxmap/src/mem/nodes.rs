@@ -10,7 +10,7 @@ pub(crate) type NodeId = u32;
 pub(crate) const NO_NODE: NodeId = NodeId::MAX;
 
 /// Nodes in a chunk.
-const CHUNK: usize = 256;
+pub(crate) const CHUNK: usize = 256;
 
 /// One key, as far as policies are concerned.
 #[derive(Clone, Copy, Debug)]

@@ -66,7 +66,8 @@ use std::time::{Duration, Instant, SystemTime};
 /// An answer that is too small makes for a limit that is kept too late, and one that is
 /// too large for a limit that is kept too early. Nothing else depends on it.
 #[diagnostic::on_unimplemented(
-    note = "a memory limit needs to know what keys and values take: derive `MemSize` with fluxmap's feature `derive`, or implement `mem_size`"
+    message = "a memory limit needs to know what `{Self}` takes: derive `fluxmap::mem::MemSize` with fluxmap's feature `derive`, or implement its one method",
+    label = "`MemSize` is not implemented for `{Self}`"
 )]
 pub trait MemSize {
     /// Bytes, the value itself included.

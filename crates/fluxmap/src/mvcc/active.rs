@@ -14,9 +14,10 @@
 //! and gaps are closed when they are more than half of it.
 
 use crate::error::FluxError;
+use crate::host::Host;
 use crate::mvcc::clock::Clock;
 use crate::sync::{Instant, Mutex, thread_number};
-use fluxmap_index::{Horizon, Moment, Timestamp};
+use fluxmap_index::{Horizon, Moment, Timestamp, planted};
 use std::time::Duration;
 
 const SHARDS: usize = 16;
@@ -33,11 +34,25 @@ const LASTING: u64 = 0;
 /// ages; else [`LASTING`].
 type Place = (Timestamp, u64);
 
+/// On whose behalf a snapshot is registered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReaderKind {
+    /// A user's snapshot, or a scan outside of transactions.
+    Snapshot,
+    Transaction,
+    /// A checkpoint or a backup: it holds no database open.
+    Checkpoint,
+}
+
+/// How many readers there are of each [`ReaderKind`]. Thirty-two bits are enough: each reader is
+/// kept in some memory.
+type Readers = [u32; 3];
+
 /// Snapshots that read at the same timestamp, and end together.
 struct Live {
     place: Place,
     /// None of them: a gap.
-    count: usize,
+    count: Readers,
     /// When the first of them began.
     since: Instant,
 }
@@ -54,6 +69,12 @@ struct Registrations {
     next: u64,
 }
 
+impl Live {
+    fn is_gap(&self) -> bool {
+        self.count == Readers::default()
+    }
+}
+
 impl Registrations {
     fn find(&self, place: Place) -> Result<usize, usize> {
         match self.sorted.last() {
@@ -66,31 +87,35 @@ impl Registrations {
     }
 
     fn live(&self) -> impl Iterator<Item = &Live> {
-        self.sorted.iter().filter(|live| live.count > 0)
+        self.sorted.iter().filter(|live| !live.is_gap())
     }
 
-    fn enter(&mut self, place: Place) {
+    fn enter(&mut self, place: Place, kind: ReaderKind, host: &Host) {
         match self.find(place) {
-            Err(index) => self.sorted.insert(index, Live { place, count: 1, since: Instant::now() }),
+            Err(index) => {
+                let mut count = Readers::default();
+                count[kind as usize] = 1;
+                self.sorted.insert(index, Live { place, count, since: host.now() });
+            }
             Ok(index) => {
                 let live = &mut self.sorted[index];
-                if live.count == 0 {
-                    live.since = Instant::now();
+                if live.is_gap() {
+                    live.since = host.now();
                     self.gaps -= 1;
                 }
-                live.count += 1;
+                live.count[kind as usize] += 1;
             }
         }
     }
 
-    fn leave(&mut self, place: Place) {
+    fn leave(&mut self, place: Place, kind: ReaderKind) {
         let Ok(index) = self.find(place) else { return };
         let live = &mut self.sorted[index];
-        if live.count == 0 {
+        if live.is_gap() {
             return;
         }
-        live.count -= 1;
-        if live.count > 0 {
+        live.count[kind as usize] -= 1;
+        if !live.is_gap() {
             return;
         }
         if index + 1 == self.sorted.len() && self.gaps == 0 {
@@ -105,11 +130,11 @@ impl Registrations {
     /// Removes the gaps at the end, and all of them when they are many. Constant time for
     /// each gap that was made.
     fn close_gaps(&mut self) {
-        while self.sorted.pop_if(|last| last.count == 0).is_some() {
+        while self.sorted.pop_if(|last| last.is_gap()).is_some() {
             self.gaps -= 1;
         }
         if self.gaps > self.sorted.len() / 2 {
-            self.sorted.retain(|live| live.count > 0);
+            self.sorted.retain(|live| !live.is_gap());
             self.gaps = 0;
         }
         self.give_back();
@@ -129,6 +154,8 @@ impl Registrations {
 pub(crate) struct Active {
     shards: [Shard; SHARDS],
     max_age: Option<Duration>,
+    /// Whose time they age by.
+    host: Host,
 }
 
 /// Where a snapshot is registered; given back to [`Active::release`].
@@ -136,7 +163,8 @@ pub(crate) struct Active {
 pub(crate) struct Registration {
     pub(crate) moment: Moment,
     number: u64,
-    shard: usize,
+    shard: u32,
+    kind: ReaderKind,
 }
 
 impl Registration {
@@ -147,16 +175,17 @@ impl Registration {
 
 impl Active {
     /// No snapshots. They end when they are older than `max_age`.
-    pub(crate) fn new(max_age: Option<Duration>) -> Self {
-        Active { max_age, ..Active::default() }
+    pub(crate) fn new(max_age: Option<Duration>, host: Host) -> Self {
+        Active { max_age, host, ..Active::default() }
     }
 
     /// Registers a snapshot at what `now` reads, a hand of the clock. It ends when it is too
     /// old, if it `ages`.
-    pub(crate) fn register(&self, ages: bool, now: impl FnOnce() -> Moment) -> Registration {
+    pub(crate) fn register(&self, kind: ReaderKind, ages: bool, now: impl Fn() -> Moment) -> Registration {
         let shard = thread_number() % SHARDS;
+        let early = planted("snapshot-reads-before-it-locks").then(&now);
         let mut registrations = self.shards[shard].0.lock();
-        let moment = now();
+        let moment = early.unwrap_or_else(now);
         let number = match ages && self.max_age.is_some() {
             true => {
                 registrations.next += 1;
@@ -164,22 +193,23 @@ impl Active {
             }
             false => LASTING,
         };
-        registrations.enter((moment.timestamp, number));
-        Registration { moment, number, shard }
+        registrations.enter((moment.timestamp, number), kind, &self.host);
+        Registration { moment, number, shard: shard as u32, kind }
     }
 
     /// Does nothing if the snapshot has been ended.
     pub(crate) fn release(&self, registration: Registration) {
-        self.shards[registration.shard].0.lock().leave(registration.place());
+        let shard = &self.shards[registration.shard as usize];
+        shard.0.lock().leave(registration.place(), registration.kind);
     }
 
     /// Whether the snapshot has been ended. To be asked after a read: what was read before
     /// it says no was there to be read. Where ages are not limited, costs nothing.
     fn has_ended(&self, registration: Registration) -> bool {
         registration.number != LASTING && {
-            let registrations = self.shards[registration.shard].0.lock();
+            let registrations = self.shards[registration.shard as usize].0.lock();
             let found = registrations.find(registration.place());
-            !found.is_ok_and(|index| registrations.sorted[index].count > 0)
+            !found.is_ok_and(|index| !registrations.sorted[index].is_gap())
         }
     }
 
@@ -202,12 +232,12 @@ impl Active {
         let mut next = now.checked_add(max_age.max(SHORTEST_AGE));
         for shard in &self.shards {
             let mut registrations = shard.0.lock();
-            let aging = |live: &&mut Live| live.count > 0 && live.place.1 != LASTING;
+            let aging = |live: &&mut Live| !live.is_gap() && live.place.1 != LASTING;
             let mut ended = 0;
             for live in registrations.sorted.iter_mut().filter(aging) {
                 match live.since.checked_add(max_age) {
                     Some(end) if end <= now => {
-                        live.count = 0;
+                        live.count = Readers::default();
                         ended += 1;
                     }
                     end => {
@@ -225,17 +255,27 @@ impl Active {
     /// Which timestamps are being read now, or may be later.
     pub(crate) fn horizon(&self, clock: &Clock) -> Horizon {
         // Before the shards: see the top of the file.
-        let now = clock.stable();
+        let now = if planted("horizon-is-applied") { clock.applied() } else { clock.stable() };
         let mut live = Vec::new();
-        for shard in &self.shards {
+        for shard in self.shards.iter().filter(|_| !planted("trimming-ignores-snapshots")) {
             live.extend(shard.0.lock().live().map(|live| live.place.0));
         }
         Horizon::new(now, live)
     }
 
-    /// How many snapshots are live.
+    /// How many snapshots are live, of whatever kind.
     pub(crate) fn count(&self) -> usize {
-        let count = |shard: &Shard| shard.0.lock().live().map(|live| live.count).sum::<usize>();
+        [ReaderKind::Snapshot, ReaderKind::Transaction, ReaderKind::Checkpoint]
+            .into_iter()
+            .map(|kind| self.count_of(kind))
+            .sum()
+    }
+
+    /// How many snapshots of one kind are live.
+    pub(crate) fn count_of(&self, kind: ReaderKind) -> usize {
+        let count = |shard: &Shard| {
+            shard.0.lock().live().map(|live| live.count[kind as usize] as usize).sum::<usize>()
+        };
         self.shards.iter().map(count).sum()
     }
 
@@ -255,9 +295,9 @@ mod tests {
     fn the_horizon_follows_the_oldest_live_snapshot() {
         let (active, clock) = (Active::default(), Clock::default());
         clock.settle_at_once(5);
-        let old = active.register(true, || clock.stable().into());
+        let old = active.register(ReaderKind::Snapshot, true, || clock.stable().into());
         clock.settle_at_once(9);
-        let register = || active.register(true, || clock.stable().into());
+        let register = || active.register(ReaderKind::Snapshot, true, || clock.stable().into());
         let (young, twin) = (register(), register());
         assert_eq!((old.moment.timestamp, young.moment.timestamp), (5, 9));
         assert_eq!(active.horizon(&clock).oldest(), 5);
@@ -272,6 +312,27 @@ mod tests {
     }
 
     #[test]
+    fn readers_are_counted_by_their_kind() {
+        let active = Active::default();
+        let register = |kind| active.register(kind, true, || 5.into());
+        let counts = || {
+            [ReaderKind::Snapshot, ReaderKind::Transaction, ReaderKind::Checkpoint]
+                .map(|kind| active.count_of(kind))
+        };
+        let one = register(ReaderKind::Transaction);
+        let two = register(ReaderKind::Snapshot);
+        let three = register(ReaderKind::Transaction);
+        let four = register(ReaderKind::Checkpoint);
+        assert_eq!((counts(), active.count()), ([1, 2, 1], 4));
+        active.release(three);
+        active.release(two);
+        assert_eq!(counts(), [0, 1, 1]);
+        active.release(one);
+        active.release(four);
+        assert_eq!((counts(), active.count()), ([0, 0, 0], 0));
+    }
+
+    #[test]
     fn snapshots_come_and_go_in_any_order() {
         let (active, clock) = (Active::default(), Clock::default());
         clock.settle_at_once(1_000);
@@ -279,7 +340,7 @@ mod tests {
         for step in 0..2_000_u64 {
             // Forward on the whole, and back now and then; the oldest stay.
             let timestamp = 900 + step / 4 - step % 7 % 3 * (step % 90);
-            model.push(active.register(true, || timestamp.into()));
+            model.push(active.register(ReaderKind::Snapshot, true, || timestamp.into()));
             if step % 9 < 5 {
                 let gone = model.swap_remove((step * 7919) as usize % model.len());
                 active.release(gone);
@@ -299,15 +360,15 @@ mod tests {
     #[test]
     fn a_snapshot_ends_at_its_age_whoever_else_reads_at_its_timestamp() {
         let age = Duration::from_secs(60);
-        let active = Active::new(Some(age));
+        let active = Active::new(Some(age), Host::default());
         let began = Instant::now();
-        let old = active.register(true, || 5.into());
+        let old = active.register(ReaderKind::Snapshot, true, || 5.into());
         assert!(active.end_old(began + age / 2).is_some_and(|next| next <= Instant::now() + age));
         assert!(!active.has_ended(old));
         let later = Instant::now() + age;
         active.end_old(later);
         assert!(active.has_ended(old));
-        let young = active.register(true, || 5.into());
+        let young = active.register(ReaderKind::Snapshot, true, || 5.into());
         assert!(!active.has_ended(young));
         active.release(old);
         assert_eq!(active.count(), 1);

@@ -12,7 +12,8 @@ use fluxmap_index::Timestamp;
 ///   Reads outside of transactions look there, so that nobody is shown what a crash
 ///   can undo, and every commit is acknowledged there.
 ///
-/// Stable is never ahead of applied. In memory the two move as one.
+/// Stable is never ahead of applied. In memory it follows at once, and is looked at by garbage
+/// collection only: whatever is applied may be read there.
 #[derive(Default)]
 #[repr(align(128))]
 pub(crate) struct Clock {

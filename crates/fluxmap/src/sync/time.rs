@@ -68,10 +68,6 @@ impl Instant {
         Instant(elapsed())
     }
 
-    pub(crate) fn elapsed(self) -> Duration {
-        Instant::now().saturating_duration_since(self)
-    }
-
     pub(crate) fn checked_add(self, duration: Duration) -> Option<Self> {
         self.0.checked_add(duration).map(Instant)
     }

@@ -14,18 +14,81 @@ use std::vec;
 /// now and then.
 #[must_use = "a stream does nothing unless it is polled"]
 pub struct MetadataStream<K: Key, V: Value> {
+    scan: Scan<K, V>,
+}
+
+/// The metadata of every key, without a place for errors, as FluxMap 0.3 has it: from
+/// [`Handle::scan_metadata`](crate::Handle::scan_metadata). Gives the executor a turn now and
+/// then.
+///
+/// If `max_snapshot_age` ends its snapshot, it goes on behind the last key in a new one.
+#[must_use = "a stream does nothing unless it is polled"]
+pub struct HandleMetadataStream<K: Key, V: Value> {
+    scan: Scan<K, V>,
+}
+
+/// A walk over the metadata of all keys of one view.
+struct Scan<K: Key, V: Value> {
     /// `None` at the end.
     view: Option<View<K, V>>,
     survey: Survey<K>,
     taken: vec::IntoIter<KeyMetadata<K>>,
 }
 
+impl<K: Key, V: Value> Scan<K, V> {
+    fn new(view: View<K, V>) -> Self {
+        Scan { view: Some(view), survey: Survey::new(Span::range(..)), taken: vec![].into_iter() }
+    }
+
+    /// The next item. If the view has ended, `go_on` says what to read instead, or why the scan
+    /// ends here.
+    fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+        go_on: impl FnOnce(&View<K, V>, FluxError) -> Result<View<K, V>, FluxError>,
+    ) -> Poll<Option<Result<KeyMetadata<K>, FluxError>>> {
+        if let Some(metadata) = self.taken.next() {
+            return Poll::Ready(Some(Ok(metadata)));
+        }
+        let Some(view) = &self.view else {
+            return Poll::Ready(None);
+        };
+        let committer = &view.shared.committer;
+        let mut survey = self.survey.clone();
+        let taken = survey.next_chunk(view.at(), |pair| committer.metadata(pair));
+        match view.check() {
+            Ok(()) if taken.is_empty() => {
+                self.view = None;
+                return Poll::Ready(None);
+            }
+            Ok(()) => (self.survey, self.taken) = (survey, taken.into_iter()),
+            // The walk stays where it was: of a view that has ended, keys may be missing.
+            Err(error) => match go_on(view, error) {
+                Ok(view) => self.view = Some(view),
+                Err(error) => {
+                    self.view = None;
+                    return Poll::Ready(Some(Err(error)));
+                }
+            },
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
 // Nothing in a stream is pinned in place.
 impl<K: Key, V: Value> Unpin for MetadataStream<K, V> {}
+impl<K: Key, V: Value> Unpin for HandleMetadataStream<K, V> {}
 
 impl<K: Key, V: Value> MetadataStream<K, V> {
     pub(crate) fn new(view: View<K, V>) -> Self {
-        MetadataStream { view: Some(view), survey: Survey::new(Span::range(..)), taken: vec![].into_iter() }
+        MetadataStream { scan: Scan::new(view) }
+    }
+}
+
+impl<K: Key, V: Value> HandleMetadataStream<K, V> {
+    pub(crate) fn new(stream: MetadataStream<K, V>) -> Self {
+        HandleMetadataStream { scan: stream.scan }
     }
 }
 
@@ -33,25 +96,16 @@ impl<K: Key, V: Value> Stream for MetadataStream<K, V> {
     type Item = Result<KeyMetadata<K>, FluxError>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if let Some(metadata) = self.taken.next() {
-            return Poll::Ready(Some(Ok(metadata)));
-        }
-        let this = &mut *self;
-        let Some(view) = &this.view else {
-            return Poll::Ready(None);
-        };
-        let committer = &view.shared.committer;
-        let taken = this.survey.next_chunk(view.at(), |pair| committer.metadata(pair));
-        if let Err(error) = view.check() {
-            this.view = None;
-            return Poll::Ready(Some(Err(error)));
-        }
-        if taken.is_empty() {
-            this.view = None;
-            return Poll::Ready(None);
-        }
-        this.taken = taken.into_iter();
-        context.waker().wake_by_ref();
-        Poll::Pending
+        self.scan.poll(context, |_, error| Err(error))
+    }
+}
+
+impl<K: Key, V: Value> Stream for HandleMetadataStream<K, V> {
+    type Item = KeyMetadata<K>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let item = self.scan.poll(context, |ended, _| Ok(View::stable(&ended.shared)));
+        // Its only error is that a view has ended, and it goes on from those.
+        item.map(|item| item.and_then(Result::ok))
     }
 }

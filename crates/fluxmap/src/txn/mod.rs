@@ -1,5 +1,6 @@
 //! Transactions, snapshots and what they read and write.
 
+mod bulk;
 mod footprint;
 pub(crate) mod metadata;
 pub(crate) mod overlay;

@@ -90,10 +90,11 @@ pub(crate) fn current() -> PriorityId {
     PriorityId(HERE.with(Cell::get).id)
 }
 
-/// Lets the calling thread pass every lease: the thread that ends leases runs destructors of
-/// values, and those may commit.
-pub(crate) fn pass_always() {
-    HERE.with(|here| here.set(Here { id: EVERYBODY, ..here.get() }));
+/// Lets the calling thread pass every lease while it does `work`: whoever ends leases runs
+/// destructors of values, and those may commit.
+pub(crate) fn pass_always<T>(work: impl FnOnce() -> T) -> T {
+    let _restore = Restore::enter(PriorityId(EVERYBODY), 0);
+    work()
 }
 
 /// Takes a commit down, if a body is being polled.

@@ -25,9 +25,11 @@
 //! While there is no lease, passing is one load of a word that rarely changes. Under a lease, a
 //! commit that has passed the check and is not published yet can still overtake the holder, once.
 
+use crate::host::Host;
 use crate::sync::{AtomicU64, Instant, Mutex, MutexGuard, Ordering};
 use crate::txn::own::{EVERYBODY, NOBODY, PriorityId, current};
 use crate::txn::watch::Watch;
+use fluxmap_index::contain;
 use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
 use std::future::{Future, poll_fn};
@@ -83,6 +85,8 @@ struct Figures {
 /// The leases of one database.
 #[derive(Default)]
 pub(crate) struct Priority {
+    /// Whose time leases end by.
+    host: Host,
     /// Copy of the holder's id, for those who only want to pass.
     holder: AtomicU64,
     queue: Mutex<Queue>,
@@ -96,8 +100,14 @@ struct Queue {
     lease: Option<Lease>,
     claims: VecDeque<Claimant>,
     /// Commits that wait for the present lease to end.
-    held_back: BTreeMap<u64, Waker>,
+    held_back: BTreeMap<u64, Waiter>,
     last_id: u64,
+}
+
+/// A commit that is held back.
+struct Waiter {
+    since: Instant,
+    waker: Waker,
 }
 
 /// The present lease.
@@ -116,6 +126,8 @@ struct Lease {
     pauses: u32,
     /// How many commits it has held back.
     held_back: u64,
+    /// How long those of them have waited, all together, that wait no more.
+    waited: Duration,
 }
 
 /// Somebody who has claimed a lease.
@@ -125,11 +137,17 @@ struct Claimant {
     waker: Option<Waker>,
 }
 
+/// Leases that have held others back for so long, all together, are warned of. Under contention
+/// there are thousands each second that hold back nobody, or hardly.
+const WORTH_A_WARNING: Duration = Duration::from_millis(1);
+
 /// A lease that has ended, to be told of where no lock is held.
 struct Ended {
     lasted: Duration,
     is_exclusive: bool,
     held_back: u64,
+    /// How long these have waited, all together.
+    waited: Duration,
     has_run_out: bool,
     /// Whether another one follows.
     is_followed: bool,
@@ -137,6 +155,10 @@ struct Ended {
 }
 
 impl Priority {
+    pub(crate) fn new(host: Host) -> Self {
+        Priority { host, ..Priority::default() }
+    }
+
     /// Has `alarm` called whenever a lease begins, or ends at another time than before.
     pub(crate) fn set_alarm(&self, alarm: Box<dyn Fn() + Send + Sync>) {
         // It is set once, when the database is opened.
@@ -187,7 +209,9 @@ impl Priority {
     pub(crate) fn left(&self, id: PriorityId) -> Option<Duration> {
         let queue = self.queue.lock();
         let lease = queue.lease.as_ref().filter(|lease| lease.id == id)?;
-        Some(lease.deadline.map_or(lease.left, |deadline| deadline.saturating_duration_since(Instant::now())))
+        Some(
+            lease.deadline.map_or(lease.left, |deadline| deadline.saturating_duration_since(self.host.now())),
+        )
     }
 
     /// Lets the lease protect something else, too, until what is returned is dropped; `None`
@@ -222,7 +246,7 @@ impl Priority {
         let lease = queue.lease.as_mut().filter(|lease| lease.id == id)?;
         lease.pauses += 1;
         if let Some(deadline) = lease.deadline.take() {
-            lease.left = deadline.saturating_duration_since(Instant::now());
+            lease.left = deadline.saturating_duration_since(self.host.now());
         }
         Some(Pause { priority: self, id })
     }
@@ -232,7 +256,7 @@ impl Priority {
         let Some(lease) = queue.lease.as_mut().filter(|lease| lease.id == id) else { return };
         lease.pauses -= 1;
         if lease.pauses == 0 {
-            lease.deadline = Instant::now().checked_add(lease.left);
+            lease.deadline = self.host.now().checked_add(lease.left);
             drop(queue);
             self.ring();
         }
@@ -243,12 +267,13 @@ impl Priority {
         self.queue.lock().lease.as_ref()?.deadline
     }
 
-    /// Ends the present lease if its time is over.
+    /// Ends the present lease if its time is over. Whoever calls this then asks for the
+    /// [`deadline`](Self::deadline) of the next, and needs no alarm.
     pub(crate) fn expire(&self, now: Instant) {
         let queue = self.queue.lock();
         let has_run_out = |lease: &Lease| lease.deadline.is_some_and(|deadline| deadline <= now);
         if queue.lease.as_ref().is_some_and(has_run_out) {
-            self.advance(queue, true);
+            let _ = self.advance(queue, true);
         }
     }
 
@@ -256,7 +281,10 @@ impl Priority {
     pub(crate) fn give_back(&self, id: PriorityId) {
         let mut queue = self.queue.lock();
         if queue.lease.as_ref().is_some_and(|lease| lease.id == id) {
-            return self.advance(queue, false);
+            if self.advance(queue, false) {
+                self.ring();
+            }
+            return;
         }
         let claims = queue.claims.iter().position(|claimant| claimant.id == id);
         let withdrawn = claims.and_then(|at| queue.claims.remove(at));
@@ -266,9 +294,8 @@ impl Priority {
     }
 
     /// Grants the lease to a claimant.
-    fn grant(&self, queue: &mut Queue, id: PriorityId, claim: Claim) {
+    fn grant(&self, queue: &mut Queue, id: PriorityId, claim: Claim, since: Instant) {
         let Claim { length, is_exclusive, protects, watch } = claim;
-        let since = Instant::now();
         queue.lease = Some(Lease {
             id,
             is_exclusive,
@@ -279,22 +306,30 @@ impl Priority {
             left: length,
             pauses: 0,
             held_back: 0,
+            waited: Duration::ZERO,
         });
         self.holder.store(id.0, Ordering::Release);
         count(&self.figures.leases, 1);
         count(&self.figures.exclusive, u64::from(is_exclusive));
     }
 
-    /// Ends the present lease and grants the next one (L1).
-    fn advance(&self, mut queue: MutexGuard<'_, Queue>, has_run_out: bool) {
+    /// Ends the present lease and grants the next one (L1). Returns whether there is one.
+    fn advance(&self, mut queue: MutexGuard<'_, Queue>, has_run_out: bool) -> bool {
+        let now = self.host.now();
         let old = queue.lease.take();
         let next = queue.claims.pop_front();
+        let waiters = mem::take(&mut queue.held_back);
         // L3, L5: all of them, and first, so that they come before the next holder.
-        let mut wakers: Vec<Waker> = mem::take(&mut queue.held_back).into_values().collect();
+        let mut wakers = Vec::with_capacity(waiters.len() + 1);
+        let mut waited = Duration::ZERO;
+        for Waiter { since, waker } in waiters.into_values() {
+            waited = waited.saturating_add(now.saturating_duration_since(since));
+            wakers.push(waker);
+        }
         let is_followed = next.is_some();
         match next {
             Some(Claimant { id, claim, waker }) => {
-                self.grant(&mut queue, id, claim);
+                self.grant(&mut queue, id, claim, now);
                 wakers.extend(waker);
             }
             None => self.holder.store(NOBODY, Ordering::Release),
@@ -305,12 +340,11 @@ impl Priority {
         drop(queue);
         if let Some(old) = old {
             let Lease { is_exclusive, held_back, since, .. } = old;
-            let lasted = since.elapsed();
-            Ended { lasted, is_exclusive, held_back, has_run_out, is_followed, wakers }.tell();
+            let lasted = now.saturating_duration_since(since);
+            let waited = waited.saturating_add(old.waited);
+            Ended { lasted, is_exclusive, held_back, waited, has_run_out, is_followed, wakers }.tell();
         }
-        if is_followed {
-            self.ring();
-        }
+        is_followed
     }
 }
 
@@ -321,19 +355,35 @@ fn count(counter: &Counter, more: u64) {
 
 impl Ended {
     /// Wakes who waited, and says that it has ended. Where no lock is held: both are somebody
-    /// else's code.
+    /// else's code. A waker that panics must not keep the others from going on.
     fn tell(self) {
-        let Ended { lasted, is_exclusive, held_back, has_run_out, is_followed, wakers } = self;
-        wakers.into_iter().for_each(Waker::wake);
-        tracing::warn!(
-            milliseconds = u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX),
-            is_exclusive,
-            held_back,
-            has_run_out,
-            is_followed,
-            "a transaction that kept losing had priority; commits that would have undone its reads waited"
-        );
+        let Ended { lasted, is_exclusive, held_back, waited, has_run_out, is_followed, wakers } = self;
+        for waker in wakers {
+            let _ = contain(|| waker.wake());
+        }
+        // The level of an event is a constant.
+        macro_rules! tell {
+            ($level:ident) => {
+                tracing::$level!(
+                    milliseconds = milliseconds(lasted),
+                    is_exclusive,
+                    held_back,
+                    waited_milliseconds = milliseconds(waited),
+                    has_run_out,
+                    is_followed,
+                    "a transaction that kept losing had priority; commits that would have undone its reads waited"
+                )
+            };
+        }
+        match waited >= WORTH_A_WARNING {
+            true => tell!(warn),
+            false => tell!(debug),
+        }
     }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// While it lives, a lease's time stands still.
@@ -415,7 +465,7 @@ impl<F: Fn(&dyn Protects) -> bool> Future for Pass<'_, F> {
             let waker = context.waker().clone();
             let mut queue = priority.queue.lock();
             if let Some(registered) = queue.held_back.get_mut(&waiting.id) {
-                let old = mem::replace(registered, waker);
+                let old = mem::replace(&mut registered.waker, waker);
                 drop(queue);
                 drop(old);
                 return Poll::Pending;
@@ -440,7 +490,7 @@ impl<F: Fn(&dyn Protects) -> bool> Future for Pass<'_, F> {
             let Some(observed) = observed.filter(|lease| self.is_held_back(lease)) else {
                 return Poll::Ready(None);
             };
-            let waker = context.waker().clone();
+            let (waker, since) = (context.waker().clone(), priority.host.now());
             let mut queue = priority.queue.lock();
             // L5: only if it is the same lease.
             if queue.lease.as_ref().is_none_or(|lease| lease.id != observed.id) {
@@ -448,13 +498,13 @@ impl<F: Fn(&dyn Protects) -> bool> Future for Pass<'_, F> {
             }
             queue.last_id += 1;
             let id = queue.last_id;
-            queue.held_back.insert(id, waker);
+            queue.held_back.insert(id, Waiter { since, waker });
             let Some(lease) = &mut queue.lease else { continue };
             lease.held_back += 1;
             let watch = Arc::clone(&lease.watch);
             drop(queue);
             count(&priority.figures.held_back, 1);
-            self.waiting = Some(WaitingPass { id, since: Instant::now(), watch });
+            self.waiting = Some(WaitingPass { id, since, watch });
             return Poll::Pending;
         }
     }
@@ -463,7 +513,7 @@ impl<F: Fn(&dyn Protects) -> bool> Future for Pass<'_, F> {
 impl<F> Pass<'_, F> {
     fn end_waiting(&mut self) -> Option<Box<HeldBack>> {
         let WaitingPass { since, watch, .. } = self.waiting.take()?;
-        let waited = since.elapsed();
+        let waited = self.priority.host.now().saturating_duration_since(since);
         count(&self.priority.figures.waited_nanos, u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX));
         // Boxed, as it is handed on by those for whom there is none.
         Some(Box::new(HeldBack { watch, waited }))
@@ -473,8 +523,15 @@ impl<F> Pass<'_, F> {
 impl<F> Drop for Pass<'_, F> {
     fn drop(&mut self) {
         if let Some(waiting) = &self.waiting {
-            let waker = self.priority.queue.lock().held_back.remove(&waiting.id);
-            drop(waker);
+            let mut queue = self.priority.queue.lock();
+            let waiter = queue.held_back.remove(&waiting.id);
+            if let (Some(_), Some(lease)) = (&waiter, &mut queue.lease) {
+                // For this one: who waited for one before is not among them.
+                let waited = self.priority.host.now().saturating_duration_since(waiting.since);
+                lease.waited = lease.waited.saturating_add(waited);
+            }
+            drop(queue);
+            drop(waiter);
             drop(self.end_waiting());
         }
     }
@@ -516,7 +573,7 @@ impl<'p> Future for Claiming<'p> {
                 let claim = self.claim.clone();
                 begins = queue.lease.is_none();
                 match begins {
-                    true => priority.grant(&mut queue, id, claim),
+                    true => priority.grant(&mut queue, id, claim, priority.host.now()),
                     false => queue.claims.push_back(Claimant { id, claim, waker: None }),
                 }
                 self.id = Some(id);
@@ -752,5 +809,35 @@ mod tests {
         assert!(ready(waiting.as_mut()).is_none());
         drop(waiting);
         assert_eq!(times(), 3);
+    }
+
+    #[test]
+    fn a_waker_that_panics_keeps_nobody_from_passing() {
+        struct Fragile;
+        impl std::task::Wake for Fragile {
+            fn wake(self: Arc<Self>) {
+                panic!("it is to panic");
+            }
+        }
+        let priority = Priority::default();
+        let lease = ready(priority.claim(claim(1))).expect("nobody has one");
+        let waker = Waker::from(Arc::new(Fragile));
+        let (mut first, mut second) = (pin!(priority.pass(write(1))), pin!(priority.pass(write(1))));
+        assert!(first.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        assert!(second.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        drop(lease);
+        assert!(woken.0.load(std::sync::atomic::Ordering::SeqCst));
+        assert!(ready(first.as_mut()).is_some());
+    }
+
+    #[derive(Default)]
+    struct Woken(std::sync::atomic::AtomicBool);
+
+    impl std::task::Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, std::sync::atomic::Ordering::SeqCst);
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Running a transaction until it commits.
 
 use crate::error::FluxError;
+use crate::host::Host;
 use crate::key::{Key, Value};
 use crate::shared::Shared;
 use crate::sync::Instant;
@@ -67,6 +68,8 @@ const EIGHTHS: [u32; 3] = [8, 6, 5];
 
 /// A transaction that has lost.
 struct Loser<K> {
+    /// Whose time it goes by.
+    host: Host,
     attempts: u32,
     /// When the present attempt began.
     since: Instant,
@@ -82,15 +85,16 @@ struct Loser<K> {
 }
 
 impl<K: Key> Loser<K> {
-    fn new() -> Box<Self> {
+    fn new(host: &Host) -> Box<Self> {
         Box::new(Loser {
+            host: host.clone(),
             attempts: 0,
-            since: Instant::now(),
+            since: host.now(),
             longest: Duration::ZERO,
             own: 0,
             moves: 0,
             strikes: 0,
-            watch: Arc::default(),
+            watch: Arc::new(Watch::new(host.clone())),
             footprint: None,
         })
     }
@@ -99,11 +103,13 @@ impl<K: Key> Loser<K> {
     /// end.
     fn lose(&mut self, is_to_own: bool, had_lease: Option<bool>) -> Result<(), FluxError> {
         // The first attempt was not timed, so as not to read the clock for those that win at once.
-        self.longest = if self.attempts == 0 { self.longest } else { self.longest.max(self.since.elapsed()) };
-        self.attempts += 1;
+        if self.attempts > 0 {
+            self.longest = self.longest.max(self.host.now().saturating_duration_since(self.since));
+        }
+        self.attempts = self.attempts.saturating_add(1);
         self.own = if is_to_own { self.own + 1 } else { 0 };
         match had_lease {
-            Some(true) => (self.moves, self.strikes) = (self.moves + u32::from(!is_to_own), 0),
+            Some(true) => (self.moves, self.strikes) = (self.moves.saturating_add(u32::from(!is_to_own)), 0),
             Some(false) if self.watch.has_waited_in_vain() => self.strikes += 1,
             Some(false) | None => self.strikes = 0,
         }
@@ -121,7 +127,7 @@ impl<K: Key> Loser<K> {
             footprint.begin_attempt();
         }
         self.watch.begin();
-        self.since = Instant::now();
+        self.since = self.host.now();
     }
 
     /// Whether protecting what it has read is not enough.
@@ -210,8 +216,9 @@ where
 {
     // Looked at only after a loss, so that a transaction that wins at once does
     // not pay for reading the time.
-    let deadline = options.deadline.and_then(|limit| Instant::now().checked_add(limit));
-    let has_passed = || deadline.is_some_and(|deadline| Instant::now() >= deadline);
+    let host = shared.host();
+    let deadline = options.deadline.and_then(|limit| host.now().checked_add(limit));
+    let has_passed = || deadline.is_some_and(|deadline| host.now() >= deadline);
     // `None` until it has lost.
     let mut loser: Option<Box<Loser<K>>> = None;
     let mut right: Option<Right<'_>> = None;
@@ -255,7 +262,7 @@ where
             Err(error) if error.is_conflict() => Box::new(error),
             Err(error) => return Err(error.into()),
         };
-        let loser = loser.get_or_insert_with(Loser::new);
+        let loser = loser.get_or_insert_with(|| Loser::new(host));
         loser.lose(is_to_own, right.as_ref().map(Right::is_valid))?;
         let attempts = loser.attempts;
         if options.max_attempts.is_some_and(|limit| attempts >= limit) {

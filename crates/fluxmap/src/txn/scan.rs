@@ -116,13 +116,45 @@ impl<K: Key, V: Value> View<K, V> {
         K: Borrow<Q>,
         Q: Query + ?Sized,
     {
-        let committer = &self.shared.committer;
-        committer.reader().ask_for(keys.map(|key| committer.hash(key)), ask_for::<V>);
+        self.ask_for(keys);
         let mut found = [const { None }; N];
         for (found, key) in found.iter_mut().zip(keys) {
             *found = get(key)?;
         }
         Ok(found)
+    }
+
+    /// [`get_many`](Self::get_many) of any number of keys, a group at a time.
+    pub(crate) fn get_each<'q, Q>(
+        &self,
+        keys: impl IntoIterator<Item = &'q Q>,
+        get: impl Fn(&Q) -> Result<Option<Arc<V>>, FluxError>,
+    ) -> Result<Vec<Option<Arc<V>>>, FluxError>
+    where
+        K: Borrow<Q>,
+        Q: Query + ?Sized + 'q,
+    {
+        let keys: Vec<&Q> = keys.into_iter().collect();
+        let mut found = Vec::with_capacity(keys.len());
+        for keys in keys.chunks(ASKED_AT_ONCE) {
+            // A last group is filled up with its first key: to ask twice changes nothing.
+            let mut group = [keys[0]; ASKED_AT_ONCE];
+            group[..keys.len()].copy_from_slice(keys);
+            self.ask_for(group);
+            for key in keys {
+                found.push(get(key)?);
+            }
+        }
+        Ok(found)
+    }
+
+    fn ask_for<Q, const N: usize>(&self, keys: [&Q; N])
+    where
+        K: Borrow<Q>,
+        Q: Query + ?Sized,
+    {
+        let committer = &self.shared.committer;
+        committer.reader().ask_for(keys.map(|key| committer.hash(key)), ask_for::<V>);
     }
 
     /// How long what `key` holds has left, if it expires.
@@ -157,6 +189,9 @@ impl<K: Key, V: Value> Drop for View<K, V> {
 pub(crate) fn left(expires: Time, now: Time) -> Option<Duration> {
     (expires != 0).then(|| Duration::from_millis(expires.saturating_sub(now)))
 }
+
+/// Keys whose memory [`View::get_each`] asks for at a time.
+const ASKED_AT_ONCE: usize = 16;
 
 /// Pairs taken out at a time; the last number holds for the rest. Few at first, for
 /// scans that are broken off. Thirty pairs with a `String` are just below a kilobyte,
@@ -395,6 +430,7 @@ const SURVEYED: usize = 256;
 
 /// A walk over a span of one view, for those who want to know more of each pair than its
 /// key and value.
+#[derive(Clone)]
 pub(crate) struct Survey<K> {
     rest: Part<K>,
 }

@@ -40,7 +40,7 @@ use std::time::Duration;
 /// ```
 #[must_use = "a snapshot is there to be read"]
 pub struct Snapshot<K: Key, V: Value> {
-    view: Arc<View<K, V>>,
+    pub(crate) view: Arc<View<K, V>>,
 }
 
 impl<K: Key, V: Value> Clone for Snapshot<K, V> {
@@ -83,6 +83,24 @@ impl<K: Key, V: Value> Snapshot<K, V> {
         Q: Query + ?Sized,
     {
         self.view.get_many(keys, |key| self.get(key))
+    }
+
+    /// The values under `keys`, in their order. As many keys as you like; where they are few and
+    /// their number is known, [`get_many`](Self::get_many) allocates nothing. Expected constant
+    /// time for each.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub fn get_each<'q, Q>(
+        &self,
+        keys: impl IntoIterator<Item = &'q Q>,
+    ) -> Result<Vec<Option<Arc<V>>>, FluxError>
+    where
+        K: Borrow<Q>,
+        Q: Query + ?Sized + 'q,
+    {
+        self.view.get_each(keys, |key| self.get(key))
     }
 
     /// Whether `key` held anything.
@@ -189,6 +207,24 @@ impl<K: Key, V: Value> Snapshot<K, V> {
     /// As [`get`](Self::get).
     pub fn count(&self, range: impl KeyRange<K>) -> Result<usize, FluxError> {
         self.view.count(Span::range(range))
+    }
+
+    /// How many keys there were, by counting them: [`count(..)`](Self::count).
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub fn len(&self) -> Result<usize, FluxError> {
+        self.count(..)
+    }
+
+    /// Whether there was no key. Logarithmic time.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub fn is_empty(&self) -> Result<bool, FluxError> {
+        Ok(self.first()?.is_none())
     }
 }
 

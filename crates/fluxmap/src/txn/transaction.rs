@@ -14,7 +14,7 @@ use crate::txn::priority::{HeldBack, Protects};
 use crate::txn::read_set::{RangeId, ReadSet};
 use crate::txn::scan::{View, left};
 use crate::txn::stream::TransactionStream;
-use crate::txn::write_set::{Put, Savepoint, Write, WriteSet};
+use crate::txn::write_set::{Put, Savepoint, Write, WriteSet, Writes};
 use fluxmap_index::{Time, Timestamp};
 use std::borrow::Borrow;
 use std::fmt;
@@ -189,8 +189,8 @@ impl<K: Key, V: Value> Transaction<K, V> {
     /// here they wait together. Where everything is in the cache, it costs some tens of
     /// nanoseconds more for each key. RocksDB has this as `MultiGet`, Redis as `MGET`. Expected
     /// constant time for each key. Keys whose number is not known when compiling, or so many
-    /// that they are a burden to the stack (some 40 bytes each; thousands, that is), can be
-    /// taken in chunks, with `as_chunks` of slices.
+    /// that they are a burden to the stack (some 40 bytes each; thousands, that is), are for
+    /// [`get_each`](Self::get_each).
     ///
     /// ```
     /// # use fluxmap::{Database, FluxError};
@@ -279,7 +279,7 @@ impl<K: Key, V: Value> Transaction<K, V> {
         drop(replaced);
     }
 
-    fn set(&self, key: K, write: Write<V>) {
+    pub(super) fn set(&self, key: K, write: Write<V>) {
         self.note_write(&key);
         let mut state = self.state();
         let replaced = state.writes.set(key, write);
@@ -328,6 +328,8 @@ impl<K: Key, V: Value> Transaction<K, V> {
         K: Borrow<Q>,
         Q: Query + ?Sized,
     {
+        // By the machine's clock, as `at` is: it may have been set since it was last looked at.
+        self.view.shared.committer.hand.look();
         self.change_expiry(key, to_time(at))
     }
 
@@ -424,7 +426,8 @@ impl<K: Key, V: Value> Transaction<K, V> {
     }
 
     /// Puts `new` under `key` (or removes it, for `None`) if the key holds
-    /// `expected` (`None`: nothing), and returns whether it did.
+    /// `expected` (`None`: nothing), and returns whether it did. A value that replaces another
+    /// expires when that one was going to, as with [`update`](Self::update).
     ///
     /// ```
     /// # use fluxmap::Database;
@@ -458,12 +461,17 @@ impl<K: Key, V: Value> Transaction<K, V> {
     where
         V: PartialEq,
     {
-        let present = self.get(&key)?;
-        let matches = present.as_deref() == expected;
-        if matches && (new.is_some() || present.is_some()) {
-            self.set(key, new.map(Put::lasting));
+        let present = self.read(&key, |_, value, expires| (Arc::clone(value), expires))?;
+        let (present, expires) = present.map_or((None, 0), |(value, expires)| (Some(value), expires));
+        if present.as_deref() != expected {
+            return Ok(false);
         }
-        Ok(matches)
+        match new {
+            Some(value) => self.put(key, Put { value, expires }),
+            None if present.is_some() => self.set(key, None),
+            None => {}
+        }
+        Ok(true)
     }
 
     /// What `key` holds, or what `make` makes, which is then put there.
@@ -664,7 +672,7 @@ impl<K: Key, V: Value> Transaction<K, V> {
             if !shared.may_commit_at_once() {
                 // Before the batch is made, which holds a pin.
                 let undoes = |protects: &dyn Protects| {
-                    writes.writes().iter().any(|(key, _)| protects.covers(shared.committer.hash(key), key))
+                    writes.any(|key| protects.covers(shared.committer.hash(key), key))
                 };
                 held_back = shared.may_commit(undoes).await?;
             }

@@ -11,6 +11,7 @@
 //! one that its executor leaves aside has been woken before. Three times in a row, under leases
 //! of different lengths, is no accident.
 
+use crate::host::Host;
 use crate::sync::{Instant, Mutex};
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
@@ -26,6 +27,8 @@ const SILENCE: u32 = 2;
 /// Watches one body, from attempt to attempt.
 #[derive(Default)]
 pub(crate) struct Watch {
+    /// Whose time it goes by.
+    host: Host,
     state: Mutex<State>,
 }
 
@@ -43,18 +46,22 @@ struct State {
 }
 
 impl State {
-    fn sign(&mut self) {
-        self.last_sign = Some(Instant::now());
+    fn sign(&mut self, now: Instant) {
+        self.last_sign = Some(now);
         if let Some((at, held)) = self.made.take() {
-            self.is_prompted |= at.elapsed() <= held / PROMPT;
+            self.is_prompted |= now.saturating_duration_since(at) <= held / PROMPT;
         }
     }
 }
 
 impl Watch {
+    pub(crate) fn new(host: Host) -> Self {
+        Watch { host, ..Watch::default() }
+    }
+
     /// The body shows that it does not wait.
     pub(crate) fn sign(&self) {
-        self.state.lock().sign();
+        self.state.lock().sign(self.host.now());
     }
 
     /// The lease ran out.
@@ -64,16 +71,18 @@ impl Watch {
 
     /// A commit has been made that was held back for so long.
     pub(super) fn commit_was_made(&self, held: Duration) {
+        let now = self.host.now();
         let mut state = self.state.lock();
-        let is_silent = state.last_sign.is_none_or(|sign| sign.elapsed() >= held / SILENCE);
+        let is_silent =
+            state.last_sign.is_none_or(|sign| now.saturating_duration_since(sign) >= held / SILENCE);
         if state.has_run_out && !state.is_awake && is_silent {
-            state.made = Some((Instant::now(), held));
+            state.made = Some((now, held));
         }
     }
 
     /// Begins another attempt.
     pub(crate) fn begin(&self) {
-        *self.state.lock() = State { last_sign: Some(Instant::now()), ..State::default() };
+        *self.state.lock() = State { last_sign: Some(self.host.now()), ..State::default() };
     }
 
     /// Whether in this attempt the lease ran out, and the body seems to have waited for a commit
@@ -93,7 +102,7 @@ impl Watch {
             let mut state = self.state.lock();
             // It was woken, which was the sign, or its executor polls it for no reason.
             state.made = None;
-            state.sign();
+            state.sign(self.host.now());
             state.is_awake = false;
         }
         let waker = Waker::from(Arc::new(Alarm { watch: Arc::clone(self), waker: context.waker().clone() }));
@@ -117,7 +126,7 @@ impl Wake for Alarm {
     fn wake_by_ref(self: &Arc<Self>) {
         {
             let mut state = self.watch.state.lock();
-            state.sign();
+            state.sign(self.watch.host.now());
             state.is_awake = true;
         }
         self.waker.wake_by_ref();

@@ -1,7 +1,9 @@
 //! The directory of a database: names, and errors that say which file.
 
+use crate::codec::is_readable;
 use crate::disk::{Disk, DiskFile, Lock, OpenMode};
 use crate::error::PersistenceError;
+use crate::host::Host;
 use crate::wal::format::{BadHeader, FORMAT_VERSION, FileHeader, FileKind, Identity, MAX_HEADER};
 use std::io;
 use std::ops::Range;
@@ -34,6 +36,8 @@ fn segment_number(name: &str) -> Option<u64> {
 pub(crate) struct Directory {
     disk: Arc<dyn Disk>,
     path: PathBuf,
+    /// Where the numbers come from that tell files apart.
+    host: Host,
 }
 
 /// An open file that knows its name, for errors.
@@ -46,13 +50,18 @@ pub(crate) struct NamedFile {
 type Result<T> = std::result::Result<T, PersistenceError>;
 
 impl Directory {
-    pub(crate) fn new(disk: Arc<dyn Disk>, path: PathBuf) -> Self {
-        Directory { disk, path }
+    pub(crate) fn new(disk: Arc<dyn Disk>, path: PathBuf, host: Host) -> Self {
+        Directory { disk, path, host }
+    }
+
+    /// A number for a new file.
+    pub(crate) fn random(&self) -> u64 {
+        self.host.random()
     }
 
     /// Another directory on the same disk.
     pub(crate) fn sibling(&self, path: PathBuf) -> Self {
-        Directory { disk: Arc::clone(&self.disk), path }
+        Directory { path, ..self.clone() }
     }
 
     pub(crate) fn path_of(&self, name: &str) -> PathBuf {
@@ -181,28 +190,11 @@ impl NamedFile {
         Ok(filled)
     }
 
-    /// All of the file.
-    pub(crate) fn read_all(&self) -> Result<Vec<u8>> {
-        let length = usize::try_from(self.len()?).unwrap_or(usize::MAX);
-        // A file may be of any length; asking for too much memory would end the process.
-        let too_long = |_| self.failed_at("read all of", 0, io::ErrorKind::OutOfMemory.into());
-        Vec::<u8>::new().try_reserve_exact(length).map_err(too_long)?;
-        let mut bytes = vec![0; length];
-        let filled = self.read_at(&mut bytes, 0)?;
-        bytes.truncate(filled);
-        Ok(bytes)
-    }
-
     /// Reads the header at the start of the file.
     pub(crate) fn read_header(&self, kind: FileKind) -> Result<(FileHeader, usize)> {
         let mut start = vec![0; MAX_HEADER];
         let filled = self.read_at(&mut start, 0)?;
-        self.header(kind, &start[..filled])
-    }
-
-    /// Decodes the header at the start of the file's bytes.
-    pub(crate) fn header(&self, kind: FileKind, bytes: &[u8]) -> Result<(FileHeader, usize)> {
-        FileHeader::decode(kind, bytes).map_err(|bad| match bad {
+        FileHeader::decode(kind, &start[..filled]).map_err(|bad| match bad {
             BadHeader::Damaged(what) => self.damaged(0, what),
             BadHeader::Version(found) => PersistenceError::UnsupportedFormat {
                 path: self.path.clone(),
@@ -240,6 +232,21 @@ impl Identity {
         same("key type", found.key_type.clone(), self.key_type.clone())?;
         same("value type", found.value_type.clone(), self.value_type.clone())?;
         same("codec", format!("{:?}", found.codec), format!("{:?}", self.codec))
+    }
+
+    /// Refuses a file whose values would be mistaken for others: it was written with types of these
+    /// names whose fields are not the same. Files of versions before 0.5 do not say.
+    pub(crate) fn expect_shapes(&self, found: &Identity, path: &Path) -> Result<()> {
+        let (Some(found), Some(expected)) = (&found.shapes, &self.shapes) else { return Ok(()) };
+        let readable = |what, found: &str, expected: &str| match is_readable(found, expected) {
+            true => Ok(()),
+            false => {
+                let (found, expected) = (found.into(), expected.into());
+                Err(PersistenceError::Mismatch { path: path.to_owned(), what, found, expected })
+            }
+        };
+        readable("key fields", &found.key, &expected.key)?;
+        readable("value fields", &found.value, &expected.value)
     }
 }
 

@@ -49,6 +49,26 @@ pub(crate) struct Identity {
     pub(crate) database: u64,
     pub(crate) key_type: String,
     pub(crate) value_type: String,
+    /// The shapes of both types, if the codec needs them and the file has them.
+    pub(crate) shapes: Option<Shapes>,
+}
+
+/// What a codec that writes no names has to know of the types: see `codec/shape.rs`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Shapes {
+    pub(crate) key: String,
+    pub(crate) value: String,
+}
+
+/// A shape that is longer is told by its length and checksum only.
+const MAX_SHAPE: usize = 800;
+
+/// A shape as it stands in a header.
+pub(crate) fn clip_shape(shape: String) -> String {
+    match shape.len() > MAX_SHAPE {
+        true => format!("#{}:{:08x}", shape.len(), crc32c::crc32c(shape.as_bytes())),
+        false => shape,
+    }
 }
 
 /// The first bytes of each file.
@@ -68,6 +88,7 @@ pub(crate) struct Identity {
 /// | 48 | 8 | segment: the length it was made with; checkpoint: the segment in which the log goes on |
 /// | 56 | 2 + n | key type: length, UTF-8 |
 /// | | 2 + n | value type: length, UTF-8 |
+/// | | 3 + n | any number of optional fields: tag, length (2 bytes), bytes |
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FileHeader {
     pub(crate) kind: FileKind,
@@ -79,7 +100,14 @@ pub(crate) struct FileHeader {
     /// Of a segment: the length that it was made with. Of a checkpoint: the segment in
     /// which the log goes on.
     pub(crate) detail: u64,
+    /// Of a checkpoint: the time by which its keys expire, as far as it had come; 0 if it does not
+    /// say, as those of versions before 0.5 do not.
+    pub(crate) time: Time,
 }
+
+/// Fields of the header that not all files have, and that readers skip which do not know them.
+const TIME: u8 = 1;
+const SHAPES: u8 = 2;
 
 /// Bytes that tell how long a header is.
 pub(crate) const HEADER_PREFIX: usize = 16;
@@ -115,6 +143,17 @@ impl FileHeader {
         for name in [&self.identity.key_type, &self.identity.value_type] {
             bytes.extend((name.len() as u16).to_le_bytes());
             bytes.extend(name.as_bytes());
+        }
+        if self.time != 0 {
+            push_optional(&mut bytes, TIME, &self.time.to_le_bytes());
+        }
+        if let Some(Shapes { key, value }) = &self.identity.shapes {
+            let mut shapes = Vec::with_capacity(4 + key.len() + value.len());
+            for shape in [key, value] {
+                shapes.extend((shape.len() as u16).to_le_bytes());
+                shapes.extend(shape.as_bytes());
+            }
+            push_optional(&mut bytes, SHAPES, &shapes);
         }
         let length = bytes.len() as u16;
         bytes[14..16].copy_from_slice(&length.to_le_bytes());
@@ -169,13 +208,28 @@ impl FileHeader {
         if number > MAX_NUMBER || detail > MAX_NUMBER {
             return None;
         }
-        let mut name = || {
-            let length = usize::from(fields.u16()?);
-            String::from_utf8(fields.take(length)?.to_vec()).ok()
-        };
-        let (key_type, value_type) = (name()?, name()?);
-        let identity = Identity { codec, schema_version, database, key_type, value_type };
-        Some(FileHeader { kind, identity, salt, number, detail })
+        let (key_type, value_type) = (fields.text()?, fields.text()?);
+        let (mut time, mut shapes) = (0, None);
+        while !fields.0.is_empty() {
+            let (tag, length) = (fields.u8()?, usize::from(fields.u16()?));
+            let mut field = Fields(fields.take(length)?);
+            match tag {
+                TIME => time = field.u64()?,
+                SHAPES => shapes = Some(Shapes { key: field.text()?, value: field.text()? }),
+                _ => {}
+            }
+        }
+        let identity = Identity { codec, schema_version, database, key_type, value_type, shapes };
+        Some(FileHeader { kind, identity, salt, number, detail, time })
+    }
+}
+
+/// Appends an optional field to a header, if there is room for it.
+fn push_optional(header: &mut Vec<u8>, tag: u8, field: &[u8]) {
+    if header.len() + 3 + field.len() <= MAX_HEADER {
+        header.push(tag);
+        header.extend((field.len() as u16).to_le_bytes());
+        header.extend(field);
     }
 }
 
@@ -254,9 +308,10 @@ pub(crate) const COMMIT_PREFIX: usize = 4;
 pub(crate) const MAX_COMMIT: usize = 1 << 30;
 
 impl FrameHeader {
-    /// Fills in the header at the start of `frame`, whose payload is there already.
-    pub(crate) fn seal(&self, salt: u64, frame: &mut [u8]) {
-        let length = (frame.len() - FRAME_HEADER) as u32;
+    /// Fills in the header at the start of `frame`, whose payload is there already, but for
+    /// `rest`, with which it goes on.
+    pub(crate) fn seal(&self, salt: u64, frame: &mut [u8], rest: &[u8]) {
+        let length = (frame.len() - FRAME_HEADER + rest.len()) as u32;
         frame[4..8].copy_from_slice(&(salt as u32).to_le_bytes());
         frame[8..12].copy_from_slice(&length.to_le_bytes());
         frame[12..16].copy_from_slice(&self.commits.to_le_bytes());
@@ -264,30 +319,35 @@ impl FrameHeader {
         frame[24..32].copy_from_slice(&self.synced.segment.to_le_bytes());
         frame[32..40].copy_from_slice(&self.synced.offset.to_le_bytes());
         frame[40..48].copy_from_slice(&[self.kind.id(), 0, 0, 0, 0, 0, 0, 0]);
-        let crc = frame_crc(salt, &frame[4..]);
+        let crc = crc32c::crc32c_append(crc32c::crc32c(&salt.to_le_bytes()), &frame[4..]);
+        let crc = crc32c::crc32c_append(crc, rest);
         frame[..4].copy_from_slice(&crc.to_le_bytes());
     }
 
-    /// The frame at the start of `bytes`, which may go on behind it; with its payload.
-    pub(crate) fn read(salt: u64, bytes: &[u8]) -> Option<(Self, &[u8])> {
-        let mut fields = Fields(bytes.get(..FRAME_HEADER)?);
+    /// Reads a frame's header, which is sound only if the checksum holds.
+    pub(crate) fn parse(salt: u64, bytes: &[u8; FRAME_HEADER]) -> Option<Unchecked> {
+        let mut fields = Fields(bytes);
         let (crc, mark, length, commits) = (fields.u32()?, fields.u32()?, fields.u32()?, fields.u32()?);
         if mark != salt as u32 {
-            return None;
-        }
-        let frame = bytes.get(..FRAME_HEADER.checked_add(length as usize)?)?;
-        if crc != frame_crc(salt, &frame[4..]) {
             return None;
         }
         let first = fields.u64()?;
         let synced = Position { segment: fields.u64()?, offset: fields.u64()? };
         let kind = FrameKind::from_id(fields.u8()?)?;
-        Some((FrameHeader { kind, commits, first, synced }, &frame[FRAME_HEADER..]))
+        let begun = crc32c::crc32c_append(crc32c::crc32c(&salt.to_le_bytes()), &bytes[4..]);
+        Some(Unchecked { frame: FrameHeader { kind, commits, first, synced }, length, crc, begun })
     }
 }
 
-fn frame_crc(salt: u64, rest: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(&salt.to_le_bytes()), rest)
+/// A frame's header whose checksum, which covers the payload, has not been compared yet.
+pub(crate) struct Unchecked {
+    pub(crate) frame: FrameHeader,
+    /// Of the payload.
+    pub(crate) length: u32,
+    /// As it is to be.
+    pub(crate) crc: u32,
+    /// As it is over the header; it goes on with the payload.
+    pub(crate) begun: u32,
 }
 
 /// The commits in a frame's payload; an error where it makes no sense, which a
@@ -423,6 +483,12 @@ impl<'b> Fields<'b> {
         self.array().map(u64::from_le_bytes)
     }
 
+    /// A text behind its length in two bytes.
+    pub(crate) fn text(&mut self) -> Option<String> {
+        let length = usize::from(self.u16()?);
+        String::from_utf8(self.take(length)?.to_vec()).ok()
+    }
+
     /// A part behind its length.
     pub(crate) fn sized(&mut self) -> Option<&'b [u8]> {
         let length = self.u32()? as usize;
@@ -442,8 +508,9 @@ mod tests {
             database: 0x1122_3344_5566_7788,
             key_type: "String".into(),
             value_type: "Vec<u8>".into(),
+            shapes: Some(Shapes { key: "text".into(), value: "[u8]".into() }),
         };
-        FileHeader { kind: FileKind::Segment, identity, salt: 99, number: 12, detail: 0 }
+        FileHeader { kind: FileKind::Segment, identity, salt: 99, number: 12, detail: 0, time: 77 }
     }
 
     #[test]
@@ -461,12 +528,41 @@ mod tests {
     }
 
     #[test]
+    fn fields_that_are_not_known_or_have_no_room_are_left_out() {
+        let mut bytes = header().encode();
+        push_optional(&mut bytes, 200, b"of a later version");
+        let length = bytes.len() as u16;
+        bytes[14..16].copy_from_slice(&length.to_le_bytes());
+        let crc = header_crc(&bytes);
+        bytes[8..12].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(FileHeader::decode(FileKind::Segment, &bytes), Ok((header(), bytes.len())));
+
+        let mut full = header();
+        full.identity.key_type = "k".repeat(MAX_TYPE_NAME);
+        full.identity.value_type = "v".repeat(MAX_TYPE_NAME);
+        let (read, length) = FileHeader::decode(FileKind::Segment, &full.encode()).expect("it is sound");
+        assert_eq!((read.identity.shapes, read.time, length), (None, 0, MAX_HEADER));
+        assert_eq!(read.identity.value_type, full.identity.value_type);
+
+        assert_eq!(clip_shape("{a:u8}".into()), "{a:u8}");
+        let long = |name: &str| clip_shape(format!("{{{name}:u8}}").repeat(MAX_SHAPE));
+        assert!(long("a").len() < 32 && long("a") != long("b") && long("a").starts_with('#'));
+    }
+
+    #[test]
     fn a_header_of_another_format_is_told_from_a_damaged_one() {
         let mut bytes = header().encode();
         bytes[12..14].copy_from_slice(&9_u16.to_le_bytes());
         let crc = header_crc(&bytes);
         bytes[8..12].copy_from_slice(&crc.to_le_bytes());
         assert_eq!(FileHeader::decode(FileKind::Segment, &bytes), Err(BadHeader::Version(9)));
+    }
+
+    fn read_frame(salt: u64, bytes: &[u8]) -> Option<(FrameHeader, &[u8])> {
+        let (header, behind) = bytes.split_first_chunk()?;
+        let Unchecked { frame, length, crc, begun } = FrameHeader::parse(salt, header)?;
+        let payload = behind.get(..length as usize)?;
+        (crc32c::crc32c_append(begun, payload) == crc).then_some((frame, payload))
     }
 
     #[test]
@@ -485,23 +581,27 @@ mod tests {
         });
         let synced = Position { segment: 3, offset: 4 };
         let header = FrameHeader { kind: FrameKind::Commits, commits: 1, first: 42, synced };
-        header.seal(77, &mut frame);
+        header.seal(77, &mut frame, &[]);
+        let mut parted = frame.clone();
+        let rest = parted.split_off(FRAME_HEADER + 10);
+        header.seal(77, &mut parted, &rest);
+        assert_eq!([parted, rest].concat(), frame, "in two parts it is the same");
 
         let mut longer = frame.clone();
         longer.extend([1, 2, 3]);
-        let (read, payload) = FrameHeader::read(77, &longer).expect("it is sound");
+        let (read, payload) = read_frame(77, &longer).expect("it is sound");
         assert_eq!((read, payload.len()), (header, frame.len() - FRAME_HEADER));
         let commit = commits(payload).next().expect("one").expect("sound");
         let read: Vec<_> = operations(commit).collect();
         let put = |key, expires| Ok(Operation::Put { key, value: b"value", expires });
         assert_eq!(read, [put(b"key", 0), put(b"brief", 77), Ok(Operation::Delete { key: b"gone" })]);
 
-        assert!(FrameHeader::read(78, &frame).is_none(), "another salt");
+        assert!(read_frame(78, &frame).is_none(), "another salt");
         for at in 0..frame.len() {
             let mut damaged = frame.clone();
             damaged[at] ^= 1;
-            assert!(FrameHeader::read(77, &damaged).is_none(), "byte {at}");
-            assert!(FrameHeader::read(77, &frame[..at]).is_none(), "cut at {at}");
+            assert!(read_frame(77, &damaged).is_none(), "byte {at}");
+            assert!(read_frame(77, &frame[..at]).is_none(), "cut at {at}");
         }
     }
 

@@ -28,20 +28,24 @@
 
 pub(crate) mod directory;
 pub(crate) mod format;
+mod job;
+pub(crate) mod limits;
+pub(crate) mod pieces;
 pub(crate) mod pool;
 pub(crate) mod reader;
 pub(crate) mod segment;
-mod thread;
 mod writer;
 
-pub(crate) use thread::{LogThread, spawn};
+pub(crate) use job::{LOG, LogJob};
 pub(crate) use writer::{Record, Writer};
 
 use crate::error::{FluxError, PersistenceError};
+use crate::host::Host;
 use crate::mvcc::clock::Clock;
 use crate::persistence::FlushLimits;
+use crate::process::Process;
 use crate::progress::{Progress, Woken};
-use crate::sync::{AtomicU64, Condvar, Instant, Mutex, MutexGuard, Ordering};
+use crate::sync::{AtomicU64, Instant, Mutex, MutexGuard, Ordering};
 use format::{Lsn, MAX_COMMIT};
 use pool::{Next, Pool};
 use std::collections::VecDeque;
@@ -74,8 +78,8 @@ pub(crate) struct Log {
     clock: Arc<Clock>,
     pub(crate) pool: Pool,
     queue: Mutex<Queue>,
-    /// What the log thread waits for.
-    work: Condvar,
+    /// Whose time flush intervals go by.
+    host: Host,
     writer: Mutex<Writer>,
     /// Held while syncing: one at a time, so that W4 holds.
     syncing: Mutex<()>,
@@ -85,12 +89,14 @@ pub(crate) struct Log {
     queued_bytes: AtomicU64,
     written_bytes: Progress,
     failed: OnceLock<PersistenceError>,
+    /// The process that opened it.
+    process: Process,
 }
 
 #[derive(Default)]
 struct Queue {
     records: VecDeque<Record>,
-    /// The log thread sleeps, and has to be woken.
+    /// The log's job has found nothing to do, and has to be woken.
     asleep: bool,
     /// Since when there has been something to sync, at `Relaxed`.
     dirty_since: Option<Instant>,
@@ -121,7 +127,7 @@ impl<'l> Slot<'l> {
 }
 
 impl Log {
-    pub(crate) fn new(policy: Policy, clock: Arc<Clock>, pool: Pool, writer: Writer) -> Self {
+    pub(crate) fn new(policy: Policy, clock: Arc<Clock>, pool: Pool, writer: Writer, host: Host) -> Self {
         let synced = Progress::default();
         synced.advance_unwatched(writer.synced());
         Log {
@@ -129,14 +135,21 @@ impl Log {
             clock,
             pool,
             queue: Mutex::default(),
-            work: Condvar::default(),
+            host,
             writer: Mutex::new(writer),
             syncing: Mutex::default(),
             synced,
             queued_bytes: AtomicU64::default(),
             written_bytes: Progress::default(),
             failed: OnceLock::new(),
+            process: Process::this(),
         }
+    }
+
+    /// Refuses in a process that did not open the log: in a fork of it, the threads that write and
+    /// sync are not there, and whoever waits for them waits for ever. A system call.
+    pub(crate) fn check_process(&self) -> Result<(), PersistenceError> {
+        self.process.check()
     }
 
     /// Waits while too much is queued: commits come faster than the disk, or than
@@ -148,6 +161,10 @@ impl Log {
             // Before anything is certified, against what was applied and will never be stable:
             // who reads the stable state would conflict with that for ever.
             return Err(FluxError::FatalPersistenceError { source: source.clone() });
+        }
+        if matches!(self.policy, Policy::Full) {
+            // Beside a sync the system call is nothing. At `Relaxed`, whoever writes finds out.
+            self.check_process().map_err(|source| FluxError::FatalPersistenceError { source })?;
         }
         let queued = self.queued_bytes.load(Ordering::Relaxed);
         let admitted = self.written_bytes.wait_for(queued.saturating_sub(QUEUE_LIMIT)).await;
@@ -197,6 +214,7 @@ impl Log {
     ///
     /// Cancel-safe: the sync goes on.
     pub(crate) async fn flush(&self) -> Result<(), PersistenceError> {
+        self.check_process()?;
         let all = self.clock.applied();
         if self.synced.reached() < all {
             self.wake(|queue| queue.sync_target = queue.sync_target.max(all));
@@ -206,19 +224,24 @@ impl Log {
         self.failed.get().map_or(Ok(()), |error| Err(error.clone()))
     }
 
+    /// The steady time, as the log has it.
+    pub(crate) fn now(&self) -> Instant {
+        self.host.now()
+    }
+
     /// The error that ended the log, if any.
     pub(crate) fn failure(&self) -> Option<&PersistenceError> {
         self.failed.get()
     }
 
-    /// Changes what the log thread looks at, and wakes it if it sleeps.
+    /// Changes what the log's job looks at, and wakes it if it sleeps.
     fn wake(&self, change: impl FnOnce(&mut Queue)) {
         let mut queue = self.queue.lock();
         change(&mut queue);
         let asleep = mem::take(&mut queue.asleep);
         drop(queue);
         if asleep {
-            self.work.notify_one();
+            self.pool.wake_log();
         }
     }
 
@@ -323,12 +346,12 @@ impl Log {
         let mut news = target > queue.sync_target && queue.sync_target <= self.synced.reached();
         queue.sync_target = queue.sync_target.max(target);
         if queue.dirty_since.is_none() && self.flush_interval().is_some() {
-            queue.dirty_since = Some(Instant::now());
+            queue.dirty_since = Some(self.host.now());
             news = true;
         }
         if news && mem::take(&mut queue.asleep) {
             drop(queue);
-            self.work.notify_one();
+            self.pool.wake_log();
         }
     }
 
@@ -387,11 +410,11 @@ impl Log {
 
     /// Goes on in the next segment, if it may. Called by the log thread alone.
     fn make_room(&self, writer: &mut Writer) -> Result<bool, PersistenceError> {
-        let needed = self.queue.lock().records.front().map_or(0, Record::size);
-        let next = self.pool.next_segment(writer.active(), || writer.end_segment());
+        let needed = self.queue.lock().records.front().map_or(0, Record::segment_size);
+        let next = self.pool.next_segment(writer.active(), needed, || writer.end_segment());
         match next.map_err(|error| self.poison(error))? {
             Next::Segment(segment) => {
-                writer.begin_segment(segment, needed);
+                writer.begin_segment(segment);
                 Ok(true)
             }
             Next::NotYet => Ok(false),

@@ -1,19 +1,25 @@
 //! Which segments there are, and what they wait for.
 //!
-//! Numbers only grow. Of the segments with commits that no checkpoint covers, there
-//! are at most as many as the pool's size; beside them one is kept ready, so that the
-//! log can go on without waiting for a file to be made. Segments that a checkpoint
-//! covers become the next ready ones.
+//! Numbers only grow. The segments with commits that no checkpoint covers, and one that is
+//! kept ready beside them, so that the log can go on without waiting for a file to be made,
+//! take no more together than [`Bounds::limit`]. Segments that a checkpoint covers become
+//! the next ready ones, as many as there is room for.
 //!
-//! The log ends the active segment only when the next is ready, and begins the next
-//! only when the pool's size allows it. In between it waits for a checkpoint: that
-//! is the back-pressure on those who write faster than checkpoints are made.
+//! The log ends the active segment only when the next is ready, and the next is made, and
+//! begun, only when there is room for it. In between the log waits for a checkpoint: that
+//! is the back-pressure on those who write faster than checkpoints are made. A commit that
+//! has no room in the largest segment waits until no other segment has to be kept, and then
+//! takes what it needs.
 
 use crate::error::PersistenceError;
-use crate::sync::{Condvar, Mutex};
+use crate::jobs::Signal;
+use crate::sync::Mutex;
 use crate::wal::format::Lsn;
+use crate::wal::limits::{Bounds, LogSize};
 use crate::wal::segment::Segment;
 use std::collections::VecDeque;
+use std::mem;
+use std::sync::Arc;
 
 /// A segment that is full, and whose commits are not all in a checkpoint.
 #[derive(Clone, Copy, Debug)]
@@ -21,16 +27,48 @@ pub(crate) struct Ended {
     pub(crate) number: u64,
     /// Its last commit, or the last before it if it has none.
     pub(crate) last: Lsn,
+    /// The length of its file.
+    pub(crate) size: u64,
+}
+
+/// A segment that a checkpoint covers, so that its file may be used again.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Covered {
+    pub(crate) number: u64,
+    /// The length of its file.
+    pub(crate) size: u64,
+}
+
+/// The segments of a log that has been read back.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) ended: VecDeque<Ended>,
+    /// The number and the length of the segment in which the log goes on.
+    pub(crate) active: (u64, u64),
+    pub(crate) ready: Option<Segment>,
+    /// Oldest first.
+    pub(crate) covered: Vec<Covered>,
+    /// The length of the checkpoint.
+    pub(crate) checkpoint: u64,
 }
 
 #[derive(Debug)]
 struct State {
+    bounds: Bounds,
     ended: VecDeque<Ended>,
     /// The active segment, or the one that would be.
     current: u64,
+    /// The length of the active segment; zero between two.
+    active_size: u64,
+    /// The length of the last that was begun.
+    last_size: u64,
     ready: Option<Segment>,
     /// Covered by a checkpoint, oldest first.
-    covered: VecDeque<u64>,
+    covered: VecDeque<Covered>,
+    /// Of no use any more: their files are still to go.
+    surplus: Vec<u64>,
+    /// What the commit that the log waits with needs a segment to be.
+    needed: u64,
     /// The log waits for a checkpoint.
     blocked: bool,
     /// Explicit requests for a checkpoint so far.
@@ -46,36 +84,68 @@ struct State {
 
 /// The segments of an open database.
 pub(crate) struct Pool {
-    size: usize,
+    size: LogSize,
     state: Mutex<State>,
-    changed: Condvar,
+    changed: Changed,
+}
+
+/// The two jobs that look at the pool.
+#[derive(Default)]
+struct Changed {
+    log: Arc<Signal>,
+    checkpointer: Arc<Signal>,
+}
+
+impl Changed {
+    fn notify_all(&self) {
+        self.log.ring();
+        self.checkpointer.ring();
+    }
 }
 
 /// What the checkpointer is to do next.
 #[derive(Debug)]
 pub(crate) enum Task {
-    /// Make this segment, out of the other if there is one.
-    Make { number: u64, recycled: Option<u64> },
+    /// Make this segment.
+    Make(Make),
     /// Write a checkpoint; these requests will have been served.
     Checkpoint { requests: u64 },
     /// Nothing more: the database is being closed, or its log has failed.
     Stop,
 }
 
+/// A segment that is to be made.
+#[derive(Debug)]
+pub(crate) struct Make {
+    pub(crate) number: u64,
+    pub(crate) size: u64,
+    /// Out of this one, if there is one.
+    pub(crate) recycled: Option<u64>,
+    /// Files of these segments are to be removed before.
+    pub(crate) surplus: Vec<u64>,
+}
+
 /// Whether the log may go on with the next segment.
 pub(crate) enum Next {
     Segment(Segment),
-    /// Not yet: [`Pool::wait_for_next`] will tell.
+    /// Not yet: the log's signal is rung when [`Pool::may_go_on`] may say something else.
     NotYet,
 }
 
 impl Pool {
-    pub(crate) fn new(size: usize, current: u64, ended: VecDeque<Ended>, ready: Option<Segment>) -> Self {
-        let state = State {
-            ended,
+    /// Returns the segments for which there is no use, too: their files are to go.
+    pub(crate) fn new(size: LogSize, found: Found) -> (Self, Vec<u64>) {
+        let (current, active_size) = found.active;
+        let mut state = State {
+            bounds: size.bounds(found.checkpoint),
+            ended: found.ended,
             current,
-            ready,
-            covered: VecDeque::new(),
+            active_size,
+            last_size: active_size,
+            ready: found.ready,
+            covered: found.covered.into(),
+            surplus: Vec::new(),
+            needed: 0,
             blocked: false,
             requested: 0,
             make_failed: false,
@@ -83,60 +153,70 @@ impl Pool {
             finished: false,
             failed: None,
         };
-        Pool { size, state: Mutex::new(state), changed: Condvar::default() }
+        let surplus = state.take_surplus();
+        (Pool { size, state: Mutex::new(state), changed: Changed::default() }, surplus)
     }
 
-    /// The log has no room left. Once the next segment is ready, `end` ends the active
-    /// one, and returns its last commit, and once that is allowed, the next is returned.
+    /// The log has no room left, and needs a segment of at least `needed` bytes. Once the
+    /// next segment is ready, `end` ends the active one, and returns its last commit, and
+    /// once that is allowed, the next is returned.
     pub(crate) fn next_segment(
         &self,
         active: u64,
+        needed: u64,
         end: impl FnOnce() -> Result<Lsn, PersistenceError>,
     ) -> Result<Next, PersistenceError> {
         let mut state = self.state.lock();
         if let Some(error) = &state.failed {
             return Err(error.clone());
         }
-        if state.ready.is_none() {
-            state.blocked = true;
-            self.changed.notify_all();
-            return Ok(Next::NotYet);
-        }
-        if state.current == active {
+        state.needed = needed;
+        if state.ready.is_some() && state.current == active {
             let last = end()?;
-            state.ended.push_back(Ended { number: active, last });
+            let size = state.active_size;
+            state.ended.push_back(Ended { number: active, last, size });
+            state.active_size = 0;
             state.current = active + 1;
         }
-        if self.has_place(&state) {
+        if state.has_place()
+            && let Some(mut segment) = state.ready.take()
+        {
+            // One that is too small is made longer as it is written.
+            segment.size = segment.size.max(needed);
+            state.active_size = segment.size;
+            let surplus = state.take_surplus();
+            state.surplus.extend(surplus);
+            state.last_size = segment.size;
+            state.needed = 0;
             state.blocked = false;
-            if let Some(segment) = state.ready.take() {
-                // There is a segment to make now, and perhaps a checkpoint.
-                self.changed.notify_all();
-                return Ok(Next::Segment(segment));
-            }
+            // There is a segment to make now, and perhaps a checkpoint.
+            self.changed.notify_all();
+            return Ok(Next::Segment(segment));
         }
         state.blocked = true;
         self.changed.notify_all();
         Ok(Next::NotYet)
     }
 
-    /// Whether one more segment may hold commits that no checkpoint covers.
-    fn has_place(&self, state: &State) -> bool {
-        // To close is to be done soon, and needs no more than one.
-        state.ended.len() < self.size || state.closing
+    /// Whether [`next_segment`](Self::next_segment) may have another answer by now.
+    pub(crate) fn may_go_on(&self) -> bool {
+        let state = self.state.lock();
+        !state.blocked || state.failed.is_some() || (state.ready.is_some() && state.has_place())
     }
 
-    /// Whether the log waits for a checkpoint, and not for a segment to be made.
-    fn needs_checkpoint(&self, state: &State) -> bool {
-        state.blocked && !self.has_place(state)
+    /// What the log's job listens to.
+    pub(crate) fn log_signal(&self) -> &Arc<Signal> {
+        &self.changed.log
     }
 
-    /// Waits until [`next_segment`](Self::next_segment) may have another answer.
-    pub(crate) fn wait_for_next(&self) {
-        let mut state = self.state.lock();
-        while state.blocked && state.failed.is_none() && !(state.ready.is_some() && self.has_place(&state)) {
-            self.changed.wait(&mut state);
-        }
+    /// What the checkpointer's job listens to.
+    pub(crate) fn checkpointer_signal(&self) -> &Arc<Signal> {
+        &self.changed.checkpointer
+    }
+
+    /// Has the log's job look for work.
+    pub(crate) fn wake_log(&self) {
+        self.changed.log.ring();
     }
 
     /// Asks for a checkpoint; returns the number of requests so far.
@@ -147,33 +227,37 @@ impl Pool {
         state.requested
     }
 
-    /// Waits for something to do. `served` requests have been dealt with; after a
-    /// checkpoint that failed (`failed`), another is made when it is asked for, or when
-    /// the log cannot go on without.
-    pub(crate) fn next_task(&self, served: u64, failed: bool) -> Task {
+    /// Something to do; if there is nothing, the checkpointer's signal is rung when there may
+    /// be. `served` requests have been dealt with; after a checkpoint that failed (`failed`),
+    /// another is made when it is asked for, or when the log cannot go on without.
+    pub(crate) fn next_task(&self, served: u64, failed: bool) -> Option<Task> {
         let mut state = self.state.lock();
-        loop {
-            if state.failed.is_some() {
-                return Task::Stop;
-            }
-            if let Some(task) = state.segment_to_make() {
-                return task;
-            }
-            if state.finished {
-                return Task::Stop;
-            }
-            let full = state.ended.len() >= (self.size / 2).max(1) && !failed;
-            let blocked = self.needs_checkpoint(&state);
-            if !state.closing && (full || blocked || state.requested > served) {
-                return Task::Checkpoint { requests: state.requested };
-            }
-            self.changed.wait(&mut state);
+        if state.failed.is_some() {
+            return Some(Task::Stop);
         }
+        if let Some(make) = state.segment_to_make() {
+            return Some(Task::Make(make));
+        }
+        if state.finished {
+            return Some(Task::Stop);
+        }
+        let full = state.ended_bytes() >= state.bounds.checkpoint_at && !failed;
+        let blocked = state.needs_checkpoint();
+        let is_due = !state.closing && (full || blocked || state.requested > served);
+        is_due.then_some(Task::Checkpoint { requests: state.requested })
     }
 
-    /// A segment that is to be made, between two blocks of a checkpoint.
-    pub(crate) fn urgent_task(&self) -> Option<Task> {
-        self.state.lock().segment_to_make()
+    /// A segment that is to be made, between two blocks of a checkpoint, which has so many
+    /// bytes by now.
+    pub(crate) fn urgent_task(&self, checkpoint: u64) -> Option<Make> {
+        let mut state = self.state.lock();
+        let bounds = self.size.bounds(checkpoint);
+        if bounds.limit > state.bounds.limit {
+            // The data has grown since the last one; commits need not wait for the end of this.
+            state.bounds = bounds;
+            self.changed.notify_all();
+        }
+        state.segment_to_make()
     }
 
     /// Whether a checkpoint is not worth finishing.
@@ -190,14 +274,14 @@ impl Pool {
     /// Whether the log cannot go on without a checkpoint. It can when the database is being
     /// closed, even if it has not noticed yet.
     pub(crate) fn awaits_checkpoint(&self) -> bool {
-        self.needs_checkpoint(&self.state.lock())
+        self.state.lock().needs_checkpoint()
     }
 
     /// How a [`Task::Make`] went.
     pub(crate) fn made(&self, segment: Option<Segment>, recycled: Option<u64>) {
         let mut state = self.state.lock();
         // Whether it went well or not, it is a segment no more.
-        state.covered.retain(|number| Some(*number) != recycled);
+        state.covered.retain(|covered| Some(covered.number) != recycled);
         state.make_failed = segment.is_none();
         state.ready = segment;
         self.changed.notify_all();
@@ -210,17 +294,18 @@ impl Pool {
         first.map_or(state.current, |ended| ended.number)
     }
 
-    /// A checkpoint stands: the log is needed from segment `first` on only.
-    pub(crate) fn covered_before(&self, first: u64) -> Vec<u64> {
+    /// A checkpoint of so many bytes stands: the log is needed from segment `first` on
+    /// only. Returns the segments for which there is no use: their files are to go.
+    pub(crate) fn covered_before(&self, first: u64, checkpoint: u64) -> Vec<u64> {
         let mut state = self.state.lock();
+        state.bounds = self.size.bounds(checkpoint);
         while let Some(ended) = state.ended.pop_front_if(|ended| ended.number < first) {
-            state.covered.push_back(ended.number);
+            state.covered.push_back(Covered { number: ended.number, size: ended.size });
         }
-        // One to recycle is enough; the files of the others go.
-        let kept = state.covered.len().min(1);
-        let spare = state.covered.split_off(kept);
+        let mut surplus = mem::take(&mut state.surplus);
+        surplus.append(&mut state.take_surplus());
         self.changed.notify_all();
-        spare.into()
+        surplus
     }
 
     /// The database is being closed.
@@ -242,27 +327,216 @@ impl Pool {
 }
 
 impl State {
-    fn segment_to_make(&self) -> Option<Task> {
+    fn ended_bytes(&self) -> u64 {
+        self.ended.iter().map(|ended| ended.size).sum()
+    }
+
+    /// How large the next segment is to be made, if it is not there.
+    fn next_size(&self) -> u64 {
+        self.bounds.segment_after(self.last_size)
+    }
+
+    /// Whether the log may take one more segment.
+    fn has_place(&self) -> bool {
+        let ready = self.ready.as_ref().map_or_else(|| self.next_size(), |segment| segment.size);
+        let kept = self.ended_bytes() + self.active_size;
+        // A checkpoint gives back segments that have ended, and no others. And to close is
+        // to be done soon: what is queued then is written, whatever it takes.
+        self.closing
+            || self.ended.is_empty()
+            || kept.saturating_add(ready.max(self.needed)) <= self.bounds.limit
+    }
+
+    /// Whether the log waits for a checkpoint, and not for a segment to be made.
+    fn needs_checkpoint(&self) -> bool {
+        self.blocked && !self.has_place()
+    }
+
+    fn segment_to_make(&mut self) -> Option<Make> {
         // At the end, only what the log waits for.
         let wanted = self.ready.is_none()
             && self.failed.is_none()
             && (self.blocked || !(self.closing || self.make_failed));
-        wanted.then(|| Task::Make { number: self.current + 1, recycled: self.covered.front().copied() })
+        if !(wanted && self.has_place()) {
+            return None;
+        }
+        let recycled = self.covered.front();
+        let size = recycled.map_or(0, |covered| covered.size).max(self.next_size());
+        let recycled = recycled.map(|covered| covered.number);
+        Some(Make { number: self.current + 1, size, recycled, surplus: mem::take(&mut self.surplus) })
+    }
+
+    /// Takes those out of the covered segments for which there is no room, or which a large
+    /// commit has made larger than segments are to be.
+    fn take_surplus(&mut self) -> Vec<u64> {
+        let ready = self.ready.as_ref().map_or(0, |segment| segment.size);
+        let mut total = self.ended_bytes() + self.active_size + ready;
+        let mut surplus = Vec::new();
+        let Bounds { limit, segment: largest, .. } = self.bounds;
+        self.covered.retain(|covered| {
+            // Each will be as long as the others when it is used.
+            let with = total.saturating_add(largest);
+            let stays = covered.size <= largest && with <= limit;
+            if stays {
+                total = with;
+            } else {
+                surplus.push(covered.number);
+            }
+            stays
+        });
+        surplus
     }
 }
 
 #[cfg(all(test, not(shuttle)))]
 mod tests {
     use super::*;
+    use crate::disk::{OpenMode, OsDisk};
+    use crate::wal::directory::{Directory, NamedFile};
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
 
     #[test]
     fn a_log_that_is_to_be_closed_does_not_need_the_checkpoint_that_it_waits_for() {
-        let pool = Pool::new(1, 2, [Ended { number: 1, last: 5 }].into(), None);
-        let next = pool.next_segment(2, || unreachable!("there is no segment to go on with"));
+        let found = Found {
+            ended: [Ended { number: 1, last: 5, size: 4096 }].into(),
+            active: (2, 4096),
+            ready: None,
+            covered: Vec::new(),
+            checkpoint: 0,
+        };
+        let (pool, surplus) = Pool::new(LogSize::new(1, 4096), found);
+        assert!(surplus.is_empty());
+        let next = pool.next_segment(2, 0, || unreachable!("there is no segment to go on with"));
         assert!(matches!(next, Ok(Next::NotYet)));
         assert!(pool.awaits_segment() && pool.awaits_checkpoint());
         pool.close();
         // It has not been awake since. To give a checkpoint up now must not end it.
         assert!(pool.awaits_segment() && !pool.awaits_checkpoint());
+    }
+
+    /// A pool as of a new database, with all that it takes to be driven by hand.
+    struct Driven {
+        pool: Pool,
+        active: u64,
+        /// Files of the log and their lengths.
+        files: BTreeMap<u64, u64>,
+        created: u64,
+        file: Arc<NamedFile>,
+        _dir: tempfile::TempDir,
+    }
+
+    impl Driven {
+        fn new(size: LogSize) -> Self {
+            let dir = tempfile::tempdir().expect("a directory");
+            let directory =
+                Directory::new(Arc::new(OsDisk), dir.path().to_owned(), crate::host::Host::default());
+            let file = Arc::new(directory.open("any", OpenMode::Create).expect("a file"));
+            let first = size.bounds(0).first_segment();
+            let (ended, covered) = (VecDeque::new(), Vec::new());
+            let found = Found { ended, active: (1, first), ready: None, covered, checkpoint: 0 };
+            let (pool, _) = Pool::new(size, found);
+            Driven { pool, active: 1, files: [(1, first)].into(), created: 1, file, _dir: dir }
+        }
+
+        /// Lets the log go on without a checkpoint for as long as it can; returns how many
+        /// segments it began.
+        fn fill(&mut self, needed: u64) -> u64 {
+            for begun in 0.. {
+                if let Some(Make { number, size, recycled, surplus }) = self.pool.urgent_task(0) {
+                    self.files.retain(|number, _| !surplus.contains(number));
+                    match recycled {
+                        Some(old) => assert!(self.files.remove(&old).expect("it is there") <= size),
+                        None => self.created += 1,
+                    }
+                    self.files.insert(number, size);
+                    let file = Arc::clone(&self.file);
+                    let segment = Segment { number, salt: 0, start: 0, size, file };
+                    self.pool.made(Some(segment), recycled);
+                }
+                match self.pool.next_segment(self.active, needed, || Ok(self.active)) {
+                    Ok(Next::Segment(segment)) => {
+                        self.active = segment.number;
+                        self.files.insert(segment.number, segment.size);
+                    }
+                    other => {
+                        assert!(other.is_ok() && self.pool.awaits_checkpoint(), "it waits for a checkpoint");
+                        return begun;
+                    }
+                }
+            }
+            unreachable!("it would take for ever")
+        }
+
+        /// A checkpoint of all that is in segments that have ended.
+        fn cover(&mut self, bytes: u64) {
+            let first = self.pool.first_after(self.active);
+            for number in self.pool.covered_before(first, bytes) {
+                self.files.remove(&number);
+            }
+        }
+
+        fn bytes(&self) -> u64 {
+            self.files.values().sum()
+        }
+    }
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn by_default_the_log_waits_at_twice_the_size_of_the_checkpoint_and_uses_all_segments_again() {
+        let mut log = Driven::new(LogSize::new(0, 16 * MIB));
+        log.fill(100);
+        assert!((6 * MIB..=8 * MIB).contains(&log.bytes()), "{:?}", log.files);
+        for checkpoint in [60 * MIB, 60 * MIB] {
+            log.cover(checkpoint);
+            log.fill(100);
+            assert!(log.bytes() <= 2 * checkpoint && log.bytes() >= 3 * checkpoint / 2, "{:?}", log.files);
+        }
+        // One that is being written, and larger already, counts too.
+        assert!(log.pool.awaits_checkpoint() && log.pool.urgent_task(50 * MIB).is_none());
+        assert!(log.pool.urgent_task(70 * MIB).is_some() && !log.pool.awaits_checkpoint());
+        log.cover(60 * MIB);
+        log.fill(100);
+        let (created, bytes) = (log.created, log.bytes());
+        for _ in 0..5 {
+            log.cover(60 * MIB);
+            assert!(log.fill(100) > 5, "it goes on");
+            assert_eq!((log.created, log.bytes()), (created, bytes), "no file is made anew");
+        }
+        // Most of what was stored is gone: so is the room that its log took.
+        for _ in 0..3 {
+            log.cover(MIB);
+            log.fill(100);
+        }
+        assert!(log.bytes() <= 8 * MIB, "{:?}", log.files);
+    }
+
+    #[test]
+    fn a_pool_is_kept_to_whatever_the_commits_need() {
+        for (pool, segment) in [(1, 4096), (2, 4096), (1, MIB), (3, MIB), (7, 5000)] {
+            let mut log = Driven::new(LogSize::new(pool, segment));
+            let bound = (segment * pool as u64).max(2 * 4096);
+            for (round, needed) in [1, 3000, bound / 2, bound / 2, 1, 1].into_iter().enumerate() {
+                assert!(round == 0 || log.fill(needed) > 0, "it goes on");
+                log.fill(needed);
+                // A commit that is larger than a segment makes one longer, for a while.
+                let largest = LogSize::new(pool, segment).bounds(0).segment;
+                let bound = if needed > largest { bound + needed } else { bound };
+                assert!(log.bytes() <= bound, "{pool} of {segment}, {needed}: {:?}", log.files);
+                log.cover(1 << 40);
+            }
+            // What cannot fit waits until it is alone, and then takes what it needs.
+            assert_eq!(log.fill(10 * bound), 0);
+            assert!(log.bytes() <= bound, "{:?}", log.files);
+            log.cover(0);
+            assert_eq!(log.fill(10 * bound), 1);
+            assert!(log.bytes() <= 11 * bound, "{:?}", log.files);
+            for _ in 0..2 {
+                log.cover(0);
+                log.fill(1);
+            }
+            assert!(log.bytes() <= bound, "{:?}", log.files);
+        }
     }
 }

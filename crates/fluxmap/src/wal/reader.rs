@@ -11,10 +11,12 @@
 
 use crate::error::PersistenceError;
 use crate::persistence::TornTail;
-use crate::wal::directory::{Directory, NamedFile, segment_name};
-use crate::wal::format::{FileHeader, FileKind, FrameHeader, FrameKind, Identity, Lsn, Position, commits};
+use crate::wal::directory::{Directory, segment_name};
+use crate::wal::format::{
+    FRAME_HEADER, FileHeader, FileKind, FrameHeader, FrameKind, Identity, Lsn, Position, Unchecked, commits,
+};
+use crate::wal::pieces::Pieces;
 use crate::wal::pool::Ended;
-use memchr::memmem;
 use std::path::Path;
 
 type Result<T> = std::result::Result<T, PersistenceError>;
@@ -33,13 +35,21 @@ impl FrameAt<'_> {
     }
 }
 
-/// A segment's bytes, and what its header says.
-pub(crate) struct SegmentImage {
-    pub(crate) file: NamedFile,
+/// A segment that is being read, and what its header says.
+pub(crate) struct SegmentReader {
+    pub(crate) pieces: Pieces,
     pub(crate) header: FileHeader,
     /// Where the header ends.
-    pub(crate) start: usize,
-    pub(crate) bytes: Vec<u8>,
+    pub(crate) start: u64,
+}
+
+/// A frame whose checksum holds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SoundFrame {
+    pub(crate) header: FrameHeader,
+    pub(crate) offset: u64,
+    /// Where it ends.
+    pub(crate) end: u64,
 }
 
 /// Where the log goes on after it has been read.
@@ -73,63 +83,107 @@ impl Tail {
     }
 }
 
-impl SegmentImage {
-    pub(crate) fn read(directory: &Directory, number: u64) -> Result<Self> {
+impl SoundFrame {
+    /// The frame at an offset of a file, if there is a sound one.
+    pub(crate) fn read(pieces: &mut Pieces, salt: u64, offset: u64) -> Result<Option<Self>> {
+        match pieces.get(offset, FRAME_HEADER)?.first_chunk().copied() {
+            Some(header) => Self::check(pieces, salt, offset, header),
+            None => Ok(None),
+        }
+    }
+
+    /// The frame at an offset, if it is sound with this header.
+    fn check(
+        pieces: &mut Pieces,
+        salt: u64,
+        offset: u64,
+        header: [u8; FRAME_HEADER],
+    ) -> Result<Option<Self>> {
+        let Some(Unchecked { frame, length, crc, begun }) = FrameHeader::parse(salt, &header) else {
+            return Ok(None);
+        };
+        let payload = offset + FRAME_HEADER as u64;
+        let end = payload + u64::from(length);
+        let is_sound = pieces.checksum(begun, payload..end)? == Some(crc);
+        Ok(is_sound.then_some(SoundFrame { header: frame, offset, end }))
+    }
+
+    /// The first sound frame at `from` or behind, wherever the salt says that one may begin.
+    pub(crate) fn find(pieces: &mut Pieces, salt: u64, from: u64) -> Result<Option<Self>> {
+        let mark = (salt as u32).to_le_bytes();
+        let mut at = from + 4;
+        while let Some(found) = pieces.find(&mark, at)? {
+            if let Some(frame) = Self::read(pieces, salt, found - 4)? {
+                return Ok(Some(frame));
+            }
+            at = found + 1;
+        }
+        Ok(None)
+    }
+
+    /// What is in it.
+    pub(crate) fn payload<'p>(&self, pieces: &'p mut Pieces) -> Result<&'p [u8]> {
+        let start = self.offset + FRAME_HEADER as u64;
+        pieces.get(start, (self.end - start) as usize)
+    }
+}
+
+impl SegmentReader {
+    pub(crate) fn open(directory: &Directory, number: u64) -> Result<Self> {
         let file = directory.open(&segment_name(number), crate::disk::OpenMode::Read)?;
-        let bytes = file.read_all()?;
-        let (header, start) = file.header(FileKind::Segment, &bytes)?;
+        let (header, start) = file.read_header(FileKind::Segment)?;
         if header.number != number {
             let what = format!("it is segment {}, under the name of segment {number}", header.number);
             return Err(file.damaged(40, what));
         }
-        if (bytes.len() as u64) < header.detail {
+        let pieces = Pieces::of(file)?;
+        if pieces.length() < header.detail {
             let what = format!("it ends here, and was made {} bytes long", header.detail);
-            return Err(file.damaged(bytes.len() as u64, what));
+            return Err(pieces.file().damaged(pieces.length(), what));
         }
-        Ok(SegmentImage { file, header, start, bytes })
+        Ok(SegmentReader { pieces, header, start: start as u64 })
+    }
+
+    /// Whether nothing was ever written behind the header.
+    pub(crate) fn is_empty(&mut self) -> Result<bool> {
+        Ok(self.find_frame(self.start)?.is_none())
     }
 
     /// A segment of the database that this is the identity of, and of no other.
-    fn read_own(directory: &Directory, number: u64, identity: &Identity) -> Result<Self> {
-        let segment = Self::read(directory, number)?;
-        identity.expect(&segment.header.identity, segment.file.path())?;
+    fn open_own(directory: &Directory, number: u64, identity: &Identity) -> Result<Self> {
+        let segment = Self::open(directory, number)?;
+        let file = segment.pieces.file();
+        identity.expect(&segment.header.identity, file.path())?;
         match segment.header.identity.database == identity.database {
             true => Ok(segment),
-            false => Err(segment.file.damaged(24, "it belongs to another database")),
+            false => Err(file.damaged(24, "it belongs to another database")),
         }
     }
 
-    /// The frame at an offset, if there is a sound one; with its payload and its end.
-    pub(crate) fn frame(&self, offset: usize) -> Option<(FrameHeader, &[u8], usize)> {
-        let (header, payload) = FrameHeader::read(self.header.salt, self.bytes.get(offset..)?)?;
-        Some((header, payload, offset + crate::wal::format::FRAME_HEADER + payload.len()))
+    /// The frame at an offset, if there is a sound one.
+    pub(crate) fn frame(&mut self, offset: u64) -> Result<Option<SoundFrame>> {
+        SoundFrame::read(&mut self.pieces, self.header.salt, offset)
+    }
+
+    /// The first sound frame at an offset or behind it.
+    pub(crate) fn find_frame(&mut self, from: u64) -> Result<Option<SoundFrame>> {
+        SoundFrame::find(&mut self.pieces, self.header.salt, from)
     }
 
     /// Whether there is a frame at an offset, or a part of one.
-    fn has_begun(&self, offset: usize) -> bool {
+    fn has_begun(&mut self, offset: u64) -> Result<bool> {
         let mark = (self.header.salt as u32).to_le_bytes();
-        let Some(bytes) = self.bytes.get(offset..).filter(|bytes| bytes.len() >= 8) else {
-            return false;
+        let begin = self.pieces.get(offset, FRAME_HEADER)?;
+        if begin.get(4..8) == Some(&mark[..]) {
+            return Ok(true);
+        }
+        let Some(mut mended) = begin.first_chunk().copied() else {
+            return Ok(false);
         };
         // It may be the mark that is damaged, and nothing else.
-        let mended = || [&bytes[..4], &mark, &bytes[8..]].concat();
-        bytes[4..8] == mark || FrameHeader::read(self.header.salt, &mended()).is_some()
-    }
-
-    /// Offsets from `from` on where the salt says that a frame may begin.
-    pub(crate) fn candidates(&self, from: usize) -> impl Iterator<Item = usize> {
-        let mark = (self.header.salt as u32).to_le_bytes();
-        let finder = memmem::Finder::new(&mark).into_owned();
-        let mut at = from + 4;
-        std::iter::from_fn(move || {
-            let found = at + finder.find(self.bytes.get(at..)?)?;
-            at = found + 1;
-            Some(found - 4)
-        })
-    }
-
-    fn at(&self, offset: usize) -> FrameAt<'_> {
-        FrameAt { path: self.file.path(), offset: offset as u64 }
+        mended[4..8].copy_from_slice(&mark);
+        let frame = SoundFrame::check(&mut self.pieces, self.header.salt, offset, mended)?;
+        Ok(frame.is_some())
     }
 }
 
@@ -157,18 +211,21 @@ pub(crate) fn replay(
     let (mut ended, mut count, mut total) = (Vec::new(), 0, 0);
     let mut synced = Position::default();
     for (index, number) in numbers.iter().copied().enumerate() {
-        let segment = SegmentImage::read_own(directory, number, identity)?;
+        let mut segment = SegmentReader::open_own(directory, number, identity)?;
+        let path = segment.pieces.path().to_owned();
+        let at = |offset| FrameAt { path: &path, offset };
         let mut offset = segment.start;
         let mut is_ended = false;
-        while let Some((frame, payload, end)) = segment.frame(offset).filter(|_| !is_ended) {
-            let at = segment.at(offset);
-            let expected = next.unwrap_or(frame.first.clamp(1, covered + 1));
-            if frame.first != expected {
-                let what = format!("commit {expected} should follow, and commit {} does", frame.first);
+        while !is_ended && let Some(frame) = segment.frame(offset)? {
+            let at = at(offset);
+            let SoundFrame { header, end, .. } = frame;
+            let expected = next.unwrap_or(header.first.clamp(1, covered + 1));
+            if header.first != expected {
+                let what = format!("commit {expected} should follow, and commit {} does", header.first);
                 return Err(at.damaged(what));
             }
-            let mut lsn = frame.first;
-            for commit in commits(payload) {
+            let mut lsn = header.first;
+            for commit in commits(frame.payload(&mut segment.pieces)?) {
                 let commit = commit.map_err(|_| at.damaged("the commits in it make no sense"))?;
                 if lsn > covered {
                     visit(lsn, commit, at)?;
@@ -177,32 +234,32 @@ pub(crate) fn replay(
                 }
                 lsn += 1;
             }
-            if lsn != frame.first + u64::from(frame.commits) {
+            if lsn != header.first + u64::from(header.commits) {
                 return Err(at.damaged("the number of commits in it is not what it says"));
             }
             next = Some(lsn);
-            synced = synced.max(frame.synced);
+            synced = synced.max(header.synced);
             offset = end;
-            is_ended = frame.kind == FrameKind::EndOfSegment;
+            is_ended = header.kind == FrameKind::EndOfSegment;
         }
         let last = next.map_or(covered, |next| next - 1);
         if is_ended {
-            ended.push(Ended { number, last });
+            ended.push(Ended { number, last, size: segment.pieces.length() });
             continue;
         }
         // Here the log breaks.
-        let position = Position { segment: number, offset: offset as u64 };
+        let position = Position { segment: number, offset };
         let later = numbers[index + 1..].to_vec();
-        let torn = judge_break(directory, identity, &segment, position, &later)?;
+        let torn = judge_break(directory, identity, &mut segment, position, &later)?;
         if last < covered {
             let what = format!("the log ends with commit {last}, and the checkpoint covers up to {covered}");
-            return Err(segment.at(offset).damaged(what));
+            return Err(at(offset).damaged(what));
         }
         return Ok(Tail {
             position,
             salt: segment.header.salt,
-            start: segment.start as u64,
-            size: segment.bytes.len() as u64,
+            start: segment.start,
+            size: segment.pieces.length(),
             last,
             synced,
             torn,
@@ -220,31 +277,33 @@ pub(crate) fn replay(
 fn judge_break(
     directory: &Directory,
     identity: &Identity,
-    segment: &SegmentImage,
+    segment: &mut SegmentReader,
     position: Position,
     later: &[u64],
 ) -> Result<bool> {
-    let offset = position.offset as usize;
-    let mut torn = segment.has_begun(offset);
-    let mut look_at = |image: &SegmentImage, from: usize| {
-        for candidate in image.candidates(from) {
-            if let Some((frame, _, _)) = image.frame(candidate) {
-                torn = true;
-                if frame.synced > position {
-                    let what = format!(
-                        "what was written and synced there cannot be read: {} has a later part of the log at offset {candidate}",
-                        image.file.path().display()
-                    );
-                    return Err(segment.at(offset).damaged(what));
-                }
+    let offset = position.offset;
+    let mut torn = segment.has_begun(offset)?;
+    let path = segment.pieces.path().to_owned();
+    let mut look_at = |segment: &mut SegmentReader, mut from: u64| -> Result<()> {
+        while let Some(frame) = segment.find_frame(from)? {
+            torn = true;
+            if frame.header.synced > position {
+                let what = format!(
+                    "what was written and synced there cannot be read: {} has a later part of the log at offset {}",
+                    segment.pieces.path().display(),
+                    frame.offset
+                );
+                return Err(FrameAt { path: &path, offset }.damaged(what));
             }
+            from = frame.offset + 1;
         }
         Ok(())
     };
     look_at(segment, offset)?;
     for number in later {
-        let image = SegmentImage::read_own(directory, *number, identity)?;
-        look_at(&image, image.start)?;
+        let mut segment = SegmentReader::open_own(directory, *number, identity)?;
+        let start = segment.start;
+        look_at(&mut segment, start)?;
     }
     Ok(torn)
 }

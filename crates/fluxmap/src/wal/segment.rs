@@ -7,7 +7,6 @@
 
 use crate::disk::OpenMode;
 use crate::error::PersistenceError;
-use crate::sync::random;
 use crate::wal::directory::{Directory, NamedFile, SEGMENT_DRAFT, segment_name};
 use crate::wal::format::{FileHeader, FileKind, Identity, MAX_HEADER};
 use std::sync::Arc;
@@ -59,10 +58,11 @@ fn make_draft_first(
         // A large commit had made it longer.
         draft = directory.open(SEGMENT_DRAFT, OpenMode::Create)?;
     }
-    let salt = random();
+    let salt = directory.random();
     let filled = draft.len()?;
     let identity = identity.clone();
-    let header = FileHeader { kind: FileKind::Segment, identity, salt, number, detail: size }.encode();
+    let header =
+        FileHeader { kind: FileKind::Segment, identity, salt, number, detail: size, time: 0 }.encode();
     draft.write_at(&header, 0)?;
     draft.write_zeros(filled.max(header.len() as u64)..size)?;
     draft.sync()?;
@@ -78,5 +78,5 @@ fn make_draft_first(
 pub(crate) const MIN_SIZE: u64 = 4096;
 const _: () = assert!(MIN_SIZE > MAX_HEADER as u64 + 512);
 
-/// The largest: they are made whole, and read whole.
+/// The largest: they are made whole.
 pub(crate) const MAX_SIZE: u64 = 1 << 30;

@@ -1,8 +1,9 @@
 //! The end of the log: where the next frame goes, and what has not been synced.
 
 use crate::error::PersistenceError;
+use crate::process::Process;
 use crate::wal::directory::NamedFile;
-use crate::wal::format::{COMMIT_PREFIX, FRAME_HEADER, FrameHeader, FrameKind, Lsn, Position};
+use crate::wal::format::{COMMIT_PREFIX, FRAME_HEADER, FrameHeader, FrameKind, Lsn, MAX_HEADER, Position};
 use crate::wal::segment::Segment;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,10 +20,17 @@ impl Record {
     pub(crate) fn size(&self) -> u64 {
         (COMMIT_PREFIX + self.operations.len()) as u64
     }
+
+    /// How large a segment must be that it has room in.
+    pub(crate) fn segment_size(&self) -> u64 {
+        MAX_HEADER as u64 + self.size() + RESERVED + FRAME_HEADER as u64
+    }
 }
 
 /// Frames are not made larger than this, unless a single commit is.
 const MAX_FRAME: u64 = 4 << 20;
+/// Commits of at least so many bytes are not copied on their way into the log.
+const LARGE: usize = 256 << 10;
 /// Room for the marks that end a segment and the log.
 const RESERVED: u64 = 3 * FRAME_HEADER as u64;
 
@@ -52,6 +60,8 @@ pub(crate) struct Writer {
     /// Whether anything has been written since the log said that it was closed.
     touched: bool,
     buffer: Vec<u8>,
+    /// The process that opened the log.
+    process: Process,
 }
 
 impl Writer {
@@ -70,6 +80,7 @@ impl Writer {
             synced_bytes: 0,
             touched: unmarked,
             buffer: Vec::new(),
+            process: Process::this(),
         }
     }
 
@@ -111,38 +122,54 @@ impl Writer {
                 break;
             }
             let limit = self.room().min(MAX_FRAME);
-            self.buffer.clear();
-            self.buffer.resize(FRAME_HEADER, 0);
+            self.begin_frame();
             let mut commits = 0;
             let mut filled = 0;
+            // A large commit is written from where it is, in a frame of its own.
+            let mut large = Vec::new();
             while let Some(record) = records.front() {
-                if commits > 0 && filled + record.size() > limit {
+                let is_large = record.operations.len() >= LARGE;
+                if commits > 0 && (is_large || filled + record.size() > limit) {
                     break;
                 }
                 debug_assert_eq!(record.lsn, self.next + u64::from(commits), "the log is in commit order");
                 filled += record.size();
                 commits += 1;
                 self.buffer.extend((record.operations.len() as u32).to_le_bytes());
-                self.buffer.extend(&record.operations);
-                records.pop_front();
+                let operations = records.pop_front().map(|record| record.operations).unwrap_or_default();
+                if is_large {
+                    large = operations;
+                    break;
+                }
+                self.buffer.extend(&operations);
             }
-            self.write_frame(FrameKind::Commits, commits)?;
+            self.write_frame(FrameKind::Commits, commits, &large)?;
             self.bytes += filled;
         }
         Ok(())
     }
 
-    /// Writes a frame without commits.
-    fn mark(&mut self, kind: FrameKind) -> Result<(), PersistenceError> {
+    fn begin_frame(&mut self) {
         self.buffer.clear();
         self.buffer.resize(FRAME_HEADER, 0);
-        self.write_frame(kind, 0)
     }
 
-    /// Seals and writes what is in the buffer.
-    fn write_frame(&mut self, kind: FrameKind, commits: u32) -> Result<(), PersistenceError> {
-        FrameHeader { kind, commits, first: self.next, synced: self.synced }
-            .seal(self.active.salt, &mut self.buffer);
+    /// Writes a frame without commits.
+    fn mark(&mut self, kind: FrameKind) -> Result<(), PersistenceError> {
+        self.begin_frame();
+        self.write_frame(kind, 0, &[])
+    }
+
+    /// Seals and writes what is in the buffer, and then `rest`.
+    fn write_frame(&mut self, kind: FrameKind, commits: u32, rest: &[u8]) -> Result<(), PersistenceError> {
+        // Everything that is written to the log passes here, and beside the write the system call
+        // is nothing. Bytes of two processes would overwrite each other.
+        self.process.check()?;
+        FrameHeader { kind, commits, first: self.next, synced: self.synced }.seal(
+            self.active.salt,
+            &mut self.buffer,
+            rest,
+        );
         let is_listed = self.unsynced.last().is_some_and(|file| Arc::ptr_eq(file, &self.active.file));
         if !is_listed {
             // Before the write: part of it may be there even if it fails.
@@ -150,6 +177,12 @@ impl Writer {
         }
         self.active.file.write_at(&self.buffer, self.offset)?;
         self.offset += self.buffer.len() as u64;
+        if !rest.is_empty() {
+            // One after the other is as good as both at once: the frame counts when all of
+            // it is there.
+            self.active.file.write_at(rest, self.offset)?;
+            self.offset += rest.len() as u64;
+        }
         self.next += u64::from(commits);
         self.touched = true;
         if self.buffer.capacity() as u64 > 2 * MAX_FRAME {
@@ -164,10 +197,8 @@ impl Writer {
         Ok(self.written())
     }
 
-    /// Goes on in `segment`, which is made large enough for `needed` bytes of commits.
-    pub(crate) fn begin_segment(&mut self, mut segment: Segment, needed: u64) {
-        let least = segment.start + needed + RESERVED + FRAME_HEADER as u64;
-        segment.size = segment.size.max(least);
+    /// Goes on in `segment`.
+    pub(crate) fn begin_segment(&mut self, segment: Segment) {
         self.offset = segment.start;
         self.active = segment;
     }

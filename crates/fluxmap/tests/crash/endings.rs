@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use fluxmap::FluxError;
 use fluxmap::db::VacuumOptions;
 use fluxmap_testkit::disk::{Loss, SimDisk};
 use futures::FutureExt;
@@ -30,7 +31,9 @@ fn end(db: Db, how: How) {
         How::Close => block_on(db.close()).expect("it closes"),
         How::CloseAndDrop => {
             let clone = db.clone();
-            block_on(db.close()).expect("it is flushed");
+            let flushed = block_on(db.close());
+            let held = FluxError::StillOpen { clones: 1, transactions: 0, snapshots: 0 };
+            assert_eq!(flushed, Err(held), "it is flushed, and stays open");
             drop(clone);
         }
     }

@@ -128,6 +128,24 @@ fn relaxed_loses_no_more_bytes_than_it_may() {
     crashes_at_every_call("relaxed, by bytes", Config::at(Level::Bytes(1500)), 20);
 }
 
+/// Without threads: the same code by other hands, and any order of the work.
+#[test]
+fn full_without_threads_loses_nothing() {
+    for seed in 0..scaled(1) {
+        let driven = Some(seed);
+        crashes_at_every_call("full, driven", Config { driven, ..Config::FULL }, 20);
+        crashes_at_every_call("full, driven, a pool of one", Config { driven, pool: 1, ..Config::FULL }, 20);
+    }
+}
+
+#[test]
+fn relaxed_without_threads_loses_no_more_commits_than_it_may() {
+    for seed in 0..scaled(1) {
+        let config = Config { driven: Some(seed), ..Config::at(Level::Commits(4)) };
+        crashes_at_every_call("relaxed, driven", config, 20);
+    }
+}
+
 /// Nothing is synced on its own.
 #[test]
 fn relaxed_keeps_a_prefix() {

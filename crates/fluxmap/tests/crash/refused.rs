@@ -158,7 +158,7 @@ const CHILD: &str = "FLUXMAP_TEST_LOCKED";
 #[test]
 fn another_process() {
     let Some(path) = std::env::var_os(CHILD) else { return };
-    let options = PersistenceOptions::new(path.into());
+    let options = PersistenceOptions::new(path);
     let second = block_on(Db::builder().durability_full(options.clone()).build());
     assert!(is_locked(&second, &options.wal_path), "{second:?}");
 }

@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 use fluxmap::FluxError;
 use fluxmap_testkit::disk::SimDisk;
 
-use crate::support::{Config, Db, World, Writes, content};
+use crate::support::{Config, Db, Work, World, Writes, content};
 
 /// A step of a script.
 #[derive(Clone, Debug)]
@@ -90,12 +90,13 @@ pub(crate) struct Run {
     pub(crate) disk: SimDisk,
     pub(crate) world: World,
     pub(crate) db: Option<Db>,
+    work: Work,
 }
 
 impl Run {
     /// Opens the database; checks what is there.
     pub(crate) fn open(config: Config, disk: SimDisk, world: World) -> Result<Self, Box<(World, FluxError)>> {
-        let mut run = Run { config, disk, world, db: None };
+        let mut run = Run { config, disk, world, db: None, work: Work::of(config) };
         match run.reopen() {
             Ok(()) => Ok(run),
             Err(error) => Err(Box::new((run.world, error))),
@@ -103,7 +104,8 @@ impl Run {
     }
 
     fn reopen(&mut self) -> Result<(), FluxError> {
-        let db = self.config.open(&self.disk)?;
+        // Without a driver: to build a database needs none.
+        let db = block_on(self.config.build_for(&self.work, &self.disk))?;
         self.world.recovered(&db);
         self.db = Some(db);
         Ok(())
@@ -128,8 +130,14 @@ impl Run {
         match step {
             Step::Commit(writes) => self.commit(std::slice::from_ref(writes)),
             Step::Together(all) => self.commit(all),
-            Step::Checkpoint => block_on(self.db().checkpoint()).map(|_| self.world.synced()),
-            Step::Flush => block_on(self.db().flush()).map(|()| self.world.synced()),
+            Step::Checkpoint => {
+                let db = self.db().clone();
+                self.work.wait(db.checkpoint()).map(|_| self.world.synced())
+            }
+            Step::Flush => {
+                let db = self.db().clone();
+                self.work.wait(db.flush()).map(|()| self.world.synced())
+            }
             Step::Close => {
                 block_on(self.db.take().expect("it is open").close())?;
                 self.world.synced();
@@ -168,7 +176,7 @@ impl Run {
         }
         let mut failed = false;
         for (commit, future) in begun {
-            match block_on(future) {
+            match self.work.wait(future) {
                 Ok(committed) => {
                     assert!(committed, "commit {commit} found nothing to do");
                     assert!(!failed, "commit {commit} was acknowledged, and one before it was not");

@@ -5,10 +5,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use fluxmap::background::Step;
 use fluxmap::persistence::PersistenceOptions;
-use fluxmap::{Database, FluxError};
+use fluxmap::{Background, Database, FluxError};
 use fluxmap_testkit::disk::{Loss, SimDisk};
 use futures::executor::block_on;
+use futures::future::poll_immediate;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 
 pub(crate) type Db = Database<u64, String>;
 pub(crate) type State = BTreeMap<u64, String>;
@@ -32,13 +36,42 @@ pub(crate) struct Config {
     pub(crate) level: Level,
     pub(crate) pool: usize,
     pub(crate) segment: u64,
+    /// There are no threads: the run does the background work, in an order that follows from
+    /// this.
+    pub(crate) driven: Option<u64>,
+}
+
+/// Whoever does the background work of a run.
+pub(crate) struct Work(Option<(Background, StdRng)>);
+
+impl Work {
+    /// Threads, or the run itself.
+    pub(crate) fn of(config: Config) -> Self {
+        Work(config.driven.map(|seed| (Background::new(seed), StdRng::seed_from_u64(seed))))
+    }
+
+    /// Waits for `future`.
+    #[track_caller]
+    pub(crate) fn wait<F: Future>(&mut self, future: F) -> F::Output {
+        let Some((background, choices)) = &mut self.0 else { return block_on(future) };
+        let mut future = std::pin::pin!(future);
+        loop {
+            if let Some(output) = block_on(poll_immediate(&mut future)) {
+                return output;
+            }
+            match background.step_with(choices.random()) {
+                Step::Worked => {}
+                other => panic!("the future waits, and there is nothing to do: {other:?}"),
+            }
+        }
+    }
 }
 
 /// Small segments, so that much happens.
 pub(crate) const SEGMENT: u64 = 4096;
 
 impl Config {
-    pub(crate) const FULL: Config = Config { level: Level::Full, pool: 2, segment: SEGMENT };
+    pub(crate) const FULL: Config = Config { level: Level::Full, pool: 2, segment: SEGMENT, driven: None };
 
     pub(crate) fn at(level: Level) -> Self {
         Config { level, ..Self::FULL }
@@ -48,12 +81,21 @@ impl Config {
         PersistenceOptions {
             wal_pool_size: self.pool,
             wal_segment_size_bytes: self.segment,
-            ..PersistenceOptions::new(DIR.into())
+            ..PersistenceOptions::new(DIR)
         }
     }
 
     pub(crate) async fn build(&self, disk: &SimDisk) -> Result<Db, FluxError> {
+        self.build_for(&Work(None), disk).await
+    }
+
+    /// As [`build`](Self::build), with background work done by `work`.
+    pub(crate) async fn build_for(&self, work: &Work, disk: &SimDisk) -> Result<Db, FluxError> {
         let builder = Db::builder();
+        let builder = match &work.0 {
+            None => builder,
+            Some((background, _)) => builder.background(background),
+        };
         let builder = match self.level {
             Level::Full => builder.durability_full(self.options()),
             Level::Commits(commits) => {

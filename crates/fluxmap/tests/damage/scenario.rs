@@ -48,7 +48,7 @@ pub(crate) fn open(disk: &SimDisk, level: Level) -> Result<Db, FluxError> {
     let options = PersistenceOptions {
         wal_pool_size: 8,
         wal_segment_size_bytes: SEGMENT,
-        ..PersistenceOptions::new(DIRECTORY.into())
+        ..PersistenceOptions::new(DIRECTORY)
     };
     let builder = Database::builder().disk(Arc::new(disk.clone()));
     match level {

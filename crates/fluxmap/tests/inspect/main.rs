@@ -9,7 +9,7 @@ use fluxmap::inspect::{self, Image, Operation, SegmentState};
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
-use support::{build, contents, copy, files, open, place, segments, state};
+use support::{State, build, contents, copy, files, open, place, segments, state};
 
 #[tokio::test]
 async fn stat_verify_and_records_agree_with_what_was_done() {
@@ -67,10 +67,13 @@ async fn stat_verify_and_records_agree_with_what_was_done() {
     assert_eq!((shown.expect("it is sound"), seen), (None, 25));
 
     let image = Image::load(&dir, |_, _| {}).expect("it is sound");
-    assert_eq!((image.pairs().len(), image.last_commit()), (pairs.len(), 43));
+    assert_eq!((image.pair_count(), image.last_commit()), (pairs.len() as u64, 43));
+    let loaded = State::of(&image);
+    assert!(matches!(Image::load(&dir, |_, _| {}), Err(PersistenceError::Locked { .. })));
+    drop(image);
     let (salvaged, report) = Image::salvage(&dir, |_, _| {}).expect("it is sound");
     assert!(report.is_complete(), "{report:?}");
-    assert_eq!(salvaged, image);
+    assert_eq!(State::of(&salvaged), loaded);
 }
 
 #[tokio::test]

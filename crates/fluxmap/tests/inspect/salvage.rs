@@ -1,6 +1,6 @@
 //! What can be saved of damaged databases. Whatever the bytes are, nothing panics.
 
-use crate::support::{build, contents, copy, files, open, place, segments};
+use crate::support::{State, build, contents, copy, files, open, place, salvaged, segments};
 use fluxmap::inspect::{self, Image, Operation, SegmentState};
 use fluxmap::{Database, PersistenceError};
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ use std::path::Path;
 async fn any_byte_may_be_damaged() {
     let (temporary, dir) = place();
     build(&dir).await;
-    let (sound, _) = Image::salvage(&dir, |_, _| {}).expect("it is sound");
+    let sound = salvaged(&dir);
     let mut history: BTreeMap<Vec<u8>, Vec<Vec<u8>>> = BTreeMap::new();
     inspect::records(&dir, |record| {
         if let Operation::Pair { key, value, .. } | Operation::Put { key, value, .. } = record.operation {
@@ -34,9 +34,10 @@ async fn any_byte_may_be_damaged() {
             let mut flipped = bytes.clone();
             flipped[at] ^= 0x40;
             rewrite(&file, &flipped);
-            let strict = Image::load(&damaged, |_, _| {});
+            let strict = Image::load(&damaged, |_, _| {}).map(|image| State::of(&image));
             let (image, report) = Image::salvage(&damaged, |_, _| {}).expect("most of it is sound");
-            for (key, value) in image.pairs() {
+            let image = State::of(&image);
+            for (key, (value, _)) in &image.pairs {
                 assert!(history[key].iter().any(|known| known == value), "{} {at}", file.display());
             }
             match strict {
@@ -46,11 +47,11 @@ async fn any_byte_may_be_damaged() {
                 }
                 Ok(image) if image == sound && report.is_complete() => without_effect += 1,
                 Ok(image) => {
-                    assert!(image.last_commit() <= sound.last_commit(), "{} {at}", file.display());
+                    assert!(image.last_commit <= sound.last_commit, "{} {at}", file.display());
                     torn += 1;
                 }
             }
-            let at_most_one = image.pairs().len() + 20 >= sound.pairs().len();
+            let at_most_one = image.pairs.len() + 20 >= sound.pairs.len();
             assert!(at_most_one, "{} {at}: {report:?}", file.display());
         }
         rewrite(&file, &bytes);
@@ -68,7 +69,7 @@ async fn any_file_may_end_anywhere() {
         let bytes = fs::read(&file).expect("bytes");
         for length in (0..bytes.len()).filter(|at| *at < 300 || at % 101 == 0) {
             rewrite(&file, &bytes[..length]);
-            let strict = Image::load(&damaged, |_, _| {});
+            let strict = Image::load(&damaged, |_, _| {}).map(drop);
             let (_, report) = Image::salvage(&damaged, |_, _| {}).expect("the other files are sound");
             let name = file.display();
             assert!(strict.is_ok() || !report.is_complete(), "{name} {length}: {strict:?}");
@@ -96,7 +97,7 @@ fn damage(file: &Path, change: impl FnOnce(&mut Vec<u8>)) {
 async fn a_header_with_one_bad_byte_loses_nothing_and_with_two_not_much() {
     let (temporary, dir) = place();
     build(&dir).await;
-    let (sound, _) = Image::salvage(&dir, |_, _| {}).expect("it is sound");
+    let sound = salvaged(&dir);
     for (number, bad) in [[17, 17], [33, 33], [45, 45], [60, 60], [0, 9], [26, 58]].into_iter().enumerate() {
         let damaged = temporary.path().join(number.to_string());
         copy(&dir, &damaged);
@@ -111,7 +112,7 @@ async fn a_header_with_one_bad_byte_loses_nothing_and_with_two_not_much() {
             }
         }
         let (image, report) = Image::salvage(&damaged, |_, _| {}).expect("it can be mended");
-        assert_eq!(image, sound, "{bad:?}: {report:?}");
+        assert_eq!(State::of(&image), sound, "{bad:?}: {report:?}");
         assert!(!report.is_complete() && report.missing.is_empty(), "{report:?}");
     }
 }
@@ -157,7 +158,7 @@ async fn the_other_blocks_of_a_damaged_checkpoint_are_kept() {
         assert_eq!(report.damage.len(), 1, "{report:?}");
         let found = &report.damage[0];
         assert_eq!((found.offset, found.length), (offsets[1], Some(offsets[2] - offsets[1])));
-        assert!((600..900).contains(&image.pairs().len()), "{} at {at}", image.pairs().len());
+        assert!((600..900).contains(&image.pair_count()), "{} at {at}", image.pair_count());
         let out = temporary.path().join(format!("out {at}"));
         image.write_to(&out, |_| {}).expect("a copy");
         let saved = contents(&open(&out).await.expect("it opens"));
@@ -168,14 +169,14 @@ async fn the_other_blocks_of_a_damaged_checkpoint_are_kept() {
         bytes.drain(second..offsets[2] as usize);
     });
     let (image, report) = Image::salvage(&dir, |_, _| {}).expect("most is sound");
-    assert!(image.pairs().len() > 600 && !report.is_complete(), "a block was taken out: {report:?}");
+    assert!(image.pair_count() > 600 && !report.is_complete(), "a block was taken out: {report:?}");
 }
 
 #[tokio::test]
 async fn segments_that_are_gone_or_mixed_up_cost_no_more_than_what_was_in_them() {
     let (temporary, dir) = place();
     build(&dir).await;
-    let (sound, _) = Image::salvage(&dir, |_, _| {}).expect("it is sound");
+    let sound = salvaged(&dir);
     let copied = |name: &str| {
         let to = temporary.path().join(name);
         copy(&dir, &to);
@@ -195,7 +196,7 @@ async fn segments_that_are_gone_or_mixed_up_cost_no_more_than_what_was_in_them()
     let (first, last) = (full[0].first_commit.expect("a commit"), full[0].last_commit.expect("a commit"));
     assert_eq!(report.missing, [first.max(21)..=last]);
     assert!(report.damage.iter().any(|damage| damage.why.contains("missing")), "{report:?}");
-    assert_eq!(image.last_commit(), sound.last_commit());
+    assert_eq!(image.last_commit(), sound.last_commit);
 
     let swapped = copied("swapped");
     let [one, two] = [0, 1].map(|place| segments(&swapped)[place].clone());
@@ -205,7 +206,7 @@ async fn segments_that_are_gone_or_mixed_up_cost_no_more_than_what_was_in_them()
     }
     assert!(inspect::verify(&swapped, |_, _| {}).is_err());
     let (image, report) = Image::salvage(&swapped, |_, _| {}).expect("all is sound");
-    assert_eq!(image, sound);
+    assert_eq!(State::of(&image), sound);
     assert_eq!((report.damage.len(), report.missing.len()), (2, 0), "{report:?}");
 
     let headless = copied("headless");
@@ -213,9 +214,10 @@ async fn segments_that_are_gone_or_mixed_up_cost_no_more_than_what_was_in_them()
     assert!(matches!(inspect::verify(&headless, |_, _| {}), Err(PersistenceError::Missing { .. })));
     let (image, report) = Image::salvage(&headless, |_, _| {}).expect("the log is sound");
     assert!(!report.is_complete());
-    assert!(image.pairs().len() >= 20, "what the log has after the checkpoint: {report:?}");
+    assert!(image.pair_count() >= 20, "what the log has after the checkpoint: {report:?}");
+    drop(image);
     fs::rename(copied("draft").join("snapshot.db"), headless.join("snapshot.tmp")).expect("a draft");
-    assert_eq!(Image::salvage(&headless, |_, _| {}).expect("a whole draft").0, sound);
+    assert_eq!(salvaged(&headless), sound, "a whole draft");
 }
 
 fn name_of(number: u64) -> String {
@@ -226,7 +228,7 @@ fn name_of(number: u64) -> String {
 async fn files_of_another_database_are_dropped() {
     let (temporary, dir) = place();
     build(&dir).await;
-    let (sound, _) = Image::salvage(&dir, |_, _| {}).expect("it is sound");
+    let sound = salvaged(&dir);
     let other = temporary.path().join("other");
     build(&other).await;
     let last = segments(&dir).last().expect("a segment").clone();
@@ -235,7 +237,7 @@ async fn files_of_another_database_are_dropped() {
     fs::copy(&segments(&other)[0], &stray).expect("a stray");
     assert!(inspect::verify(&dir, |_, _| {}).is_err());
     let (image, report) = Image::salvage(&dir, |_, _| {}).expect("the rest is sound");
-    assert_eq!(image, sound);
+    assert_eq!(State::of(&image), sound);
     assert!(report.damage.iter().any(|damage| damage.why.contains("another database")), "{report:?}");
 }
 
@@ -298,10 +300,14 @@ async fn hostile_bytes_are_no_more_than_damage() {
             }
             rewrite(file, &bytes);
         }
-        let strict = Image::load(&damaged, |_, _| {});
+        let strict = Image::load(&damaged, |_, _| {}).map(|image| State::of(&image));
         let _ = inspect::stat(&damaged).expect("it is there");
         let _ = inspect::records(&damaged, |_| ControlFlow::Continue(()));
-        match (strict, Image::salvage(&damaged, |_, _| {})) {
+        let salvaged = Image::salvage(&damaged, |_, _| {});
+        if let Ok((image, report)) = &salvaged {
+            assert_eq!(State::of(image).pairs.len() as u64, report.pairs, "{round}");
+        }
+        match (strict, salvaged) {
             (Err(error), Ok((_, report))) => assert!(!report.is_complete(), "{round}: {error}"),
             (strict, Err(error)) => {
                 assert!(strict.is_err(), "{error}");

@@ -1,9 +1,12 @@
 //! Databases to look into.
 
+use fluxmap::inspect::Image;
 use fluxmap::persistence::PersistenceOptions;
 use fluxmap::{Database, FluxError};
 use std::collections::BTreeMap;
 use std::fs;
+use std::num::NonZeroU64;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -78,4 +81,32 @@ pub(crate) fn copy(from: &Path, to: &Path) {
     for file in files(from) {
         fs::copy(&file, to.join(file.file_name().expect("a name"))).expect("a copy");
     }
+}
+
+/// What an image shows.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct State {
+    pub(crate) last_commit: u64,
+    /// Values, and when they expire.
+    pub(crate) pairs: BTreeMap<Vec<u8>, (Vec<u8>, Option<NonZeroU64>)>,
+}
+
+impl State {
+    pub(crate) fn of(image: &Image) -> Self {
+        let mut pairs = BTreeMap::new();
+        image
+            .visit(|pair| {
+                let known = pairs.insert(pair.key.to_vec(), (pair.value.to_vec(), pair.expires));
+                assert_eq!(known, None, "each key is shown once");
+                ControlFlow::Continue(())
+            })
+            .expect("the files are as they were");
+        assert_eq!(pairs.len() as u64, image.pair_count());
+        State { last_commit: image.last_commit(), pairs }
+    }
+}
+
+/// What can be made of a sound database.
+pub(crate) fn salvaged(dir: &Path) -> State {
+    State::of(&Image::salvage(dir, |_, _| {}).expect("it is sound").0)
 }

@@ -68,6 +68,12 @@ impl SimDisk {
         state.crash_at = None;
     }
 
+    /// Whether it has come to the crash that was planned.
+    #[must_use]
+    pub fn has_crashed(&self) -> bool {
+        self.state().frozen.is_some()
+    }
+
     /// The disk at the instant of the crash, if it came to it: a new one, as it was
     /// just before the call. The process and the power are still to die; see
     /// [`process_death`](Self::process_death) and [`power_cut`](Self::power_cut).

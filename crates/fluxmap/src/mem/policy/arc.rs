@@ -140,6 +140,15 @@ impl Policy for Arc {
     fn heap_bytes(&self) -> usize {
         self.once_ghosts.heap_bytes() + self.often_ghosts.heap_bytes()
     }
+
+    fn memory_for(&self, keys: u64) -> u64 {
+        // Each goes from one of the lists.
+        self.once_ghosts.memory_for(keys).saturating_add(self.often_ghosts.memory_for(0))
+    }
+
+    fn forget(&mut self) {
+        (self.once_ghosts, self.often_ghosts) = (Ghosts::new(), Ghosts::new());
+    }
 }
 
 #[cfg(test)]

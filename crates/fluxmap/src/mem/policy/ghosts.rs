@@ -5,7 +5,7 @@
 //! everything. Chains have a greatest length: what would make one longer is not remembered.
 //! So everything is constant time even if keys have bad hashes.
 
-use crate::mem::nodes::{List, NO_NODE, NodeId, Nodes};
+use crate::mem::nodes::{self, List, NO_NODE, Node, NodeId, Nodes};
 
 /// Hashes in the order in which they came.
 pub(crate) struct Ghosts {
@@ -74,6 +74,14 @@ impl Ghosts {
     pub(crate) fn heap_bytes(&self) -> usize {
         let chunks = self.buckets.len() * CHUNK * size_of::<NodeId>();
         self.nodes.heap_bytes() + chunks + self.buckets.capacity() * size_of::<Vec<NodeId>>()
+    }
+
+    /// How many bytes more so many more take, at most: nodes and buckets come in chunks, and the
+    /// lists of chunks double.
+    pub(crate) fn memory_for(&self, hashes: u64) -> u64 {
+        let each = (size_of::<Node>() + size_of::<NodeId>()) as u64;
+        let chunks = (nodes::CHUNK * size_of::<Node>() + CHUNK * size_of::<NodeId>()) as u64;
+        hashes.saturating_mul(each).saturating_add(chunks + self.heap_bytes() as u64 / 64)
     }
 
     fn bucket_count(&self) -> usize {

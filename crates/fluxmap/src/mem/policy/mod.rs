@@ -60,6 +60,14 @@ pub(crate) trait Policy: Send {
 
     /// Bytes on the heap, nodes aside.
     fn heap_bytes(&self) -> usize;
+
+    /// How many bytes more it takes, at most, to remember so many keys that go.
+    fn memory_for(&self, _keys: u64) -> u64 {
+        0
+    }
+
+    /// Forgets the keys that have gone, and gives back what that took.
+    fn forget(&mut self) {}
 }
 
 /// What reads have left on the entry of each node.

@@ -114,6 +114,14 @@ impl Policy for S3Fifo {
     fn heap_bytes(&self) -> usize {
         self.ghosts.heap_bytes()
     }
+
+    fn memory_for(&self, keys: u64) -> u64 {
+        self.ghosts.memory_for(keys)
+    }
+
+    fn forget(&mut self) {
+        self.ghosts = Ghosts::new();
+    }
 }
 
 #[cfg(test)]

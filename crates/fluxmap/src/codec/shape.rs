@@ -1,0 +1,318 @@
+//! The shape of a type: the names and kinds of its fields and variants, in their order.
+//!
+//! Postcard writes nothing but values, in the order of the fields. Whether bytes were written for
+//! the type that is to read them can be told only by what is written down beside them: two types of
+//! one name, or two versions of one type, can differ in nothing but that order.
+//!
+//! The shape is found by handing the type's `Deserialize` made-up values and noting what it asks
+//! for. One run shows one variant of each enum, and ends where a value is not taken or a type comes
+//! to itself again; so there are several, each of which goes on where the one before knew nothing.
+//! What stays unknown (`_`) agrees with everything. So the shapes of two types that differ may agree,
+//! and those of one type always do.
+
+mod probe;
+#[cfg(all(test, not(shuttle)))]
+mod tests;
+
+use fluxmap_index::contain;
+use probe::Probe;
+use serde::de::DeserializeOwned;
+use std::collections::BTreeSet;
+
+/// Runs, of which each finds out something.
+const MOST_RUNS: usize = 1000;
+/// The length at which a shape breaks off.
+const MOST_TEXT: usize = 1 << 16;
+
+/// The shape of `T`, in one line.
+pub(crate) fn shape<T: DeserializeOwned>() -> String {
+    let probe = Probe::new();
+    for _ in 0..MOST_RUNS {
+        probe.state().begin_run();
+        // The user's own code, and nothing but a shape depends on it. One that panics would do so
+        // again.
+        let run = contain(|| probe.run::<T>());
+        if !run.is_some_and(|succeeded| probe.state().goes_on_after(succeeded)) {
+            break;
+        }
+    }
+    let mut text = String::new();
+    probe.state().write(ROOT, &mut Vec::new(), &mut text);
+    text
+}
+
+/// A place where a type is asked for.
+type NodeId = usize;
+
+const ROOT: NodeId = 0;
+
+enum Kind {
+    Unknown,
+    Leaf { name: &'static str, candidates: usize },
+    Option(NodeId),
+    Seq(NodeId),
+    Map(NodeId, NodeId),
+    Tuple(Vec<NodeId>),
+    Fields(Vec<(&'static str, NodeId)>),
+    Named(usize),
+}
+
+struct Node {
+    kind: Kind,
+    /// To go on here leads back to where one comes from: there is nothing, or no element.
+    closed: bool,
+    /// Which value is tried.
+    candidate: usize,
+}
+
+/// A struct or an enum: what is found out of it holds wherever it is.
+struct Named {
+    /// Its name, and that of its visitor, which has its path and parameters.
+    key: (&'static str, &'static str),
+    /// How often a run is within it.
+    open: usize,
+    /// The content of a struct; one for each variant of an enum.
+    parts: Vec<Part>,
+    is_enum: bool,
+}
+
+struct Part {
+    name: &'static str,
+    node: NodeId,
+    progress: Progress,
+    /// Whether a run is within it.
+    is_open: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    New,
+    Done,
+    Failed,
+}
+
+struct State {
+    nodes: Vec<Node>,
+    named: Vec<Named>,
+    steps: usize,
+    depth: usize,
+    /// A run came to something that it is within: the nearest place that can be closed will be.
+    is_recursing: bool,
+    /// The run has changed what the next one does.
+    has_progress: bool,
+    last_leaf: Option<NodeId>,
+    /// The innermost variant that could not be read.
+    failing: Option<(usize, usize)>,
+}
+
+impl State {
+    fn new() -> Self {
+        let mut state = State {
+            nodes: Vec::new(),
+            named: Vec::new(),
+            steps: 0,
+            depth: 0,
+            is_recursing: false,
+            has_progress: false,
+            last_leaf: None,
+            failing: None,
+        };
+        state.add();
+        state
+    }
+
+    fn add(&mut self) -> NodeId {
+        self.nodes.push(Node { kind: Kind::Unknown, closed: false, candidate: 0 });
+        self.nodes.len() - 1
+    }
+
+    fn begin_run(&mut self) {
+        (self.steps, self.depth, self.last_leaf, self.failing) = (0, 0, None, None);
+        (self.is_recursing, self.has_progress) = (false, false);
+        for named in &mut self.named {
+            named.open = 0;
+            named.parts.iter_mut().for_each(|part| part.is_open = false);
+        }
+    }
+
+    /// Whether another run may find out more.
+    fn goes_on_after(&mut self, succeeded: bool) -> bool {
+        if succeeded {
+            return self.is_unfinished(ROOT, &mut BTreeSet::new());
+        }
+        if self.has_progress || self.last_leaf.is_some_and(|leaf| self.try_next(leaf)) {
+            return true;
+        }
+        match self.failing {
+            Some((named, part)) => {
+                self.named[named].parts[part].progress = Progress::Failed;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Has the next run try another value in this place, if there is one.
+    fn try_next(&mut self, leaf: NodeId) -> bool {
+        let node = &mut self.nodes[leaf];
+        let Kind::Leaf { candidates, .. } = node.kind else { return false };
+        node.candidate += 1;
+        node.candidate < candidates
+    }
+
+    fn children(&self, node: NodeId) -> Vec<NodeId> {
+        match &self.nodes[node].kind {
+            Kind::Unknown | Kind::Leaf { .. } => Vec::new(),
+            Kind::Option(inner) | Kind::Seq(inner) => vec![*inner],
+            Kind::Map(key, value) => vec![*key, *value],
+            Kind::Tuple(nodes) => nodes.clone(),
+            Kind::Fields(fields) => fields.iter().map(|(_, node)| *node).collect(),
+            Kind::Named(named) => self.named[*named].parts.iter().map(|part| part.node).collect(),
+        }
+    }
+
+    /// Whether there is a variant below this that has not been tried.
+    fn is_unfinished(&self, node: NodeId, seen: &mut BTreeSet<NodeId>) -> bool {
+        if !seen.insert(node) {
+            return false;
+        }
+        if let Kind::Named(named) = self.nodes[node].kind {
+            let named = &self.named[named];
+            if named.is_enum && named.parts.iter().any(|part| part.progress == Progress::New) {
+                return true;
+            }
+        }
+        self.children(node).into_iter().any(|child| self.is_unfinished(child, seen))
+    }
+
+    /// The struct or enum of this name and visitor.
+    fn name(&mut self, key: (&'static str, &'static str), parts: &[&'static str], is_enum: bool) -> usize {
+        if let Some(at) = self.named.iter().position(|named| named.key == key) {
+            return at;
+        }
+        let part = |name: &&'static str| {
+            let node = self.add();
+            Part { name, node, progress: Progress::New, is_open: false }
+        };
+        let parts = parts.iter().map(part).collect();
+        self.named.push(Named { key, open: 0, parts, is_enum });
+        self.named.len() - 1
+    }
+
+    /// The variant that is to be read: one that may show something new, or else one that is known
+    /// to end.
+    fn choose(&self, named: usize) -> Option<usize> {
+        let Named { parts, open, .. } = &self.named[named];
+        let of = |wanted: Progress| parts.iter().position(|part| part.progress == wanted && !part.is_open);
+        let unfinished = || {
+            let is_unfinished = |part: &Part| self.is_unfinished(part.node, &mut BTreeSet::new());
+            parts.iter().position(|part| part.progress == Progress::Done && is_unfinished(part))
+        };
+        match open {
+            0 => of(Progress::New).or_else(unfinished).or_else(|| of(Progress::Done)),
+            _ => of(Progress::Done).or_else(|| of(Progress::New)),
+        }
+    }
+
+    /// Writes what is known, with those types by number that it is within.
+    fn write(&self, node: NodeId, within: &mut Vec<usize>, text: &mut String) {
+        if text.len() > MOST_TEXT {
+            return;
+        }
+        let list =
+            |nodes: &mut dyn Iterator<Item = (&str, NodeId)>, within: &mut Vec<usize>, text: &mut String| {
+                for (at, (name, node)) in nodes.enumerate() {
+                    text.push_str(if at > 0 { "," } else { "" });
+                    text.push_str(name);
+                    self.write(node, within, text);
+                }
+            };
+        match &self.nodes[node].kind {
+            Kind::Unknown => text.push('_'),
+            Kind::Leaf { name, .. } => text.push_str(name),
+            Kind::Option(inner) => {
+                text.push('?');
+                self.write(*inner, within, text);
+            }
+            Kind::Seq(inner) => {
+                text.push('[');
+                self.write(*inner, within, text);
+                text.push(']');
+            }
+            Kind::Map(key, value) => {
+                text.push_str("map(");
+                list(&mut [("", *key), ("", *value)].into_iter(), within, text);
+                text.push(')');
+            }
+            Kind::Tuple(nodes) => {
+                text.push('(');
+                list(&mut nodes.iter().map(|node| ("", *node)), within, text);
+                text.push(')');
+            }
+            Kind::Fields(fields) => {
+                text.push('{');
+                for (at, (name, node)) in fields.iter().enumerate() {
+                    text.push_str(if at > 0 { "," } else { "" });
+                    text.push_str(name);
+                    text.push(':');
+                    self.write(*node, within, text);
+                }
+                text.push('}');
+            }
+            Kind::Named(named) => self.write_named(*named, within, text),
+        }
+    }
+
+    fn write_named(&self, at: usize, within: &mut Vec<usize>, text: &mut String) {
+        if let Some(depth) = within.iter().position(|outer| *outer == at) {
+            text.push('@');
+            text.push_str(&depth.to_string());
+            return;
+        }
+        within.push(at);
+        let Named { parts, is_enum, .. } = &self.named[at];
+        text.push_str(if *is_enum { "<" } else { "" });
+        for (number, part) in parts.iter().enumerate() {
+            if *is_enum {
+                text.push_str(if number > 0 { "|" } else { "" });
+                text.push_str(part.name);
+                text.push(' ');
+            }
+            self.write(part.node, within, text);
+        }
+        text.push_str(if *is_enum { ">" } else { "" });
+        within.pop();
+    }
+}
+
+/// Whether what was written with the shape `old` can be read with the shape `new`: they are the
+/// same, but that enums may have got more variants at their end.
+pub(crate) fn is_readable(old: &str, new: &str) -> bool {
+    let (mut old, mut new) = (old.as_bytes(), new.as_bytes());
+    loop {
+        match (old, new) {
+            ([], []) => return true,
+            // What one of them does not know.
+            ([b'_', rest @ ..], _) => (old, new) = (rest, skip(new, b"")),
+            (_, [b'_', rest @ ..]) => (old, new) = (skip(old, b""), rest),
+            ([b'>', ..], [b'|', ..]) => new = skip(new, b"|"),
+            ([one, rest @ ..], [other, others @ ..]) if one == other => (old, new) = (rest, others),
+            _ => return false,
+        }
+    }
+}
+
+/// What follows the expression at the start, and those that these bytes join to it.
+fn skip<'t>(mut text: &'t [u8], joined_by: &[u8]) -> &'t [u8] {
+    let mut depth = 0_usize;
+    while let [first, rest @ ..] = text {
+        match first {
+            b'(' | b'[' | b'{' | b'<' => depth += 1,
+            b')' | b']' | b'}' | b'>' | b',' | b'|' if depth == 0 && !joined_by.contains(first) => break,
+            b')' | b']' | b'}' | b'>' => depth -= 1,
+            _ => {}
+        }
+        text = rest;
+    }
+    text
+}

@@ -1,0 +1,129 @@
+//! Which process something belongs to.
+//!
+//! A fork has copies of everything that its parent has, but for the threads: so it must neither
+//! wait for those, nor write to files and release locks that both of them have open.
+
+use crate::error::PersistenceError;
+use crate::sync::process_id;
+
+/// The process that made something. To compare it with the present one is a system call.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Process(u32);
+
+impl Process {
+    pub(crate) fn this() -> Self {
+        Process(process_id())
+    }
+
+    pub(crate) fn is_this(self) -> bool {
+        self.0 == process_id()
+    }
+
+    /// Refuses in any other process: in a fork of it, that is.
+    pub(crate) fn check(self) -> Result<(), PersistenceError> {
+        match self.is_this() {
+            true => Ok(()),
+            false => Err(PersistenceError::OtherProcess { opened_by: self.0 }),
+        }
+    }
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use crate::persistence::PersistenceOptions;
+    use crate::sync::PRETENDED;
+    use crate::{Database, FluxError, PersistenceError};
+    use futures::executor::block_on;
+    use std::path::Path;
+    use std::time::Duration;
+
+    type Db = Database<u32, u32>;
+
+    /// This thread takes its process for another, as that of a fork would be, while it lives.
+    struct Fork;
+
+    impl Fork {
+        fn begin() -> Self {
+            PRETENDED.set(Some(std::process::id().wrapping_add(1)));
+            Fork
+        }
+    }
+
+    impl Drop for Fork {
+        fn drop(&mut self) {
+            PRETENDED.set(None);
+        }
+    }
+
+    fn open(path: &Path, full: bool) -> Result<Db, FluxError> {
+        let builder = Db::builder();
+        let options = PersistenceOptions {
+            wal_segment_size_bytes: 64 << 10,
+            ..PersistenceOptions::new(path.to_owned())
+        };
+        match full {
+            true => block_on(builder.durability_full(options).build()),
+            false => block_on(builder.durability_relaxed(options).flush_interval(Duration::MAX).build()),
+        }
+    }
+
+    #[track_caller]
+    fn assert_refused<T>(result: Result<T, FluxError>) {
+        let opened_by = match result.err() {
+            Some(FluxError::FatalPersistenceError {
+                source: PersistenceError::OtherProcess { opened_by },
+            }) => opened_by,
+            Some(FluxError::Persistence(PersistenceError::OtherProcess { opened_by })) => opened_by,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(opened_by, std::process::id());
+    }
+
+    #[test]
+    fn a_fork_commits_nothing_and_waits_for_nobody() -> Result<(), FluxError> {
+        for full in [true, false] {
+            let temporary = tempfile::tempdir().expect("a directory");
+            let path = temporary.path().join("db");
+            let db = open(&path, full)?;
+            block_on(db.insert(1, 1))?;
+            block_on(db.flush())?;
+            let files = || {
+                let read = |name: &str| std::fs::read(path.join(name)).expect("a file");
+                ["snapshot.db", "wal.0000000001"].map(read)
+            };
+            let before = files();
+            {
+                let _fork = Fork::begin();
+                assert_eq!(db.get(&1)?.as_deref(), Some(&1), "reads go on");
+                for _ in 0..2 {
+                    assert_refused(block_on(db.insert(2, 2)));
+                    assert_refused(block_on(db.transact(async |tx| tx.update(&1, |n| n + 1))));
+                    assert_refused(block_on(db.evict(&1)));
+                }
+                assert_refused(block_on(db.flush()));
+                assert_refused(block_on(db.checkpoint()));
+                assert_eq!(db.count(..)?, 1, "nothing of it is to be seen");
+                assert!(files() == before, "nothing has been written");
+                // Its threads are not there, and its lock is the parent's.
+                drop(db);
+                assert!(matches!(
+                    open(&path, full),
+                    Err(FluxError::Persistence(PersistenceError::Locked { .. }))
+                ));
+            }
+            assert!(files() == before);
+        }
+        Ok(())
+    }
+
+    /// The thread that works in the background never ends, so whoever joins it does not either.
+    #[test]
+    fn a_fork_of_a_process_with_a_database_in_memory_joins_no_thread() -> Result<(), FluxError> {
+        let vacuum = crate::db::VacuumOptions { interval: Duration::from_secs(3600) };
+        let db = block_on(Db::builder().auto_vacuum(vacuum).build())?;
+        block_on(db.insert(1, 1))?;
+        let _fork = Fork::begin();
+        drop(db);
+        Ok(())
+    }
+}

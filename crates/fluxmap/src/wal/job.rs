@@ -1,0 +1,193 @@
+//! The log's job: writes and syncs at `Full`, syncs at `Relaxed`, changes segments, and
+//! closes the log.
+
+use crate::disk::Lock;
+use crate::error::PersistenceError;
+use crate::jobs::{Done, Job};
+use crate::progress::Woken;
+use crate::sync::Instant;
+use crate::wal::{Log, Policy};
+use std::mem;
+use std::sync::Arc;
+
+/// The name of the log's thread, if it has one.
+pub(crate) const LOG: &str = "fluxmap-log";
+
+/// Works on a log until that is closed or fails.
+pub(crate) struct LogJob {
+    log: Arc<Log>,
+    state: State,
+    /// The log is being closed.
+    closing: bool,
+    /// While the job lives, nobody else opens the directory.
+    _lock: Arc<dyn Lock>,
+}
+
+/// What comes next.
+#[derive(Clone, Copy)]
+enum State {
+    /// Looking for something to do.
+    Looking,
+    /// Writing what is queued, a group in each step. A sync follows at `Full`, or if this
+    /// says so.
+    Writing {
+        sync: bool,
+    },
+    /// The log has to wait for a checkpoint or a segment, and is synced first, so that the
+    /// checkpoint can cover all of it.
+    Blocked {
+        sync: bool,
+    },
+    /// Waiting for the pool, to go on writing.
+    Waiting {
+        sync: bool,
+    },
+    Syncing,
+    /// The last mark.
+    Ending,
+}
+
+/// What the log asks for.
+enum Work {
+    /// Write what is queued, and sync it at `Full` or if this says so.
+    Write { sync: bool },
+    /// The last things.
+    Close,
+    /// Nothing, until it is woken, or until then.
+    None(Option<Instant>),
+}
+
+/// How writing went.
+enum Wrote {
+    /// Nothing is queued any more.
+    All,
+    /// There is room, and there may be something queued.
+    Some,
+    /// There is no room.
+    Blocked,
+}
+
+impl LogJob {
+    pub(crate) fn new(log: &Arc<Log>, lock: Arc<dyn Lock>) -> Self {
+        LogJob { log: Arc::clone(log), state: State::Looking, closing: false, _lock: lock }
+    }
+
+    fn proceed(&mut self) -> Result<Done, PersistenceError> {
+        let log = &self.log;
+        self.state = match self.state {
+            State::Looking => match log.next_work() {
+                Work::None(deadline) => return Ok(Done::Idle(deadline)),
+                Work::Write { sync } => State::Writing { sync },
+                Work::Close => {
+                    self.closing = true;
+                    State::Writing { sync: true }
+                }
+            },
+            State::Waiting { .. } if !log.pool.may_go_on() => return Ok(Done::Idle(None)),
+            State::Writing { sync } | State::Waiting { sync } => match log.write_some()? {
+                Wrote::All if sync || matches!(log.policy, Policy::Full) => State::Syncing,
+                Wrote::All => State::Looking,
+                Wrote::Some => State::Writing { sync },
+                Wrote::Blocked => State::Blocked { sync },
+            },
+            State::Blocked { sync } => {
+                log.sync()?;
+                State::Waiting { sync }
+            }
+            State::Syncing => {
+                log.sync()?;
+                if self.closing { State::Ending } else { State::Looking }
+            }
+            // It has been queued by a destructor, since.
+            State::Ending if !log.is_idle() => State::Writing { sync: true },
+            State::Ending => {
+                log.mark_closed()?;
+                return Ok(self.end());
+            }
+        };
+        Ok(Done::More)
+    }
+
+    fn end(&self) -> Done {
+        // It needs no more segments.
+        self.log.pool.finish();
+        Done::Ended
+    }
+}
+
+impl Job for LogJob {
+    fn step(&mut self) -> Done {
+        if self.log.failed.get().is_some() {
+            return self.end();
+        }
+        self.proceed().unwrap_or_else(|error| {
+            self.log.fail(error);
+            Done::More
+        })
+    }
+
+    fn panicked(&mut self) {
+        self.log.fail_by_panic(LOG);
+    }
+}
+
+impl Log {
+    /// Ends the log because a job that it needs has panicked.
+    pub(crate) fn fail_by_panic(&self, job: &str) {
+        self.fail(PersistenceError::Unavailable(format!("the background work {job} has panicked")));
+    }
+
+    /// Has what is queued written and synced, whatever the pool's size, and the job end.
+    pub(crate) fn close(&self) {
+        self.pool.close();
+        self.wake(|queue| queue.closing = true);
+    }
+
+    fn next_work(&self) -> Work {
+        let mut queue = self.queue.lock();
+        queue.asleep = false;
+        if queue.closing {
+            return Work::Close;
+        }
+        let deadline = self.deadline(queue.dirty_since);
+        let overdue = deadline.is_some_and(|deadline| deadline <= self.host.now());
+        let sync = overdue || queue.sync_target > self.synced.reached();
+        let write = match self.policy {
+            Policy::Full => !queue.records.is_empty(),
+            Policy::Relaxed(_) => mem::take(&mut queue.stuck),
+        };
+        if sync {
+            // What is written from now on counts anew.
+            queue.dirty_since = None;
+        }
+        if sync || write {
+            return Work::Write { sync };
+        }
+        // Under the queue's lock: who queues something from now on rings.
+        queue.asleep = true;
+        Work::None(deadline)
+    }
+
+    /// When what was written then must be synced.
+    fn deadline(&self, dirty_since: Option<Instant>) -> Option<Instant> {
+        dirty_since?.checked_add(self.flush_interval()?)
+    }
+
+    /// Writes what is queued now.
+    fn write_some(&self) -> Result<Wrote, PersistenceError> {
+        let mut woken = Woken::default();
+        let mut writer = self.writer.lock();
+        if self.write_group(&mut writer, &mut woken)? {
+            drop(writer);
+            // W5. At `Full` nobody else writes, and a sync follows.
+            let is_all = matches!(self.policy, Policy::Full) || self.is_idle();
+            return Ok(if is_all { Wrote::All } else { Wrote::Some });
+        }
+        Ok(if self.make_room(&mut writer)? { Wrote::Some } else { Wrote::Blocked })
+    }
+
+    fn mark_closed(&self) -> Result<(), PersistenceError> {
+        self.writer.lock().mark_closed().map_err(|error| self.poison(error))?;
+        self.sync()
+    }
+}

@@ -1,0 +1,67 @@
+//! A database as those hold it who must not keep it open.
+
+use crate::db::Database;
+use crate::key::{Key, Value};
+use crate::shared::Shared;
+use std::fmt;
+use std::sync::{Arc, Weak};
+
+/// A database, for whoever uses it while it is there and does not keep it open: from
+/// [`Database::downgrade`].
+///
+/// What the database itself holds must hold it in this way, above all the listener of
+/// [`on_evict`](crate::DatabaseBuilder::on_evict), and values: a clone in there would keep the
+/// database open for ever.
+///
+/// ```
+/// use fluxmap::{Database, WeakDatabase};
+/// use std::sync::{Arc, OnceLock};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), fluxmap::FluxError> {
+/// // The listener is there before the database.
+/// let slot = Arc::new(OnceLock::<WeakDatabase<u64, String>>::new());
+/// let listener = Arc::clone(&slot);
+/// let db = Database::builder()
+///     .on_evict(move |key, _value, _cause| {
+///         if let Some(db) = listener.get().and_then(WeakDatabase::upgrade) {
+///             println!("{key} has gone, {} are left", db.memory_info().keys);
+///         }
+///     })
+///     .build()
+///     .await?;
+/// slot.set(db.downgrade()).expect("nobody else sets it");
+///
+/// db.insert(1, "one".into()).await?;
+/// db.evict(&1).await?;
+/// db.close().await?; // nothing else holds it
+/// assert!(slot.get().and_then(WeakDatabase::upgrade).is_none());
+/// # Ok(())
+/// # }
+/// ```
+pub struct WeakDatabase<K: Key, V: Value> {
+    shared: Weak<Shared<K, V>>,
+}
+
+impl<K: Key, V: Value> WeakDatabase<K, V> {
+    pub(crate) fn new(shared: &Arc<Shared<K, V>>) -> Self {
+        WeakDatabase { shared: Arc::downgrade(shared) }
+    }
+
+    /// The database, which stays open for as long as what is returned is held; `None` if it has
+    /// been closed.
+    pub fn upgrade(&self) -> Option<Database<K, V>> {
+        self.shared.upgrade().map(Database::from_shared)
+    }
+}
+
+impl<K: Key, V: Value> Clone for WeakDatabase<K, V> {
+    fn clone(&self) -> Self {
+        WeakDatabase { shared: Weak::clone(&self.shared) }
+    }
+}
+
+impl<K: Key, V: Value> fmt::Debug for WeakDatabase<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WeakDatabase").finish_non_exhaustive()
+    }
+}

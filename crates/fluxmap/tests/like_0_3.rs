@@ -1,0 +1,148 @@
+//! Habits of FluxMap 0.3 that its users' code rests on. `scripts/peer-tests.sh` runs the tests
+//! of 0.3.7 itself.
+
+mod common;
+
+use std::time::Duration;
+
+use common::open;
+use fluxmap::db::KeyMetadata;
+use fluxmap::mem::EvictionPolicy;
+use fluxmap::{Database, FluxError, Handle};
+use futures::StreamExt as _;
+use futures::executor::block_on;
+
+type Db = Database<String, u32>;
+
+fn put(handle: &Handle<'_, String, u32>, value: u32) {
+    block_on(handle.insert("n".into(), value)).expect("a write is buffered");
+}
+
+fn value(handle: &Handle<'_, String, u32>) -> Option<u32> {
+    handle.get("n").expect("a read succeeds").map(|value| *value)
+}
+
+#[test]
+fn a_savepoint_of_a_handle_is_gone_after_it_was_gone_back_to() {
+    let db: Db = open();
+    let mut handle = db.handle();
+    handle.begin().expect("the handle is free");
+    put(&handle, 1);
+    handle.savepoint("outer").expect("it is set");
+    put(&handle, 2);
+    handle.savepoint("inner").expect("it is set");
+    put(&handle, 3);
+
+    assert_eq!(handle.rollback_to("inner"), Ok(()));
+    assert_eq!(value(&handle), Some(2));
+    assert_eq!(handle.rollback_to("inner"), Err(FluxError::SavepointNotFound("inner".into())));
+    assert_eq!(value(&handle), Some(2), "a refused rollback changes nothing");
+    assert_eq!(handle.rollback_to("outer"), Ok(()));
+    assert_eq!(value(&handle), Some(1));
+    assert_eq!(handle.rollback_to("outer"), Err(FluxError::SavepointNotFound("outer".into())));
+
+    // Going back takes the later ones along, and their names can be used again.
+    handle.savepoint("outer").expect("it is set");
+    handle.savepoint("inner").expect("it is set");
+    assert_eq!(handle.rollback_to("outer"), Ok(()));
+    assert!(matches!(handle.rollback_to("inner"), Err(FluxError::SavepointNotFound(_))));
+    assert_eq!(block_on(handle.commit()), Ok(()));
+    assert_eq!(value(&handle), Some(1));
+}
+
+#[test]
+fn of_two_savepoints_with_one_name_the_later_is_gone_back_to_first() {
+    let db: Db = open();
+    let mut handle = db.handle();
+    handle.begin().expect("the handle is free");
+    for value in 1..=3 {
+        put(&handle, value);
+        handle.savepoint("same").expect("it is set");
+    }
+    put(&handle, 4);
+    for expected in [3, 2, 1] {
+        assert_eq!(handle.rollback_to("same"), Ok(()));
+        assert_eq!(value(&handle), Some(expected));
+    }
+    assert_eq!(handle.rollback_to("same"), Err(FluxError::SavepointNotFound("same".into())));
+}
+
+#[test]
+fn a_savepoint_of_a_transaction_stays_as_those_of_sql_do() {
+    let db: Db = open();
+    let tx = db.begin();
+    let savepoint = tx.savepoint().expect("it is set");
+    for _ in 0..2 {
+        tx.insert("n".into(), 1).expect("a write is buffered");
+        assert_eq!(tx.rollback_to(&savepoint), Ok(()));
+        assert_eq!(tx.get("n"), Ok(None));
+    }
+}
+
+#[test]
+fn errors_can_be_compared() {
+    let db: Db = open();
+    let mut handle = db.handle();
+    assert_eq!(block_on(handle.commit()), Err(FluxError::NoActiveTransaction));
+    assert_eq!(handle.begin(), Ok(()));
+    assert_eq!(handle.begin(), Err(FluxError::TransactionAlreadyActive));
+    assert_ne!(handle.begin(), Err(FluxError::NoActiveTransaction));
+}
+
+/// A database whose snapshots end while a scan that holds one is left alone.
+fn forgetful() -> Db {
+    block_on(Db::builder().max_snapshot_age(Duration::from_millis(20)).build()).expect("it opens")
+}
+
+/// Without a snapshot, which might end meanwhile.
+fn fill(db: &Db, keys: u32) {
+    (0..keys).for_each(|key| block_on(db.insert(format!("{key:06}"), key)).expect("an insert commits"));
+}
+
+#[test]
+fn a_handles_scan_of_metadata_yields_plain_items() {
+    let db: Db = open();
+    fill(&db, 1_000);
+    let known: Vec<KeyMetadata<String>> = block_on(db.handle().scan_metadata().collect());
+    assert!(known.iter().map(|known| known.key.clone()).eq((0..1_000).map(|key| format!("{key:06}"))));
+}
+
+#[test]
+fn a_handles_scan_of_metadata_outlives_its_snapshot_and_misses_no_key() {
+    const KEYS: u32 = 3_000;
+    let db = forgetful();
+    fill(&db, KEYS);
+    let handle = db.handle();
+    let mut scan = handle.scan_metadata();
+    let first = block_on(scan.next()).expect("there are keys");
+    // Now its snapshot goes, and what it could see: all keys get another value.
+    while db.memory_info().live_snapshots > 0 {
+        std::thread::yield_now();
+    }
+    fill(&db, KEYS);
+    block_on(db.vacuum()).expect("a vacuum succeeds");
+    let rest: Vec<_> = block_on(scan.collect());
+    let keys = std::iter::once(first).chain(rest).map(|known| known.key);
+    assert!(keys.eq((0..KEYS).map(|key| format!("{key:06}"))), "each key once, in order");
+}
+
+#[test]
+fn what_the_limit_bounds_is_called_current_bytes() {
+    const LIMIT: u64 = 64 << 10;
+    let builder = Db::builder().max_memory(LIMIT).eviction_policy(EvictionPolicy::Lru);
+    let db = block_on(builder.build()).expect("it opens");
+    let view = db.snapshot();
+    fill(&db, 100);
+    for key in 0..5_000 {
+        block_on(db.insert(format!("{key:06}"), key)).expect("room is made");
+        let info = db.memory_info();
+        assert!(info.current_bytes <= LIMIT, "{info:?}");
+        assert_eq!(info.current_bytes, info.live_bytes + info.index_bytes);
+        let beside = info.spare_bytes + info.old_version_bytes + info.log_buffer_bytes;
+        assert_eq!(info.total_bytes, info.current_bytes + beside);
+    }
+    let info = db.memory_info();
+    assert!(info.current_bytes > LIMIT / 2, "{info:?}");
+    assert!(info.total_bytes > info.current_bytes, "a snapshot keeps what was evicted: {info:?}");
+    drop(view);
+}

@@ -1,0 +1,206 @@
+//! The simulation itself: what it runs, in which order, and how it ends.
+
+use super::*;
+use fluxmap::{Database, FluxError};
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::time::Duration;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+type Db = Database<u64, u64>;
+
+async fn open(machine: &Machine) -> Result<Db, FluxError> {
+    let builder = Db::builder().durability_full(machine.persistence("db"));
+    builder.disk(Arc::new(machine.disk())).background(machine.background()).build().await
+}
+
+/// Two tasks that do several things each; what is said is in the order in which it happened.
+async fn chat(machine: Machine, said: Arc<Mutex<Vec<u32>>>) {
+    let tasks = [1, 2, 3].map(|speaker| {
+        let (own, said) = (machine.clone(), Arc::clone(&said));
+        machine.spawn(format!("speaker {speaker}"), async move {
+            for _ in 0..5 {
+                said.lock().expect("no panic").push(speaker);
+                crate::polling::yield_once().await;
+                own.sleep(SECOND).await;
+            }
+        })
+    });
+    for task in tasks {
+        task.await;
+    }
+}
+
+fn said(seed: u64) -> (Vec<u32>, Vec<String>) {
+    let mut simulation = Simulation::new(seed);
+    let said = Arc::default();
+    let main = chat(simulation.machine(), Arc::clone(&said));
+    assert_eq!(simulation.run(main).expect("it ends"), Ended::Returned(()));
+    assert_eq!(simulation.machine().now(), 5 * SECOND, "all sleep at the same time");
+    let said = said.lock().expect("no panic").clone();
+    (said, simulation.trace())
+}
+
+#[test]
+fn a_seed_stands_for_one_order_and_others_for_others() {
+    let orders: BTreeSet<_> = (0..30).map(|seed| said(seed).0).collect();
+    assert!(orders.len() > 20, "{} orders", orders.len());
+    for seed in 0..5 {
+        assert_eq!(said(seed), said(seed));
+    }
+}
+
+#[test]
+fn a_program_in_which_nothing_goes_on_says_who_waits_for_what() {
+    let mut simulation = Simulation::new(1);
+    let machine = simulation.machine();
+    let stuck = simulation.run(async move {
+        machine.spawn("reader", machine.clone().silent());
+        machine.spawn("nameless", std::future::pending::<()>());
+        machine.spawn("other", std::future::pending::<()>()).await;
+    });
+    let stuck = stuck.expect_err("it cannot end");
+    assert_eq!(stuck.why, Why::NothingGoesOn);
+    let shown = stuck.to_string();
+    let here = file!();
+    for expected in [
+        "nothing can go on (seed 1, life 1".to_owned(),
+        format!("reader ({here}"),
+        "polled 1 times) waits for an answer".to_owned(),
+        "waits to be woken".to_owned(),
+        "waits for the task other".to_owned(),
+    ] {
+        assert!(shown.contains(&expected), "{expected:?} in {shown}");
+    }
+}
+
+impl Machine {
+    async fn silent(self) {
+        self.label("an answer", std::future::pending::<()>()).await;
+    }
+}
+
+#[test]
+fn a_program_that_goes_round_in_circles_is_stopped() {
+    let mut simulation = Simulation::new(1);
+    simulation.limit_steps(500);
+    let machine = simulation.machine();
+    let stuck = simulation.run(async move {
+        machine.spawn("sleeper", {
+            let machine = machine.clone();
+            async move { machine.sleep(3 * SECOND).await }
+        });
+        loop {
+            crate::polling::yield_once().await;
+        }
+    });
+    let stuck = stuck.expect_err("it does not end");
+    assert_eq!(stuck.why, Why::TooManySteps { limit: 500 });
+    let labels: Vec<_> = stuck.tasks.iter().map(|task| (&*task.name, &*task.label)).collect();
+    assert_eq!(labels, [("main", "can go on"), ("sleeper", "waits for the time 3s")]);
+}
+
+#[test]
+fn time_passes_beside_work_only_if_it_is_to() {
+    let elapsed = |stalls| {
+        let mut simulation = Simulation::new(1);
+        simulation.stall_one_in(stalls);
+        let machine = simulation.machine();
+        let main = async move {
+            let _task = machine.spawn("sleeper", {
+                let machine = machine.clone();
+                async move { machine.sleep(SECOND).await }
+            });
+            for _ in 0..200 {
+                crate::polling::yield_once().await;
+            }
+            machine.now()
+        };
+        simulation.run(main).expect("it ends")
+    };
+    assert_eq!(elapsed(0), Ended::Returned(Duration::ZERO));
+    assert_eq!(elapsed(10), Ended::Returned(SECOND));
+}
+
+/// Counts as far as it gets; what it was told has been counted is in `counted`.
+async fn count(machine: Machine, counted: Arc<Mutex<u64>>) -> Result<u64, FluxError> {
+    let db = open(&machine).await?;
+    let mut n = db.get(&0)?.map_or(0, |n| *n);
+    let promised = *counted.lock().expect("no panic");
+    assert!(n >= promised, "{promised} was promised, and {n} is there");
+    for _ in 0..3 {
+        n += 1;
+        machine.sleep(SECOND).await;
+        db.insert(0, n).await?;
+        *counted.lock().expect("no panic") = n;
+    }
+    Ok(n)
+}
+
+#[test]
+fn a_crash_is_possible_at_every_step_and_every_call_and_the_next_process_goes_on() {
+    let plans: [fn(&mut Simulation, u64, Crash); 2] = [Simulation::crash_at_step, Simulation::crash_at_call];
+    for plan in plans {
+        for crash in [Crash::Process, Crash::Power(Loss::Everything), Crash::Power(Loss::Random(7))] {
+            let mut at = 1;
+            loop {
+                let mut simulation = Simulation::new(at);
+                let counted = Arc::new(Mutex::new(0));
+                plan(&mut simulation, at, crash);
+                let first = simulation.run(count(simulation.machine(), Arc::clone(&counted)));
+                let is_over = match first.expect("it does not hang") {
+                    Ended::Crashed => false,
+                    Ended::Returned(result) => result.is_ok(),
+                };
+                // And the second in turn, somewhere else.
+                plan(&mut simulation, at / 2 + 1, crash);
+                let second = simulation.run(count(simulation.machine(), Arc::clone(&counted)));
+                second.expect("it does not hang");
+                let third = simulation.run(count(simulation.machine(), Arc::clone(&counted)));
+                assert!(matches!(third, Ok(Ended::Returned(Ok(3..=9)))), "{third:?}");
+                if is_over {
+                    break;
+                }
+                at += 1;
+            }
+            assert!(at > 10, "there are several places: {at}");
+        }
+    }
+}
+
+#[test]
+fn the_tasks_of_a_process_end_with_it() {
+    let mut simulation = Simulation::new(1);
+    let alive = Arc::new(());
+    let machine = simulation.machine();
+    let held = Arc::clone(&alive);
+    simulation.crash_at_step(30, Crash::Process);
+    let crashed = simulation.run(async move {
+        let own = machine.clone();
+        machine.spawn("ticker", async move {
+            loop {
+                own.sleep(SECOND).await;
+                let _held = &held;
+            }
+        });
+        std::future::pending::<()>().await;
+    });
+    assert_eq!(crashed.expect("it crashes"), Ended::Crashed);
+    assert_eq!(Arc::strong_count(&alive), 1);
+    assert_eq!(simulation.run(async { 5 }).expect("it runs"), Ended::Returned(5));
+}
+
+#[test]
+fn a_panic_in_a_task_is_one_of_the_test() {
+    let mut simulation = Simulation::new(1);
+    let machine = simulation.machine();
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        simulation.run(async move {
+            machine.spawn("failing", async { panic!("an assertion") }).await;
+        })
+    }));
+    let message = *panicked.expect_err("it panics").downcast::<&str>().expect("a message");
+    assert_eq!(message, "an assertion");
+}

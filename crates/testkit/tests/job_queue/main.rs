@@ -1,0 +1,222 @@
+//! An example: a job queue on FluxMap (`queue.rs`), and the simulation that finds what is wrong
+//! with it.
+//!
+//! [`simulate`] is a whole test: a client, some workers, several processes one after another on
+//! one machine, of which each but the last may crash at any step or call to the disk, and what
+//! must hold all the time. There is nothing else to it: no thread, no sleep, no file.
+//!
+//! The queue has [bugs](queue::Bug) that can be switched on, one at a time. Each is found after a few
+//! seeds, and a seed stands for the same run every time:
+//!
+//! ```console
+//! $ cargo test -p fluxmap-testkit --test job_queue
+//! $ FLUXMAP_SEED=3 cargo test -p fluxmap-testkit --test job_queue -- --nocapture
+//! ```
+//!
+//! `FLUXMAP_SCALE` multiplies how many seeds are tried in search of a bug that nobody planted.
+
+mod queue;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use fluxmap::FluxError;
+use fluxmap_testkit::disk::Loss;
+use fluxmap_testkit::simulation::{Crash, Ended, Machine, Simulation};
+use fluxmap_testkit::workload::{SEED_VARIABLE, scaled};
+
+use queue::{Bug, Job, LEASE, Queue};
+
+const JOBS: u64 = 6;
+const WORKERS: u32 = 3;
+/// Processes that may crash, and one that does not.
+const LIVES: u64 = 4;
+/// Steps, or calls to the disk, within which they do.
+const STEPS: u64 = 150;
+
+/// The outside world: what it was promised, and what it sees.
+#[derive(Default)]
+struct World {
+    /// Jobs of which a client was told that they were added.
+    added: BTreeSet<u64>,
+    /// Who works on which job just now.
+    at_work: BTreeMap<u64, u32>,
+    /// The first promise that was broken.
+    broken: Option<String>,
+}
+
+/// The world, as tasks share it.
+#[derive(Clone, Default)]
+struct Outside(Arc<Mutex<World>>);
+
+impl Outside {
+    fn with<T>(&self, look: impl FnOnce(&mut World) -> T) -> T {
+        look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn broken(&self, what: String) {
+        self.with(|world| _ = world.broken.get_or_insert(what));
+    }
+}
+
+/// A client that adds what it has not been told to have been added.
+async fn client(machine: Machine, queue: Queue, outside: Outside) -> Result<(), FluxError> {
+    for job in 1..=JOBS {
+        if outside.with(|world| world.added.contains(&job)) {
+            continue;
+        }
+        queue.add(job).await?;
+        outside.with(|world| world.added.insert(job));
+        machine.sleep(Duration::from_secs(1)).await;
+    }
+    Ok(())
+}
+
+async fn worker(machine: Machine, queue: Queue, number: u32, outside: Outside) -> Result<(), FluxError> {
+    loop {
+        let Some(job) = queue.take(number).await? else {
+            machine.label("a job", machine.sleep(Duration::from_secs(1))).await;
+            continue;
+        };
+        if let Some(other) = outside.with(|world| world.at_work.insert(job, number)) {
+            outside.broken(format!("job {job} is worked on by {other} and by {number}"));
+        }
+        queue.work(job, number).await?;
+        outside.with(|world| world.at_work.remove(&job));
+    }
+}
+
+/// One process: checks what it finds, and works until all jobs are done.
+async fn process(machine: Machine, bug: Option<Bug>, outside: Outside) -> Result<(), FluxError> {
+    let queue = Queue::open(&machine, bug).await?;
+    let found: BTreeSet<u64> = queue.jobs().into_iter().map(|(job, _)| job).collect();
+    for job in outside.with(|world| world.added.clone()) {
+        if !found.contains(&job) {
+            outside.broken(format!("job {job} was added, and is not there after a crash"));
+        }
+    }
+    // Whoever worked is gone.
+    outside.with(|world| world.at_work.clear());
+    machine.spawn("client", client(machine.clone(), queue.clone(), outside.clone()));
+    for number in 1..=WORKERS {
+        let work = worker(machine.clone(), queue.clone(), number, outside.clone());
+        machine.spawn(format!("worker {number}"), work);
+    }
+    while queue.jobs().iter().filter(|(_, job)| **job == Job::Done).count() < JOBS as usize {
+        if outside.with(|world| world.broken.is_some()) {
+            break;
+        }
+        machine.sleep(LEASE / 2).await;
+    }
+    Ok(())
+}
+
+/// A run in which each process but the last may crash anywhere: what was broken, if anything
+/// was, and its steps.
+fn simulate(seed: u64, bug: Option<Bug>) -> (Option<String>, Vec<String>) {
+    simulate_with(seed, bug, |simulation, life| {
+        if life < LIVES {
+            simulation.crash_within(STEPS);
+        }
+    })
+}
+
+/// A run in which `plan` says how each process crashes.
+fn simulate_with(
+    seed: u64,
+    bug: Option<Bug>,
+    plan: impl Fn(&mut Simulation, u64),
+) -> (Option<String>, Vec<String>) {
+    let mut simulation = Simulation::new(seed);
+    simulation.limit_steps(20_000);
+    let outside = Outside::default();
+    for life in 1..=LIVES {
+        plan(&mut simulation, life);
+        let main = process(simulation.machine(), bug, outside.clone());
+        match simulation.run(main) {
+            Ok(Ended::Returned(Ok(())) | Ended::Crashed) => {}
+            Ok(Ended::Returned(Err(error))) => outside.broken(format!("it failed: {error}")),
+            Err(stuck) => outside.broken(stuck.to_string()),
+        }
+        if let Some(broken) = outside.with(|world| world.broken.clone()) {
+            return (Some(format!("in life {life}: {broken}")), simulation.trace());
+        }
+    }
+    (None, simulation.trace())
+}
+
+/// The seeds to try: one that was asked for, or so many.
+fn seeds(count: u64) -> Vec<u64> {
+    let only = std::env::var(SEED_VARIABLE).ok();
+    only.map_or((0..count).collect(), |seed| vec![seed.trim().parse().expect("the seed is a number")])
+}
+
+/// The first seed that finds something, with that.
+fn search(seeds: impl IntoIterator<Item = u64>, bug: Option<Bug>) -> Option<(u64, String)> {
+    seeds.into_iter().find_map(|seed| Some((seed, simulate(seed, bug).0?)))
+}
+
+#[test]
+fn nothing_is_found_in_a_queue_without_a_bug() {
+    let (mut runs, mut crashes) = (0, 0);
+    for seed in seeds(scaled(200)) {
+        let (broken, trace) = simulate(seed, None);
+        assert!(broken.is_none(), "{SEED_VARIABLE}={seed}: {broken:?}");
+        runs += 1;
+        crashes += trace.iter().filter(|step| step.starts_with("crash")).count();
+    }
+    assert!(crashes > runs, "most processes crash that may: {crashes} in {runs} runs");
+}
+
+/// Where seeds draw lots, this leaves nothing out: a loss of power at each step, and at each call
+/// to the disk, of the first process.
+#[test]
+fn no_loss_of_power_anywhere_breaks_a_promise() {
+    let plans: [fn(&mut Simulation, u64, Crash); 2] = [Simulation::crash_at_step, Simulation::crash_at_call];
+    for plan in plans {
+        for at in 1.. {
+            let (broken, trace) = simulate_with(1, None, |simulation, life| {
+                if life == 1 {
+                    plan(simulation, at, Crash::Power(Loss::Everything));
+                }
+            });
+            assert!(broken.is_none(), "a crash at {at}: {broken:?}");
+            if !trace.iter().any(|step| step.starts_with("crash")) {
+                assert!(at > 50, "the process does something: {at}");
+                break;
+            }
+        }
+    }
+}
+
+/// Finds the bug, and finds it again.
+#[track_caller]
+fn found(bug: Bug, what: &str) {
+    let (seed, broken) = search(seeds(200), Some(bug)).expect("the bug is found");
+    println!("{bug:?}: {SEED_VARIABLE}={seed}: {broken}");
+    assert!(broken.contains(what), "{broken}");
+    let (again, trace) = simulate(seed, Some(bug));
+    assert_eq!(again.as_ref(), Some(&broken), "the seed stands for the same run");
+    assert_eq!(trace, simulate(seed, Some(bug)).1);
+}
+
+#[test]
+fn an_acknowledgement_before_the_commit_is_durable_is_found() {
+    found(Bug::AcknowledgesEarly, "was added, and is not there after a crash");
+}
+
+#[test]
+fn a_check_outside_of_the_transaction_is_found() {
+    found(Bug::ChecksOutside, "is worked on by");
+}
+
+#[test]
+fn a_lease_that_is_not_renewed_is_found() {
+    found(Bug::ForgetsToRenew, "is worked on by");
+}
+
+#[test]
+fn a_job_that_is_added_again_after_a_crash_is_found() {
+    found(Bug::AddsTwice, "is worked on by");
+}

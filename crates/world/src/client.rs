@@ -1,0 +1,310 @@
+//! A client: one task that runs transactions, one-step operations and reads until it has done
+//! its share, or the database has failed.
+
+use crate::board::Board;
+use crate::plan::{Diet, Life};
+use crate::reads::Held;
+use crate::script::{Pen, Script, Tx};
+use crate::timeline::{Timeline, Until};
+use crate::value::Value;
+use fluxmap_shuttle::{Database, FluxError, IsolationLevel, PersistenceError, ReadPoint, virtual_time};
+use fluxmap_testkit::history::{Process, Stamps};
+use fluxmap_testkit::op::Committed;
+use rand::Rng;
+use rand::rngs::StdRng;
+use shuttle::future::block_on;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+pub(crate) type Db = Database<String, Value>;
+
+/// What all who use a database in one life have in common.
+#[derive(Clone)]
+pub(crate) struct Scene {
+    pub(crate) life: Arc<Life>,
+    pub(crate) timeline: Timeline,
+    pub(crate) board: Board,
+    pub(crate) stamps: Arc<Stamps>,
+    /// The latest time of day there had been when the life began, and the virtual time then.
+    pub(crate) began: (u64, Duration),
+    /// Whether the disk may fail, or the machine stop.
+    pub(crate) has_faults: bool,
+}
+
+/// Why a client goes no further.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// The database takes no more commits.
+    Failed,
+}
+
+/// What became of a call that may fail.
+pub(crate) enum Outcome<T> {
+    Done(T),
+    /// Refused because of others; nothing has happened.
+    Conflict,
+    /// Refused for a reason that the configuration gives; nothing has happened.
+    Refused,
+}
+
+impl Scene {
+    /// The latest time that the database may have, in milliseconds since 1970: that of the machine,
+    /// or the latest in earlier lives with what has passed since.
+    pub(crate) fn now(&self) -> u64 {
+        let since = virtual_time::system_time().duration_since(UNIX_EPOCH);
+        let machine = since.map_or(0, |since| since.as_millis() as u64);
+        let (latest, elapsed) = self.began;
+        machine.max(latest + (virtual_time::elapsed() - elapsed).as_millis() as u64 + 1)
+    }
+
+    /// Sorts out an error: it is to be expected, or an anomaly.
+    pub(crate) fn judge<T>(&self, who: &str, result: Result<T, FluxError>) -> Result<Outcome<T>, Stop> {
+        self.board.raise();
+        let error = match result {
+            Ok(value) => return Ok(Outcome::Done(value)),
+            Err(error) => error,
+        };
+        self.board.note(who, format!("-> {error:?}"));
+        let life = &self.life;
+        match error {
+            FluxError::SerializationConflict | FluxError::WriteConflict => Ok(Outcome::Conflict),
+            FluxError::MemoryLimitExceeded | FluxError::ExceedsMemoryLimit { .. } if life.limit.is_some() => {
+                Ok(Outcome::Refused)
+            }
+            FluxError::SnapshotTooOld { .. } if life.max_age.is_some() => Ok(Outcome::Refused),
+            FluxError::OutcomeUnknown { .. } | FluxError::FatalPersistenceError { .. } if self.has_faults => {
+                Err(Stop::Failed)
+            }
+            // The log may have failed, or be closing, before anything was said to a client.
+            FluxError::Persistence(PersistenceError::Io { .. } | PersistenceError::Unavailable(_))
+                if self.has_faults =>
+            {
+                Ok(Outcome::Refused)
+            }
+            error => {
+                self.board.anomaly(format!("{who}: an error that nothing explains: {error:?}"));
+                self.board.raise();
+                Err(Stop::Failed)
+            }
+        }
+    }
+}
+
+/// One client.
+pub(crate) struct Client {
+    pub(crate) name: String,
+    pub(crate) db: Db,
+    pub(crate) scene: Scene,
+    pub(crate) rng: StdRng,
+    pub(crate) pen: Pen,
+    pub(crate) held: Vec<Held>,
+    pub(crate) process: Process<String, u64>,
+}
+
+impl Client {
+    pub(crate) fn new(name: String, db: Db, scene: Scene, rng: StdRng, first: u64) -> Self {
+        let Diet { keys, largest, expiring, .. } = scene.life.diet;
+        let pen = Pen::new(keys, largest, expiring, first);
+        Client { name, db, scene, rng, pen, held: Vec::new(), process: Process::default() }
+    }
+
+    /// Does its share; returns what it has committed.
+    pub(crate) fn run(mut self) -> Process<String, u64> {
+        for _ in 0..self.scene.life.operations {
+            if self.operation().is_err() {
+                break;
+            }
+        }
+        let rereads: Result<(), Stop> = (|| {
+            while !self.held.is_empty() {
+                self.reread()?;
+                self.held.pop();
+            }
+            Ok(())
+        })();
+        drop(rereads);
+        self.scene.board.note(&self.name, "is done");
+        self.process
+    }
+
+    fn operation(&mut self) -> Result<(), Stop> {
+        let is_contended = self.scene.life.diet.keys <= 4;
+        match self.rng.random_range(0..20) {
+            0..8 => self.transaction(),
+            8..11 if is_contended => self.transact(),
+            8 => self.transact(),
+            9 | 10 => self.transaction(),
+            11..14 => self.single(),
+            14..16 => self.read(),
+            16 | 17 => self.snapshot(),
+            18 => self.reread(),
+            _ => {
+                let by = std::time::Duration::from_millis(self.rng.random_range(0..50));
+                virtual_time::advance(by);
+                Ok(())
+            }
+        }
+    }
+
+    /// Begins, does some steps, and commits, or rolls back.
+    fn transaction(&mut self) -> Result<(), Stop> {
+        let (begin, floor) = (self.scene.stamps.next(), self.scene.timeline.floor());
+        self.scene.board.note(&self.name, "begins");
+        let tx = self.db.begin();
+        let point = tx.read_point();
+        let Some(script) = self.script(&tx, point, floor)? else { return Ok(()) };
+        let rolls_back = self.rng.random_bool(0.1);
+        if rolls_back {
+            drop(script);
+            tx.rollback();
+            return Ok(());
+        }
+        let model = script;
+        self.scene.board.note(&self.name, format!("commits, having read at {}", point.timestamp));
+        let result = block_on(tx.commit());
+        match self.scene.judge(&self.name, result)? {
+            Outcome::Done(()) => self.committed(begin, point, &model),
+            Outcome::Conflict => self.refused(point, &model),
+            Outcome::Refused => {}
+        }
+        self.scene.board.raise();
+        Ok(())
+    }
+
+    /// Does some steps; `None` if one was refused.
+    fn script(&mut self, tx: &Tx, point: ReadPoint, floor: u64) -> Result<Option<Model>, Stop> {
+        let base = self.scene.timeline.begin(point, floor, false);
+        self.scene.board.raise();
+        let board = self.scene.board.clone();
+        let mut script = Script::new(tx, base, &self.pen, &board, &self.name);
+        for _ in 0..self.rng.random_range(1..=self.scene.life.diet.steps) {
+            let done = script.step(&mut self.rng);
+            match self.scene.judge(&self.name, done)? {
+                Outcome::Done(()) => {}
+                Outcome::Conflict | Outcome::Refused => return Ok(None),
+            }
+        }
+        Ok(Some(script.model))
+    }
+
+    /// `transact`, which runs the steps again after each conflict.
+    fn transact(&mut self) -> Result<(), Stop> {
+        let (begin, floor) = (self.scene.stamps.next(), self.scene.timeline.floor());
+        self.scene.board.note(&self.name, "transacts");
+        // One seed for all attempts would draw the same steps; so does a body that is run again.
+        let seed: u64 = self.rng.random();
+        let db = self.db.clone();
+        let last: std::cell::RefCell<Option<(ReadPoint, Model)>> = std::cell::RefCell::new(None);
+        let (stopped, refused) = (std::cell::Cell::new(false), std::cell::Cell::new(false));
+        let attempts = std::cell::Cell::new(0_u32);
+        let this = std::cell::RefCell::new(&mut *self);
+        let result = block_on(db.transact(async |tx| {
+            attempts.set(attempts.get() + 1);
+            let mut client = this.borrow_mut();
+            client.rng = rand::SeedableRng::seed_from_u64(seed);
+            let point = tx.read_point();
+            match client.script(tx, point, floor) {
+                Ok(Some(model)) => {
+                    *last.borrow_mut() = Some((point, model));
+                    Ok(())
+                }
+                Ok(None) => {
+                    refused.set(true);
+                    Err(FluxError::NoActiveTransaction)
+                }
+                Err(Stop::Failed) => {
+                    stopped.set(true);
+                    Err(FluxError::NoActiveTransaction)
+                }
+            }
+        }));
+        if stopped.get() {
+            return Err(Stop::Failed);
+        }
+        let last = last.into_inner();
+        match (result, last) {
+            (Ok(()), Some((point, model))) => self.committed(begin, point, &model),
+            (Err(FluxError::NoActiveTransaction), _) if refused.get() => {}
+            (result, _) => {
+                if let Outcome::Conflict = self.scene.judge(&self.name, result)? {
+                    self.scene.board.anomaly(format!("{}: transact returned a conflict", self.name));
+                }
+            }
+        }
+        self.scene.board.raise();
+        Ok(())
+    }
+
+    /// A transaction has committed: it had to be allowed.
+    fn committed(&mut self, begin: u64, point: ReadPoint, model: &Model) {
+        let end = self.scene.stamps.next();
+        let Scene { timeline, board, life, .. } = &self.scene;
+        let written: BTreeMap<String, Option<u64>> =
+            model.written().map(|(key, id)| (key.clone(), id.copied())).collect();
+        board.count(|counts| counts.transactions += 1);
+        if written.is_empty() {
+            timeline.acknowledge(point.timestamp);
+        } else {
+            let Some(commit) = timeline.find(point.timestamp, &written) else {
+                return board
+                    .anomaly(format!("{} committed {written:?}, which was never published", self.name));
+            };
+            let clash = match life.isolation {
+                IsolationLevel::Serializable => timeline.clash(point, Until::Commit(commit), model.noted()),
+                IsolationLevel::Snapshot => {
+                    timeline.overtaken(point, Until::Commit(commit), |key| written.contains_key(key))
+                }
+            };
+            board.note(&self.name, format!("committed {commit}: {written:?}"));
+            if let Some(clash) = clash {
+                let what = format!(
+                    "{} committed {commit}, having read at {point:?}, though {} had changed at {}: {written:?}, {:?}",
+                    self.name,
+                    clash.key,
+                    clash.at,
+                    model.ops()
+                );
+                return board.anomaly(what);
+            }
+            timeline.acknowledge(commit);
+        }
+        self.process.committed.push(Committed { begin, end, ops: model.ops().to_vec() });
+    }
+
+    /// A transaction was refused: something had to be in its way.
+    fn refused(&mut self, point: ReadPoint, model: &Model) {
+        self.process.refused += 1;
+        let Scene { timeline, board, life, .. } = &self.scene;
+        board.count(|counts| counts.refusals += 1);
+        let is_explained = match life.isolation {
+            IsolationLevel::Serializable => {
+                timeline.clash(point, Until::Now, model.noted()).is_some()
+                    || timeline.could_expire(point, model.noted())
+            }
+            // A delete of what was not there may count as a write, or not.
+            IsolationLevel::Snapshot => {
+                let writes: Vec<String> = model.ops().iter().filter_map(written_key).collect();
+                timeline
+                    .overtaken(point, Until::Now, |key| writes.iter().any(|written| written == key))
+                    .is_some()
+            }
+        };
+        if !is_explained {
+            let what =
+                format!("{} was refused at {point:?}, and nothing had changed: {:?}", self.name, model.ops());
+            board.anomaly(what);
+        }
+    }
+}
+
+/// The model of a transaction that has come to its end.
+type Model = fluxmap_testkit::model::ModelTxn<String, u64>;
+
+fn written_key(op: &fluxmap_testkit::op::Op<String, u64>) -> Option<String> {
+    use fluxmap_testkit::op::Op;
+    match op {
+        Op::Put { key, .. } | Op::Delete { key } => Some(key.clone()),
+        _ => None,
+    }
+}

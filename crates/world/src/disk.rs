@@ -1,0 +1,105 @@
+//! The simulated disk of the testkit, as the engine on shuttle sees it: each call takes time,
+//! in which other tasks run.
+
+use fluxmap::disk::{Disk as _, OpenMode as RealMode};
+use fluxmap_shuttle::disk::{Disk, DiskFile, Lock, OpenMode};
+use fluxmap_testkit::disk::SimDisk;
+use rand::Rng;
+use rand::rngs::StdRng;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A disk whose calls are steps of the schedule.
+#[derive(Clone, Debug)]
+pub(crate) struct WorldDisk {
+    pub(crate) sim: SimDisk,
+    /// The most turns that others get during one call.
+    slowness: u32,
+    rng: Arc<Mutex<StdRng>>,
+}
+
+#[derive(Debug)]
+struct WorldFile(Box<dyn fluxmap::disk::DiskFile>, WorldDisk);
+
+#[derive(Debug)]
+struct WorldLock(#[expect(dead_code, reason = "held until it is dropped")] Box<dyn fluxmap::disk::Lock>);
+
+impl Lock for WorldLock {}
+
+impl WorldDisk {
+    pub(crate) fn new(sim: SimDisk, slowness: u32, rng: StdRng) -> Self {
+        WorldDisk { sim, slowness, rng: Arc::new(Mutex::new(rng)) }
+    }
+
+    /// Lets others run.
+    fn take_time(&self) {
+        let turns = match self.slowness {
+            0 => 0,
+            most => self.rng.lock().unwrap_or_else(PoisonError::into_inner).random_range(0..=most),
+        };
+        (0..turns).for_each(|_| shuttle::thread::yield_now());
+    }
+
+    /// Does a call amid the time that it takes.
+    fn call<T>(&self, call: impl FnOnce(&SimDisk) -> T) -> T {
+        self.take_time();
+        let result = call(&self.sim);
+        self.take_time();
+        result
+    }
+}
+
+impl Disk for WorldDisk {
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        self.call(|sim| sim.create_dir(path))
+    }
+
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn DiskFile>> {
+        let mode = match mode {
+            OpenMode::Read => RealMode::Read,
+            OpenMode::Write => RealMode::Write,
+            OpenMode::Create => RealMode::Create,
+        };
+        let file = self.call(|sim| sim.open(path, mode))?;
+        Ok(Box::new(WorldFile(file, self.clone())))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.call(|sim| sim.rename(from, to))
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.call(|sim| sim.remove(path))
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        self.sim.list(path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.call(|sim| sim.sync_dir(path))
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Lock>> {
+        Ok(Box::new(WorldLock(self.sim.lock(path)?)))
+    }
+}
+
+impl DiskFile for WorldFile {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.0.read_at(buffer, offset)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.1.call(|_| self.0.write_at(bytes, offset))
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.1.call(|_| self.0.sync())
+    }
+}

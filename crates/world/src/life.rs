@@ -1,0 +1,316 @@
+//! Lives: from opening a database, over what its clients do, to its end, and on with what a
+//! death leaves of the disk.
+
+use crate::board::Board;
+use crate::chores;
+use crate::client::{Client, Db, Scene};
+use crate::disk::WorldDisk;
+use crate::plan::{Death, Durability, Life, Outline, World};
+use crate::rest;
+use crate::script::pairs;
+use crate::timeline::{Held, Leeway, State, Timeline};
+use crate::value::{self, Value};
+use fluxmap_shuttle::mem::EvictionPolicy;
+use fluxmap_shuttle::persistence::PersistenceOptions;
+use fluxmap_shuttle::{Database, FluxError, IsolationLevel, VacuumOptions, virtual_time};
+use fluxmap_testkit::disk::{Loss, SimDisk};
+use fluxmap_testkit::history::{History, Process, Stamps};
+use fluxmap_testkit::op::{Committed, Op};
+use rand::Rng;
+use rand::rngs::StdRng;
+use shuttle::future::block_on;
+use shuttle::thread;
+use std::sync::Arc;
+
+/// The directory of the database.
+const DIRECTORY: &str = "db";
+
+/// Writes of each client in each life: numbers that no other has.
+const WRITES: u64 = 1 << 20;
+
+/// All lives of a world, one after the other. Runs as the first task of a schedule.
+pub(crate) fn all(world: &World, board: &Board) {
+    value::begin();
+    let outline = world.outline();
+    let mut account = Account {
+        timeline: Timeline::new(board.clone()),
+        disk: SimDisk::new(world.seed),
+        // Nothing was written yet.
+        written_with: Durability::Full,
+        latest: 0,
+        gives_lives: false,
+    };
+    for number in 0..outline.lives {
+        let life = Arc::new(world.life(outline, number));
+        board.count(|counts| counts.lives += 1);
+        board.note("world", format!("life {number} of {:?}: {life:?}", outline.profile));
+        live(world, outline, number, &life, board, &mut account);
+        board.raise();
+        if value::alive() != 0 {
+            board.anomaly(format!("{} values are alive after life {number}", value::alive()));
+            board.raise();
+        }
+    }
+}
+
+/// What goes on from life to life.
+struct Account {
+    timeline: Timeline,
+    disk: SimDisk,
+    /// How what is on the disk was written.
+    written_with: Durability,
+    /// The latest time of day there has been, in milliseconds since 1970.
+    latest: u64,
+    /// Whether a policy has given keys a life since the files were created.
+    gives_lives: bool,
+}
+
+fn live(
+    world: &World,
+    outline: Outline,
+    number: usize,
+    life: &Arc<Life>,
+    board: &Board,
+    account: &mut Account,
+) {
+    let mut rng = world.rng(10_000 + number as u64);
+    let disk = outline.is_durable.then(|| prepare_disk(life, account, board, &mut rng));
+    if disk.is_none() {
+        account.timeline = Timeline::new(board.clone());
+    }
+    if rng.random_bool(0.2) {
+        virtual_time::set_time_of_day(rng.random_range(-3_600_000..3_600_000));
+    }
+    let has_faults =
+        disk.is_some() && (life.crash.is_some() || life.failure.is_some() || life.capacity.is_some());
+    let timeline = account.timeline.clone().that_may_fail(has_faults);
+    let scene = Scene {
+        life: Arc::clone(life),
+        timeline: timeline.clone(),
+        board: board.clone(),
+        stamps: Arc::new(Stamps::default()),
+        began: (account.latest, virtual_time::elapsed()),
+        has_faults,
+    };
+    board.note("world", "opens the database");
+    let failed = match open(&scene, disk.as_ref()) {
+        Ok(db) => {
+            if disk.is_some() {
+                account.written_with = life.durability;
+            }
+            let recovered = db.recovery_info().map_or(0, |info| info.last_commit);
+            board.note("world", format!("recovered up to commit {recovered}"));
+            board.count(|counts| counts.checks += 1);
+            account.gives_lives |= life.eviction_ttl.is_some();
+            let leeway = Leeway {
+                has_limit: life.limit.is_some(),
+                gives_lives: account.gives_lives,
+                now: scene.now(),
+            };
+            if let Err(what) = timeline.opened(recovered, leeway) {
+                board.anomaly(what);
+                board.raise();
+            }
+            run(db, &scene, disk.as_ref(), number, &mut rng)
+        }
+        Err(error) => {
+            board.note("world", format!("could not be opened: {error:?}"));
+            if !has_faults {
+                board.anomaly(format!("it cannot be opened: {error}, {error:?}"));
+            }
+            true
+        }
+    };
+    board.raise();
+    account.latest = scene.now();
+    if let Some(disk) = disk {
+        account.after_death(life, &disk, failed, board);
+    }
+}
+
+/// The disk of this life, with its faults.
+fn prepare_disk(life: &Life, account: &mut Account, board: &Board, rng: &mut StdRng) -> WorldDisk {
+    let sim = account.disk.clone();
+    if let Some(call) = life.crash {
+        sim.crash_at(call);
+    }
+    if let Some(failure) = life.failure {
+        board.fault("failing calls");
+        match failure.for_ever {
+            true => sim.fail_from(failure.call, failure.kind),
+            false => sim.fail_once(failure.call, failure.kind),
+        }
+    }
+    if let Some(bytes) = life.capacity {
+        board.fault("full disks");
+        sim.set_capacity(bytes);
+    }
+    if life.slowness > 4 {
+        board.fault("slow disks");
+    }
+    WorldDisk::new(sim, life.slowness, rand::SeedableRng::seed_from_u64(rng.random()))
+}
+
+fn open(scene: &Scene, disk: Option<&WorldDisk>) -> Result<Db, FluxError> {
+    let life = &scene.life;
+    let timeline = scene.timeline.clone();
+    let mut builder = Database::<String, Value>::builder().isolation_level(life.isolation).observer(
+        move |timestamp, key: &String, value: Option<&Arc<Value>>, expires| {
+            timeline.publish(timestamp, key, value.map(|value| Held { id: value.id, expires }));
+        },
+    );
+    if let Some(interval) = life.vacuum {
+        builder = builder.auto_vacuum(VacuumOptions { interval });
+    }
+    if let Some(age) = life.max_age {
+        builder = builder.max_snapshot_age(age);
+    }
+    if let Some((limit, policy)) = life.limit {
+        builder = builder.max_memory(limit).eviction_policy(policy);
+    } else if life.eviction_ttl.is_some() {
+        builder = builder.eviction_policy(EvictionPolicy::Ttl);
+    }
+    if let Some(ttl) = life.eviction_ttl {
+        builder = builder.eviction_ttl(ttl);
+    }
+    let Some(disk) = disk else { return block_on(builder.build()) };
+    let options = PersistenceOptions {
+        wal_path: DIRECTORY.into(),
+        wal_pool_size: life.pool,
+        wal_segment_size_bytes: life.segment,
+    };
+    let builder = builder.disk(Arc::new(disk.clone()));
+    match life.durability {
+        Durability::InMemory => unreachable!("only a durable life has a disk"),
+        Durability::Full => block_on(builder.durability_full(options).build()),
+        Durability::Relaxed { interval, commits, bytes } => {
+            let relaxed = builder.durability_relaxed(options);
+            // At least one of them is there.
+            let mut relaxed = match (interval, commits, bytes) {
+                (Some(interval), ..) => relaxed.flush_interval(interval),
+                (_, Some(commits), _) => relaxed.flush_after_commits(commits),
+                (.., bytes) => relaxed.flush_after_bytes(bytes.unwrap_or(1)),
+            };
+            if let Some(commits) = commits {
+                relaxed = relaxed.flush_after_commits(commits);
+            }
+            if let Some(bytes) = bytes {
+                relaxed = relaxed.flush_after_bytes(bytes);
+            }
+            block_on(relaxed.build())
+        }
+    }
+}
+
+/// Everything between opening and the end. Returns whether the database had failed.
+fn run(db: Db, scene: &Scene, disk: Option<&WorldDisk>, number: usize, rng: &mut StdRng) -> bool {
+    let (board, life, timeline) = (&scene.board, &scene.life, &scene.timeline);
+    let state = timeline.state(timeline.last()).unwrap_or_default();
+    let keys_go = keys_go(life, &state);
+    let initial = initial_process(scene, state);
+    let clients: Vec<_> = (0..life.clients)
+        .map(|client| {
+            let name = format!("client-{client}");
+            let first = (number as u64 * 16 + client as u64) * WRITES;
+            let rng = rand::SeedableRng::seed_from_u64(rng.random());
+            let client = Client::new(name.clone(), db.clone(), scene.clone(), rng, first);
+            thread::Builder::new()
+                .name(name)
+                .spawn(move || client.run())
+                .expect("a task can always be started")
+        })
+        .collect();
+    let chores = chores::start(&db, scene, disk, rng);
+    board.note("world", "waits for the clients");
+    let mut processes = vec![initial];
+    processes.extend(clients.into_iter().map(|client| client.join().expect("a panic ends the world")));
+    board.note("world", "waits for the chores");
+    chores.into_iter().for_each(|chore| chore.join().expect("a panic ends the world"));
+    board.raise();
+    rest::check(&db, scene);
+    board.raise();
+    let has_failed = block_on(db.flush()).is_err();
+    if !keys_go && !has_failed && !disk.is_some_and(|disk| disk.sim.has_crashed()) {
+        check_history(processes, &db, scene);
+    }
+    board.note("world", "ends the database");
+    let closed = match life.closes {
+        true => block_on(db.close()),
+        false => {
+            drop(db);
+            Ok(())
+        }
+    };
+    let closed = scene.judge("world", closed).is_ok();
+    let has_failed = has_failed || !closed || disk.is_some_and(|disk| disk.sim.has_crashed());
+    if !has_failed && disk.is_none_or(|_| !scene.has_faults) {
+        timeline.closed();
+    }
+    has_failed
+}
+
+/// Whether keys may go by themselves in a life that begins with this state.
+fn keys_go(life: &Life, state: &State) -> bool {
+    let evicts = life.limit.is_some() || life.eviction_ttl.is_some() || life.chores.evictions > 0;
+    evicts || life.diet.expiring || state.values().any(|held| held.expires != 0)
+}
+
+/// What is there at first, as a transaction of its own.
+fn initial_process(scene: &Scene, state: State) -> Process<String, u64> {
+    let begin = scene.stamps.next();
+    let ops = state.into_iter().map(|(key, held)| Op::Put { key, value: held.id }).collect();
+    let end = scene.stamps.next();
+    Process { committed: vec![Committed { begin, end, ops }], refused: 0 }
+}
+
+/// Holds what everybody saw against the checker that knows nothing of timestamps. Not where keys
+/// go by themselves: a history does not say when.
+fn check_history(mut processes: Vec<Process<String, u64>>, db: &Db, scene: &Scene) {
+    if scene.life.isolation != IsolationLevel::Serializable {
+        return;
+    }
+    let begin = scene.stamps.next();
+    let Ok(items) = pairs(db.snapshot().range(..)) else { return };
+    let scan = fluxmap_testkit::op::Scan::all();
+    let last = Committed { begin, end: scene.stamps.next(), ops: vec![Op::Scan { scan, items }] };
+    processes.push(Process { committed: vec![last], refused: 0 });
+    let history = History { processes };
+    scene.board.count(|counts| counts.checks += 1);
+    if !history.is_strictly_serializable() {
+        scene.board.anomaly(format!("no order explains this history:\n{history}"));
+    }
+}
+
+impl Account {
+    /// What the death leaves for the next life.
+    fn after_death(&mut self, life: &Life, disk: &WorldDisk, failed: bool, board: &Board) {
+        let sim = &disk.sim;
+        let crashed = if life.midway { sim.frozen_midway() } else { sim.frozen() };
+        let image = match crashed {
+            Some(frozen) => {
+                board.count(|counts| counts.crashes += 1);
+                frozen
+            }
+            None => sim.process_death(),
+        };
+        let slack = match (life.death, self.written_with) {
+            (Death::Process, _) | (_, Durability::Full | Durability::InMemory) => 0,
+            (Death::Power(_), Durability::Relaxed { commits, .. }) => {
+                commits.map_or(u64::MAX, |commits| commits as u64)
+            }
+        };
+        self.disk = match life.death {
+            Death::Process => image.process_death(),
+            Death::Power(loss) => {
+                board.fault(match loss {
+                    Loss::Everything => "power cuts that take all",
+                    Loss::Nothing => "power cuts that take nothing",
+                    Loss::Random(_) => "power cuts that tear and reorder",
+                });
+                image.power_cut(loss)
+            }
+        };
+        board.note("world", format!("dies of {:?}, failed: {failed}", life.death));
+        self.timeline = self.timeline.next_life(slack);
+    }
+}

@@ -1,0 +1,272 @@
+//! What a seed draws: the configuration of each life, its faults and its end.
+
+use fluxmap_shuttle::IsolationLevel;
+use fluxmap_shuttle::mem::EvictionPolicy;
+use fluxmap_testkit::disk::Loss;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use std::io::ErrorKind;
+use std::time::Duration;
+
+/// What a world is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Profile {
+    /// Few keys, many conflicts.
+    Contention,
+    /// A crash every few dozen calls of the disk.
+    Recovery,
+    /// Memory limits, keys that expire, evictions.
+    Eviction,
+    /// Snapshots and transactions that are held for long.
+    LongReaders,
+    /// A disk whose calls take long, fill up and fail.
+    SlowDisk,
+}
+
+impl Profile {
+    /// All of them.
+    pub const ALL: [Profile; 5] =
+        [Profile::Contention, Profile::Recovery, Profile::Eviction, Profile::LongReaders, Profile::SlowDisk];
+}
+
+/// A world: a seed, and bounds that make it smaller than the seed would.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct World {
+    /// Draws everything.
+    pub seed: u64,
+    /// Instead of the one that the seed picks.
+    pub profile: Option<Profile>,
+    /// The most clients.
+    pub clients: Option<usize>,
+    /// The most operations of each client in each life.
+    pub operations: Option<usize>,
+    /// The most lives.
+    pub lives: Option<usize>,
+}
+
+impl World {
+    /// The world of a seed.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        World { seed, profile: None, clients: None, operations: None, lives: None }
+    }
+
+    /// A generator of its own for one part of the world.
+    pub(crate) fn rng(&self, part: u64) -> StdRng {
+        StdRng::seed_from_u64(
+            self.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ part.wrapping_mul(0xD1B5_4A32_D192_ED03),
+        )
+    }
+
+    /// The profile that it has.
+    #[must_use]
+    pub fn profile(&self) -> Profile {
+        let drawn = Profile::ALL[self.rng(1).random_range(0..Profile::ALL.len())];
+        self.profile.unwrap_or(drawn)
+    }
+}
+
+/// When a commit is acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Durability {
+    InMemory,
+    Full,
+    Relaxed { interval: Option<Duration>, commits: Option<usize>, bytes: Option<u64> },
+}
+
+/// What kills the process, if it is not asked to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Death {
+    Process,
+    Power(Loss),
+}
+
+/// A call of the disk that fails.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Failure {
+    pub(crate) call: u64,
+    pub(crate) kind: ErrorKind,
+    pub(crate) for_ever: bool,
+}
+
+/// One life: from opening to the end.
+#[derive(Clone, Debug)]
+pub(crate) struct Life {
+    pub(crate) durability: Durability,
+    pub(crate) isolation: IsolationLevel,
+    pub(crate) vacuum: Option<Duration>,
+    pub(crate) max_age: Option<Duration>,
+    pub(crate) limit: Option<(u64, EvictionPolicy)>,
+    /// How long each key lives, under `EvictionPolicy::Ttl`.
+    pub(crate) eviction_ttl: Option<Duration>,
+    pub(crate) segment: u64,
+    pub(crate) pool: usize,
+    pub(crate) slowness: u32,
+    pub(crate) capacity: Option<u64>,
+    pub(crate) failure: Option<Failure>,
+    /// The call of the disk at which the machine stops.
+    pub(crate) crash: Option<u64>,
+    /// Whether that call has been done in part.
+    pub(crate) midway: bool,
+    pub(crate) death: Death,
+    /// Whether a life that comes to its end is closed, or only dropped.
+    pub(crate) closes: bool,
+    pub(crate) clients: usize,
+    pub(crate) operations: usize,
+    pub(crate) chores: Chores,
+    /// What the clients write.
+    pub(crate) diet: Diet,
+}
+
+/// What goes on beside the clients.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Chores {
+    pub(crate) checkpoints: u32,
+    pub(crate) backups: u32,
+    pub(crate) vacuums: u32,
+    pub(crate) evictions: u32,
+    /// How often time passes.
+    pub(crate) ticks: u32,
+}
+
+/// The keys and values of a life.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Diet {
+    pub(crate) keys: u64,
+    pub(crate) largest: usize,
+    /// Whether values may be given a time to live.
+    pub(crate) expiring: bool,
+    /// How many snapshots a client holds, at most.
+    pub(crate) snapshots: usize,
+    /// The most steps of a transaction.
+    pub(crate) steps: usize,
+}
+
+/// What stays the same from life to life.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Outline {
+    pub(crate) profile: Profile,
+    pub(crate) is_durable: bool,
+    pub(crate) lives: usize,
+}
+
+impl World {
+    pub(crate) fn outline(&self) -> Outline {
+        let mut rng = self.rng(2);
+        let profile = self.profile();
+        let is_durable = match profile {
+            Profile::Recovery | Profile::SlowDisk => true,
+            _ => rng.random_bool(0.5),
+        };
+        let lives = match profile {
+            Profile::Recovery => rng.random_range(4..=8),
+            _ => 3,
+        };
+        Outline { profile, is_durable, lives: lives.min(self.lives.unwrap_or(usize::MAX)) }
+    }
+
+    /// Draws life number `number`.
+    pub(crate) fn life(&self, outline: Outline, number: usize) -> Life {
+        let mut rng = self.rng(100 + number as u64);
+        let rng = &mut rng;
+        let profile = outline.profile;
+        let millis = |rng: &mut StdRng, most: u64| Duration::from_millis(rng.random_range(1..=most));
+        let is_evicting = profile == Profile::Eviction;
+        let limited = rng.random_bool(if is_evicting { 0.8 } else { 0.05 });
+        let limit = limited.then(|| (rng.random_range(600..4000), policy(rng)));
+        let has_ttl_policy = match limit {
+            Some((_, policy)) => policy == EvictionPolicy::Ttl,
+            None => is_evicting && rng.random_bool(0.3),
+        };
+        let crashes = match profile {
+            Profile::Recovery => 0.85,
+            Profile::SlowDisk => 0.3,
+            _ => 0.4,
+        };
+        let operations = match profile {
+            Profile::Recovery => rng.random_range(2..=10),
+            Profile::Contention => rng.random_range(5..=20),
+            _ => rng.random_range(4..=14),
+        };
+        Life {
+            durability: if outline.is_durable { durability(rng) } else { Durability::InMemory },
+            isolation: match rng.random_range(0..4) {
+                0 => IsolationLevel::Snapshot,
+                _ => IsolationLevel::Serializable,
+            },
+            vacuum: rng.random_bool(0.3).then(|| millis(rng, 500)),
+            max_age: rng
+                .random_bool(if profile == Profile::LongReaders { 0.3 } else { 0.1 })
+                .then(|| millis(rng, 2_000)),
+            limit,
+            eviction_ttl: has_ttl_policy.then(|| millis(rng, 1_000)),
+            segment: *pick(rng, &[4096, 4096, 5000, 8192, 65_536]),
+            pool: rng.random_range(1..=4),
+            slowness: if profile == Profile::SlowDisk {
+                rng.random_range(2..60)
+            } else {
+                rng.random_range(0..4)
+            },
+            capacity: (profile == Profile::SlowDisk && rng.random_bool(0.3))
+                .then(|| rng.random_range(8_000..60_000)),
+            failure: rng.random_bool(if profile == Profile::SlowDisk { 0.5 } else { 0.1 }).then(|| Failure {
+                call: rng.random_range(1..120),
+                kind: *pick(rng, &[ErrorKind::Other, ErrorKind::StorageFull, ErrorKind::PermissionDenied]),
+                for_ever: rng.random_bool(0.3),
+            }),
+            crash: rng.random_bool(crashes).then(|| 10_f64.powf(rng.random_range(0.0..2.3)) as u64),
+            midway: rng.random(),
+            death: death(rng),
+            closes: rng.random(),
+            clients: rng.random_range(2..=4).min(self.clients.unwrap_or(usize::MAX)),
+            operations: operations.min(self.operations.unwrap_or(usize::MAX)),
+            chores: Chores {
+                checkpoints: rng.random_range(0..3),
+                backups: if rng.random_bool(0.3) { 1 } else { 0 },
+                vacuums: rng.random_range(0..3),
+                evictions: if is_evicting { rng.random_range(0..4) } else { 0 },
+                ticks: rng.random_range(0..10),
+            },
+            diet: Diet {
+                keys: match profile {
+                    Profile::Contention => rng.random_range(2..=4),
+                    _ => rng.random_range(3..=14),
+                },
+                largest: *pick(rng, &[0, 40, 200, 600]),
+                expiring: rng.random_bool(if is_evicting { 0.6 } else { 0.25 }),
+                snapshots: if profile == Profile::LongReaders { 4 } else { 1 },
+                steps: rng.random_range(2..=6),
+            },
+        }
+    }
+}
+
+fn pick<'a, T>(rng: &mut StdRng, from: &'a [T]) -> &'a T {
+    &from[rng.random_range(0..from.len())]
+}
+
+fn policy(rng: &mut StdRng) -> EvictionPolicy {
+    use EvictionPolicy::{Arc, Lfu, Lru, Manual, Random, S3Fifo, Ttl};
+    *pick(rng, &[Lru, Lfu, Random, Arc, Ttl, Manual, S3Fifo])
+}
+
+fn durability(rng: &mut StdRng) -> Durability {
+    if rng.random_bool(0.6) {
+        return Durability::Full;
+    }
+    let limits = rng.random_range(1..8_u32);
+    Durability::Relaxed {
+        interval: (limits & 1 != 0).then(|| Duration::from_millis(rng.random_range(1..200))),
+        commits: (limits & 2 != 0).then(|| rng.random_range(1..20)),
+        bytes: (limits & 4 != 0).then(|| rng.random_range(1..4000)),
+    }
+}
+
+fn death(rng: &mut StdRng) -> Death {
+    match rng.random_range(0..5) {
+        0 => Death::Process,
+        1 => Death::Power(Loss::Everything),
+        2 => Death::Power(Loss::Nothing),
+        _ => Death::Power(Loss::Random(rng.random())),
+    }
+}

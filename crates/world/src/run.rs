@@ -1,0 +1,128 @@
+//! Runs worlds, and makes those that fail small.
+
+use crate::board::Board;
+pub use crate::board::Counts;
+use crate::life;
+use crate::plan::World;
+use crate::schedule::Seeded;
+use shuttle::{Config, FailurePersistence, MaxSteps, Runner};
+use std::cell::{Cell, RefCell};
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Once};
+use std::thread;
+
+/// Steps after which a world counts as hanging. Most need some ten thousand.
+const MOST_STEPS: usize = 6_000_000;
+
+/// Stacks are for what the engine does in one task; scans of a whole database and the
+/// encoder's frames need more than shuttle's own default.
+const STACK: usize = 1 << 19;
+
+/// Why a world failed.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// What was found first.
+    pub what: String,
+    /// What everybody was doing.
+    pub doing: Vec<String>,
+    /// What had happened.
+    pub log: Vec<String>,
+}
+
+/// What a world came to.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// What was done.
+    pub counts: Counts,
+    /// Steps of the schedule.
+    pub steps: u64,
+    /// What was wrong, if anything.
+    pub failure: Option<Failure>,
+}
+
+thread_local! {
+    static IN_WORLD: Cell<bool> = const { Cell::new(false) };
+    static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Keeps what panics say in a world, instead of printing it: a world that is made small panics
+/// many times.
+fn keep_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(move |info| match IN_WORLD.get() {
+            false => before(info),
+            true => PANIC.with_borrow_mut(|kept| {
+                kept.get_or_insert_with(|| info.to_string());
+            }),
+        }));
+    });
+}
+
+/// Runs a world to its end, or to the first thing that is wrong.
+///
+/// # Panics
+///
+/// If the system has no thread for it.
+#[must_use]
+pub fn run(world: World) -> Report {
+    keep_panics();
+    // On a thread of its own: one that a failed world has panicked on counts as panicking for ever.
+    let thread = thread::Builder::new().name("world".into()).spawn(move || run_here(world));
+    thread.expect("the system has a thread").join().expect("panics of a world are caught")
+}
+
+fn run_here(world: World) -> Report {
+    let board = Board::default();
+    let mut config = Config::new();
+    config.stack_size = STACK;
+    config.max_steps = MaxSteps::FailAfter(MOST_STEPS);
+    config.failure_persistence = FailurePersistence::None;
+    config.silence_warnings = true;
+    let steps = Arc::new(AtomicU64::new(0));
+    let runner = Runner::new(Seeded::new(world.seed, Arc::clone(&steps)), config);
+    let shared = board.clone();
+    IN_WORLD.set(true);
+    let result = panic::catch_unwind(AssertUnwindSafe(|| {
+        runner.run(move || life::all(&world, &shared));
+    }));
+    let panicked = PANIC.with_borrow_mut(Option::take);
+    let failure = match (result, board.first_anomaly()) {
+        (Ok(()), None) => None,
+        (_, Some(what)) => Some(what),
+        (Err(_), None) => Some(panicked.unwrap_or_else(|| "a panic that says nothing".into())),
+    };
+    let failure = failure.map(|what| Failure { what, doing: board.doing(), log: board.log() });
+    // Relaxed: the execution has ended.
+    Report { counts: board.counts(), steps: steps.load(Ordering::Relaxed), failure }
+}
+
+/// A smaller world that fails as well: fewer lives, clients and operations, with the same seed.
+/// Calls `tell` before each attempt.
+pub fn shrink(world: World, mut tell: impl FnMut(World)) -> (World, Report) {
+    let (mut best, mut report) = (world, run(world));
+    let bounds = [
+        |world: &mut World, bound| world.lives = Some(bound),
+        |world: &mut World, bound| world.clients = Some(bound),
+        |world: &mut World, bound| world.operations = Some(bound),
+    ];
+    for set in bounds {
+        // Upwards: the smallest that fails.
+        for bound in 1..=12 {
+            let mut smaller = best;
+            set(&mut smaller, bound);
+            if smaller == best {
+                break;
+            }
+            tell(smaller);
+            let attempt = run(smaller);
+            if attempt.failure.is_some() {
+                (best, report) = (smaller, attempt);
+                break;
+            }
+        }
+    }
+    (best, report)
+}

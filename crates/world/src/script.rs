@@ -1,0 +1,345 @@
+//! Random steps of a transaction, each done on the real one and on a model that began at the
+//! same read point, and compared at once.
+
+use crate::board::Board;
+use crate::value::Value;
+use fluxmap_shuttle::{FluxError, Savepoint, SnapshotRange, Transaction, virtual_time};
+use fluxmap_testkit::model::ModelTxn;
+use fluxmap_testkit::op::Scan;
+use rand::Rng;
+use rand::rngs::StdRng;
+use std::collections::BTreeMap;
+use std::ops::{Bound, ControlFlow};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+pub(crate) type Tx = Transaction<String, Value>;
+pub(crate) type Pairs = Vec<(String, u64)>;
+
+/// Names keys, and gives every write a number of its own.
+#[derive(Clone)]
+pub(crate) struct Pen {
+    pub(crate) keys: u64,
+    pub(crate) largest: usize,
+    pub(crate) expiring: bool,
+    /// Who writes: the upper digits of the numbers.
+    next: Arc<AtomicU64>,
+}
+
+impl Pen {
+    pub(crate) fn new(keys: u64, largest: usize, expiring: bool, first: u64) -> Self {
+        Pen { keys, largest, expiring, next: Arc::new(AtomicU64::new(first)) }
+    }
+
+    /// Two letters, so that prefixes and ranges hold some of the keys.
+    pub(crate) fn key(&self, rng: &mut StdRng) -> String {
+        let number = rng.random_range(0..self.keys);
+        format!("{}{}", ["a", "b", "c"][(number % 3) as usize], number / 3)
+    }
+
+    pub(crate) fn prefix(&self, rng: &mut StdRng) -> &'static str {
+        ["a", "b", "c", "", "b1", "d"][rng.random_range(0..6)]
+    }
+
+    pub(crate) fn value(&self, rng: &mut StdRng) -> Value {
+        // Relaxed: the numbers need to differ, not to be ordered.
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let size = if self.largest == 0 { 0 } else { rng.random_range(0..self.largest) };
+        Value::new(id, size)
+    }
+
+    pub(crate) fn ttl(&self, rng: &mut StdRng) -> Duration {
+        Duration::from_millis([1, 10, 100, 1000, 60_000][rng.random_range(0..5)])
+    }
+
+    pub(crate) fn scan(&self, rng: &mut StdRng) -> Scan<String> {
+        let mut end = || match rng.random_range(0..4) {
+            0 | 1 => Bound::Unbounded,
+            2 => Bound::Included(self.key(rng)),
+            _ => Bound::Excluded(self.key(rng)),
+        };
+        let (lower, upper) = (end(), end());
+        let limit = rng.random_bool(0.5).then(|| rng.random_range(0..4));
+        Scan { lower, upper, reverse: rng.random(), limit }
+    }
+}
+
+/// The scan of a prefix.
+pub(crate) fn prefix_scan(prefix: &str, reverse: bool, limit: Option<usize>) -> Scan<String> {
+    let upper = match prefix.as_bytes().split_last() {
+        None => Bound::Unbounded,
+        Some((last, rest)) => {
+            let next = [rest, &[last + 1]].concat();
+            Bound::Excluded(String::from_utf8(next).expect("prefixes are of ASCII"))
+        }
+    };
+    Scan { lower: Bound::Included(prefix.to_owned()), upper, reverse, limit }
+}
+
+/// The ends of a scan as ranges take them.
+pub(crate) fn ends(scan: &Scan<String>) -> (Bound<String>, Bound<String>) {
+    (scan.lower.clone(), scan.upper.clone())
+}
+
+/// All pairs that a range has.
+pub(crate) fn pairs(mut range: SnapshotRange<String, Value>) -> Result<Pairs, FluxError> {
+    let mut pairs = Pairs::new();
+    while let Some((key, value)) = range.try_next()? {
+        pairs.push((key, value.id));
+    }
+    Ok(pairs)
+}
+
+fn id(value: &Arc<Value>) -> u64 {
+    value.id
+}
+
+/// A transaction with its model.
+pub(crate) struct Script<'t> {
+    pub(crate) tx: &'t Tx,
+    pub(crate) model: ModelTxn<String, u64>,
+    pen: &'t Pen,
+    board: &'t Board,
+    who: &'t str,
+    savepoints: Vec<(usize, Savepoint)>,
+}
+
+/// What a step of the engine refused, which ends the transaction.
+pub(crate) type Step = Result<(), FluxError>;
+
+impl<'t> Script<'t> {
+    pub(crate) fn new(
+        tx: &'t Tx,
+        base: BTreeMap<String, u64>,
+        pen: &'t Pen,
+        board: &'t Board,
+        who: &'t str,
+    ) -> Self {
+        let model = ModelTxn::over(base);
+        Script { tx, model, pen, board, who, savepoints: Vec::new() }
+    }
+
+    fn same<T: PartialEq + std::fmt::Debug>(&self, what: &str, real: T, model: T) {
+        self.board.count(|counts| counts.reads += 1);
+        if real != model {
+            self.board.anomaly(format!("{} {what}: was {real:?}, and had to be {model:?}", self.who));
+            self.board.raise();
+        }
+    }
+
+    /// Does one step.
+    pub(crate) fn step(&mut self, rng: &mut StdRng) -> Step {
+        let key = self.pen.key(rng);
+        match rng.random_range(0..22) {
+            0..3 => {
+                let (real, model) = (self.tx.get(key.as_str())?, self.model.get(&key));
+                self.same(&format!("get {key}"), real.as_ref().map(id), model);
+            }
+            3 => {
+                let other = self.pen.key(rng);
+                let real = self.tx.get_many([key.as_str(), other.as_str()])?;
+                let model = [self.model.get(&key), self.model.get(&other)];
+                self.same(
+                    &format!("get_many {key} {other}"),
+                    real.map(|found| found.as_ref().map(id)),
+                    model,
+                );
+            }
+            4 => {
+                let (real, model) = (self.tx.contains_key(key.as_str())?, self.model.get(&key).is_some());
+                self.same(&format!("contains_key {key}"), real, model);
+            }
+            5..9 => self.put(rng, key)?,
+            9 | 10 => {
+                let real = self.tx.remove(key.as_str())?;
+                let model = self.model.remove(&key);
+                self.same(&format!("remove {key}"), real.as_ref().map(id), model);
+            }
+            11 => self.update(rng, key)?,
+            12 => self.compare_and_swap(rng, key)?,
+            13..16 => self.scan(rng)?,
+            16 => self.walk(rng)?,
+            17 => self.ends(rng)?,
+            18 => self.visit(rng)?,
+            19 => self.savepoint(rng)?,
+            20 => self.change_expiry(rng, key)?,
+            _ => {
+                let scan = self.pen.scan(rng);
+                let whole = Scan { limit: None, reverse: false, ..scan };
+                let real = self.tx.count(ends(&whole))?;
+                let model = self.model.scan(&whole).len();
+                self.same(&format!("count {whole:?}"), real, model);
+            }
+        }
+        if rng.random_bool(0.3) {
+            shuttle::thread::yield_now();
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, rng: &mut StdRng, key: String) -> Step {
+        let value = self.pen.value(rng);
+        self.model.put(key.clone(), value.id);
+        self.board.note(self.who, format!("put {key} = {}", value.id));
+        if self.pen.expiring && rng.random_bool(0.4) {
+            self.tx.insert_with_ttl(key.clone(), value, self.pen.ttl(rng))?;
+            self.notice_expiry(&key)
+        } else {
+            self.tx.insert(key, value)
+        }
+    }
+
+    fn update(&mut self, rng: &mut StdRng, key: String) -> Step {
+        let value = self.pen.value(rng);
+        let new = value.id;
+        let mut seen = None;
+        let real = self.tx.update(key.as_str(), |old| {
+            seen = Some(old.id);
+            value
+        })?;
+        let model = self.model.get(&key);
+        self.same(&format!("update {key}"), seen, model);
+        self.same(&format!("updated {key}"), real.as_ref().map(id), model.map(|_| new));
+        if model.is_some() {
+            self.model.put(key, new);
+        }
+        Ok(())
+    }
+
+    fn compare_and_swap(&mut self, rng: &mut StdRng, key: String) -> Step {
+        let present = self.tx.get(key.as_str())?;
+        let model = self.model.get(&key);
+        self.same(&format!("get {key}"), present.as_ref().map(id), model);
+        let wrong = self.pen.value(rng);
+        let expected = if rng.random_bool(0.8) { present.as_deref() } else { Some(&wrong) };
+        let new = rng.random_bool(0.8).then(|| self.pen.value(rng));
+        let new_id = new.as_ref().map(|value| value.id);
+        let swapped = self.tx.compare_and_swap(key.clone(), expected, new)?;
+        self.same(&format!("compare_and_swap {key}"), swapped, expected.map(|value| value.id) == model);
+        if swapped {
+            match new_id {
+                Some(new) => self.model.put(key, new),
+                None => drop(self.model.remove(&key)),
+            }
+        }
+        Ok(())
+    }
+
+    fn scan(&mut self, rng: &mut StdRng) -> Step {
+        let mut scan = self.pen.scan(rng);
+        let prefix = rng.random_bool(0.3).then(|| self.pen.prefix(rng));
+        if let Some(prefix) = prefix {
+            scan = prefix_scan(prefix, scan.reverse, scan.limit);
+        }
+        let mut range = match prefix {
+            Some(prefix) => self.tx.prefix(prefix)?,
+            None => self.tx.range(ends(&scan))?,
+        };
+        let mut real = Pairs::new();
+        while scan.limit.is_none_or(|limit| real.len() < limit) {
+            let next = if scan.reverse { range.try_next_back()? } else { range.try_next()? };
+            let Some((key, value)) = next else { break };
+            real.push((key, value.id));
+        }
+        drop(range);
+        let model = self.model.scan(&scan);
+        self.same(&format!("scan {scan:?}"), real, model);
+        Ok(())
+    }
+
+    /// A range from both its ends.
+    fn walk(&mut self, rng: &mut StdRng) -> Step {
+        let scan = self.pen.scan(rng);
+        let mut range = self.tx.range(ends(&scan))?;
+        let mut walk = self.model.walk(scan.lower.clone(), scan.upper.clone());
+        for _ in 0..rng.random_range(1..5) {
+            let reverse = rng.random();
+            let next = if reverse { range.try_next_back()? } else { range.try_next()? };
+            let real = next.map(|(key, value)| (key, value.id));
+            let model = self.model.step(&mut walk, reverse);
+            self.same(&format!("walk {scan:?}"), real, model);
+        }
+        Ok(())
+    }
+
+    fn ends(&mut self, rng: &mut StdRng) -> Step {
+        let reverse = rng.random();
+        let real = if reverse { self.tx.last()? } else { self.tx.first()? };
+        let model = self.model.scan(&Scan { reverse, limit: Some(1), ..Scan::all() }).pop();
+        self.same("first or last", real.map(|(key, value)| (key, value.id)), model);
+        Ok(())
+    }
+
+    fn visit(&mut self, rng: &mut StdRng) -> Step {
+        let scan = Scan { limit: None, ..self.pen.scan(rng) };
+        let mut real = Pairs::new();
+        let range = self.tx.range(ends(&scan))?;
+        let show = |key: &String, value: &Arc<Value>| {
+            real.push((key.clone(), value.id));
+            ControlFlow::<()>::Continue(())
+        };
+        let _ = if scan.reverse { range.visit_back(show)? } else { range.visit(show)? };
+        let model = self.model.scan(&scan);
+        self.same(&format!("visit {scan:?}"), real, model);
+        Ok(())
+    }
+
+    fn savepoint(&mut self, rng: &mut StdRng) -> Step {
+        if self.savepoints.is_empty() || rng.random() {
+            let number = self.savepoints.len();
+            self.savepoints.push((number, self.tx.savepoint()?));
+            self.model.savepoint(number);
+            return Ok(());
+        }
+        let at = rng.random_range(0..self.savepoints.len());
+        let (number, savepoint) = self.savepoints[at];
+        self.savepoints.truncate(at + 1);
+        self.tx.rollback_to(&savepoint)?;
+        let is_known = self.model.rollback_to(number);
+        self.same("rollback_to", true, is_known);
+        Ok(())
+    }
+
+    fn change_expiry(&mut self, rng: &mut StdRng, key: String) -> Step {
+        if !self.pen.expiring {
+            return Ok(());
+        }
+        let model = self.model.get(&key);
+        match (rng.random_range(0..4), model) {
+            (0, _) => {
+                let is_there = self.tx.expire_at(key.as_str(), std::time::UNIX_EPOCH)?;
+                self.same(&format!("expire_at {key}"), is_there, model.is_some());
+                self.model.remove(&key);
+            }
+            (1, Some(held)) => {
+                if self.tx.persist(key.as_str())? {
+                    self.model.put(key, held);
+                }
+            }
+            (2, _) => {
+                let left = self.tx.ttl(key.as_str())?;
+                self.same(&format!("ttl {key}"), left.is_some() && model.is_none(), false);
+            }
+            (_, held) => {
+                let at = virtual_time::system_time() + self.pen.ttl(rng) + Duration::from_millis(5);
+                let is_there = self.tx.expire_at(key.as_str(), at)?;
+                self.same(&format!("expire_at {key}"), is_there, held.is_some());
+                if let Some(held) = held {
+                    self.model.put(key.clone(), held);
+                    self.notice_expiry(&key)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Time may have passed between the choice of a time to live and the write, or before the
+    /// transaction first looked at the time: what it has just written is out of its sight then.
+    fn notice_expiry(&mut self, key: &String) -> Step {
+        if self.tx.ttl(key.as_str())?.is_none() {
+            self.model.remove(key);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,121 @@
+//! Operations of one step, which are transactions of their own.
+
+use crate::client::{Client, Outcome, Stop};
+use crate::timeline::Held;
+use fluxmap_testkit::op::{Committed, Op};
+use rand::Rng;
+use shuttle::future::block_on;
+use std::cell::Cell;
+use std::collections::BTreeMap;
+
+/// What an operation of one step has done.
+#[derive(Clone, Copy, Debug)]
+struct Effect {
+    /// What it says that the key held, if it says anything.
+    saw: Option<Option<u64>>,
+    /// What it wrote, if it wrote.
+    wrote: Option<Option<u64>>,
+}
+
+impl Client {
+    /// Does one of them.
+    pub(crate) fn single(&mut self) -> Result<(), Stop> {
+        let key = self.pen.key(&mut self.rng);
+        let value = self.pen.value(&mut self.rng);
+        let new = value.id;
+        let (begin, floor) = (self.scene.stamps.next(), self.scene.timeline.floor());
+        let choice = self.rng.random_range(0..7);
+        self.scene.board.note(&self.name, format!("one step ({choice}) on {key}, writing {new}"));
+        let db = &self.db;
+        let result = match choice {
+            0 | 1 => {
+                block_on(db.insert(key.clone(), value)).map(|()| Effect { saw: None, wrote: Some(Some(new)) })
+            }
+            2 if self.pen.expiring => {
+                let ttl = self.pen.ttl(&mut self.rng);
+                let inserted = block_on(db.insert_with_ttl(key.clone(), value, ttl));
+                inserted.map(|()| Effect { saw: None, wrote: Some(Some(new)) })
+            }
+            2 | 3 => block_on(db.remove(key.as_str())).map(|held| {
+                let saw = held.map(|held| held.id);
+                Effect { saw: Some(saw), wrote: saw.map(|_| None) }
+            }),
+            4 => {
+                let (saw, value) = (&Cell::new(None), &Cell::new(Some(value)));
+                let change = |old: &crate::value::Value| {
+                    saw.set(Some(old.id));
+                    // It may be called again, after a conflict.
+                    value.take().unwrap_or_else(|| crate::value::Value::new(new, 0))
+                };
+                let updated = block_on(db.update(key.as_str(), change));
+                updated.map(|held| match held {
+                    Some(_) => Effect { saw: Some(saw.get()), wrote: Some(Some(new)) },
+                    None => Effect { saw: Some(None), wrote: None },
+                })
+            }
+            5 => {
+                let expected = db.get(key.as_str()).ok().flatten();
+                let saw = expected.as_ref().map(|value| value.id);
+                let swapped = block_on(db.compare_and_swap(key.clone(), expected.as_deref(), Some(value)));
+                swapped.map(|swapped| match swapped {
+                    true => Effect { saw: Some(saw), wrote: Some(Some(new)) },
+                    false => Effect { saw: None, wrote: None },
+                })
+            }
+            _ => block_on(db.get_or_insert_with(key.clone(), || value)).map(|held| match held.id == new {
+                true => Effect { saw: Some(None), wrote: Some(Some(new)) },
+                false => Effect { saw: Some(Some(held.id)), wrote: None },
+            }),
+        };
+        if let Outcome::Done(effect) = self.scene.judge(&self.name, result)? {
+            self.check_effect(begin, floor, key, effect);
+        }
+        self.scene.board.raise();
+        Ok(())
+    }
+
+    fn check_effect(&mut self, begin: u64, floor: u64, key: String, effect: Effect) {
+        let end = self.scene.stamps.next();
+        let (timeline, board) = (&self.scene.timeline, &self.scene.board);
+        let Effect { saw, wrote } = effect;
+        board.count(|counts| counts.transactions += 1);
+        let mut ops: Vec<Op<String, u64>> =
+            saw.map(|found| Op::Get { key: key.clone(), found }).into_iter().collect();
+        match wrote {
+            None => {
+                let Some(found) = saw else { return };
+                if let Err(what) = timeline.check_get(&key, found, floor, self.scene.now()) {
+                    board.anomaly(format!("{}: {what}", self.name));
+                }
+            }
+            Some(written) => {
+                let Some(commit) = timeline.find(floor, &BTreeMap::from([(key.clone(), written)])) else {
+                    let what = format!("{} wrote {written:?} to {key}, which was never published", self.name);
+                    return board.anomaly(what);
+                };
+                let before = timeline.before(commit, &key);
+                let expired = |held: &Held| held.expires != 0 && held.expires <= self.scene.now();
+                let explains = match saw {
+                    None => true,
+                    Some(None) => before.is_none_or(|held| expired(&held)),
+                    Some(Some(saw)) => before.is_some_and(|held| held.id == saw),
+                };
+                // At the snapshot level the first committer wins, which is the same here: the
+                // key that was read is the one that is written.
+                if !explains {
+                    let what = format!(
+                        "{} saw {saw:?} under {key}, and committed {commit} over {before:?}",
+                        self.name
+                    );
+                    return board.anomaly(what);
+                }
+                timeline.acknowledge(commit);
+                ops.push(match written {
+                    Some(value) => Op::Put { key, value },
+                    None => Op::Delete { key },
+                });
+            }
+        }
+        self.process.committed.push(Committed { begin, end, ops });
+    }
+}

@@ -1,0 +1,468 @@
+//! The account of one database over all its lives: its state after each commit, as far as it is
+//! known by what was published, and what of it must survive.
+//!
+//! Rules that are checked here, on every publication, read and recovery:
+//!
+//! - **T1.** Timestamps grow by one, without gaps; whatever is published, a commit, an eviction
+//!   or an expiry, has one of its own.
+//! - **T2.** Who begins to read after something was acknowledged, or shown by a read of the
+//!   stable state, reads at least that.
+//! - **T3.** Reads at a later timestamp have a later or the same time.
+//! - **T4.** After a crash, the state is one of those there were, whole, and not before the last
+//!   that was acknowledged or shown, as far as the durability level promises that.
+
+use crate::board::Board;
+use fluxmap_shuttle::ReadPoint;
+use fluxmap_testkit::op::Scan;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// What a key holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub(crate) id: u64,
+    /// In milliseconds since 1970; zero: never.
+    pub(crate) expires: u64,
+}
+
+/// All keys, those included that have expired and were not removed yet.
+pub(crate) type State = BTreeMap<String, Held>;
+
+/// What is there at a time.
+pub(crate) fn visible(state: &State, time: u64) -> BTreeMap<String, u64> {
+    let is_there = |held: &Held| held.expires == 0 || held.expires > time;
+    state.iter().filter(|(_, held)| is_there(held)).map(|(key, held)| (key.clone(), held.id)).collect()
+}
+
+/// One publication.
+#[derive(Clone, Debug)]
+struct Commit {
+    /// The task that published it.
+    task: usize,
+    changes: BTreeMap<String, Option<Held>>,
+}
+
+struct Inner {
+    /// The timestamp of the first state.
+    first: u64,
+    /// The state after each commit.
+    states: Vec<State>,
+    /// What led from each state to the next.
+    commits: Vec<Commit>,
+    /// For each state, the latest time at which anybody read it.
+    times: Vec<u64>,
+    /// What is published while a database is opened: recovered commits, at any timestamp.
+    replayed: Option<State>,
+    /// What was published behind the replayed commits before the database was open.
+    early: Vec<(u64, usize, String, Option<Held>)>,
+    /// Whatever begins now reads at least this.
+    floor: u64,
+    /// What must survive, as the durability level says.
+    promised: u64,
+    /// What is synced for certain: neither flags nor limits can lose it.
+    synced: u64,
+    /// How many commits of what was promised the deaths since it was last open may take.
+    slack: u64,
+}
+
+/// See the [module](self). Clones are the same.
+#[derive(Clone)]
+pub(crate) struct Timeline {
+    inner: Arc<Mutex<Inner>>,
+    board: Board,
+    /// Whether the log may fail in this life.
+    may_fail: bool,
+}
+
+/// Up to where a transaction is judged.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Until {
+    /// By what was there before the commit at this timestamp, which it made.
+    Commit(u64),
+    /// By whatever has been there since.
+    Now,
+}
+
+/// In what a recovered state may differ from the one that was written.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Leeway {
+    /// Keys may have no room any more.
+    pub(crate) has_limit: bool,
+    /// A policy may give keys without a time of their own one, in memory first, and in the files
+    /// with the next checkpoint.
+    pub(crate) gives_lives: bool,
+    /// The latest time of day there has been.
+    pub(crate) now: u64,
+}
+
+/// Why a commit may not stand, or why it was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Clash {
+    pub(crate) key: String,
+    pub(crate) at: u64,
+}
+
+impl Timeline {
+    /// Of a database that is to be created.
+    pub(crate) fn new(board: Board) -> Self {
+        Timeline::from(State::new(), 0, board)
+    }
+
+    fn from(state: State, first: u64, board: Board) -> Self {
+        let inner = Inner {
+            first,
+            states: vec![state],
+            commits: Vec::new(),
+            times: vec![0],
+            replayed: Some(State::new()),
+            early: Vec::new(),
+            floor: first,
+            promised: first,
+            synced: first,
+            slack: 0,
+        };
+        Timeline { inner: Arc::new(Mutex::new(inner)), board, may_fail: false }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes notice of a version that is being published. Called amid the engine's code.
+    pub(crate) fn publish(&self, timestamp: u64, key: &str, held: Option<Held>) {
+        let task = usize::from(shuttle::current::me());
+        let mut inner = self.inner();
+        if inner.replayed.is_some() {
+            inner.early.push((timestamp, task, key.to_owned(), held));
+            return;
+        }
+        if let Err(what) = inner.publish(timestamp, task, key, held) {
+            drop(inner);
+            self.board.anomaly(what);
+        }
+    }
+
+    /// The same, for a life in which the log may fail.
+    pub(crate) fn that_may_fail(self, may_fail: bool) -> Timeline {
+        Timeline { may_fail, ..self }
+    }
+
+    /// The newest timestamp that was published.
+    pub(crate) fn last(&self) -> u64 {
+        self.inner().last()
+    }
+
+    /// What whoever begins now must at least see.
+    pub(crate) fn floor(&self) -> u64 {
+        self.inner().floor
+    }
+
+    /// What is there at a read point; takes notice that somebody reads there, who asked for it
+    /// when the floor was `floor` (T2, T3).
+    pub(crate) fn begin(&self, point: ReadPoint, floor: u64, is_stable: bool) -> BTreeMap<String, u64> {
+        let ReadPoint { timestamp, time } = point;
+        let mut inner = self.inner();
+        let last = inner.last();
+        if timestamp < floor || timestamp > last {
+            let what = format!("a view reads at {timestamp}, and must see {floor} and no more than {last}");
+            drop(inner);
+            self.board.anomaly(what);
+            return BTreeMap::new();
+        }
+        let index = (timestamp - inner.first) as usize;
+        let before = inner.times[..index].iter().max().copied().unwrap_or(0);
+        // Once the log has failed, views of the stable state go on in time; who reads what never
+        // will be stable gets nothing acknowledged.
+        let is_last = self.may_fail;
+        let after = inner.times[index + 1..].iter().filter(|time| **time != 0 && !is_last).min().copied();
+        if time != 0 && (before > time || after.is_some_and(|after| after < time)) {
+            self.board.anomaly(format!(
+                "a view of {timestamp} has the time {time}, others of before {before}, of later {after:?}"
+            ));
+        }
+        inner.times[index] = inner.times[index].max(time);
+        if is_stable {
+            inner.show(timestamp);
+        }
+        visible(&inner.states[index], time)
+    }
+
+    /// Takes notice that a commit, or a read at this timestamp, was acknowledged.
+    pub(crate) fn acknowledge(&self, timestamp: u64) {
+        let mut inner = self.inner();
+        inner.show(timestamp);
+    }
+
+    /// Takes notice that everything up to this timestamp was said to be synced.
+    pub(crate) fn synced(&self, timestamp: u64) {
+        let mut inner = self.inner();
+        inner.show(timestamp);
+        inner.synced = inner.synced.max(timestamp);
+    }
+
+    /// Takes notice that a read outside of transactions has found `found` under a key, begun
+    /// when the floor was `floor`; `now` is the time when it ended.
+    pub(crate) fn check_get(
+        &self,
+        key: &str,
+        found: Option<u64>,
+        floor: u64,
+        now: u64,
+    ) -> Result<(), String> {
+        let mut inner = self.inner();
+        let explains = |state: &State| match state.get(key) {
+            None => found.is_none(),
+            // Which time it was read at is not known.
+            Some(held) => {
+                found == Some(held.id) || found.is_none() && held.expires != 0 && held.expires <= now
+            }
+        };
+        let first = inner.first;
+        let from = (floor - first) as usize;
+        match inner.states[from..].iter().position(explains) {
+            Some(skipped) => {
+                let timestamp = floor + skipped as u64;
+                inner.show(timestamp);
+                Ok(())
+            }
+            None => Err(format!(
+                "{key} was {found:?}, and from {floor} on it was {:?}",
+                inner.states[from..].iter().map(|state| state.get(key).copied()).collect::<Vec<_>>()
+            )),
+        }
+    }
+
+    /// The timestamp of the first commit after `after` by the calling task that wrote this.
+    pub(crate) fn find(&self, after: u64, written: &BTreeMap<String, Option<u64>>) -> Option<u64> {
+        let task = usize::from(shuttle::current::me());
+        let inner = self.inner();
+        let is_it = |commit: &Commit| {
+            // A value that expires may have been out of its own writer's sight.
+            let expires = |held: &Option<Held>| held.is_some_and(|held| held.expires != 0);
+            let is_same = |held: &Option<Held>, id: &Option<u64>| {
+                held.map(|held| held.id) == *id || id.is_none() && expires(held)
+            };
+            let wrote = |(key, id)| commit.changes.get(key).is_some_and(|held| is_same(held, id));
+            let is_asked = |(key, held): (&String, &Option<Held>)| {
+                written.contains_key(key) || held.is_none() || expires(held)
+            };
+            commit.task == task && written.iter().all(wrote) && commit.changes.iter().all(is_asked)
+        };
+        let from = (after - inner.first) as usize;
+        inner.commits[from..].iter().position(is_it).map(|skipped| after + 1 + skipped as u64)
+    }
+
+    /// What changed among what a transaction at `point` had noted: another's write, an eviction, an expiry that somebody has seen.
+    pub(crate) fn clash(&self, point: ReadPoint, until: Until, noted: &[Scan<String>]) -> Option<Clash> {
+        let inner = self.inner();
+        let from = (point.timestamp - inner.first) as usize;
+        let to = inner.end(until);
+        let is_noted = |key: &str| noted.iter().any(|scan| scan.contains(&key.to_owned()));
+        if let Some(clash) = inner.changed(point, until, |key, _| is_noted(key)) {
+            return Some(clash);
+        }
+        // Somebody has read a state without the commit at a time at which the key had expired.
+        let seen = inner.times[..=to].iter().max().copied().unwrap_or(0);
+        let base = &inner.states[from];
+        let expired = |held: &Held| held.expires > point.time && held.expires <= seen;
+        let gone = base.iter().find(|(key, held)| expired(held) && is_noted(key));
+        gone.map(|(key, _)| Clash { key: key.clone(), at: point.timestamp })
+    }
+
+    /// Whether any key that was noted could have expired since `point`.
+    pub(crate) fn could_expire(&self, point: ReadPoint, noted: &[Scan<String>]) -> bool {
+        let inner = self.inner();
+        let base = &inner.states[(point.timestamp - inner.first) as usize];
+        base.iter()
+            .any(|(key, held)| held.expires > point.time && noted.iter().any(|scan| scan.contains(key)))
+    }
+
+    /// Whether one of these keys was written by somebody else since `point`: the first committer
+    /// wins. That a key which expires is removed may count as written, or not: an expiry is no
+    /// commit, and may be removed by the very commit that is judged.
+    pub(crate) fn overtaken(
+        &self,
+        point: ReadPoint,
+        until: Until,
+        mut written: impl FnMut(&str) -> bool,
+    ) -> Option<Clash> {
+        let inner = self.inner();
+        let expires =
+            |key: &str| inner.states.iter().any(|state| state.get(key).is_some_and(|held| held.expires != 0));
+        let judged = |key: &str, held: &Option<Held>| match until {
+            Until::Now => true,
+            Until::Commit(_) => held.is_some() || !expires(key),
+        };
+        inner.changed(point, until, |key, held| judged(key, held) && written(key))
+    }
+
+    /// The state after a commit, raw.
+    pub(crate) fn state(&self, timestamp: u64) -> Option<State> {
+        let inner = self.inner();
+        let index = timestamp.checked_sub(inner.first)? as usize;
+        inner.states.get(index).cloned()
+    }
+
+    /// What a key held just before a commit.
+    pub(crate) fn before(&self, commit: u64, key: &str) -> Option<Held> {
+        self.state(commit - 1)?.get(key).copied()
+    }
+
+    /// The database has been opened, and says that the last commit is this one. Checks what it
+    /// holds (T4): all of that state, or a part if it has less room, or it is later, now.
+    pub(crate) fn opened(&self, recovered: u64, leeway: Leeway) -> Result<(), String> {
+        let mut inner = self.inner();
+        let last = inner.last();
+        let first = inner.first;
+        let promised = inner.promised.saturating_sub(inner.slack).max(inner.synced);
+        if recovered < promised || recovered > last {
+            return Err(format!(
+                "commit {recovered} was recovered as the last; {promised} was promised, {last} the newest"
+            ));
+        }
+        let expected = inner.states[(recovered - first) as usize].clone();
+        let early = std::mem::take(&mut inner.early);
+        let mut state = inner.replayed.take().unwrap_or_default();
+        let (replayed, mut later): (Vec<_>, Vec<_>) =
+            early.into_iter().partition(|(timestamp, ..)| *timestamp <= recovered);
+        for (_, _, key, held) in replayed {
+            match held {
+                Some(held) => state.insert(key, held),
+                None => state.remove(&key),
+            };
+        }
+        let Leeway { has_limit, gives_lives, now } = leeway;
+        let is_same = |held: &Held, before: &Held| {
+            held.id == before.id && (held.expires == before.expires || gives_lives)
+        };
+        let is_part =
+            state.iter().all(|(key, held)| expected.get(key).is_some_and(|before| is_same(held, before)));
+        // A checkpoint leaves out what had expired when it was begun.
+        let may_miss = |(key, held): (&String, &Held)| {
+            has_limit || state.contains_key(key) || held.expires != 0 && held.expires <= now
+        };
+        if !is_part || !expected.iter().all(may_miss) {
+            return Err(format!(
+                "after {recovered} commits there was {expected:?}, and {state:?} was recovered"
+            ));
+        }
+        // What had no room is removed by commits, of which the states before know nothing.
+        *inner = Inner { replayed: None, ..inner.after(recovered, state) };
+        for (timestamp, task, key, held) in later.drain(..) {
+            inner.publish(timestamp, task, &key, held)?;
+        }
+        Ok(())
+    }
+
+    /// The account of the next life, after a death that may take so many of the commits that
+    /// were acknowledged or shown and not synced.
+    pub(crate) fn next_life(&self, slack: u64) -> Timeline {
+        let inner = self.inner();
+        let next = Inner {
+            first: inner.first,
+            states: inner.states.clone(),
+            commits: inner.commits.clone(),
+            times: vec![0; inner.states.len()],
+            replayed: Some(State::new()),
+            early: Vec::new(),
+            floor: inner.floor,
+            promised: inner.promised,
+            synced: inner.synced,
+            slack: inner.slack.max(slack),
+        };
+        Timeline { inner: Arc::new(Mutex::new(next)), board: self.board.clone(), may_fail: false }
+    }
+
+    /// It was closed: all that was published must be there when it is opened again.
+    pub(crate) fn closed(&self) {
+        let mut inner = self.inner();
+        inner.promised = inner.last();
+        inner.synced = inner.last();
+    }
+}
+
+impl Inner {
+    fn last(&self) -> u64 {
+        self.first + self.commits.len() as u64
+    }
+
+    /// An account that begins with this state.
+    fn after(&self, first: u64, state: State) -> Inner {
+        Inner {
+            first,
+            states: vec![state],
+            commits: Vec::new(),
+            times: vec![0],
+            replayed: None,
+            early: Vec::new(),
+            floor: first,
+            promised: first,
+            synced: first,
+            slack: 0,
+        }
+    }
+
+    fn publish(&mut self, timestamp: u64, task: usize, key: &str, held: Option<Held>) -> Result<(), String> {
+        let last = self.last();
+        if timestamp == last + 1 {
+            let state = self.states[self.states.len() - 1].clone();
+            self.states.push(state);
+            self.times.push(0);
+            self.commits.push(Commit { task, changes: BTreeMap::new() });
+        } else if timestamp != last || self.commits.last().is_none_or(|commit| commit.task != task) {
+            return Err(format!("commit {timestamp} was published after commit {last}"));
+        }
+        let (Some(commit), Some(state)) = (self.commits.last_mut(), self.states.last_mut()) else {
+            return Err("nothing was published yet".into());
+        };
+        if commit.changes.insert(key.to_owned(), held).is_some() {
+            return Err(format!("commit {timestamp} writes {key} twice"));
+        }
+        match held {
+            Some(held) => state.insert(key.to_owned(), held),
+            None => state.remove(key),
+        };
+        Ok(())
+    }
+
+    /// The number of commits before that.
+    fn end(&self, until: Until) -> usize {
+        match until {
+            Until::Now => self.commits.len(),
+            Until::Commit(timestamp) => (timestamp - 1 - self.first) as usize,
+        }
+    }
+
+    /// A key that was changed since `point`. That what had expired there is gone in the end
+    /// changes nothing.
+    fn changed(
+        &self,
+        point: ReadPoint,
+        until: Until,
+        mut asked: impl FnMut(&str, &Option<Held>) -> bool,
+    ) -> Option<Clash> {
+        let (from, to) = ((point.timestamp - self.first) as usize, self.end(until));
+        let base = &self.states[from];
+        let had_expired =
+            |key: &str| base.get(key).is_some_and(|held| held.expires != 0 && held.expires <= point.time);
+        let clashes = |key: &str, held: &Option<Held>| held.is_some() || !had_expired(key);
+        let commits = self.commits.iter().enumerate().take(to).skip(from);
+        let changes = commits
+            .flat_map(|(index, commit)| commit.changes.iter().map(move |(key, held)| (key, (index, held))));
+        let clash = match until {
+            Until::Commit(_) => {
+                let newest: BTreeMap<_, _> = changes.collect();
+                newest.into_iter().find(|(key, (_, held))| clashes(key, held) && asked(key, held))
+            }
+            // It may have been found before it was gone again.
+            Until::Now => changes.into_iter().find(|(key, (_, held))| clashes(key, held) && asked(key, held)),
+        };
+        clash.map(|(key, (index, _))| Clash { key: key.clone(), at: self.first + index as u64 + 1 })
+    }
+
+    fn show(&mut self, timestamp: u64) {
+        // Also after the machine has stopped: it rests on calls of the disk that came before.
+        self.floor = self.floor.max(timestamp);
+        self.promised = self.promised.max(timestamp);
+    }
+}

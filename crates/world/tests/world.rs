@@ -1,0 +1,57 @@
+//! Worlds of the seeds that have failed once, and of fresh ones.
+
+use fluxmap_world::plan::World;
+use fluxmap_world::run::{Counts, run, shrink};
+use std::time::{Duration, Instant};
+
+/// How long worlds of fresh seeds are run for.
+const TIME: Duration = Duration::from_secs(20);
+
+fn check(seed: u64, counts: &mut Counts) {
+    let report = run(World::new(seed));
+    counts.add(&report.counts);
+    if report.failure.is_some() {
+        let (small, report) = shrink(World::new(seed), |_| {});
+        panic!(
+            "seed {seed} fails; made small: {small:?}\n{:#?}",
+            report.failure.map(|failure| (failure.what, failure.doing))
+        );
+    }
+}
+
+#[test]
+fn worlds_that_have_failed_once_hold() {
+    let mut counts = Counts::default();
+    for line in include_str!("../seeds.txt").lines().filter(|line| !line.starts_with('#')) {
+        let seed = line.split_whitespace().next().expect("a line begins with a seed");
+        check(seed.parse().expect("a seed is a number"), &mut counts);
+    }
+    assert!(counts.lives > 0);
+}
+
+/// For some seconds; `scripts/world.sh` goes on for longer.
+#[test]
+fn worlds_of_fresh_seeds_hold() {
+    let first: u64 = rand::random();
+    println!("seeds from {first}");
+    let (begin, mut counts) = (Instant::now(), Counts::default());
+    for number in 0_u64.. {
+        if begin.elapsed() > TIME {
+            break;
+        }
+        check(first.wrapping_add(number), &mut counts);
+    }
+    println!("{counts:?}");
+    assert!(counts.transactions > 0 && counts.checks > 0);
+}
+
+/// Else a seed would be of no use.
+#[test]
+fn the_same_seed_is_the_same_world() {
+    for seed in 0..20 {
+        let (one, other) = (run(World::new(seed)), run(World::new(seed)));
+        assert_eq!(one.counts, other.counts, "seed {seed}");
+        assert_eq!(one.steps, other.steps, "seed {seed}");
+        assert!(one.failure.is_none(), "seed {seed}: {:?}", one.failure);
+    }
+}

@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# The yardstick of the simulation: plants each fault of crates/world/faults.txt, one at a time,
+# and runs worlds until it falls. Prints for each the seconds and the worlds that it took.
+#
+#   scripts/yardstick.sh [seconds for each fault at most, by default 600] [fault ...]
+#
+# Exit status 1 if one has not fallen.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+seconds=${1:-600}
+shift || true
+faults=("$@")
+if [ ${#faults[@]} -eq 0 ]; then
+    mapfile -t faults < <(sed -n 's/^\([a-z][a-z0-9-]*\).*/\1/p' crates/world/faults.txt)
+fi
+
+# A build of its own: the faults are not in any other.
+export FLUXMAP_YARDSTICK=1 CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/yardstick"
+cargo build --quiet -p fluxmap-world
+stands=0
+for fault in "${faults[@]}"; do
+    if output=$(FLUXMAP_PLANTED=$fault "$CARGO_TARGET_DIR/debug/world" --seconds "$seconds" --no-shrink 2>&1); then
+        echo "$fault: STANDS after $seconds s: $(tail -n 1 <<<"$output")"
+        stands=1
+    else
+        echo "$fault: $(grep -a -m 1 ' fails after ' <<<"$output"): $(grep -a -m 1 -o 'fails: .*' <<<"$output" | cut -c8-160)"
+    fi
+done
+exit $stands
