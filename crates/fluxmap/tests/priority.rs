@@ -82,6 +82,7 @@ fn only_those_wait_who_would_undo_what_the_holder_has_read() {
         }
         assert!(is_ready(&mut Box::pin(db.update("y", |y| y + 1))));
         assert!(is_ready(&mut Box::pin(db.evict("t"))));
+        assert!(is_ready(&mut Box::pin(db.extend(["l", "y"].map(|key| (key.to_owned(), 7))))));
         let tx = db.begin();
         assert!(tx.get("x").expect("a read").is_some(), "reads wait for nobody");
         tx.insert("beside".into(), 1).expect("a write is buffered");
@@ -98,17 +99,19 @@ fn only_those_wait_who_would_undo_what_the_holder_has_read() {
         tx.insert("elsewhere".into(), 1).expect("a write is buffered");
         tx.insert("o".into(), 1).expect("a write is buffered");
         waiting.push(Box::pin(tx.commit()));
+        // The first of its keys undoes nothing, the second does.
+        waiting.push(Box::pin(db.extend(["elsewhere", "x"].map(|key| (key.to_owned(), 1)))));
         for (number, commit) in waiting.iter_mut().enumerate() {
             assert!(!is_ready(commit), "number {number} would undo what was read");
         }
-        assert_eq!(db.priority_info().held_back, 10);
+        assert_eq!(db.priority_info().held_back, 11);
         now(&db, "elsewhere", None);
     });
     assert_eq!(attempts, UNPROTECTED + 1);
     waiting.into_iter().for_each(|commit| block_on(commit).expect("it was only held back"));
     now(&db, "elsewhere", Some(1));
     let info = db.priority_info();
-    assert_eq!((info.leases, info.exclusive_leases, info.held_back), (1, 0, 10));
+    assert_eq!((info.leases, info.exclusive_leases, info.held_back), (1, 0, 11));
     works_on(&db);
 }
 
