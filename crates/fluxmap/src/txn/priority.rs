@@ -630,6 +630,7 @@ impl Drop for PriorityLease<'_> {
 #[cfg(all(test, not(shuttle)))]
 mod tests {
     use super::*;
+    use crate::background::Background;
     use crate::txn::own::poll_for;
     use futures::FutureExt;
     use futures::future::poll_immediate;
@@ -839,5 +840,54 @@ mod tests {
         fn wake(self: Arc<Self>) {
             self.0.store(true, std::sync::atomic::Ordering::SeqCst);
         }
+    }
+
+    /// Notes the levels of the events of this thread.
+    #[derive(Clone, Default)]
+    struct Levels(Arc<std::sync::Mutex<Vec<tracing::Level>>>);
+
+    impl tracing::Subscriber for Levels {
+        fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+            true
+        }
+
+        fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+            tracing::span::Id::from_u64(1)
+        }
+
+        fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+        fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+        fn event(&self, event: &tracing::Event<'_>) {
+            self.0.lock().expect("no panic").push(*event.metadata().level());
+        }
+
+        fn enter(&self, _: &tracing::span::Id) {}
+
+        fn exit(&self, _: &tracing::span::Id) {}
+    }
+
+    #[test]
+    fn a_lease_that_cost_others_next_to_nothing_is_no_warning() {
+        let background = Background::new(1);
+        let priority = Priority::new(Host::new(Some(background.clone())));
+        let levels = Levels::default();
+        // Each of two that are held back waits for half as long; one of them gives up.
+        let half = WORTH_A_WARNING / 2;
+        tracing::subscriber::with_default(levels.clone(), || {
+            for waits in [Duration::ZERO, half - Duration::from_nanos(1), half] {
+                let lease = ready(priority.claim(claim(1))).expect("nobody has one");
+                background.advance(10 * WORTH_A_WARNING);
+                let (mut one, mut other) =
+                    (Box::pin(priority.pass(write(1))), Box::pin(priority.pass(write(1))));
+                assert!(ready(one.as_mut()).is_none() && ready(other.as_mut()).is_none());
+                background.advance(waits);
+                drop(one);
+                drop(lease);
+            }
+        });
+        use tracing::Level;
+        assert_eq!(*levels.0.lock().expect("no panic"), [Level::DEBUG, Level::DEBUG, Level::WARN]);
     }
 }
