@@ -380,8 +380,10 @@ impl<K, V, S: BuilderState> DatabaseBuilder<K, V, S> {
 
     /// Has `listener` told of every key that goes without a transaction that removed it, once,
     /// with what it held and why. It is called after that has happened, on the thread of
-    /// whoever made the room (a committing one, or the background thread), with no lock held;
-    /// it should be quick, and panics in it are contained. In a durable database, what it is
+    /// whoever made the room (a committing one, or the background thread), with no lock held:
+    /// it may use the database. The copy of the key that it is given is made, and that for the log is
+    /// encoded, without a lock as well (the [crate's documentation](crate) lists what runs
+    /// under which). It should be quick, and panics in it are contained. In a durable database, what it is
     /// told of may not be durable yet; of keys for which there is no room when it is opened,
     /// it is not told. Neither is it of a key that is written again after its time is over and
     /// before it was removed.

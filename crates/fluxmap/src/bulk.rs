@@ -148,7 +148,7 @@ impl<K: Key, V: Value> Database<K, V> {
         }
         match writes.is_empty() {
             true => Ok(()),
-            false => self.write_blindly(writes.into_writes()).await,
+            false => self.write_blindly(writes).await,
         }
     }
 

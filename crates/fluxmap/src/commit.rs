@@ -1,11 +1,15 @@
 //! THE order of commits.
 //!
 //! [`Committer::commit`] is the only function that changes what readers see, beside the deletes
-//! of `mem/evict.rs`, which go the same way from the stamp on. One
+//! of `mem/removal.rs`, which go the same way from the stamp on. One
 //! at a time, under one lock, a commit is certified, stamped, queued for the log and
 //! published. Looking up keys, finding places, allocating, encoding, and most of the
-//! certification happen before the lock is taken; writing and syncing the log, and
+//! certification happen before the lock is taken; writing and syncing the log, making room, and
 //! destructors, after it is released.
+//!
+//! Under the commit lock run `Ord`, `Eq` and `Clone` of keys (staging, trimming) and the time
+//! source, and under the log's queue lock, which is taken within it, no code of the user's at all: no
+//! `Serialize`, no `Deserialize` and no destructor.
 
 pub(crate) mod dispose;
 mod moment;
@@ -17,9 +21,10 @@ use self::dispose::dispose;
 use crate::error::{FluxError, PersistenceError};
 use crate::host::Host;
 use crate::key::lead_of;
-use crate::mem::evict::{Gone, Listener, Telling};
+use crate::mem::evict::{Listener, Telling};
 use crate::mem::expiry::Hand;
 use crate::mem::keeper::{Keeper, Room, to_bytes};
+use crate::mem::removal::{Need, Removal};
 use crate::mem::weigher::{TOMBSTONE, Weigher};
 use crate::mem::{EvictionPolicy, TimeSource, UNIT};
 use crate::mvcc::active::Active;
@@ -198,9 +203,11 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
         }
         self.check_weight(weight)?;
 
+        let writes = batch.len();
         let mut telling = Telling::new(self.listener.as_ref());
         let mut checks = 0;
-        let (timestamp, freed) = loop {
+        let mut may_reap = true;
+        let (timestamp, freed, room) = loop {
             let checked_at = self.clock.applied();
             let checked_until = self.hand.shown();
             if let Some(certificate) = certificate
@@ -227,21 +234,37 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
             }
             // Only now: while it had not ended, nothing that it had to find was trimmed.
             certificate.map_or(Ok(()), |certificate| self.active.check(certificate.snapshot))?;
+            if may_reap && order.keeper.is_taken_by_expired(until) {
+                // `Manual` evicts nothing, but expired keys still take memory: remove them
+                // before refusing the write. Without the lock: that runs code of the keys'.
+                drop(order);
+                may_reap = self.remove_expired(&mut telling.gone).is_ok();
+                continue;
+            }
             let before = self.limit.map(|_| self.index.structure());
-            match order.apply(&mut batch, self, record, &mut telling.gone) {
-                Ok(applied) => break applied,
+            match order.apply(&mut batch, self, record) {
+                Ok(timestamp) => {
+                    // Keys that go for the sake of this commit go in one of their own behind
+                    // it, so that it may rest on them.
+                    let need = Need::all(&order, self, Some((timestamp, writes)));
+                    let room = need.map(|need| {
+                        // Boxed, as moving it is not for free, and mostly there is none.
+                        let mut room = Box::new((Removal::new(self, &reader, &mut telling.gone), need));
+                        let evicted = room.0.make_room(&mut order, &mut room.1);
+                        (evicted, room)
+                    });
+                    let evicted = room.as_ref().map_or(0, |(evicted, _)| *evicted);
+                    break (timestamp, order.after_publish(writes + evicted, self), room);
+                }
                 Err(refused) => {
-                    // New keys have left entries without a version.
-                    let left = batch.len();
                     drop((order, batch));
                     // Else it would keep what is trimmed.
                     drop(reader);
-                    self.trim(left);
+                    // New keys have left entries without a version.
+                    self.trim(writes);
                     if let Some(before) = before {
                         self.order.lock().keeper.after_refusal(before, self.index.structure());
                     }
-                    // What had expired may have been removed before.
-                    self.after_removal(!telling.gone.is_empty());
                     return Err(refused);
                 }
             }
@@ -249,6 +272,10 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
         if let Some(durable) = &self.durable {
             // Before the destructors: they may panic, or wait for commits.
             durable.log.after_commit();
+        }
+        if let Some((_, mut room)) = room {
+            let (removal, need) = &mut *room;
+            self.go_on_making_room(removal, need);
         }
         // Outside the lock: destructors of keys and values, and then `telling`.
         drop(batch);
@@ -300,19 +327,13 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
 }
 
 impl<K: Ord + Hash + Clone + 'static, V: 'static> Order<K, V> {
-    /// Stamps, logs and publishes a certified batch, and evicts what has no room beside it.
+    /// Stamps, logs and publishes a certified batch.
     fn apply(
         &mut self,
         batch: &mut Batch<'_, K, Arc<V>>,
         shared: &Committer<K, V>,
         record: Vec<u8>,
-        gone: &mut Gone<K, V>,
-    ) -> Result<(Timestamp, Freed<K, Arc<V>>), FluxError> {
-        let writes = batch.len();
-        if self.keeper.books.as_ref().is_some_and(|books| !books.policy().evicts()) {
-            // Nothing goes by itself, but what has gone by its time is no reason to refuse.
-            while self.reap(shared, shared.hand.shown(), shared.clock.applied() + 1, gone) > 0 {}
-        }
+    ) -> Result<Timestamp, FluxError> {
         // User code (`Eq`, `Ord`, `Clone`) may panic in here; nobody would see
         // a trace of the batch.
         let staged = self.writer.stage(batch);
@@ -336,9 +357,7 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Order<K, V> {
         let slot = slot.map(|slot| (!planted("queue-unlocked-early")).then_some(slot));
         staged.publish(timestamp, &mut self.keeper);
         self.make_visible(timestamp, shared, slot);
-        // What goes for its sake goes after it, so that it may rest on that.
-        let evicted = self.make_room(shared, Some((timestamp, writes)), gone);
-        Ok((timestamp, self.after_publish(writes + evicted, shared)))
+        Ok(timestamp)
     }
 
     /// Moves the clock to what has been published. `slot` is what keeps the log waiting.

@@ -5,6 +5,7 @@ pub use crate::handle::{Handle, HandleStream};
 pub use crate::info::{IsolationLevel, KeyMetadata, MemoryInfo, VacuumOptions, VacuumStats};
 pub use crate::txn::metadata::{HandleMetadataStream, MetadataStream};
 pub use crate::txn::overlay::TransactionRange;
+pub use crate::txn::priority::PriorityInfo;
 pub use crate::txn::retry::TransactOptions;
 pub use crate::txn::snapshot::{Snapshot, SnapshotRange};
 pub use crate::txn::stream::{SnapshotStream, TransactionStream};
@@ -20,10 +21,11 @@ use crate::mvcc::active::ReaderKind;
 use crate::persistence::{BackupProgress, CheckpointInfo, DurabilityLevel, RecoveryInfo};
 use crate::shared::Shared;
 use crate::storage::Storage;
-use crate::txn::gate::Ticket;
+use crate::txn::own::note_commit;
+use crate::txn::priority::Protects;
 use crate::txn::retry;
 use crate::txn::scan::View;
-use crate::txn::write_set::{Put, Write};
+use crate::txn::write_set::{Put, Writes};
 use std::borrow::Borrow;
 use std::fmt;
 use std::path::Path;
@@ -125,7 +127,7 @@ impl<K: Key, V: Value> Database<K, V> {
     ///
     /// Constant time, whatever else is open.
     pub fn begin(&self) -> Transaction<K, V> {
-        Transaction::new(&self.shared, Ticket::default())
+        Transaction::new(&self.shared)
     }
 
     /// A read-only view of this moment.
@@ -139,17 +141,33 @@ impl<K: Key, V: Value> Database<K, V> {
     /// time another transaction gets in between, until it has committed.
     ///
     /// `body` is an async closure: `async |tx| { .. }`. (Without the word `async`, the compiler
-    /// says that it needs to know the type of `tx`.) Each attempt runs a clone of it, which should therefore have no effects
-    /// but through the transaction it is given. Above all, it must not write through
-    /// the database what it reads through the transaction: it would conflict with
-    /// itself, each time, for as long as [`transact_with`](Self::transact_with) lets it. If it returns an error, the
-    /// transaction is rolled back and the error returned. A transaction that has
-    /// lost a few times is let run ahead: commits of others wait (for as long as
-    /// its lease, a tenth of a second at first) until it has committed.
+    /// says that it needs to know the type of `tx`.) Each attempt runs a clone of it, which should
+    /// therefore have no effects but through the transaction it is given. If it returns an error,
+    /// the transaction is rolled back and the error returned.
+    ///
+    /// **Priority.** A transaction that has lost four times gets a lease: while it is valid, a
+    /// commit of others that would change what this transaction has read (in this attempt or the
+    /// one before; at the snapshot level, what it writes) waits, asynchronously, and all other
+    /// commits go on. The lease lasts for twice the longest attempt so far, at least 0.1 and at
+    /// most 10 seconds; its time stands still while the transaction waits for the log. There is one at a
+    /// time, first come, first served, and a commit that has waited for one does not wait for the next.
+    /// Only a transaction that loses under its lease, twice, because it reads something else in each
+    /// attempt, gets leases for which every other commit waits. A `transact` within `body` runs under
+    /// the lease of the one around it. Each lease is an event of `tracing` when it ends (a warning,
+    /// if commits have waited for a millisecond or more, all together), and is
+    /// counted by [`priority_info`](Self::priority_info). So `body` may take its time (it may
+    /// `await` another service, say): it holds up those who write what it has read, and only after it
+    /// has lost to them.
+    ///
+    /// **Conflicts with itself.** A body that calls `db.insert` where `tx.insert` was meant, of a key that
+    /// the transaction has read, would lose to that each time it runs: at the second time in a
+    /// row this returns [`FluxError::ConflictsWithItself`]. So it does if `body` waits three times for a commit of another
+    /// task which its own lease holds back. A body that is merely slow never gets that error.
     ///
     /// # Errors
     ///
-    /// What `body` returns; otherwise those of [`Transaction::commit`] but conflicts: none in a
+    /// What `body` returns; [`FluxError::ConflictsWithItself`]; otherwise those of
+    /// [`Transaction::commit`] but conflicts: none in a
     /// database in memory without a memory limit or a maximum age of snapshots. An error of `body` is returned when
     /// what it has read is as durable as the level says.
     ///
@@ -345,20 +363,21 @@ impl<K: Key, V: Value> Database<K, V> {
     }
 
     fn put(&self, key: K, put: Put<V>) -> impl Future<Output = Result<(), FluxError>> {
-        self.write_blindly(std::iter::once((key, Some(put))))
+        self.write_blindly((key, Some(put)))
     }
 
-    /// Commits writes that rest on nothing. They come by key, each key once.
-    pub(crate) async fn write_blindly(
-        &self,
-        writes: impl ExactSizeIterator<Item = (K, Write<V>)>,
-    ) -> Result<(), FluxError> {
-        let ticket = Ticket::default();
-        if !self.shared.may_commit_at_once(ticket) {
-            self.shared.may_commit(ticket).await?;
+    /// Commits writes that rest on nothing.
+    pub(crate) async fn write_blindly(&self, writes: impl Writes<K, V>) -> Result<(), FluxError> {
+        // If a lease holds it back: until nobody who waits for this commit goes on before.
+        let mut _held_back = None;
+        if !self.shared.may_commit_at_once() {
+            let committer = &self.shared.committer;
+            let undoes =
+                |protects: &dyn Protects| writes.any(|key| protects.covers(committer.hash(key), key));
+            _held_back = self.shared.may_commit(undoes).await?;
         }
         // Nothing was read, so there is nothing to certify.
-        let timestamp = self.shared.commit(None, writes)?;
+        let timestamp = self.shared.commit(None, writes.into_writes())?;
         match self.shared.is_stable_at_once() {
             true => Ok(()),
             false => self.shared.acknowledged(timestamp).await,
@@ -460,9 +479,21 @@ impl<K: Key, V: Value> Database<K, V> {
         K: Borrow<Q>,
         Q: Query + ?Sized,
     {
-        self.shared.may_commit(Ticket::default()).await?;
         let committer = &self.shared.committer;
-        let evicted = committer.evict(committer.hash(key), |stored| stored.borrow() == key)?;
+        let (hash, is_it) = (committer.hash(key), |stored: &K| stored.borrow() == key);
+        let mut _held_back = None;
+        if !self.shared.may_commit_at_once() {
+            let undoes = |protects: &dyn Protects| {
+                let reader = committer.reader();
+                let found = reader.resident(hash, |resident| is_it(resident.key()));
+                found.is_some_and(|found| protects.covers(hash, found.key()))
+            };
+            _held_back = self.shared.may_commit(undoes).await?;
+        }
+        let evicted = committer.evict(hash, is_it)?;
+        if let Some(timestamp) = evicted {
+            note_commit(self.shared.address(), timestamp);
+        }
         match evicted {
             // That it was not there may be news that is not stable yet.
             None => self.shared.stable_at(committer.clock.applied()).await.map(|()| false),
@@ -613,6 +644,23 @@ impl<K: Key, V: Value> Database<K, V> {
     /// What the database holds.
     pub fn memory_info(&self) -> MemoryInfo {
         self.shared.committer.memory_info()
+    }
+
+    /// How often transactions that kept losing had to be given priority since the database was
+    /// opened, and what that cost the others: see [`transact`](Self::transact).
+    ///
+    /// ```
+    /// # use fluxmap::Database;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), fluxmap::FluxError> {
+    /// # let db = Database::<String, u64>::builder().build().await?;
+    /// let info = db.priority_info();
+    /// assert_eq!((info.leases, info.held_back), (0, 0));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn priority_info(&self) -> PriorityInfo {
+        self.shared.priority.info()
     }
 
     /// Makes everything that has been committed survive a power loss, whatever the

@@ -64,6 +64,15 @@ pub enum FluxError {
         /// How the last attempt ended.
         source: Box<FluxError>,
     },
+    /// The body of [`transact`](crate::Database::transact) changes what its own transaction
+    /// has read (or, at the snapshot level, writes), with a commit that it makes itself or
+    /// waits for: each time it runs, it loses to that. Typically, it calls `db.insert` where
+    /// `tx.insert` was meant. Nothing of the transaction was applied; those other commits were,
+    /// once for each attempt.
+    #[error(
+        "the body of this transaction commits, by itself or in a task that it waits for, a change of what the transaction has read, and so conflicts with itself each time it runs; write through the transaction it is given (`tx`) instead of the database, or make the other commit before or after it"
+    )]
+    ConflictsWithItself,
     /// `begin` on a [`Handle`](crate::Handle) that is in a transaction.
     #[error("this handle is in a transaction; commit it or roll it back first, or use another handle")]
     TransactionAlreadyActive,

@@ -79,7 +79,7 @@
 //!   [`get_or_insert_with`](Database::get_or_insert_with).
 //! - Anything else: [`Database::transact`]. It begins, runs your closure, commits,
 //!   and does it again if another transaction got in between. A transaction that
-//!   keeps losing is let run ahead, so it does commit in the end.
+//!   keeps losing is given priority, so it does commit in the end.
 //! - By hand: [`Database::begin`] and [`Transaction::commit`], with
 //!   [`savepoint`](Transaction::savepoint) and [`rollback_to`](Transaction::rollback_to).
 //!
@@ -129,8 +129,8 @@
 //!
 //! With [`max_memory`](DatabaseBuilder::max_memory), for types that are
 //! [`MemSize`](mem::MemSize): those of the standard library are, others implement one method
-//! or, with the feature `derive`, derive it (`bytes::Bytes` is with the feature `bytes`). When a commit exceeds the limit, other keys go in a
-//! commit that follows at once, chosen by the [policy](mem::EvictionPolicy); under `Manual`
+//! or, with the feature `derive`, derive it (`bytes::Bytes` is with the feature `bytes`). When a commit exceeds the limit, other keys go in
+//! commits that follow before it returns, chosen by the [policy](mem::EvictionPolicy); under `Manual`
 //! the commit is refused, and [`evict`](Database::evict) and
 //! [`scan_metadata`](Database::scan_metadata) make room. What a commit has just written does
 //! not go for its sake; what is larger than the limit is refused. An eviction is a commit like
@@ -188,8 +188,9 @@
 //!
 //! No. Inside a transaction, reads and writes are plain functions that wait for
 //! nobody. Commits take turns under a lock that is held for about as long as it
-//! takes to link the new versions; `commit` waits, asynchronously, while a transaction
-//! that had kept losing runs ahead, and for the disk. No lock and no pin is held across
+//! takes to link the new versions; `commit` waits, asynchronously, for the disk, and while a
+//! transaction that had kept losing has priority, if the commit would change something that
+//! this one has read. No lock and no pin is held across
 //! an await, all futures and streams are `Send`, and any executor will do.
 //!
 //! Syncing, checkpoints and opening run on threads of their own, unless there are none. At relaxed durability
@@ -218,8 +219,21 @@
 //! operation that called them has not happened. So do those whose `Drop` panics, but a commit may
 //! have happened by then, as destructors run behind it: of a key that is there already, for
 //! instance. Panics of destructors that run on nobody's behalf, long after the commit that
-//! replaced the value, are contained. `Drop` may use the database; a key's `Ord`, `Eq` and
-//! `Clone` must not, as they may run under the commit lock.
+//! replaced the value, are contained.
+//!
+//! # Which of my code runs under which lock?
+//!
+//! | code | may run under | so it must not use |
+//! |---|---|---|
+//! | `Ord`, `Eq` and `Clone` of keys | the commit lock; the lock of a transaction's own state | the database; that transaction |
+//! | `Drop` of keys | the lock of a transaction's own state, for keys that are given to it twice or looked up by a range | that transaction |
+//! | [`TimeSource`](mem::TimeSource) | the commit lock; the lock of a transaction's own state | the database |
+//! | [`Disk`](disk::Disk) | the locks of the log and of checkpoints | the database |
+//! | `Hash` and `Borrow` of keys, `Drop` of values, `Serialize`, `Deserialize`, `MemSize` | none | |
+//! | the listener of [`on_evict`](DatabaseBuilder::on_evict), the closures of `transact`, `update` and `visit`, wakers | none | |
+//!
+//! This holds whatever makes a key go: an eviction and an expiry encode and drop it, and copy it
+//! for the listener, where no lock is held.
 
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]
@@ -260,8 +274,9 @@ mod worker;
 pub use background::Background;
 pub use db::{
     Database, DatabaseBuilder, Handle, HandleMetadataStream, HandleStream, IsolationLevel, KeyMetadata,
-    MemoryInfo, MetadataStream, Savepoint, Snapshot, SnapshotRange, SnapshotStream, TransactOptions,
-    Transaction, TransactionRange, TransactionStream, VacuumOptions, VacuumStats, WeakDatabase,
+    MemoryInfo, MetadataStream, PriorityInfo, Savepoint, Snapshot, SnapshotRange, SnapshotStream,
+    TransactOptions, Transaction, TransactionRange, TransactionStream, VacuumOptions, VacuumStats,
+    WeakDatabase,
 };
 pub use error::{FluxError, PersistenceError};
 pub use key::{Key, KeyBound, KeyRange, Prefix, Query, Value};

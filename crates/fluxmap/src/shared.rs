@@ -10,8 +10,8 @@ use crate::mvcc::certify::Certificate;
 use crate::persistence::RecoveryInfo;
 use crate::storage::{Options, Storage};
 use crate::sync::{AtomicU64, Instant, Ordering};
-use crate::txn::gate::Gate;
-use crate::txn::gate::Ticket;
+use crate::txn::own::note_commit;
+use crate::txn::priority::{HeldBack, Priority, Protects};
 use crate::txn::write_set::Write;
 use crate::worker::{Schedule, Worker};
 use fluxmap_index::{Timestamp, contain};
@@ -38,7 +38,7 @@ pub(crate) struct Shared<K: Key, V: Value> {
 pub(crate) struct Core<K: Key, V: Value> {
     pub(crate) level: IsolationLevel,
     pub(crate) committer: Committer<K, V>,
-    pub(crate) gate: Gate,
+    pub(crate) priority: Priority,
     vacuum: Option<Schedule>,
     /// How often background work has panicked, in code of the user's.
     panics: AtomicU64,
@@ -81,7 +81,7 @@ impl<K: Key, V: Value> Shared<K, V> {
         let core = Core {
             level: setup.level,
             committer: Committer::new(setup.skiplist_p, setup.memory, setup.host.clone()),
-            gate: Gate::new(setup.host.clone()),
+            priority: Priority::new(setup.host.clone()),
             vacuum: setup.vacuum.map(|options| Schedule::every(options.interval, &setup.host)),
             panics: AtomicU64::new(0),
         };
@@ -94,6 +94,15 @@ impl<K: Key, V: Value> Shared<K, V> {
             }
         };
         let shared = Arc::new(Shared { core, worker: Worker::default(), storage });
+        let weak = Arc::downgrade(&shared);
+        // The background thread ends leases whose time is over.
+        shared.priority.set_alarm(Box::new(move || {
+            if let Some(shared) = weak.upgrade()
+                && let Err(error) = shared.wake_worker()
+            {
+                tracing::error!(%error, "a priority lease will not end by itself");
+            }
+        }));
         if is_awake || shared.committer.takes_alarm() {
             shared.wake_worker()?;
         }
@@ -107,12 +116,18 @@ impl<K: Key, V: Value> Shared<K, V> {
         writes: impl ExactSizeIterator<Item = (K, Write<V>)>,
     ) -> Result<Timestamp, FluxError> {
         let timestamp = self.committer.commit(certificate, writes)?;
+        note_commit(self.address(), timestamp);
         if self.committer.takes_alarm()
             && let Err(error) = self.wake_worker()
         {
             tracing::warn!(%error, "expired keys wait for a vacuum");
         }
         Ok(timestamp)
+    }
+
+    /// By which this database is told from others while it is open.
+    pub(crate) fn address(&self) -> usize {
+        Arc::as_ptr(&self.core).addr()
     }
 
     /// Removes keys from the files that had no room when they were read, and have not been
@@ -125,7 +140,8 @@ impl<K: Key, V: Value> Shared<K, V> {
         tracing::warn!(keys = gone.len(), "the memory limit has no room for all that is stored; evicting");
         let mut timestamp = 0;
         while gone.len() > 0 {
-            self.may_commit(Ticket::default()).await?;
+            // Nobody else uses the database yet, so nobody has priority.
+            self.may_commit(|_| false).await?;
             let absent = |key: &K| {
                 let hash = self.committer.hash(key);
                 self.committer.reader().resident(hash, |resident| resident.key() == key).is_none()
@@ -146,8 +162,8 @@ impl<K: Key, V: Value> Shared<K, V> {
 
     /// Whether [`may_commit`](Self::may_commit) is known to have nothing to wait for. Asked
     /// first, it spares commits in memory a future.
-    pub(crate) fn may_commit_at_once(&self, ticket: Ticket) -> bool {
-        self.is_stable_at_once() && self.gate.is_open_for(ticket)
+    pub(crate) fn may_commit_at_once(&self) -> bool {
+        self.is_stable_at_once() && self.priority.is_open()
     }
 
     /// Whether no commit has to be waited for once it is applied: it is all in memory.
@@ -155,15 +171,18 @@ impl<K: Key, V: Value> Shared<K, V> {
         self.committer.durable.is_none()
     }
 
-    /// Waits for whoever has the right to commit first, and for the log to keep up.
+    /// Waits for the log to keep up, and while a lease protects what the commit `undoes`. What
+    /// is returned is to be dropped when the commit has been made.
     ///
     /// Cancel-safe: it only waits.
-    pub(crate) async fn may_commit(&self, ticket: Ticket) -> Result<(), FluxError> {
+    pub(crate) async fn may_commit(
+        &self,
+        undoes: impl Fn(&dyn Protects) -> bool,
+    ) -> Result<Option<Box<HeldBack>>, FluxError> {
         if let Some(durable) = &self.committer.durable {
-            durable.log.admit().await?;
+            self.priority.standing_still(durable.log.admit()).await?;
         }
-        self.gate.pass(ticket).await;
-        Ok(())
+        Ok(self.priority.pass(undoes).await)
     }
 
     /// Waits until the commit at this timestamp is as durable as it is to be.
@@ -187,7 +206,7 @@ impl<K: Key, V: Value> Shared<K, V> {
     async fn wait_for_log(&self, timestamp: Timestamp) -> Result<(), PersistenceError> {
         match &self.committer.durable {
             None => Ok(()),
-            Some(durable) => durable.log.acknowledged(timestamp).await,
+            Some(durable) => self.priority.standing_still(durable.log.acknowledged(timestamp)).await,
         }
     }
 
@@ -221,8 +240,8 @@ impl<K: Key, V: Value> Core<K, V> {
         // Each by itself: one that panics must not keep the others from being done.
         let vacuum = self.vacuum.as_ref().and_then(|schedule| schedule.next_after(now));
         let leases = self.contained(now, "the end of leases", || {
-            self.gate.expire(now);
-            self.gate.deadline()
+            self.priority.expire(now);
+            self.priority.deadline()
         });
         let too_old = self.contained(now, "the end of old snapshots", || self.committer.active.end_old(now));
         let expiry = self.contained(now, "the removal of expired keys", || {

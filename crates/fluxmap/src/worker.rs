@@ -1,5 +1,5 @@
-//! The worker: trims what commits left behind, runs the automatic vacuum, ends turns at the
-//! gate that nobody uses.
+//! The worker: trims what commits left behind, runs the automatic vacuum, ends priority leases
+//! whose time is over.
 //!
 //! It starts when there is first something for it to do, so that a small
 //! database has no thread, sleeps until there is, and ends when the database
@@ -11,7 +11,7 @@ use crate::jobs::{Done, Job, Running};
 use crate::key::{Key, Value};
 use crate::shared::Core;
 use crate::sync::{Instant, Mutex};
-use crate::txn::gate;
+use crate::txn::own;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -56,9 +56,9 @@ struct Work<K: Key, V: Value> {
 
 impl<K: Key, V: Value> Job for Work<K, V> {
     fn step(&mut self) -> Done {
-        // It ends turns, and runs destructors of values, which may commit: they must not wait
-        // for a turn to end.
-        gate::pass_always(|| match self.database.upgrade() {
+        // It ends leases, and runs destructors of values, which may commit: they must not wait
+        // for a lease to end.
+        own::pass_always(|| match self.database.upgrade() {
             Some(core) => Done::Idle(core.background_step(core.host().now())),
             None => Done::Ended,
         })

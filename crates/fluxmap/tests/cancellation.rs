@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::thread;
 
 use common::bench::{Db, fresh, get, items, now, put, works_on};
+use common::rivals::{UNPROTECTED, on_another_thread};
 use common::{assert_nothing_pinned, commit, content};
 use fluxmap::FluxError;
 use fluxmap_testkit::polling::{poll_then_drop, yield_once};
@@ -159,7 +160,7 @@ fn a_future_dropped_after_any_poll_has_done_all_or_nothing() {
 /// in a lost attempt is not there, its rivals' commits are, and nobody waits for it.
 #[test]
 fn a_retrying_transaction_can_be_dropped_at_any_poll() {
-    const LOSSES: u64 = 6;
+    const LOSSES: u64 = UNPROTECTED as u64;
     let (mut dropped, mut deepest) = (0, 0);
     for polls in 0..80 {
         let db = fresh();
@@ -170,7 +171,7 @@ fn a_retrying_transaction_can_be_dropped_at_any_poll() {
             yield_once().await;
             if begun.get() < LOSSES {
                 begun.set(begun.get() + 1);
-                db.insert("x".into(), x + 1).await?;
+                on_another_thread(&db, "x", x + 1);
                 acknowledged.set(acknowledged.get() + 1);
             }
             yield_once().await;

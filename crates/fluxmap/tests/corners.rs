@@ -189,6 +189,8 @@ fn reopening_with_the_same_limit_evicts_nothing() {
                     block_on(db.checkpoint()).expect("a checkpoint is written");
                 }
             }
+            // Else the last evictions may not be stable, and the count not see them.
+            block_on(db.flush()).expect("it syncs");
             let before = db.count(..).expect("a count succeeds");
             block_on(db.close()).expect("it closes");
             let db = durable(&disk, Some((LIMIT, policy)), |_, _, _| ());

@@ -271,6 +271,7 @@ fn no_thread_is_started_and_the_disk_is_used_on_the_calling_one() -> Result<(), 
         background.advance(2 * SECOND);
         work(&background);
         assert!(old.get(&39).is_err(), "the worker has ended it");
+        drop(old);
         wait(&background, db.flush())?;
         wait(&background, db.checkpoint())?;
         assert_eq!(threads(), [""; 0]);
@@ -438,8 +439,9 @@ fn a_deadline_passes_on_the_virtual_clock_only() -> Result<(), FluxError> {
     let outcome = block_on(db.transact_with(TransactOptions::default().deadline(SECOND), async |tx| {
         attempts.set(attempts.get() + 1);
         tx.get(&1)?;
-        // It gets in its own way.
-        db.insert(1, "rival".into()).await?;
+        // Another thread gets in its way.
+        let rival = || block_on(db.insert(1, "rival".into()));
+        thread::scope(|scope| scope.spawn(rival).join().expect("no panic"))?;
         background.advance(SECOND / 2);
         tx.insert(2, "mine".into())
     }));

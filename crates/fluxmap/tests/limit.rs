@@ -289,6 +289,8 @@ mod reopening {
                 put(&db, key, 300).expect("room is made");
                 assert_within(&db, (policy, key));
             }
+            // Else the last evictions may not be stable, and not seen.
+            block_on(db.flush()).expect("it syncs");
             let left = content(&db);
             close(db);
             for _ in 0..3 {

@@ -379,6 +379,28 @@ impl<K, T> Reader<'_, K, T> {
         })
     }
 
+    /// Whether a key with this hash has a version, or tombstone, newer than `since` of a commit
+    /// that `is_it` accepts. What was superseded may be trimmed already.
+    pub fn changed_by(&self, hash: u64, since: Timestamp, is_it: impl Fn(Timestamp) -> bool) -> bool {
+        self.index.table.find(hash, |entry| self.is_changed_by(entry, since, &is_it), &self.guard).is_some()
+    }
+
+    fn is_changed_by(
+        &self,
+        entry: &node::Entry<K, T>,
+        since: Timestamp,
+        is_it: &impl Fn(Timestamp) -> bool,
+    ) -> bool {
+        let mut version = entry.chain.newest(&self.guard);
+        while let Some(newer) = version.filter(|version| version.timestamp() > since) {
+            if is_it(newer.timestamp()) {
+                return true;
+            }
+            version = newer.older(&self.guard);
+        }
+        false
+    }
+
     /// Room for a number of writes.
     pub fn batch(&self, capacity: usize) -> Batch<'_, K, T> {
         Batch::new(self, capacity)
@@ -431,6 +453,24 @@ impl<K: Ord, T> Reader<'_, K, T> {
         let mut changed = false;
         self.walk(span, Direction::Forward, |stretch| {
             changed = stretch.entries.iter().any(|entry| self.is_newer(entry, since, until));
+            match changed {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        });
+        changed
+    }
+
+    /// [`changed_by`](Self::changed_by) for any key of `span`.
+    pub fn changed_within_by(
+        &self,
+        span: &impl Span<K>,
+        since: Timestamp,
+        is_it: impl Fn(Timestamp) -> bool,
+    ) -> bool {
+        let mut changed = false;
+        self.walk(span, Direction::Forward, |stretch| {
+            changed = stretch.entries.iter().any(|entry| self.is_changed_by(entry, since, &is_it));
             match changed {
                 true => ControlFlow::Break(()),
                 false => ControlFlow::Continue(()),

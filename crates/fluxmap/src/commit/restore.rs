@@ -4,6 +4,7 @@ use super::dispose::dispose;
 use super::{Committer, Order};
 use crate::mem::Evictions;
 use crate::mem::evict::Gone;
+use crate::mem::removal::{Need, Removal};
 use crate::sync::Ordering;
 use crate::txn::write_set::{Put, Write};
 use fluxmap_index::Timestamp;
@@ -48,18 +49,26 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
     /// is not to go for a block of it.
     pub(crate) fn keep_limit(&self, is_all: bool, gone: &mut Vec<K>) {
         let mut evicted = Gone::new(true);
+        let reader = self.reader();
+        let mut removal = Removal::new(self, &reader, &mut evicted);
         let mut order = self.order.lock();
         let Some(books) = &mut order.keeper.books else { return };
         books.allow(books.limit() / if is_all { ALLOWED_AT_LAST } else { ALLOWED_MEANWHILE });
-        let count = order.make_room(self, None, &mut evicted);
+        if let Some(mut need) = Need::all(&order, self, None) {
+            let count = removal.make_room(&mut order, &mut need);
+            let freed = order.after_publish(count, self);
+            drop(order);
+            dispose(freed);
+            self.go_on_making_room(&mut removal, &mut need);
+            order = self.order.lock();
+        }
         if is_all {
             order.keeper.books.iter_mut().for_each(|books| books.allow(0));
             // What went while the files were read is not what goes from an open database.
             order.keeper.evictions = Evictions::default();
         }
-        let freed = order.after_publish(count, self);
         drop(order);
-        dispose(freed);
+        drop(removal);
         gone.extend(evicted.keys.into_iter().map(|(key, ..)| key));
     }
 

@@ -2,18 +2,15 @@
 //! an explicit `evict`.
 //!
 //! To everybody else they are commits: with a timestamp of their own, in the log, and
-//! transactions that have read the key are certified against them.
+//! transactions that have read the key are certified against them. How they are made, without a
+//! lock around the keys' own code, is in `removal.rs`.
 
 use crate::commit::dispose::dispose;
 use crate::commit::{Committer, Order};
 use crate::error::FluxError;
-use crate::mem::keeper::Victim;
-use crate::mem::nodes::{NodeId, Nodes};
 use crate::mem::notify::{Told, tell};
-use crate::mem::policy::Reads;
-use crate::mem::weigher::TOMBSTONE;
-use crate::wal::Slot;
-use fluxmap_index::{Access, Reader, Resident, Tail, Time, Timestamp, contain, has_expired};
+use crate::mem::removal::{Need, Removal};
+use fluxmap_index::{Time, Timestamp};
 use std::hash::Hash;
 use std::mem;
 use std::sync::Arc;
@@ -46,7 +43,7 @@ pub struct Evictions {
 }
 
 impl Evictions {
-    fn count(&mut self, cause: EvictionCause) {
+    pub(crate) fn count(&mut self, cause: EvictionCause) {
         match cause {
             EvictionCause::Capacity => self.capacity += 1,
             EvictionCause::Expired => self.expired += 1,
@@ -59,18 +56,22 @@ impl Evictions {
 pub(crate) struct Gone<K, V> {
     pub(crate) keys: Told<K, V>,
     wanted: bool,
-    /// All that went, recorded or not.
-    count: usize,
 }
 
 impl<K, V> Gone<K, V> {
     /// Keeps what is recorded only if it is wanted.
     pub(crate) fn new(wanted: bool) -> Self {
-        Gone { keys: Vec::new(), wanted, count: 0 }
+        Gone { keys: Vec::new(), wanted }
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.count == 0
+    /// Whether keys that go are to be added with what there is to tell of them.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.wanted
+    }
+
+    /// Another one went. `None` if nobody is to be told.
+    pub(crate) fn add(&mut self, told: Option<(K, Arc<V>, EvictionCause)>) {
+        self.keys.extend(told);
     }
 }
 
@@ -94,205 +95,54 @@ impl<K, V> Drop for Telling<'_, K, V> {
     }
 }
 
-/// Victims that are let stay, in a row, beside those that the last commit has just written,
-/// before making room is given up until the next commit: their keys cannot be stored.
-const MOST_SPARED: usize = 64;
-
-/// How often each of these may be chosen before all others have been: as many times as `Lfu`
-/// has levels.
-const MOST_TURNS: usize = 16;
-
-/// Expired keys removed under one hold of the commit lock.
-const REAP_STEP: usize = 64;
-
-/// A commit that consists of such deletes.
-struct Removal<'o, K, V> {
-    order: &'o mut Order<K, V>,
-    shared: &'o Committer<K, V>,
-    /// While it is held, the log cannot write (W2).
-    slot: Option<Slot<'o>>,
-    timestamp: Timestamp,
-    cause: EvictionCause,
-    record: Vec<u8>,
-    removed: usize,
-    gone: &'o mut Gone<K, V>,
-}
-
-impl<'o, K: Ord + Hash + Clone + 'static, V: 'static> Removal<'o, K, V> {
-    fn begin(
-        order: &'o mut Order<K, V>,
-        shared: &'o Committer<K, V>,
-        timestamp: Timestamp,
-        cause: EvictionCause,
-        gone: &'o mut Gone<K, V>,
-    ) -> Result<Self, FluxError> {
-        let slot = shared.durable.as_ref().map(|durable| durable.log.reserve()).transpose()?;
-        Ok(Removal { order, shared, slot, timestamp, cause, record: Vec::new(), removed: 0, gone })
-    }
-
-    /// Deletes a key, unless it cannot be: its type's own code fails.
-    fn remove(&mut self, resident: &Resident<'_, K, Arc<V>>) -> bool {
-        let before = self.record.len();
-        if let Some(durable) = &self.shared.durable {
-            let record = &mut self.record;
-            let encoded = contain(|| durable.encode(resident.key(), None, record));
-            if !matches!(encoded, Some(Ok(()))) {
-                self.record.truncate(before);
-                return false;
-            }
-        }
-        let told = match self.gone.wanted {
-            true => contain(|| (resident.key().clone(), Arc::clone(resident.value()), self.cause)),
-            false => None,
-        };
-        let Order { writer, keeper, .. } = &mut *self.order;
-        let tail = keeper.books.is_some().then(|| Tail { weight: TOMBSTONE, ..Tail::default() });
-        let is_choice = self.cause == EvictionCause::Capacity;
-        keeper.books.iter_mut().for_each(|books| books.set_evicting(is_choice));
-        let deleted = writer.delete(resident, tail, self.timestamp, keeper);
-        keeper.books.iter_mut().for_each(|books| books.set_evicting(false));
-        if !deleted {
-            self.record.truncate(before);
-            return false;
-        }
-        keeper.evictions.count(self.cause);
-        self.gone.keys.extend(told);
-        self.gone.count += 1;
-        self.removed += 1;
-        true
-    }
-
-    /// Makes the deletes visible, all at once. Returns the timestamp, unless there were none.
-    fn finish(self) -> Option<Timestamp> {
-        if self.removed == 0 {
-            return None;
-        }
-        let slot = self.slot.map(|slot| slot.push(self.timestamp, self.record));
-        self.order.make_visible(self.timestamp, self.shared, slot);
-        Some(self.timestamp)
-    }
-}
-
-/// What reads have left on the entries of nodes.
-struct Notes<'r, 'i, K, V>(&'r Reader<'i, K, Arc<V>>);
-
-impl<K, V> Notes<'_, '_, K, V> {
-    fn resident(&self, hash: u64, node: NodeId) -> Option<Resident<'_, K, Arc<V>>> {
-        self.0.resident(hash, |resident| resident.tail().is_some_and(|tail| tail.node == node))
-    }
-}
-
-impl<K, V> Reads for Notes<'_, '_, K, V> {
-    fn of(&self, nodes: &Nodes, node: NodeId) -> Access {
-        let resident = self.resident(nodes.get(node).hash, node);
-        resident.map_or(Access::default(), |resident| resident.access())
-    }
-
-    fn reset(&self, nodes: &Nodes, node: NodeId, access: Access) {
-        if let Some(resident) = self.resident(nodes.get(node).hash, node) {
-            resident.set_access(access);
-        }
-    }
-}
-
-impl<K: Ord + Hash + Clone + 'static, V: 'static> Order<K, V> {
-    /// Evicts until the limit is kept, after a commit at this timestamp of so many keys, which
-    /// stay. Without one, which is when nobody reads yet, it makes no commit of its own: what
-    /// goes is gone from the one before. Returns how many went.
-    pub(crate) fn make_room(
-        &mut self,
-        shared: &Committer<K, V>,
-        written: Option<(Timestamp, usize)>,
-        gone: &mut Gone<K, V>,
-    ) -> usize {
-        let is_over = |order: &Self| order.keeper.is_over(shared.index.structure());
-        if !is_over(self) {
-            return 0;
-        }
-        // What is there only for want of somebody who removes it goes first.
-        let timestamp = || shared.clock.applied() + u64::from(written.is_some());
-        let mut expired = 0;
-        while is_over(self) {
-            match self.reap(shared, shared.hand.advance(), timestamp(), gone) {
-                0 => break,
-                reaped => expired += reaped,
-            }
-        }
-        let most_spared = MOST_SPARED + MOST_TURNS * written.map_or(0, |(_, keys)| keys);
-        // If the log has failed, nothing grows any more.
-        let Ok(mut removal) = Removal::begin(self, shared, timestamp(), EvictionCause::Capacity, gone) else {
-            return expired;
-        };
-        let reader = shared.reader();
-        let notes = Notes(&reader);
-        let mut spared = 0;
-        while spared < most_spared && is_over(removal.order) {
-            let Some(books) = &mut removal.order.keeper.books else { break };
-            let Some(victim @ Victim { id, hash }) = books.victim(&notes) else { break };
-            let stays = |resident: &Resident<'_, K, Arc<V>>| {
-                written.is_some_and(|(timestamp, _)| resident.timestamp() == timestamp)
-            };
-            let resident = notes.resident(hash, id).filter(|resident| !stays(resident));
-            if resident.is_some_and(|resident| removal.remove(&resident)) {
-                spared = 0;
-            } else if let Some(books) = &mut removal.order.keeper.books {
-                books.spare(victim);
-                spared += 1;
-            }
-        }
-        let removed = removal.removed;
-        removal.finish();
-        expired + removed
-    }
-
-    /// Removes some of the keys that have expired at `now`. Returns how many went.
-    pub(crate) fn reap(
-        &mut self,
-        shared: &Committer<K, V>,
-        now: Time,
-        timestamp: Timestamp,
-        gone: &mut Gone<K, V>,
-    ) -> usize {
-        if self.keeper.timers.expired(now).is_none() {
-            return 0;
-        }
-        let Ok(mut removal) = Removal::begin(self, shared, timestamp, EvictionCause::Expired, gone) else {
-            return 0;
-        };
-        let reader = shared.reader();
-        while removal.removed < REAP_STEP
-            && let Some(timer @ (time, hash)) = removal.order.keeper.timers.expired(now)
-        {
-            let expires = |resident: &Resident<'_, K, Arc<V>>| resident.expires() == time;
-            while let Some(resident) = reader.resident(hash, expires) {
-                if !removal.remove(&resident) {
-                    break;
-                }
-            }
-            removal.order.keeper.timers.forget(timer);
-        }
-        let removed = removal.removed;
-        removal.finish();
-        removed
-    }
-}
-
 impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
-    /// Removes some of the keys that have expired, and returns when more are to be removed.
+    /// Goes on making room until there is no more need for it, where no lock is held.
+    pub(crate) fn go_on_making_room(&self, removal: &mut Removal<'_, '_, K, V>, need: &mut Need) {
+        while removal.goes_on() {
+            removal.prepare();
+            let mut order = self.order.lock();
+            let removed = removal.make_room(&mut order, need);
+            let freed = order.after_publish(removed, self);
+            drop(order);
+            self.after_removal(removed > 0);
+            dispose(freed);
+        }
+    }
+
+    /// Removes some of the keys that have expired, and returns when more are to be removed;
+    /// `None` also if the log has failed, and none can be.
     pub(crate) fn reap(&self) -> Option<Time> {
         let mut telling = Telling::new(self.listener.as_ref());
+        self.remove_expired(&mut telling.gone).ok().flatten()
+    }
+
+    /// Removes some of the keys that have expired, and returns when the next one will have.
+    pub(crate) fn remove_expired(&self, gone: &mut Gone<K, V>) -> Result<Option<Time>, FluxError> {
         let mut order = self.order.lock();
         let now = self.hand.advance();
-        let removed = order.reap(self, now, self.clock.applied() + 1, &mut telling.gone);
-        let next = order.keeper.timers.next();
-        order.alarm = next.unwrap_or(Time::MAX);
-        // If none could be removed, the log has failed, and none can be later.
-        let next = next.filter(|next| removed > 0 || *next > now);
-        let freed = order.after_publish(removed, self);
+        if order.keeper.timers.expired(now).is_none() {
+            return Ok(order.set_alarm());
+        }
+        let reader = self.reader();
+        let mut removal = Removal::new(self, &reader, gone);
+        removal.pick_expired(&mut order, now);
+        if removal.goes_on() && removal.must_prepare() {
+            drop(order);
+            removal.prepare();
+            order = self.order.lock();
+        }
+        let removed = removal.remove_picked(&mut order, self.clock.applied() + 1);
+        let spent = removal.end();
+        // Before it is unlocked: while this reader looks, nobody can free what has gone.
+        drop(reader);
+        let next = order.set_alarm();
+        let count = removed.as_ref().map_or(0, |removed| *removed);
+        let freed = order.after_publish(count, self);
         drop(order);
-        self.after_removal(removed > 0);
+        self.after_removal(count > 0);
+        drop(spent);
         dispose(freed);
-        next
+        removed.map(|_| next)
     }
 
     /// Removes a key to make room, if `is_it` finds it among those with this hash. Returns the
@@ -304,29 +154,25 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
     ) -> Result<Option<Timestamp>, FluxError> {
         let mut telling = Telling::new(self.listener.as_ref());
         let reader = self.reader();
-        let mut order = self.order.lock();
-        let now = self.hand.advance();
-        let is_there = |resident: &Resident<'_, K, Arc<V>>| {
-            !has_expired(resident.expires(), now) && is_it(resident.key())
-        };
-        let Some(resident) = reader.resident(hash, is_there) else {
+        // Without the lock: `Eq`, encoding and copying are the key's own code.
+        let Some(found) = reader.resident(hash, |resident| is_it(resident.key())) else {
+            // It may have gone in a commit that is not visible yet: wait for that.
+            drop(self.order.lock());
             return Ok(None);
         };
-        let mut removal = Removal::begin(
-            &mut order,
-            self,
-            self.clock.applied() + 1,
-            EvictionCause::Explicit,
-            &mut telling.gone,
-        )?;
-        removal.remove(&resident);
-        let timestamp = removal.finish();
-        let freed = order.after_publish(1, self);
+        let mut removal = Removal::new(self, &reader, &mut telling.gone);
+        removal.pick_found(hash, found)?;
+        let mut order = self.order.lock();
+        removal.renew_picked(self.hand.advance());
+        let timestamp = self.clock.applied() + 1;
+        let removed = removal.remove_picked(&mut order, timestamp)?;
+        let freed = order.after_publish(removed, self);
         drop(order);
-        self.after_removal(true);
+        self.after_removal(removed > 0);
+        drop(removal);
         drop(reader);
         dispose(freed);
-        Ok(timestamp)
+        Ok((removed > 0).then_some(timestamp))
     }
 
     /// After deletes have been queued for the log, outside the commit lock.
@@ -334,5 +180,14 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
         if let (true, Some(durable)) = (has_removed, &self.durable) {
             durable.log.after_commit();
         }
+    }
+}
+
+impl<K, V> Order<K, V> {
+    /// Notes when the background thread will look for expired keys, and returns that.
+    fn set_alarm(&mut self) -> Option<Time> {
+        let next = self.keeper.timers.next();
+        self.alarm = next.unwrap_or(Time::MAX);
+        next
     }
 }

@@ -357,6 +357,11 @@ impl Timers {
         self.set.first_key_value().map(|(timer, _)| *timer).filter(|(time, _)| *time <= now)
     }
 
+    /// All keys that have expired by `now`, by their hashes, and when they did.
+    pub(crate) fn all_expired(&self, now: Time) -> impl Iterator<Item = (Time, u64)> {
+        self.set.range(..=(now, u64::MAX)).map(|(timer, _)| *timer)
+    }
+
     /// Forgets a timer whose key is not there any more, or is another one.
     pub(crate) fn forget(&mut self, timer: (Time, u64)) {
         self.set.remove(&timer);

@@ -94,9 +94,15 @@ impl Keeper {
         (counted + timers, spare)
     }
 
-    /// Whether there is more than the limit allows.
-    pub(crate) fn is_over(&self, structure: Structure) -> bool {
-        self.books.as_ref().is_some_and(|books| books.is_over(self.overhead(structure).0))
+    /// How many bytes there are more than the limit allows, of which some can go.
+    pub(crate) fn excess(&self, structure: Structure) -> u64 {
+        self.books.as_ref().map_or(0, |books| books.excess(self.overhead(structure).0))
+    }
+
+    /// Whether expired keys take room in a database that nothing is evicted from.
+    pub(crate) fn is_taken_by_expired(&self, now: Time) -> bool {
+        let evicts_nothing = self.books.as_ref().is_some_and(|books| !books.policy().evicts());
+        evicts_nothing && self.timers.expired(now).is_some()
     }
 
     /// Whether these changes, staged in an index of this structure, have room.
@@ -243,10 +249,16 @@ impl Books {
         sums
     }
 
-    /// Whether there is more than the limit allows, with what else counts.
-    pub(crate) fn is_over(&self, overhead: u64) -> bool {
-        self.policy.evicts()
-            && self.live_bytes().saturating_add(overhead) > self.limit.saturating_add(self.allowance)
+    /// How many bytes there are more than the limit allows, with what else counts, if any of
+    /// them are to go.
+    fn excess(&self, overhead: u64) -> u64 {
+        match self.policy.evicts() {
+            true => self
+                .live_bytes()
+                .saturating_add(overhead)
+                .saturating_sub(self.limit.saturating_add(self.allowance)),
+            false => 0,
+        }
     }
 
     /// The next to go.

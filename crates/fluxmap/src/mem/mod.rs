@@ -6,6 +6,7 @@ pub(crate) mod keeper;
 pub(crate) mod nodes;
 mod notify;
 pub(crate) mod policy;
+pub(crate) mod removal;
 mod size;
 pub(crate) mod weigher;
 

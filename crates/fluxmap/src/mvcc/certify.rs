@@ -25,7 +25,7 @@ use crate::error::FluxError;
 use crate::info::IsolationLevel;
 use crate::mvcc::active::Registration;
 use crate::txn::read_set::ReadSet;
-use fluxmap_index::{Batch, Reader, Time, planted};
+use fluxmap_index::{Batch, Reader, Time, Timestamp, planted};
 
 /// A transaction's claim that its snapshot still holds.
 pub(crate) struct Certificate<'t, K> {
@@ -68,6 +68,26 @@ impl<K: Ord + 'static> Certificate<'_, K> {
                     Ok(())
                 }
             }
+        }
+    }
+
+    /// Whether a commit that `is_it` accepts has changed what the claim is about, so that it does
+    /// not hold and never will. May miss one behind which others have made the same change. `written`
+    /// are the hashes of the keys that the transaction writes.
+    pub(crate) fn is_undone_by<T>(
+        &self,
+        index: &Reader<'_, K, T>,
+        mut written: impl Iterator<Item = u64>,
+        is_it: impl Fn(Timestamp) -> bool,
+    ) -> bool {
+        let since = self.snapshot.moment.timestamp;
+        match self.level {
+            IsolationLevel::Serializable => {
+                let (mut points, mut ranges) = (self.reads.points(), self.reads.ranges());
+                points.any(|hash| index.changed_by(hash, since, &is_it))
+                    || ranges.any(|part| index.changed_within_by(part, since, &is_it))
+            }
+            IsolationLevel::Snapshot => written.any(|hash| index.changed_by(hash, since, &is_it)),
         }
     }
 }

@@ -105,7 +105,7 @@ impl Deadline {
         let left = earliest.saturating_sub(now);
         // A long wait ends more seldom, or every key would have expired before it is used.
         let rarity = SELDOM << (2 * u32::from(left > Duration::from_secs(2)));
-        if !left.is_zero() && shuttle::rand::thread_rng().next_u32() % rarity == 0 {
+        if !left.is_zero() && shuttle::rand::thread_rng().next_u32().is_multiple_of(rarity) {
             // Others may have moved it while the random number was drawn.
             let mut times = times();
             times.now = times.now.max(earliest);

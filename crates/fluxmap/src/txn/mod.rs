@@ -1,9 +1,11 @@
 //! Transactions, snapshots and what they read and write.
 
 mod bulk;
-pub(crate) mod gate;
+mod footprint;
 pub(crate) mod metadata;
 pub(crate) mod overlay;
+pub(crate) mod own;
+pub(crate) mod priority;
 pub(crate) mod read_set;
 pub(crate) mod retry;
 pub(crate) mod scan;
@@ -11,4 +13,5 @@ pub(crate) mod snapshot;
 mod sorted;
 pub(crate) mod stream;
 pub(crate) mod transaction;
+mod watch;
 pub(crate) mod write_set;

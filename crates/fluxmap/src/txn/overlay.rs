@@ -327,7 +327,7 @@ impl<K: Key, V: Value> Drop for TransactionRange<'_, K, V> {
         // One that came to the end is noted already, as read wholly.
         if let (Some(scan), false) = (self.scan, self.finished) {
             let consumed = self.consumed();
-            self.transaction.state().reads.end_scan(scan, consumed);
+            self.transaction.end_scan(scan, consumed);
         }
     }
 }

@@ -1,18 +1,24 @@
 //! Running a transaction until it commits.
 
 use crate::error::FluxError;
+use crate::host::Host;
 use crate::key::{Key, Value};
 use crate::shared::Shared;
-use crate::txn::gate::{self, Ticket, Turn};
+use crate::sync::Instant;
+use crate::txn::footprint::Footprint;
+use crate::txn::own::{self, OwnCommits, PriorityId};
+use crate::txn::priority::{Claim, Extension, Priority, PriorityLease, Protects};
 use crate::txn::transaction::Transaction;
+use crate::txn::watch::Watch;
 use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 /// How long [`transact_with`](crate::Database::transact_with) goes on. By default,
 /// until the transaction has committed: it will, because after a few losses it is
-/// let run ahead of the others.
+/// given priority.
 ///
 /// ```
 /// use fluxmap::TransactOptions;
@@ -43,12 +49,158 @@ impl TransactOptions {
     }
 }
 
-/// Losses after which a transaction asks for the turn.
+/// Losses after which a transaction claims a lease.
 const PATIENCE: u32 = 4;
-/// How long the first turn may be kept; each further one twice as long.
-const LEASE: Duration = Duration::from_millis(100);
-/// Doublings of the lease: up to a minute or so.
-const MAX_DOUBLINGS: u32 = 9;
+/// Losses after which it notes what a lease is to protect: its last two attempts before that.
+const FORESIGHT: u32 = 2;
+/// The least and the most that a lease lasts.
+const SHORTEST: Duration = Duration::from_millis(100);
+const LONGEST: Duration = Duration::from_secs(10);
+/// Losses within valid leases after which leases are exclusive. The first may be to a commit
+/// that had passed before the lease began.
+const MOST_MOVES: u32 = 2;
+/// Losses in a row to commits of the body's own that are no accident.
+const MOST_OWN: u32 = 2;
+/// How long a lease lasts, in eighths, when so many have run out in a row while the body seems to
+/// have waited for a commit that they held back: each differs from the others, so that a body which
+/// takes as long as one of them does not look as if it did. Another one that runs out is proof.
+const EIGHTHS: [u32; 3] = [8, 6, 5];
+
+/// A transaction that has lost.
+struct Loser<K> {
+    /// Whose time it goes by.
+    host: Host,
+    attempts: u32,
+    /// When the present attempt began.
+    since: Instant,
+    longest: Duration,
+    /// Losses in a row to commits of its own.
+    own: u32,
+    /// Losses within valid leases.
+    moves: u32,
+    /// Leases in a row that ran out while it waited for a commit that they held back.
+    strikes: usize,
+    watch: Arc<Watch>,
+    footprint: Option<Arc<Footprint<K>>>,
+}
+
+impl<K: Key> Loser<K> {
+    fn new(host: &Host) -> Box<Self> {
+        Box::new(Loser {
+            host: host.clone(),
+            attempts: 0,
+            since: host.now(),
+            longest: Duration::ZERO,
+            own: 0,
+            moves: 0,
+            strikes: 0,
+            watch: Arc::new(Watch::new(host.clone())),
+            footprint: None,
+        })
+    }
+
+    /// Counts a loss; `had_lease` if the attempt ran under a lease, and whether that was valid to the
+    /// end.
+    fn lose(&mut self, is_to_own: bool, had_lease: Option<bool>) -> Result<(), FluxError> {
+        // The first attempt was not timed, so as not to read the clock for those that win at once.
+        if self.attempts > 0 {
+            self.longest = self.longest.max(self.host.now().saturating_duration_since(self.since));
+        }
+        self.attempts = self.attempts.saturating_add(1);
+        self.own = if is_to_own { self.own + 1 } else { 0 };
+        match had_lease {
+            Some(true) => (self.moves, self.strikes) = (self.moves.saturating_add(u32::from(!is_to_own)), 0),
+            Some(false) if self.watch.has_waited_in_vain() => self.strikes += 1,
+            Some(false) | None => self.strikes = 0,
+        }
+        match self.own >= MOST_OWN || self.strikes >= EIGHTHS.len() {
+            true => Err(FluxError::ConflictsWithItself),
+            false => Ok(()),
+        }
+    }
+
+    /// Prepares for the next attempt.
+    fn begin(&mut self) {
+        if self.attempts >= FORESIGHT {
+            let watch = &self.watch;
+            let footprint = self.footprint.get_or_insert_with(|| Arc::new(Footprint::new(Arc::clone(watch))));
+            footprint.begin_attempt();
+        }
+        self.watch.begin();
+        self.since = self.host.now();
+    }
+
+    /// Whether protecting what it has read is not enough.
+    fn reads_move(&self) -> bool {
+        self.moves >= MOST_MOVES
+    }
+
+    fn claim(&self, footprint: &Arc<Footprint<K>>) -> Claim {
+        let length = self.longest.saturating_mul(2).clamp(SHORTEST, LONGEST);
+        let eighths = EIGHTHS.get(self.strikes).copied().unwrap_or(8);
+        Claim {
+            length: (length * eighths / 8).max(SHORTEST),
+            is_exclusive: self.reads_move(),
+            protects: Arc::clone(footprint) as Arc<dyn Protects>,
+            watch: Arc::clone(&self.watch),
+        }
+    }
+}
+
+/// The right of an attempt to go first.
+enum Right<'p> {
+    /// Its own, and whether that is exclusive.
+    Lease(PriorityLease<'p>, bool),
+    /// That of the transaction around it, which protects its reads, too.
+    Extended(Extension<'p>),
+}
+
+impl Right<'_> {
+    fn id(&self) -> PriorityId {
+        match self {
+            Right::Lease(lease, _) => lease.id(),
+            // Everything that is polled within the other's body is on its behalf anyway.
+            Right::Extended(_) => PriorityId::default(),
+        }
+    }
+
+    fn is_valid(&self) -> bool {
+        match self {
+            Right::Lease(lease, _) => lease.left().is_some(),
+            Right::Extended(extension) => extension.is_valid(),
+        }
+    }
+
+    /// Whether it is what the transaction needs, and will last for another attempt, as far as can
+    /// be known.
+    fn will_do<K: Key>(&self, loser: &Loser<K>) -> bool {
+        match self {
+            Right::Lease(lease, is_exclusive) => {
+                *is_exclusive >= loser.reads_move() && lease.left().is_some_and(|left| left > loser.longest)
+            }
+            Right::Extended(extension) => extension.is_valid(),
+        }
+    }
+}
+
+/// Gets a transaction that has lost a right to go first: within the body of one that has a lease,
+/// a share in that, so that neither waits for the other.
+async fn go_first<'p, K: Key>(priority: &'p Priority, loser: &Loser<K>) -> Option<Right<'p>> {
+    let footprint = loser.footprint.as_ref()?;
+    let outer = own::current();
+    if outer.is_everybody() {
+        // The thread that ends leases would wait for one. It passes all of them anyway.
+        return None;
+    }
+    if !outer.is_nobody()
+        && let Some(extension) = priority.extend(outer, Arc::clone(footprint) as Arc<dyn Protects>)
+    {
+        return Some(Right::Extended(extension));
+    }
+    let claim = loser.claim(footprint);
+    let is_exclusive = claim.is_exclusive;
+    Some(Right::Lease(priority.claim(claim).await, is_exclusive))
+}
 
 /// Runs `body` in a transaction, again after every conflict.
 pub(crate) async fn transact<K, V, T, E, F>(
@@ -64,30 +216,44 @@ where
 {
     // Looked at only after a loss, so that a transaction that wins at once does
     // not pay for reading the time.
-    let deadline = options.deadline.and_then(|limit| shared.host().now().checked_add(limit));
-    let mut attempts = 0_u32;
-    let mut leases = 0;
-    let mut turn: Option<Turn<'_>> = None;
+    let host = shared.host();
+    let deadline = options.deadline.and_then(|limit| host.now().checked_add(limit));
+    let has_passed = || deadline.is_some_and(|deadline| host.now() >= deadline);
+    // `None` until it has lost.
+    let mut loser: Option<Box<Loser<K>>> = None;
+    let mut right: Option<Right<'_>> = None;
     loop {
-        let ticket = turn.as_ref().map_or(Ticket::default(), Turn::ticket);
-        let mut transaction = Transaction::new(shared, ticket);
-        let value = match gate::on_behalf_of(ticket, body.clone()(&mut transaction)).await {
+        let id = right.as_ref().map_or(PriorityId::default(), Right::id);
+        let footprint = loser.as_ref().and_then(|loser| loser.footprint.clone());
+        let watch = right.as_ref().and(loser.as_ref()).map(|loser| &loser.watch);
+        let mut transaction = Transaction::noting(shared, footprint);
+        let mut own = OwnCommits::default();
+        let ended = {
+            let mut running = pin!(body.clone()(&mut transaction));
+            let database = shared.address();
+            poll_fn(|context| own::poll_body(id, database, &mut own, watch, running.as_mut(), context)).await
+        };
+        let value = match ended {
             Ok(value) => value,
             Err(error) => {
                 // The error may tell what was read. If the log has failed, so be it.
                 let seen = transaction.view().timestamp();
                 drop(transaction);
-                drop(turn);
+                drop(right);
                 let _ = shared.stable_at(seen).await;
                 return Err(error);
             }
         };
-        let applied = gate::on_behalf_of(ticket, transaction.apply()).await;
+        let is_to_own = !own.is_empty() && transaction.is_undone_by(&own);
+        let applied = {
+            let mut applying = pin!(transaction.apply());
+            poll_fn(|context| own::poll_for(id, applying.as_mut(), context)).await
+        };
         drop(transaction);
         let lost = match applied {
             Ok(applied) => {
                 // Others need not wait for the disk.
-                drop(turn);
+                drop(right);
                 if !shared.is_stable_at_once() {
                     applied.acknowledged(shared).await?;
                 }
@@ -96,27 +262,27 @@ where
             Err(error) if error.is_conflict() => Box::new(error),
             Err(error) => return Err(error.into()),
         };
-        attempts = attempts.saturating_add(1);
+        let loser = loser.get_or_insert_with(|| Loser::new(host));
+        loser.lose(is_to_own, right.as_ref().map(Right::is_valid))?;
+        let attempts = loser.attempts;
         if options.max_attempts.is_some_and(|limit| attempts >= limit) {
             return Err(FluxError::RetriesExhausted { attempts, source: lost }.into());
         }
-        if deadline.is_some_and(|deadline| shared.host().now() >= deadline) {
+        if has_passed() {
             return Err(FluxError::DeadlineExceeded { attempts, source: lost }.into());
         }
-        // In every case: a body that conflicts with its own nested commits would
-        // otherwise keep the thread to itself for ever.
+        // In every case: a body that conflicts with commits which it waits for would
+        // otherwise keep the thread to itself.
         yield_now().await;
-        if turn.as_ref().is_some_and(Turn::is_held) {
-            continue;
+        if attempts >= PATIENCE && !right.as_ref().is_some_and(|right| right.will_do(loser)) {
+            // Before another is claimed: there is one at a time.
+            drop(right.take());
+            right = go_first(&shared.priority, loser).await;
+            if has_passed() {
+                return Err(FluxError::DeadlineExceeded { attempts, source: lost }.into());
+            }
         }
-        drop(turn.take());
-        if attempts >= PATIENCE {
-            let lease = LEASE * (1 << leases.min(MAX_DOUBLINGS));
-            leases += 1;
-            turn = Some(shared.gate.take_turn(lease).await);
-            // It ends the turn should this transaction not be able to.
-            shared.wake_worker()?;
-        }
+        loser.begin();
     }
 }
 

@@ -68,7 +68,7 @@ impl<K, T> Sorted<K, T> {
         pairs.get(index).map(|(key, value)| (key, value))
     }
 
-    #[cfg(test)]
+    /// The pairs, in order, to be looked at.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &T)> {
         self.first.iter().chain(self.rest.iter().flatten()).map(|(key, value)| (key, value))
     }

@@ -7,12 +7,14 @@ use crate::mem::expiry::to_time;
 use crate::mvcc::certify::Certificate;
 use crate::shared::Shared;
 use crate::sync::{Mutex, MutexGuard};
-use crate::txn::gate::Ticket;
+use crate::txn::footprint::Footprint;
 use crate::txn::overlay::TransactionRange;
+use crate::txn::own::OwnCommits;
+use crate::txn::priority::{HeldBack, Protects};
 use crate::txn::read_set::{RangeId, ReadSet};
 use crate::txn::scan::{View, left};
 use crate::txn::stream::TransactionStream;
-use crate::txn::write_set::{Put, Savepoint, Write, WriteSet};
+use crate::txn::write_set::{Put, Savepoint, Write, WriteSet, Writes};
 use fluxmap_index::{Time, Timestamp};
 use std::borrow::Borrow;
 use std::fmt;
@@ -48,7 +50,8 @@ use std::time::{Duration, SystemTime};
 #[must_use = "a transaction that is dropped is rolled back"]
 pub struct Transaction<K: Key, V: Value> {
     view: View<K, V>,
-    ticket: Ticket,
+    /// Where it notes what a lease is to protect, if it has lost a few times.
+    footprint: Option<Arc<Footprint<K>>>,
     state: Mutex<State<K, V>>,
     /// How often the writes have changed: for scans, which look for themselves then.
     changes: AtomicUsize,
@@ -64,11 +67,16 @@ pub(crate) struct State<K, V> {
 }
 
 impl<K: Key, V: Value> Transaction<K, V> {
-    pub(crate) fn new(shared: &Arc<Shared<K, V>>, ticket: Ticket) -> Self {
+    pub(crate) fn new(shared: &Arc<Shared<K, V>>) -> Self {
+        Self::noting(shared, None)
+    }
+
+    /// A transaction that notes what a lease protects, or will.
+    pub(crate) fn noting(shared: &Arc<Shared<K, V>>, footprint: Option<Arc<Footprint<K>>>) -> Self {
         let view = View::newest(shared);
         let (reads, writes) = (ReadSet::default(), WriteSet::default());
         let state = State { reads, writes, time: view.moment().time };
-        Transaction { view, ticket, state: Mutex::new(state), changes: AtomicUsize::new(0) }
+        Transaction { view, footprint, state: Mutex::new(state), changes: AtomicUsize::new(0) }
     }
 
     pub(crate) fn view(&self) -> &View<K, V> {
@@ -98,7 +106,23 @@ impl<K: Key, V: Value> Transaction<K, V> {
 
     pub(crate) fn begin_scan(&self, span: &Arc<Span<K>>) -> Option<RangeId> {
         let part = self.tracks_reads().then(|| Part::whole(Arc::clone(span)))?;
-        Some(self.state().reads.begin_scan(part))
+        let scan = self.state().reads.begin_scan(part);
+        if let Some(footprint) = &self.footprint {
+            footprint.begin_scan(scan, Part::whole(Arc::clone(span)));
+        }
+        Some(scan)
+    }
+
+    /// Replaces the range of a scan by the parts of it that were consumed.
+    pub(crate) fn end_scan(&self, scan: RangeId, consumed: impl Iterator<Item = Part<K>>) {
+        match &self.footprint {
+            None => self.state().reads.end_scan(scan, consumed),
+            Some(footprint) => {
+                let consumed: Vec<Part<K>> = consumed.collect();
+                self.state().reads.end_scan(scan, consumed.clone());
+                footprint.end_scan(scan, consumed);
+            }
+        }
     }
 
     /// The isolation level, which is that of the database.
@@ -123,6 +147,9 @@ impl<K: Key, V: Value> Transaction<K, V> {
             }
             if self.tracks_reads() {
                 state.reads.note_point(hash);
+                if let Some(footprint) = &self.footprint {
+                    footprint.note_point(hash);
+                }
             }
         }
         let reader = committer.reader();
@@ -230,7 +257,17 @@ impl<K: Key, V: Value> Transaction<K, V> {
         Ok(())
     }
 
+    /// Notes that a key is written, where that is what a lease protects.
+    fn note_write(&self, key: &K) {
+        if let Some(footprint) = &self.footprint
+            && !self.tracks_reads()
+        {
+            footprint.note_point(self.view.shared.committer.hash(key));
+        }
+    }
+
     fn put(&self, key: K, put: Put<V>) {
+        self.note_write(&key);
         let mut state = self.state();
         if put.expires != 0 && state.time == 0 {
             state.time = self.view.shared.committer.hand.now();
@@ -243,6 +280,7 @@ impl<K: Key, V: Value> Transaction<K, V> {
     }
 
     pub(super) fn set(&self, key: K, write: Write<V>) {
+        self.note_write(&key);
         let mut state = self.state();
         let replaced = state.writes.set(key, write);
         self.note_change();
@@ -582,9 +620,9 @@ impl<K: Key, V: Value> Transaction<K, V> {
     /// Makes all writes visible at once, or none, and returns when everything that
     /// was read and written is as durable as the database was built to be.
     ///
-    /// A transaction that has written nothing never conflicts. Waits if another
-    /// transaction has been given the right to go first, and in a durable database
-    /// for the log.
+    /// A transaction that has written nothing never conflicts. Waits if it writes what another
+    /// transaction has read that had kept losing and now has priority (see
+    /// [`Database::transact`](crate::Database::transact)), and in a durable database for the log.
     ///
     /// # Errors
     ///
@@ -622,22 +660,38 @@ impl<K: Key, V: Value> Transaction<K, V> {
     /// Commits; what is returned waits for durability. The transaction is good for nothing
     /// but to be dropped then. (It is borrowed because moving it is not for free.)
     pub(crate) async fn apply(&mut self) -> Result<Applied, FluxError> {
-        let Transaction { view, ticket, state, changes: _ } = self;
+        let Transaction { view, state, .. } = self;
         let State { reads, writes, .. } = state.get_mut();
-        // Dropped where the transaction's turn covers what their destructors do.
+        // Dropped where the transaction's lease covers what their destructors do.
         let (reads, writes) = (mem::take(reads), mem::take(writes));
         let (has_written, mut timestamp) = (!writes.is_empty(), view.timestamp());
+        let mut held_back = None;
         view.check()?;
         if has_written {
             let shared = &view.shared;
-            if !shared.may_commit_at_once(*ticket) {
-                shared.may_commit(*ticket).await?;
+            if !shared.may_commit_at_once() {
+                // Before the batch is made, which holds a pin.
+                let undoes = |protects: &dyn Protects| {
+                    writes.any(|key| protects.covers(shared.committer.hash(key), key))
+                };
+                held_back = shared.may_commit(undoes).await?;
             }
             let certificate =
                 Certificate { level: shared.level, snapshot: view.registration(), reads: &reads };
             timestamp = shared.commit(Some(&certificate), writes.into_writes())?;
         }
-        Ok(Applied { timestamp, has_written })
+        Ok(Applied { timestamp, has_written, held_back })
+    }
+
+    /// Whether its own body has committed changes of what it rests on, so that it cannot commit.
+    pub(crate) fn is_undone_by(&mut self, own: &OwnCommits) -> bool {
+        let Transaction { view, state, .. } = self;
+        let State { reads, writes, .. } = state.get_mut();
+        let committer = &view.shared.committer;
+        let written = writes.writes().iter().map(|(key, _)| committer.hash(key));
+        let certificate = Certificate { level: view.shared.level, snapshot: view.registration(), reads };
+        !writes.is_empty()
+            && certificate.is_undone_by(&committer.reader(), written, |commit| own.contains(commit))
     }
 
     /// Ends the transaction without a trace, as dropping it does.
@@ -649,11 +703,15 @@ impl<K: Key, V: Value> Transaction<K, V> {
 pub(crate) struct Applied {
     timestamp: Timestamp,
     has_written: bool,
+    /// If a lease held it back.
+    held_back: Option<Box<HeldBack>>,
 }
 
 impl Applied {
     /// Waits until what was read and written cannot be undone any more.
     pub(crate) async fn acknowledged<K: Key, V: Value>(self, shared: &Shared<K, V>) -> Result<(), FluxError> {
+        // Until then nobody who waits for this commit goes on.
+        let _held_back = self.held_back;
         match self.has_written {
             true => shared.acknowledged(self.timestamp).await,
             false => shared.stable_at(self.timestamp).await,

@@ -7,6 +7,7 @@ use crate::key::Query;
 use crate::txn::sorted::Sorted;
 use fluxmap_index::{Time, has_expired};
 use std::borrow::Borrow;
+use std::iter;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -129,9 +130,33 @@ impl<K: Ord + Clone, V> WriteSet<K, V> {
         let old = std::mem::replace(&mut self.writes, writes);
         Some((old, self.undo.split_off(undo)))
     }
+}
 
-    /// The writes, in key order.
-    pub(crate) fn into_writes(self) -> impl ExactSizeIterator<Item = (K, Write<V>)> {
+/// Writes to be committed: each key once, in order.
+pub(crate) trait Writes<K, V> {
+    /// Whether one of the keys is such.
+    fn any(&self, is_such: impl Fn(&K) -> bool) -> bool;
+
+    fn into_writes(self) -> impl ExactSizeIterator<Item = (K, Write<V>)>;
+}
+
+/// A single one.
+impl<K, V> Writes<K, V> for (K, Write<V>) {
+    fn any(&self, is_such: impl Fn(&K) -> bool) -> bool {
+        is_such(&self.0)
+    }
+
+    fn into_writes(self) -> impl ExactSizeIterator<Item = (K, Write<V>)> {
+        iter::once(self)
+    }
+}
+
+impl<K: Ord + Clone, V> Writes<K, V> for WriteSet<K, V> {
+    fn any(&self, is_such: impl Fn(&K) -> bool) -> bool {
+        self.writes.iter().any(|(key, _)| is_such(key))
+    }
+
+    fn into_writes(self) -> impl ExactSizeIterator<Item = (K, Write<V>)> {
         self.writes.into_pairs()
     }
 }

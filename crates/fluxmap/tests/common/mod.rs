@@ -6,6 +6,7 @@
 
 pub(crate) mod bench;
 pub(crate) mod limits;
+pub(crate) mod rivals;
 
 use std::hash::Hash;
 use std::io::Write as _;

@@ -5,21 +5,28 @@
 
 use fluxmap_shuttle::disk::{Disk, DiskFile, Lock, OpenMode};
 use fluxmap_shuttle::persistence::PersistenceOptions;
-use shuttle::thread;
+use shuttle::scheduler::{PctScheduler, RandomScheduler};
+use shuttle::{Config, Runner, thread};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+/// What each thread of a model has. An atomic of shuttle's takes a hundred bytes and more, and
+/// opening a database puts several hundreds of them on the stack: shuttle's 60 KiB overflow.
+const STACK: usize = 256 << 10;
+
 /// Runs a model under so many schedules.
 pub fn explore(schedules: usize, model: impl Fn() + Send + Sync + 'static) {
     let model = Arc::new(model);
     let again = Arc::clone(&model);
-    shuttle::check_random(move || model(), schedules / 2);
+    let mut config = Config::new();
+    config.stack_size = STACK;
+    Runner::new(RandomScheduler::new(schedules / 2), config.clone()).run(move || model());
     // Few preemptions at chosen points find what uniform choice rarely does
     // (Burckhardt et al., "A randomized scheduler with probabilistic guarantees
     // of finding bugs", ASPLOS 2010).
-    shuttle::check_pct(move || again(), schedules / 2, 3);
+    Runner::new(PctScheduler::new(3, schedules / 2), config).run(move || again());
 }
 
 /// What a file holds, and what of it is synced. Names are durable at once.

@@ -1,0 +1,363 @@
+//! A commit of deletes that no transaction asked for, in steps.
+//!
+//! To delete a key, the log has to be given its encoding, and the listener a copy of it. Both
+//! are the key's own code, which may use the database, or take its time; so it runs where no
+//! lock is held. A removal therefore goes back and forth: under the commit lock it deletes
+//! the keys that have been prepared, and picks the next ones; between two such holds
+//! it [prepares](Removal::prepare) them. A key that has been written or deleted between
+//! its being picked and its turn stays as it is. Where there is neither a log nor a listener,
+//! nothing has to be prepared, and one hold does it all.
+//!
+//! A removal works beside one [`Reader`], whose pin keeps the picked entries alive from one
+//! hold to the next.
+
+use crate::commit::{Committer, Order};
+use crate::error::FluxError;
+use crate::mem::evict::{EvictionCause, Gone};
+use crate::mem::keeper;
+use crate::mem::nodes::{NodeId, Nodes};
+use crate::mem::policy::Reads;
+use crate::mem::weigher::TOMBSTONE;
+use fluxmap_index::{Access, Reader, Resident, Tail, Time, Timestamp, contain, has_expired, planted};
+use std::hash::Hash;
+use std::mem;
+use std::ptr;
+use std::sync::Arc;
+
+/// Expired keys that are removed in one commit.
+const EXPIRED_AT_ONCE: usize = 64;
+
+/// Victims that are let stay, in a row, beside those that the last commit has just written,
+/// before making room is given up until the next commit: their keys cannot be stored.
+const MOST_SPARED: usize = 64;
+
+/// How often each of these may be chosen before all others have been: as many times as `Lfu`
+/// has levels.
+const MOST_TURNS: usize = 16;
+
+/// A key that is to go, as it was when it was picked.
+struct Victim<'r, K, V> {
+    hash: u64,
+    resident: Resident<'r, K, Arc<V>>,
+    cause: EvictionCause,
+    /// Which the policy knows it by, if that has chosen it.
+    choice: Option<keeper::Victim>,
+    /// What the log is to be given. `None` until it has been prepared, and if it cannot be.
+    operation: Option<Vec<u8>>,
+    /// For the listener.
+    copy: Option<K>,
+}
+
+/// Why room is made, and how much of it.
+pub(crate) struct Need {
+    /// The commit for whose sake it is made, and how many keys it has written: they stay.
+    /// Without one, nobody reads yet, and no commit is made: what goes is gone from the
+    /// one before.
+    written: Option<(Timestamp, usize)>,
+    /// Bytes that are still to go, if the limit is not kept before.
+    left: u64,
+    /// The last commit that was made for it, removals included. While no other follows, all
+    /// that is beyond the limit is to go; of what exceeds it later, those answer who commit it.
+    last: Timestamp,
+    /// Victims that were let stay since one last went.
+    spared: usize,
+}
+
+impl Need {
+    /// All that is beyond the limit now, if anything is.
+    pub(crate) fn all<K, V>(
+        order: &Order<K, V>,
+        shared: &Committer<K, V>,
+        written: Option<(Timestamp, usize)>,
+    ) -> Option<Self> {
+        let left = order.keeper.excess(shared.index.structure());
+        (left > 0).then_some(Need { written, left, last: shared.clock.applied(), spared: 0 })
+    }
+
+    fn may_spare(&self) -> bool {
+        self.spared < MOST_SPARED + MOST_TURNS * self.written.map_or(0, |(_, keys)| keys)
+    }
+}
+
+/// Deletes under way: see the top of the file.
+pub(crate) struct Removal<'c, 'r, K, V> {
+    shared: &'c Committer<K, V>,
+    reader: &'r Reader<'r, K, Arc<V>>,
+    gone: &'c mut Gone<K, V>,
+    /// To be removed in the next hold.
+    picked: Vec<Victim<'r, K, V>>,
+    /// Copies for the listener of keys that have stayed, to be dropped where no lock is held.
+    spent: Vec<K>,
+}
+
+/// What reads have left on the entries of nodes.
+struct Notes<'r, 'i, K, V>(&'r Reader<'i, K, Arc<V>>);
+
+impl<'r, K, V> Notes<'r, '_, K, V> {
+    fn resident(&self, hash: u64, node: NodeId) -> Option<Resident<'r, K, Arc<V>>> {
+        self.0.resident(hash, |resident| resident.tail().is_some_and(|tail| tail.node == node))
+    }
+}
+
+impl<K, V> Reads for Notes<'_, '_, K, V> {
+    fn of(&self, nodes: &Nodes, node: NodeId) -> Access {
+        let resident = self.resident(nodes.get(node).hash, node);
+        resident.map_or(Access::default(), |resident| resident.access())
+    }
+
+    fn reset(&self, nodes: &Nodes, node: NodeId, access: Access) {
+        if let Some(resident) = self.resident(nodes.get(node).hash, node) {
+            resident.set_access(access);
+        }
+    }
+}
+
+impl<'c, 'r, K: Ord + Hash + Clone + 'static, V: 'static> Removal<'c, 'r, K, V> {
+    pub(crate) fn new(
+        shared: &'c Committer<K, V>,
+        reader: &'r Reader<'r, K, Arc<V>>,
+        gone: &'c mut Gone<K, V>,
+    ) -> Self {
+        Removal { shared, reader, gone, picked: Vec::new(), spent: Vec::new() }
+    }
+
+    /// Whether a key has to be prepared before it can be removed.
+    pub(crate) fn must_prepare(&self) -> bool {
+        self.shared.durable.is_some() || self.gone.is_wanted()
+    }
+
+    /// Whether keys have been picked that are to be prepared now, and removed in another hold.
+    pub(crate) fn goes_on(&self) -> bool {
+        !self.picked.is_empty()
+    }
+
+    /// Prepares what was picked, where no lock is held: all of it is the keys' own code.
+    /// Its errors and panics belong to nobody; what cannot be prepared stays.
+    pub(crate) fn prepare(&mut self) {
+        self.spent.clear();
+        for victim in &mut self.picked {
+            match contain(|| Self::encode(self.shared, victim.resident.key())) {
+                Some(Ok(operation)) => victim.operation = Some(operation),
+                Some(Err(_)) | None => continue,
+            }
+            if self.gone.is_wanted() {
+                victim.copy = contain(|| victim.resident.key().clone());
+            }
+        }
+    }
+
+    fn encode(shared: &Committer<K, V>, key: &K) -> Result<Vec<u8>, FluxError> {
+        let mut operation = Vec::new();
+        if let Some(durable) = &shared.durable {
+            durable.encode(key, None, &mut operation)?;
+        }
+        Ok(operation)
+    }
+
+    /// Ends it. What is returned is to be dropped where no lock is held.
+    #[must_use = "to be dropped where no lock is held"]
+    pub(crate) fn end(self) -> Vec<K> {
+        let mut spent = self.spent;
+        spent.extend(self.picked.into_iter().filter_map(|victim| victim.copy));
+        spent
+    }
+
+    /// Picks a key by name, and prepares it, on behalf of the caller, whose errors and panics
+    /// they are. To be called without the lock.
+    pub(crate) fn pick_found(
+        &mut self,
+        hash: u64,
+        resident: Resident<'r, K, Arc<V>>,
+    ) -> Result<(), FluxError> {
+        let operation = Some(Self::encode(self.shared, resident.key())?);
+        let copy = self.gone.is_wanted().then(|| resident.key().clone());
+        let cause = EvictionCause::Explicit;
+        self.picked.push(Victim { hash, resident, cause, choice: None, operation, copy });
+        Ok(())
+    }
+
+    fn pick(&mut self, hash: u64, resident: Resident<'r, K, Arc<V>>, choice: Option<keeper::Victim>) {
+        let cause = if choice.is_some() { EvictionCause::Capacity } else { EvictionCause::Expired };
+        // Nothing to prepare is prepared already.
+        let operation = (!self.must_prepare()).then(Vec::new);
+        self.picked.push(Victim { hash, resident, cause, choice, operation, copy: None });
+    }
+
+    /// Lets go of what is picked and was written since, unless it is there still and not
+    /// expired at `now`: then it is the newest version that goes.
+    pub(crate) fn renew_picked(&mut self, now: Time) {
+        for victim in mem::take(&mut self.picked) {
+            let key = victim.resident.key();
+            // The same entry: no code of the key's is needed to find it.
+            let is_there = |resident: &Resident<'_, K, Arc<V>>| {
+                ptr::eq(resident.key(), key) && !has_expired(resident.expires(), now)
+            };
+            match self.reader.resident(victim.hash, is_there) {
+                Some(resident) => self.picked.push(Victim { resident, ..victim }),
+                None => self.spent.extend(victim.copy),
+            }
+        }
+    }
+
+    /// Under the commit lock: removes what was picked, in a commit at this timestamp, and
+    /// returns how many keys that were.
+    pub(crate) fn remove_picked(
+        &mut self,
+        order: &mut Order<K, V>,
+        timestamp: Timestamp,
+    ) -> Result<usize, FluxError> {
+        if self.picked.is_empty() {
+            return Ok(0);
+        }
+        let picked = mem::take(&mut self.picked);
+        let slot = match self.shared.durable.as_ref().map(|durable| durable.log.reserve()).transpose() {
+            Ok(slot) => slot,
+            Err(refused) => {
+                // Everything stays: after the log has failed, nothing grows any more.
+                self.spent.extend(picked.into_iter().filter_map(|victim| victim.copy));
+                return Err(refused);
+            }
+        };
+        let (mut record, mut removed) = (Vec::new(), 0);
+        for mut victim in picked {
+            match victim.operation.as_deref() {
+                None => order.let_stay(&victim, self.reader),
+                Some(operation) if has_room(self.shared, &record, operation) => {
+                    if order.delete(&victim, timestamp) {
+                        record.extend_from_slice(operation);
+                        removed += 1;
+                        let copy = victim.copy.take();
+                        self.gone
+                            .add(copy.map(|key| (key, Arc::clone(victim.resident.value()), victim.cause)));
+                    }
+                }
+                // It will be picked again.
+                Some(_) => {}
+            }
+            self.spent.extend(victim.copy);
+        }
+        if removed > 0 {
+            let slot = slot.map(|slot| slot.push(timestamp, record));
+            order.make_visible(timestamp, self.shared, slot);
+        }
+        Ok(removed)
+    }
+
+    /// Under the commit lock: picks keys that have expired at `now`.
+    pub(crate) fn pick_expired(&mut self, order: &mut Order<K, V>, now: Time) {
+        let timers: Vec<(Time, u64)> = order.keeper.timers.all_expired(now).take(EXPIRED_AT_ONCE).collect();
+        for timer @ (time, hash) in timers {
+            let before = self.picked.len();
+            loop {
+                // Keys that share their hash and their time share a timer.
+                let others = &self.picked[before..];
+                let is_next = |resident: &Resident<'_, K, Arc<V>>| {
+                    let is_picked =
+                        |victim: &Victim<'_, K, V>| ptr::eq(victim.resident.key(), resident.key());
+                    resident.expires() == time && !others.iter().any(is_picked)
+                };
+                let Some(resident) = self.reader.resident(hash, is_next) else { break };
+                self.pick(hash, resident, None);
+            }
+            if self.picked.len() == before {
+                // Nobody is left for whom it was set.
+                order.keeper.timers.forget(timer);
+            }
+        }
+    }
+
+    /// Under the commit lock: picks the key that the policy chooses, if there is one that may go.
+    fn pick_choice(&mut self, order: &mut Order<K, V>, need: &mut Need) {
+        let notes = Notes(self.reader);
+        while need.may_spare() {
+            let Some(books) = &mut order.keeper.books else { return };
+            let Some(choice @ keeper::Victim { id, hash }) = books.victim(&notes) else { return };
+            let stays = |resident: &Resident<'_, K, Arc<V>>| {
+                need.written.is_some_and(|(timestamp, _)| resident.timestamp() == timestamp)
+            };
+            match notes.resident(hash, id).filter(|resident| !stays(resident)) {
+                Some(resident) => return self.pick(hash, resident, Some(choice)),
+                None => books.spare(choice),
+            }
+            need.spared += 1;
+        }
+    }
+
+    /// Under the commit lock: removes what is prepared, and picks what goes next, as long as
+    /// there is need for it. Returns how many keys went.
+    pub(crate) fn make_room(&mut self, order: &mut Order<K, V>, need: &mut Need) -> usize {
+        let mut all = 0;
+        loop {
+            // A commit of its own.
+            let is_own = need.written.is_some() && !planted("eviction-at-the-last-timestamp");
+            let timestamp = self.shared.clock.applied() + u64::from(is_own);
+            let is_choice = self.goes_on();
+            let before = order.live_bytes();
+            let Ok(removed) = self.remove_picked(order, timestamp) else { return all };
+            all += removed;
+            match removed > 0 {
+                true => (need.spared, need.last) = (0, timestamp),
+                // It cannot be stored, or was written since.
+                false => need.spared += usize::from(is_choice),
+            }
+            let excess = order.keeper.excess(self.shared.index.structure());
+            need.left = match self.shared.clock.applied() == need.last {
+                true => excess,
+                false => need.left.saturating_sub(before.saturating_sub(order.live_bytes())).min(excess),
+            };
+            if need.left == 0 || !need.may_spare() {
+                return all;
+            }
+            // What is there only for want of somebody who removes it goes first.
+            self.pick_expired(order, self.shared.hand.advance());
+            if !self.goes_on() {
+                self.pick_choice(order, need);
+            }
+            if !self.goes_on() || self.must_prepare() {
+                return all;
+            }
+        }
+    }
+}
+
+/// Whether a commit's record takes one operation more.
+fn has_room<K, V>(shared: &Committer<K, V>, record: &[u8], operation: &[u8]) -> bool {
+    let size = record.len() + operation.len();
+    shared.durable.as_ref().is_none_or(|durable| durable.log.check_size(size).is_ok())
+}
+
+impl<K: Ord + Hash + Clone + 'static, V: 'static> Order<K, V> {
+    fn live_bytes(&self) -> u64 {
+        self.keeper.books.as_ref().map_or(0, |books| books.live_bytes())
+    }
+
+    /// Deletes a key, unless it has been written or deleted since it was picked.
+    fn delete(&mut self, victim: &Victim<'_, K, V>, timestamp: Timestamp) -> bool {
+        let Order { writer, keeper, .. } = self;
+        let tail = keeper.books.is_some().then(|| Tail { weight: TOMBSTONE, ..Tail::default() });
+        let is_choice = victim.cause == EvictionCause::Capacity;
+        keeper.books.iter_mut().for_each(|books| books.set_evicting(is_choice));
+        let deleted = writer.delete(&victim.resident, tail, timestamp, keeper);
+        keeper.books.iter_mut().for_each(|books| books.set_evicting(false));
+        if deleted {
+            keeper.evictions.count(victim.cause);
+        }
+        deleted
+    }
+
+    /// Sees to it that a key which cannot be removed is not picked again soon.
+    fn let_stay(&mut self, victim: &Victim<'_, K, V>, reader: &Reader<'_, K, Arc<V>>) {
+        let Victim { hash, resident, .. } = victim;
+        let is_same = |now: &Resident<'_, K, Arc<V>>| {
+            ptr::eq(now.key(), resident.key()) && now.timestamp() == resident.timestamp()
+        };
+        if reader.resident(*hash, is_same).is_none() {
+            return;
+        }
+        match (victim.choice, &mut self.keeper.books) {
+            (Some(choice), Some(books)) => books.spare(choice),
+            _ if resident.expires() != 0 => self.keeper.timers.forget((resident.expires(), *hash)),
+            _ => {}
+        }
+    }
+}

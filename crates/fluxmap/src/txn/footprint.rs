@@ -1,0 +1,104 @@
+//! What a transaction that keeps losing has read in this attempt and the one before: that is
+//! what its lease protects. At the snapshot level, where reads are not certified, it is what the
+//! transaction writes.
+
+use crate::key::Part;
+use crate::sync::Mutex;
+use crate::txn::priority::Protects;
+use crate::txn::read_set::RangeId;
+use crate::txn::watch::Watch;
+use fluxmap_index::{HASH_BITS, Span};
+use std::any::Any;
+use std::collections::BTreeSet;
+use std::mem;
+use std::sync::Arc;
+
+/// The footprint of one transaction, from attempt to attempt. Keys are code of the user's: they
+/// are compared and dropped where no lock is held.
+pub(crate) struct Footprint<K> {
+    attempts: Mutex<Attempts<K>>,
+    watch: Arc<Watch>,
+}
+
+struct Attempts<K> {
+    present: Reads<K>,
+    last: Reads<K>,
+}
+
+/// What one attempt has read.
+struct Reads<K> {
+    /// Hashes, as certification compares them.
+    points: BTreeSet<u64>,
+    ranges: Vec<Arc<Part<K>>>,
+    /// The ranges of scans that go on: all of each counts.
+    scans: Vec<(RangeId, Arc<Part<K>>)>,
+}
+
+impl<K> Default for Reads<K> {
+    fn default() -> Self {
+        Reads { points: BTreeSet::new(), ranges: Vec::new(), scans: Vec::new() }
+    }
+}
+
+impl<K> Footprint<K> {
+    pub(crate) fn new(watch: Arc<Watch>) -> Self {
+        let attempts = Attempts { present: Reads::default(), last: Reads::default() };
+        Footprint { attempts: Mutex::new(attempts), watch }
+    }
+
+    /// Another attempt begins.
+    pub(crate) fn begin_attempt(&self) {
+        let mut attempts = self.attempts.lock();
+        let present = mem::take(&mut attempts.present);
+        let forgotten = mem::replace(&mut attempts.last, present);
+        drop(attempts);
+        drop(forgotten);
+    }
+
+    /// Notes a key, by its hash.
+    pub(crate) fn note_point(&self, hash: u64) {
+        self.watch.sign();
+        self.attempts.lock().present.points.insert(hash & HASH_BITS);
+    }
+
+    /// Notes that a scan of this range has begun.
+    pub(crate) fn begin_scan(&self, scan: RangeId, whole: Part<K>) {
+        self.watch.sign();
+        self.attempts.lock().present.scans.push((scan, Arc::new(whole)));
+    }
+
+    /// Replaces the range of a scan by the parts of it that were read.
+    pub(crate) fn end_scan(&self, scan: RangeId, consumed: Vec<Part<K>>) {
+        self.watch.sign();
+        let consumed = consumed.into_iter().map(Arc::new);
+        let mut attempts = self.attempts.lock();
+        let present = &mut attempts.present;
+        let at = present.scans.iter().position(|(id, _)| *id == scan);
+        let whole = at.map(|at| present.scans.swap_remove(at));
+        present.ranges.extend(consumed);
+        drop(attempts);
+        drop(whole);
+    }
+}
+
+impl<K> Reads<K> {
+    fn all_ranges(&self) -> impl Iterator<Item = &Arc<Part<K>>> {
+        self.ranges.iter().chain(self.scans.iter().map(|(_, whole)| whole))
+    }
+}
+
+impl<K: Ord + Send + Sync + 'static> Protects for Footprint<K> {
+    fn covers(&self, hash: u64, key: &dyn Any) -> bool {
+        let hash = hash & HASH_BITS;
+        let ranges: Vec<Arc<Part<K>>> = {
+            let attempts = self.attempts.lock();
+            let Attempts { present, last } = &*attempts;
+            if present.points.contains(&hash) || last.points.contains(&hash) {
+                return true;
+            }
+            present.all_ranges().chain(last.all_ranges()).map(Arc::clone).collect()
+        };
+        let Some(key) = key.downcast_ref::<K>() else { return false };
+        ranges.iter().any(|range| !range.is_before(key) && !range.is_after(key))
+    }
+}

@@ -1,0 +1,893 @@
+//! Priority leases: how a transaction that keeps losing wins.
+//!
+//! Certification lets the first committer win, so a long transaction can lose to short ones for
+//! ever. After a few losses it claims a *lease*. While the lease is valid, a commit of anybody
+//! else that would undo what the holder has read waits here, asynchronously, until the lease
+//! ends; all other commits go on. Only a holder that lost although its reads were protected,
+//! because they differ from attempt to attempt, gets an *exclusive* lease, for which every other
+//! commit waits.
+//!
+//! - **L1, one holder.** There is one lease at a time; claims are granted in the order in which
+//!   they were made.
+//! - **L2, leases end.** A lease ends when its holder has committed, gives up or is dropped, or
+//!   when its time is over, whatever the holder does. Its time stands still while the holder
+//!   waits for the log.
+//! - **L3, nobody waits twice.** A commit that was held back by one lease passes when that ends,
+//!   even if the next one protects the same keys.
+//! - **L4, nobody waits for themselves.** What a holder commits itself, or its body while it is
+//!   polled (a nested transaction, say), passes. What another task commits, for which the body
+//!   waits, is held back until the lease has run out (L2); the [watch](Watch) tells whether that
+//!   has happened.
+//! - **L5, no lost wake-up.** A commit that finds itself held back registers its waker under the
+//!   lock, and only if the lease that it was checked against is still the present one. Who ends
+//!   a lease takes all wakers under the same lock.
+//!
+//! While there is no lease, passing is one load of a word that rarely changes. Under a lease, a
+//! commit that has passed the check and is not published yet can still overtake the holder, once.
+
+use crate::host::Host;
+use crate::sync::{AtomicU64, Instant, Mutex, MutexGuard, Ordering};
+use crate::txn::own::{EVERYBODY, NOBODY, PriorityId, current};
+use crate::txn::watch::Watch;
+use fluxmap_index::contain;
+use std::any::Any;
+use std::collections::{BTreeMap, VecDeque};
+use std::future::{Future, poll_fn};
+use std::mem;
+use std::pin::{Pin, pin};
+use std::sync::atomic::AtomicU64 as Counter;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+/// What a lease protects.
+pub(crate) trait Protects: Send + Sync {
+    /// Whether a write to this key, which has this hash, would undo what the holder has read.
+    /// Runs the key's `Ord`; called where no lock is held.
+    fn covers(&self, hash: u64, key: &dyn Any) -> bool;
+}
+
+/// A transaction's wish for a lease.
+#[derive(Clone)]
+pub(crate) struct Claim {
+    /// For how long.
+    pub(crate) length: Duration,
+    /// Whether every commit is to wait.
+    pub(crate) is_exclusive: bool,
+    /// What the holder has read.
+    pub(crate) protects: Arc<dyn Protects>,
+    /// Sees whether the holder's body waits for a commit that the lease holds back.
+    pub(crate) watch: Arc<Watch>,
+}
+
+/// Figures about leases: from [`Database::priority_info`](crate::Database::priority_info).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PriorityInfo {
+    /// Leases that were granted to transactions that kept losing.
+    pub leases: u64,
+    /// How many of them held back every commit of others.
+    pub exclusive_leases: u64,
+    /// Commits that were held back by a lease.
+    pub held_back: u64,
+    /// How long these have waited, all together.
+    pub waited: Duration,
+}
+
+#[derive(Default)]
+struct Figures {
+    leases: Counter,
+    exclusive: Counter,
+    held_back: Counter,
+    waited_nanos: Counter,
+}
+
+/// The leases of one database.
+#[derive(Default)]
+pub(crate) struct Priority {
+    /// Whose time leases end by.
+    host: Host,
+    /// Copy of the holder's id, for those who only want to pass.
+    holder: AtomicU64,
+    queue: Mutex<Queue>,
+    figures: Figures,
+    /// Called when a lease ends at another time than before.
+    alarm: OnceLock<Box<dyn Fn() + Send + Sync>>,
+}
+
+#[derive(Default)]
+struct Queue {
+    lease: Option<Lease>,
+    claims: VecDeque<Claimant>,
+    /// Commits that wait for the present lease to end.
+    held_back: BTreeMap<u64, Waiter>,
+    last_id: u64,
+}
+
+/// A commit that is held back.
+struct Waiter {
+    since: Instant,
+    waker: Waker,
+}
+
+/// The present lease.
+struct Lease {
+    id: PriorityId,
+    is_exclusive: bool,
+    /// What the holder has read, and the transactions nested in it.
+    protects: Vec<Arc<dyn Protects>>,
+    watch: Arc<Watch>,
+    since: Instant,
+    /// When it runs out; `None` while its time stands still.
+    deadline: Option<Instant>,
+    /// What was left when that began.
+    left: Duration,
+    /// For how many waits of the holder's its time stands still.
+    pauses: u32,
+    /// How many commits it has held back.
+    held_back: u64,
+    /// How long those of them have waited, all together, that wait no more.
+    waited: Duration,
+}
+
+/// Somebody who has claimed a lease.
+struct Claimant {
+    id: PriorityId,
+    claim: Claim,
+    waker: Option<Waker>,
+}
+
+/// Leases that have held others back for so long, all together, are warned of. Under contention
+/// there are thousands each second that hold back nobody, or hardly.
+const WORTH_A_WARNING: Duration = Duration::from_millis(1);
+
+/// A lease that has ended, to be told of where no lock is held.
+struct Ended {
+    lasted: Duration,
+    is_exclusive: bool,
+    held_back: u64,
+    /// How long these have waited, all together.
+    waited: Duration,
+    has_run_out: bool,
+    /// Whether another one follows.
+    is_followed: bool,
+    wakers: Vec<Waker>,
+}
+
+impl Priority {
+    pub(crate) fn new(host: Host) -> Self {
+        Priority { host, ..Priority::default() }
+    }
+
+    /// Has `alarm` called whenever a lease begins, or ends at another time than before.
+    pub(crate) fn set_alarm(&self, alarm: Box<dyn Fn() + Send + Sync>) {
+        // It is set once, when the database is opened.
+        let _ = self.alarm.set(alarm);
+    }
+
+    fn ring(&self) {
+        if let Some(alarm) = self.alarm.get() {
+            alarm();
+        }
+    }
+
+    pub(crate) fn info(&self) -> PriorityInfo {
+        // Relaxed: figures, which nothing is decided by.
+        let load = |counter: &Counter| counter.load(std::sync::atomic::Ordering::Relaxed);
+        PriorityInfo {
+            leases: load(&self.figures.leases),
+            exclusive_leases: load(&self.figures.exclusive),
+            held_back: load(&self.figures.held_back),
+            waited: Duration::from_nanos(load(&self.figures.waited_nanos)),
+        }
+    }
+
+    /// Whether there is no lease, or that on whose behalf this thread commits.
+    pub(crate) fn is_open(&self) -> bool {
+        // Acquire: whoever sees that a lease has ended sees what was committed under it.
+        let holder = self.holder.load(Ordering::Acquire);
+        holder == NOBODY || [holder, EVERYBODY].contains(&current().0)
+    }
+
+    /// Waits while there is a lease of somebody else's, if what it protects `undoes`, or if
+    /// it is exclusive. If it has waited, what is returned is to be dropped when the
+    /// commit has been made.
+    ///
+    /// Cancel-safe: it only waits.
+    pub(crate) fn pass<F: Fn(&dyn Protects) -> bool>(&self, undoes: F) -> Pass<'_, F> {
+        Pass { priority: self, undoes, waiting: None }
+    }
+
+    /// Waits for a lease.
+    ///
+    /// Cancel-safe: a claim that is dropped is withdrawn, and a lease that it was granted ends.
+    pub(crate) fn claim(&self, claim: Claim) -> Claiming<'_> {
+        Claiming { priority: self, claim, id: None }
+    }
+
+    /// How much time a lease has left, if it has not ended.
+    pub(crate) fn left(&self, id: PriorityId) -> Option<Duration> {
+        let queue = self.queue.lock();
+        let lease = queue.lease.as_ref().filter(|lease| lease.id == id)?;
+        Some(
+            lease.deadline.map_or(lease.left, |deadline| deadline.saturating_duration_since(self.host.now())),
+        )
+    }
+
+    /// Lets the lease protect something else, too, until what is returned is dropped; `None`
+    /// if the lease has ended.
+    pub(crate) fn extend(&self, id: PriorityId, protects: Arc<dyn Protects>) -> Option<Extension<'_>> {
+        let mut queue = self.queue.lock();
+        let lease = queue.lease.as_mut().filter(|lease| lease.id == id)?;
+        lease.protects.push(Arc::clone(&protects));
+        Some(Extension { priority: self, id, protects })
+    }
+
+    /// Runs `waiting`, a wait for the log. The lease under which the running body commits, if it
+    /// has one, stands still for as long.
+    pub(crate) async fn standing_still<T>(&self, waiting: impl Future<Output = T>) -> T {
+        let mut waiting = pin!(waiting);
+        let mut pause = None;
+        poll_fn(|context| {
+            let polled = waiting.as_mut().poll(context);
+            if polled.is_pending() && pause.is_none() {
+                pause = self.pause(current());
+            }
+            polled
+        })
+        .await
+    }
+
+    fn pause(&self, id: PriorityId) -> Option<Pause<'_>> {
+        if id.0 == NOBODY || self.holder.load(Ordering::Relaxed) != id.0 {
+            return None;
+        }
+        let mut queue = self.queue.lock();
+        let lease = queue.lease.as_mut().filter(|lease| lease.id == id)?;
+        lease.pauses += 1;
+        if let Some(deadline) = lease.deadline.take() {
+            lease.left = deadline.saturating_duration_since(self.host.now());
+        }
+        Some(Pause { priority: self, id })
+    }
+
+    fn resume(&self, id: PriorityId) {
+        let mut queue = self.queue.lock();
+        let Some(lease) = queue.lease.as_mut().filter(|lease| lease.id == id) else { return };
+        lease.pauses -= 1;
+        if lease.pauses == 0 {
+            lease.deadline = self.host.now().checked_add(lease.left);
+            drop(queue);
+            self.ring();
+        }
+    }
+
+    /// When the present lease ends by itself.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.queue.lock().lease.as_ref()?.deadline
+    }
+
+    /// Ends the present lease if its time is over. Whoever calls this then asks for the
+    /// [`deadline`](Self::deadline) of the next, and needs no alarm.
+    pub(crate) fn expire(&self, now: Instant) {
+        let queue = self.queue.lock();
+        let has_run_out = |lease: &Lease| lease.deadline.is_some_and(|deadline| deadline <= now);
+        if queue.lease.as_ref().is_some_and(has_run_out) {
+            let _ = self.advance(queue, true);
+        }
+    }
+
+    /// Ends a lease, unless it has ended, or withdraws a claim.
+    pub(crate) fn give_back(&self, id: PriorityId) {
+        let mut queue = self.queue.lock();
+        if queue.lease.as_ref().is_some_and(|lease| lease.id == id) {
+            if self.advance(queue, false) {
+                self.ring();
+            }
+            return;
+        }
+        let claims = queue.claims.iter().position(|claimant| claimant.id == id);
+        let withdrawn = claims.and_then(|at| queue.claims.remove(at));
+        drop(queue);
+        // Outside the lock: keys and wakers are somebody else's code.
+        drop(withdrawn);
+    }
+
+    /// Grants the lease to a claimant.
+    fn grant(&self, queue: &mut Queue, id: PriorityId, claim: Claim, since: Instant) {
+        let Claim { length, is_exclusive, protects, watch } = claim;
+        queue.lease = Some(Lease {
+            id,
+            is_exclusive,
+            protects: vec![protects],
+            watch,
+            since,
+            deadline: since.checked_add(length),
+            left: length,
+            pauses: 0,
+            held_back: 0,
+            waited: Duration::ZERO,
+        });
+        self.holder.store(id.0, Ordering::Release);
+        count(&self.figures.leases, 1);
+        count(&self.figures.exclusive, u64::from(is_exclusive));
+    }
+
+    /// Ends the present lease and grants the next one (L1). Returns whether there is one.
+    fn advance(&self, mut queue: MutexGuard<'_, Queue>, has_run_out: bool) -> bool {
+        let now = self.host.now();
+        let old = queue.lease.take();
+        let next = queue.claims.pop_front();
+        let waiters = mem::take(&mut queue.held_back);
+        // L3, L5: all of them, and first, so that they come before the next holder.
+        let mut wakers = Vec::with_capacity(waiters.len() + 1);
+        let mut waited = Duration::ZERO;
+        for Waiter { since, waker } in waiters.into_values() {
+            waited = waited.saturating_add(now.saturating_duration_since(since));
+            wakers.push(waker);
+        }
+        let is_followed = next.is_some();
+        match next {
+            Some(Claimant { id, claim, waker }) => {
+                self.grant(&mut queue, id, claim, now);
+                wakers.extend(waker);
+            }
+            None => self.holder.store(NOBODY, Ordering::Release),
+        }
+        if let (true, Some(old)) = (has_run_out, &old) {
+            old.watch.runs_out();
+        }
+        drop(queue);
+        if let Some(old) = old {
+            let Lease { is_exclusive, held_back, since, .. } = old;
+            let lasted = now.saturating_duration_since(since);
+            let waited = waited.saturating_add(old.waited);
+            Ended { lasted, is_exclusive, held_back, waited, has_run_out, is_followed, wakers }.tell();
+        }
+        is_followed
+    }
+}
+
+fn count(counter: &Counter, more: u64) {
+    // Relaxed: a figure.
+    counter.fetch_add(more, std::sync::atomic::Ordering::Relaxed);
+}
+
+impl Ended {
+    /// Wakes who waited, and says that it has ended. Where no lock is held: both are somebody
+    /// else's code. A waker that panics must not keep the others from going on.
+    fn tell(self) {
+        let Ended { lasted, is_exclusive, held_back, waited, has_run_out, is_followed, wakers } = self;
+        for waker in wakers {
+            let _ = contain(|| waker.wake());
+        }
+        // The level of an event is a constant.
+        macro_rules! tell {
+            ($level:ident) => {
+                tracing::$level!(
+                    milliseconds = milliseconds(lasted),
+                    is_exclusive,
+                    held_back,
+                    waited_milliseconds = milliseconds(waited),
+                    has_run_out,
+                    is_followed,
+                    "a transaction that kept losing had priority; commits that would have undone its reads waited"
+                )
+            };
+        }
+        match waited >= WORTH_A_WARNING {
+            true => tell!(warn),
+            false => tell!(debug),
+        }
+    }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// While it lives, a lease's time stands still.
+struct Pause<'p> {
+    priority: &'p Priority,
+    id: PriorityId,
+}
+
+impl Drop for Pause<'_> {
+    fn drop(&mut self) {
+        self.priority.resume(self.id);
+    }
+}
+
+/// While it lives, a lease protects something more: from [`Priority::extend`].
+pub(crate) struct Extension<'p> {
+    priority: &'p Priority,
+    id: PriorityId,
+    protects: Arc<dyn Protects>,
+}
+
+impl Extension<'_> {
+    /// Whether the lease has not ended.
+    pub(crate) fn is_valid(&self) -> bool {
+        self.priority.holder.load(Ordering::Relaxed) == self.id.0
+    }
+}
+
+impl Drop for Extension<'_> {
+    fn drop(&mut self) {
+        let mut queue = self.priority.queue.lock();
+        let Some(lease) = queue.lease.as_mut().filter(|lease| lease.id == self.id) else { return };
+        let at = lease.protects.iter().position(|other| Arc::ptr_eq(other, &self.protects));
+        let removed = at.map(|at| lease.protects.swap_remove(at));
+        drop(queue);
+        drop(removed);
+    }
+}
+
+/// The future of [`Priority::pass`].
+pub(crate) struct Pass<'p, F> {
+    priority: &'p Priority,
+    undoes: F,
+    /// Since it is held back.
+    waiting: Option<WaitingPass>,
+}
+
+// Nothing in it is pinned in place.
+impl<F> Unpin for Pass<'_, F> {}
+
+struct WaitingPass {
+    id: u64,
+    since: Instant,
+    watch: Arc<Watch>,
+}
+
+impl<F: Fn(&dyn Protects) -> bool> Pass<'_, F> {
+    /// Whether a lease holds it back, as it is now.
+    fn is_held_back(&self, lease: &Observed) -> bool {
+        lease.is_exclusive || lease.protects.iter().any(|protects| (self.undoes)(&**protects))
+    }
+}
+
+/// A lease as somebody has seen it who wants to pass.
+struct Observed {
+    id: PriorityId,
+    is_exclusive: bool,
+    protects: Vec<Arc<dyn Protects>>,
+}
+
+impl<F: Fn(&dyn Protects) -> bool> Future for Pass<'_, F> {
+    /// `None` if it did not have to wait.
+    type Output = Option<Box<HeldBack>>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let priority = self.priority;
+        if let Some(waiting) = &self.waiting {
+            // Before the lock: it is somebody else's code.
+            let waker = context.waker().clone();
+            let mut queue = priority.queue.lock();
+            if let Some(registered) = queue.held_back.get_mut(&waiting.id) {
+                let old = mem::replace(&mut registered.waker, waker);
+                drop(queue);
+                drop(old);
+                return Poll::Pending;
+            }
+            // L3: the lease has ended.
+            drop(queue);
+            return Poll::Ready(self.end_waiting());
+        }
+        loop {
+            if priority.is_open() {
+                return Poll::Ready(None);
+            }
+            let observed = {
+                let queue = priority.queue.lock();
+                queue.lease.as_ref().map(|lease| Observed {
+                    id: lease.id,
+                    is_exclusive: lease.is_exclusive,
+                    protects: lease.protects.clone(),
+                })
+            };
+            // The keys' own code: without the lock.
+            let Some(observed) = observed.filter(|lease| self.is_held_back(lease)) else {
+                return Poll::Ready(None);
+            };
+            let (waker, since) = (context.waker().clone(), priority.host.now());
+            let mut queue = priority.queue.lock();
+            // L5: only if it is the same lease.
+            if queue.lease.as_ref().is_none_or(|lease| lease.id != observed.id) {
+                continue;
+            }
+            queue.last_id += 1;
+            let id = queue.last_id;
+            queue.held_back.insert(id, Waiter { since, waker });
+            let Some(lease) = &mut queue.lease else { continue };
+            lease.held_back += 1;
+            let watch = Arc::clone(&lease.watch);
+            drop(queue);
+            count(&priority.figures.held_back, 1);
+            self.waiting = Some(WaitingPass { id, since, watch });
+            return Poll::Pending;
+        }
+    }
+}
+
+impl<F> Pass<'_, F> {
+    fn end_waiting(&mut self) -> Option<Box<HeldBack>> {
+        let WaitingPass { since, watch, .. } = self.waiting.take()?;
+        let waited = self.priority.host.now().saturating_duration_since(since);
+        count(&self.priority.figures.waited_nanos, u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX));
+        // Boxed, as it is handed on by those for whom there is none.
+        Some(Box::new(HeldBack { watch, waited }))
+    }
+}
+
+impl<F> Drop for Pass<'_, F> {
+    fn drop(&mut self) {
+        if let Some(waiting) = &self.waiting {
+            let mut queue = self.priority.queue.lock();
+            let waiter = queue.held_back.remove(&waiting.id);
+            if let (Some(_), Some(lease)) = (&waiter, &mut queue.lease) {
+                // For this one: who waited for one before is not among them.
+                let waited = self.priority.host.now().saturating_duration_since(waiting.since);
+                lease.waited = lease.waited.saturating_add(waited);
+            }
+            drop(queue);
+            drop(waiter);
+            drop(self.end_waiting());
+        }
+    }
+}
+
+/// Says when it is dropped that a commit which a lease had held back has been made.
+pub(crate) struct HeldBack {
+    watch: Arc<Watch>,
+    waited: Duration,
+}
+
+impl Drop for HeldBack {
+    fn drop(&mut self) {
+        self.watch.commit_was_made(self.waited);
+    }
+}
+
+/// The future of [`Priority::claim`].
+pub(crate) struct Claiming<'p> {
+    priority: &'p Priority,
+    claim: Claim,
+    /// Since it was first polled, until it is ready.
+    id: Option<PriorityId>,
+}
+
+impl<'p> Future for Claiming<'p> {
+    type Output = PriorityLease<'p>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<PriorityLease<'p>> {
+        let priority = self.priority;
+        // Before the lock: it is somebody else's code.
+        let waker = context.waker().clone();
+        let mut queue = priority.queue.lock();
+        let mut begins = false;
+        let id = match self.id {
+            Some(id) => id,
+            None => {
+                let id = PriorityId::unique();
+                let claim = self.claim.clone();
+                begins = queue.lease.is_none();
+                match begins {
+                    true => priority.grant(&mut queue, id, claim, priority.host.now()),
+                    false => queue.claims.push_back(Claimant { id, claim, waker: None }),
+                }
+                self.id = Some(id);
+                id
+            }
+        };
+        if let Some(claimant) = queue.claims.iter_mut().find(|claimant| claimant.id == id) {
+            let old = claimant.waker.replace(waker);
+            drop(queue);
+            drop(old);
+            return Poll::Pending;
+        }
+        // It holds the lease, or held it and was too slow to notice.
+        drop(queue);
+        self.id = None;
+        if begins {
+            priority.ring();
+        }
+        Poll::Ready(PriorityLease { priority, id })
+    }
+}
+
+impl Drop for Claiming<'_> {
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            self.priority.give_back(id);
+        }
+    }
+}
+
+/// A lease: it ends when this is dropped, if not before.
+pub(crate) struct PriorityLease<'p> {
+    priority: &'p Priority,
+    id: PriorityId,
+}
+
+impl PriorityLease<'_> {
+    pub(crate) fn id(&self) -> PriorityId {
+        self.id
+    }
+
+    /// How much time it has left, if it has not ended.
+    pub(crate) fn left(&self) -> Option<Duration> {
+        self.priority.left(self.id)
+    }
+}
+
+impl Drop for PriorityLease<'_> {
+    fn drop(&mut self) {
+        self.priority.give_back(self.id);
+    }
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use super::*;
+    use crate::background::Background;
+    use crate::txn::own::poll_for;
+    use futures::FutureExt;
+    use futures::future::poll_immediate;
+    use std::sync::atomic::AtomicUsize;
+
+    const LONG: Duration = Duration::from_secs(3600);
+
+    fn ready<F: Future>(future: F) -> Option<F::Output> {
+        poll_immediate(future).now_or_never().flatten()
+    }
+
+    /// Polls on behalf of a lease.
+    fn act_for<'f, T>(id: PriorityId, future: impl Future<Output = T> + 'f) -> impl Future<Output = T> + 'f {
+        let mut future = Box::pin(future);
+        poll_fn(move |context| poll_for(id, future.as_mut(), context))
+    }
+
+    /// Protects one hash.
+    struct Only(u64);
+
+    impl Protects for Only {
+        fn covers(&self, hash: u64, _key: &dyn Any) -> bool {
+            hash == self.0
+        }
+    }
+
+    fn claim(hash: u64) -> Claim {
+        Claim { length: LONG, is_exclusive: false, protects: Arc::new(Only(hash)), watch: Arc::default() }
+    }
+
+    /// A commit of a key with this hash.
+    fn write(hash: u64) -> impl Fn(&dyn Protects) -> bool {
+        move |protects| protects.covers(hash, &())
+    }
+
+    fn passes(priority: &Priority, hash: u64) -> bool {
+        ready(priority.pass(write(hash))).is_some()
+    }
+
+    #[test]
+    fn those_wait_who_would_undo_something_until_the_lease_ends() {
+        let priority = Priority::default();
+        assert!(passes(&priority, 1));
+        let lease = ready(priority.claim(claim(1))).expect("nobody has one");
+        let mut waiting = pin!(priority.pass(write(1)));
+        assert!(ready(waiting.as_mut()).is_none());
+        assert!(passes(&priority, 2), "it undoes nothing");
+        assert!(ready(act_for(lease.id(), priority.pass(write(1)))).is_some(), "the holder's own");
+        drop(lease);
+        assert!(ready(waiting.as_mut()).is_some_and(|waited| waited.is_some()));
+        assert!(passes(&priority, 1));
+        let info = priority.info();
+        assert_eq!((info.leases, info.exclusive_leases, info.held_back), (1, 0, 1));
+        assert!(info.waited > Duration::ZERO);
+    }
+
+    #[test]
+    fn everybody_waits_for_an_exclusive_lease() {
+        let priority = Priority::default();
+        let lease = ready(priority.claim(Claim { is_exclusive: true, ..claim(1) })).expect("nobody has one");
+        assert!(!passes(&priority, 2));
+        assert!(ready(act_for(lease.id(), priority.pass(write(2)))).is_some());
+        drop(lease);
+        assert!(passes(&priority, 2));
+        assert_eq!(priority.info().exclusive_leases, 1);
+    }
+
+    #[test]
+    fn who_has_waited_for_one_lease_passes_the_next() {
+        let priority = Priority::default();
+        let first = ready(priority.claim(claim(1))).expect("nobody has one");
+        let mut waiting = pin!(priority.pass(write(1)));
+        assert!(ready(waiting.as_mut()).is_none());
+        let mut second = pin!(priority.claim(claim(1)));
+        assert!(ready(second.as_mut()).is_none());
+        drop(first);
+        let second = ready(second.as_mut()).expect("it is next");
+        assert!(!passes(&priority, 1), "another one waits for it");
+        assert!(ready(waiting.as_mut()).is_some(), "this one has waited");
+        drop(second);
+    }
+
+    #[test]
+    fn claims_are_granted_in_order_and_an_abandoned_one_is_skipped() {
+        let priority = Priority::default();
+        let first = ready(priority.claim(claim(1))).expect("nobody has one");
+        let mut second = Box::pin(priority.claim(claim(2)));
+        let mut third = Box::pin(priority.claim(claim(3)));
+        assert!(ready(second.as_mut()).is_none() && ready(third.as_mut()).is_none());
+        drop(second);
+        drop(first);
+        assert!(passes(&priority, 1) && passes(&priority, 2) && !passes(&priority, 3));
+        let third = ready(third.as_mut()).expect("the second has gone");
+        assert!(third.left().is_some());
+        drop(third);
+        assert!(passes(&priority, 3));
+        assert!(priority.deadline().is_none());
+    }
+
+    #[test]
+    fn a_lease_that_is_not_used_runs_out() {
+        let priority = Priority::default();
+        let lease = ready(priority.claim(claim(1))).expect("nobody has one");
+        let deadline = priority.deadline().expect("it ends");
+        priority.expire(deadline - Duration::from_secs(1));
+        assert!(lease.left().is_some());
+        priority.expire(deadline);
+        assert!(lease.left().is_none());
+        assert!(passes(&priority, 1));
+        let next = ready(priority.claim(claim(1))).expect("nobody has one");
+        drop(lease);
+        assert!(next.left().is_some(), "an old lease that is dropped does not end the new one");
+    }
+
+    #[test]
+    fn a_lease_granted_to_a_claim_that_is_dropped_goes_on_to_the_next() {
+        let priority = Priority::default();
+        let first = ready(priority.claim(claim(1))).expect("nobody has one");
+        let mut second = Box::pin(priority.claim(claim(1)));
+        assert!(ready(second.as_mut()).is_none());
+        drop(first);
+        drop(second);
+        assert!(passes(&priority, 1));
+    }
+
+    #[test]
+    fn its_time_stands_still_while_the_holder_waits_for_the_log() {
+        let priority = Priority::default();
+        let lease = ready(priority.claim(claim(1))).expect("nobody has one");
+        let pending = || std::future::pending::<()>();
+        let mut one = Box::pin(act_for(lease.id(), priority.standing_still(pending())));
+        let mut other = Box::pin(act_for(lease.id(), priority.standing_still(pending())));
+        let mut of_others = Box::pin(priority.standing_still(pending()));
+        assert!(ready(of_others.as_mut()).is_none());
+        assert!(priority.deadline().is_some(), "others may wait as long as they like");
+        assert!(ready(one.as_mut()).is_none() && ready(other.as_mut()).is_none());
+        assert!(priority.deadline().is_none());
+        drop(one);
+        assert!(priority.deadline().is_none(), "it waits for something else");
+        drop(other);
+        let left = lease.left().expect("it has not ended");
+        assert!(left <= LONG && priority.deadline().is_some());
+    }
+
+    #[test]
+    fn what_a_lease_is_extended_by_is_protected_until_that_ends() {
+        let priority = Priority::default();
+        let lease = ready(priority.claim(claim(1))).expect("nobody has one");
+        let extension = priority.extend(lease.id(), Arc::new(Only(2))).expect("it has not ended");
+        assert!(!passes(&priority, 2) && extension.is_valid());
+        drop(extension);
+        assert!(passes(&priority, 2) && !passes(&priority, 1));
+        let id = lease.id();
+        drop(lease);
+        assert!(priority.extend(id, Arc::new(Only(2))).is_none());
+    }
+
+    #[test]
+    fn whoever_ends_leases_is_told_of_every_new_deadline() {
+        let priority = Priority::default();
+        let rung = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&rung);
+        priority.set_alarm(Box::new(move || {
+            counter.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        }));
+        let times = || rung.load(std::sync::atomic::Ordering::SeqCst);
+        let first = ready(priority.claim(claim(1))).expect("nobody has one");
+        assert_eq!(times(), 1);
+        // Granted to one that is never polled again.
+        let mut second = Box::pin(priority.claim(claim(1)));
+        assert!(ready(second.as_mut()).is_none());
+        drop(first);
+        assert_eq!(times(), 2);
+        let second = ready(second.as_mut()).expect("it is next");
+        let log = priority.standing_still(std::future::pending::<()>());
+        let mut waiting = Box::pin(act_for(second.id(), log));
+        assert!(ready(waiting.as_mut()).is_none());
+        drop(waiting);
+        assert_eq!(times(), 3);
+    }
+
+    #[test]
+    fn a_waker_that_panics_keeps_nobody_from_passing() {
+        struct Fragile;
+        impl std::task::Wake for Fragile {
+            fn wake(self: Arc<Self>) {
+                panic!("it is to panic");
+            }
+        }
+        let priority = Priority::default();
+        let lease = ready(priority.claim(claim(1))).expect("nobody has one");
+        let waker = Waker::from(Arc::new(Fragile));
+        let (mut first, mut second) = (pin!(priority.pass(write(1))), pin!(priority.pass(write(1))));
+        assert!(first.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        assert!(second.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        drop(lease);
+        assert!(woken.0.load(std::sync::atomic::Ordering::SeqCst));
+        assert!(ready(first.as_mut()).is_some());
+    }
+
+    #[derive(Default)]
+    struct Woken(std::sync::atomic::AtomicBool);
+
+    impl std::task::Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, std::sync::atomic::Ordering::SeqCst);
+        }
+    }
+
+    /// Notes the levels of the events of this thread.
+    #[derive(Clone, Default)]
+    struct Levels(Arc<std::sync::Mutex<Vec<tracing::Level>>>);
+
+    impl tracing::Subscriber for Levels {
+        fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+            true
+        }
+
+        fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+            tracing::span::Id::from_u64(1)
+        }
+
+        fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+        fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+        fn event(&self, event: &tracing::Event<'_>) {
+            self.0.lock().expect("no panic").push(*event.metadata().level());
+        }
+
+        fn enter(&self, _: &tracing::span::Id) {}
+
+        fn exit(&self, _: &tracing::span::Id) {}
+    }
+
+    #[test]
+    fn a_lease_that_cost_others_next_to_nothing_is_no_warning() {
+        let background = Background::new(1);
+        let priority = Priority::new(Host::new(Some(background.clone())));
+        let levels = Levels::default();
+        // Each of two that are held back waits for half as long; one of them gives up.
+        let half = WORTH_A_WARNING / 2;
+        tracing::subscriber::with_default(levels.clone(), || {
+            for waits in [Duration::ZERO, half - Duration::from_nanos(1), half] {
+                let lease = ready(priority.claim(claim(1))).expect("nobody has one");
+                background.advance(10 * WORTH_A_WARNING);
+                let (mut one, mut other) =
+                    (Box::pin(priority.pass(write(1))), Box::pin(priority.pass(write(1))));
+                assert!(ready(one.as_mut()).is_none() && ready(other.as_mut()).is_none());
+                background.advance(waits);
+                drop(one);
+                drop(lease);
+            }
+        });
+        use tracing::Level;
+        assert_eq!(*levels.0.lock().expect("no panic"), [Level::DEBUG, Level::DEBUG, Level::WARN]);
+    }
+}

@@ -1,0 +1,303 @@
+//! Transactions whose bodies undo what they have read: they end with an error that says so,
+//! and nobody else waits for them meanwhile. A transaction that is merely slow never does.
+
+mod common;
+
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::Poll;
+use std::thread;
+use std::time::Instant;
+
+use common::bench::{Db, Tx, fresh, now, two, works_on};
+use common::rivals::{UNPROTECTED, on_another_task, on_another_thread};
+use common::{DoneOnDrop, LEVELS};
+use fluxmap::{FluxError, IsolationLevel};
+use fluxmap_testkit::polling::yield_once;
+use futures::FutureExt as _;
+use futures::channel::oneshot;
+use futures::executor::block_on;
+
+type Wait<'w> = Pin<Box<dyn Future<Output = ()> + 'w>>;
+
+/// Leases that run out before a body is told that it waits for itself.
+const STRIKES: u32 = 3;
+
+#[track_caller]
+fn conflicts_with_itself<T: std::fmt::Debug>(ended: Result<T, FluxError>) {
+    match ended {
+        Err(error @ FluxError::ConflictsWithItself) => {
+            assert!(!error.is_retryable(), "it would happen again");
+            assert!(error.to_string().contains("tx"), "it says what to do: {error}");
+        }
+        other => panic!("not what was asked for: {other:?}"),
+    }
+}
+
+type Write = for<'a> fn(&'a Db, u64) -> Pin<Box<dyn Future<Output = Result<(), FluxError>> + Send + 'a>>;
+
+/// Ways to change x through the database instead of through the transaction.
+fn writes() -> [(&'static str, Write); 6] {
+    [
+        ("insert", |db, n| Box::pin(db.insert("x".into(), n))),
+        ("update", |db, _| Box::pin(db.update("x", |x| x + 1).map(|done| done.map(drop)))),
+        ("remove and insert", |db, n| {
+            Box::pin(async move {
+                db.remove("x").await?;
+                db.insert("x".into(), n).await
+            })
+        }),
+        ("evict and insert", |db, n| {
+            Box::pin(async move {
+                db.evict("x").await?;
+                db.insert("x".into(), n).await
+            })
+        }),
+        ("transact", |db, n| Box::pin(db.transact(async move |tx| tx.insert("x".into(), n)))),
+        ("begin", |db, n| {
+            let tx = db.begin();
+            tx.insert("x".into(), n).expect("a write is buffered");
+            Box::pin(tx.commit())
+        }),
+    ]
+}
+
+#[test]
+fn a_body_that_changes_what_it_has_read_by_itself_is_told_at_its_second_loss() {
+    type Read = fn(&Tx);
+    let reads: [(&str, Read); 3] = [
+        ("get", |tx| drop(tx.get("x"))),
+        ("range", |tx| assert_eq!(tx.range("w".."y").expect("a range").count(), 1)),
+        ("prefix", |tx| assert_eq!(tx.prefix("x").expect("a prefix").count(), 1)),
+    ];
+    for (how, write) in writes() {
+        for (what, read) in reads {
+            let db = fresh();
+            let attempts = Cell::new(0);
+            let ended = block_on(db.transact(async |tx| {
+                attempts.set(attempts.get() + 1);
+                read(tx);
+                write(&db, attempts.get()).await?;
+                // Also if others write it then.
+                db.insert("beside".into(), 1).await?;
+                tx.insert("m".into(), 1)
+            }));
+            conflicts_with_itself(ended);
+            assert_eq!(attempts.get(), 2, "{how} after {what}");
+            now(&db, "m", None);
+            assert!(db.contains_key("x").expect("a read"), "what the body committed stays");
+            assert_eq!(db.priority_info().leases, 0);
+            works_on(&db);
+        }
+    }
+}
+
+/// At the snapshot level a transaction rests on what it writes.
+#[test]
+fn at_the_snapshot_level_too() {
+    let db = two(IsolationLevel::Snapshot);
+    let ended = block_on(db.transact(async |tx| {
+        db.insert("x".into(), 1).await?;
+        tx.insert("x".into(), 2)
+    }));
+    conflicts_with_itself(ended);
+    let reads = block_on(db.transact(async |tx| {
+        let x = tx.get("x")?.map_or(0, |x| *x);
+        db.insert("x".into(), x + 1).await?;
+        tx.insert("y".into(), x)
+    }));
+    reads.expect("reads are not certified");
+    works_on(&db);
+}
+
+/// A change of something that was found absent, and one by a destructor.
+#[test]
+fn whatever_the_change_is() {
+    let db = fresh();
+    let absent = block_on(db.transact(async |tx| {
+        if tx.get("absent")?.is_none() {
+            db.insert("absent".into(), 1).await?;
+            db.remove("absent").await?;
+        }
+        tx.insert("m".into(), 1)
+    }));
+    conflicts_with_itself(absent);
+    // From within a transaction that is nested in the body.
+    let nested = block_on(db.transact(async |tx| {
+        let _ = tx.get("x")?;
+        db.transact(async |inner| {
+            db.update("x", |x| x + 1).await?;
+            inner.insert("inner".into(), 1)
+        })
+        .await?;
+        tx.insert("m".into(), 1)
+    }));
+    conflicts_with_itself(nested);
+    works_on(&db);
+}
+
+/// What the body commits of another database, or of keys that it does not rest on, is no conflict.
+#[test]
+fn commits_of_something_else_are_none_of_it() {
+    for level in LEVELS {
+        let (db, other) = (two(level), two(level));
+        let attempts = Cell::new(0);
+        let won = block_on(db.transact(async |tx| {
+            attempts.set(attempts.get() + 1);
+            let _ = tx.get("x")?;
+            for n in 0..100 {
+                other.insert("x".into(), n).await?;
+                db.insert("y".into(), n).await?;
+            }
+            if attempts.get() <= UNPROTECTED {
+                on_another_task(&db, "x", u64::from(attempts.get())).await;
+            }
+            tx.insert("x".into(), 1)
+        }));
+        won.expect("it loses to others only");
+        assert_eq!(attempts.get(), UNPROTECTED + 1);
+        works_on(&db);
+    }
+}
+
+/// Once is an accident: setting something up at the first attempt, say. Neither are two losses
+/// with one to another in between.
+#[test]
+fn two_losses_that_do_not_follow_each_other_are_no_error() {
+    let db = fresh();
+    let attempts = Cell::new(0);
+    let won = block_on(db.transact(async |tx| {
+        attempts.set(attempts.get() + 1);
+        let x = tx.get("x")?.map_or(0, |x| *x);
+        match attempts.get() {
+            1 | 3 => db.insert("x".into(), x + 1).await?,
+            2 | 4 => on_another_task(&db, "x", x + 1).await,
+            _ => {}
+        }
+        tx.insert("y".into(), x)
+    }));
+    won.expect("it wins in the end");
+    assert_eq!(attempts.get(), 5);
+    now(&db, "y", Some(14));
+}
+
+/// Writes other keys until `done`, and says how often.
+fn write_elsewhere(db: &Db, done: &AtomicBool, writes: &AtomicU64) {
+    while !done.load(Ordering::SeqCst) {
+        block_on(db.insert("elsewhere".into(), 1)).expect("an insert commits");
+        writes.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// A body that waits for another task's commit, which its own lease holds back.
+#[test]
+fn a_body_that_waits_for_a_commit_which_it_holds_back_is_told() {
+    type Waits = fn(&Db) -> Wait<'_>;
+    let waits: [(&str, Waits); 2] = [
+        ("as a task", |db| Box::pin(on_another_task(db, "x", 1))),
+        ("as a thread", |db| Box::pin(async { on_another_thread(db, "x", 1) })),
+    ];
+    for (how, wait) in waits {
+        let db = fresh();
+        let (done, writes) = (AtomicBool::new(false), AtomicU64::new(0));
+        let attempts = Cell::new(0);
+        thread::scope(|scope| {
+            let _done = DoneOnDrop(&done);
+            scope.spawn(|| write_elsewhere(&db, &done, &writes));
+            let ended = block_on(db.transact(async |tx| {
+                attempts.set(attempts.get() + 1);
+                let _ = tx.get("x")?;
+                wait(&db).await;
+                tx.insert("y".into(), 1)
+            }));
+            conflicts_with_itself(ended);
+        });
+        let info = db.priority_info();
+        // More only if the machine is so slow that a wake-up took a 32nd of a lease.
+        assert!(attempts.get() >= UNPROTECTED + STRIKES, "{how}: {attempts:?}");
+        assert_eq!(info.held_back, info.leases, "{how}: no unrelated writer waits: {info:?}");
+        assert_eq!(info.exclusive_leases, 0, "{how}");
+        assert!(writes.load(Ordering::SeqCst) > 0);
+        works_on(&db);
+    }
+}
+
+/// A body that is left aside, by an executor that has other things to do, until its lease has run
+/// out and the commits that it held back have been made: it loses, again and again, and yet it
+/// waits for none of them. `leave` is how it comes to be left.
+fn is_left_aside(leave: fn(&Cell<bool>) -> Wait<'_>) {
+    const LEASES: u32 = STRIKES + 1;
+    let db = fresh();
+    let attempts = Cell::new(0);
+    let is_polled = Cell::new(false);
+    let mut slow = Box::pin(db.transact(async |tx| {
+        attempts.set(attempts.get() + 1);
+        is_polled.set(false);
+        let _ = tx.get("x")?;
+        if attempts.get() <= UNPROTECTED + LEASES {
+            leave(&is_polled).await;
+        }
+        tx.insert("y".into(), 1)
+    }));
+    let mut waits = slow.as_mut();
+    let ended = loop {
+        if let Some(ended) = waits.as_mut().now_or_never() {
+            break ended;
+        }
+        if attempts.get() <= UNPROTECTED + LEASES {
+            // Returns when the lease has run out, if there is one.
+            on_another_thread(&db, "x", u64::from(attempts.get()));
+        }
+        is_polled.set(true);
+    };
+    ended.expect("it wins when it is left aside no more");
+    assert!(db.priority_info().leases > LEASES.into(), "{:?}", db.priority_info());
+    works_on(&db);
+}
+
+#[test]
+fn a_body_that_its_executor_leaves_aside_is_only_slow() {
+    is_left_aside(|_| Box::pin(yield_once()));
+}
+
+#[test]
+fn a_body_that_is_polled_for_no_reason_is_only_slow() {
+    is_left_aside(|is_polled| {
+        let wait = poll_fn(|_| if is_polled.get() { Poll::Ready(()) } else { Poll::Pending });
+        Box::pin(wait)
+    });
+}
+
+/// A body that sleeps through its lease and beyond, as it may who asks a slow service, while a
+/// commit of somebody else waits for that to run out.
+#[test]
+fn a_body_that_sleeps_for_longer_than_its_lease_is_only_slow() {
+    let db = fresh();
+    let attempts = Cell::new(0);
+    let won = block_on(db.transact(async |tx| {
+        attempts.set(attempts.get() + 1);
+        let _ = tx.get("x")?;
+        if attempts.get() <= UNPROTECTED {
+            on_another_task(&db, "x", 0).await;
+        } else if attempts.get() <= UNPROTECTED + STRIKES + 1 {
+            let (wake, sleep) = oneshot::channel();
+            let db = db.clone();
+            let other = thread::spawn(move || {
+                let began = Instant::now();
+                block_on(db.insert("x".into(), 1)).expect("an insert commits");
+                thread::sleep(began.elapsed() / 4);
+                drop(db);
+                wake.send(()).expect("it sleeps");
+            });
+            sleep.await.expect("it is woken");
+            other.join().expect("no panic");
+        }
+        tx.insert("y".into(), 1)
+    }));
+    won.expect("it waited for nobody");
+    let info = db.priority_info();
+    assert!(info.leases > STRIKES.into() && info.held_back > STRIKES.into(), "{info:?}");
+    works_on(&db);
+}

@@ -1,0 +1,328 @@
+//! Priority leases: a transaction that keeps losing wins, and only those wait for it who would
+//! undo what it has read. No test measures time: what must not wait is ready at the first poll,
+//! and what must wait is not.
+
+mod common;
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use common::bench::{Db, Tx, fresh, now, two, works_on};
+use common::rivals::{UNPROTECTED, on_another_task, on_another_thread};
+use common::{LEVELS, assert_nothing_pinned};
+use fluxmap::persistence::PersistenceOptions;
+use fluxmap::{Database, FluxError, IsolationLevel, TransactOptions};
+use fluxmap_testkit::disk::SimDisk;
+use fluxmap_testkit::polling::{poll_times, yield_once};
+use futures::FutureExt as _;
+use futures::channel::oneshot;
+use futures::executor::block_on;
+use futures::future::join;
+
+type Commit<'c> = Pin<Box<dyn Future<Output = Result<(), FluxError>> + Send + 'c>>;
+
+/// Whether a future is ready at once; polled again later, it goes on.
+fn is_ready<F: Future<Output = Result<T, FluxError>> + ?Sized, T>(future: &mut Pin<Box<F>>) -> bool {
+    match future.as_mut().now_or_never() {
+        None => false,
+        Some(done) => {
+            done.expect("it commits");
+            true
+        }
+    }
+}
+
+/// A transaction that does `read`, loses until it has priority, and stays there until it is told
+/// to go on, while `meanwhile` runs; then it commits. Returns how many attempts it took.
+fn with_priority(db: &Db, rival: &str, read: impl Fn(&Tx), meanwhile: impl FnOnce()) -> u32 {
+    let attempts = Cell::new(0);
+    let (go, stay) = oneshot::channel::<()>();
+    let stay = RefCell::new(Some(stay));
+    let mut favourite = Box::pin(db.transact(async |tx| {
+        attempts.set(attempts.get() + 1);
+        read(tx);
+        if attempts.get() <= UNPROTECTED {
+            on_another_thread(db, rival, 100 + u64::from(attempts.get()));
+        } else if let Some(stay) = stay.take() {
+            stay.await.expect("it is told to go on");
+        }
+        tx.insert("won".into(), 1)?;
+        tx.insert(rival.to_owned(), 1)
+    }));
+    while attempts.get() <= UNPROTECTED {
+        assert!(!is_ready(&mut favourite), "it has not won yet");
+    }
+    assert_eq!(db.priority_info().leases, 1);
+    meanwhile();
+    go.send(()).expect("it is there");
+    block_on(favourite).expect("nobody has overtaken it");
+    now(db, "won", Some(1));
+    attempts.get()
+}
+
+/// The commits of others that write something else are made at once; those that would undo a read
+/// of the holder's are made when that has committed.
+#[test]
+fn only_those_wait_who_would_undo_what_the_holder_has_read() {
+    let db = fresh();
+    let read = |tx: &Tx| {
+        assert!(tx.get("x").expect("a read").is_some());
+        assert!(tx.get("absent").expect("a read").is_none());
+        assert_eq!(tx.range("m".."p").expect("a range").count(), 0);
+        // Stops early: what it has passed, and no more, counts.
+        let _ = tx.range("r"..).expect("a range").next();
+    };
+    block_on(db.insert("s".into(), 0)).expect("an insert commits");
+    let mut waiting: Vec<Commit<'_>> = Vec::new();
+    let attempts = with_priority(&db, "x", read, || {
+        for key in ["y", "l", "p", "t", "anything"] {
+            assert!(is_ready(&mut Box::pin(db.insert(key.into(), 7))), "nobody has read {key}");
+        }
+        assert!(is_ready(&mut Box::pin(db.update("y", |y| y + 1))));
+        assert!(is_ready(&mut Box::pin(db.evict("t"))));
+        assert!(is_ready(&mut Box::pin(db.extend(["l", "y"].map(|key| (key.to_owned(), 7))))));
+        let tx = db.begin();
+        assert!(tx.get("x").expect("a read").is_some(), "reads wait for nobody");
+        tx.insert("beside".into(), 1).expect("a write is buffered");
+        assert!(is_ready(&mut Box::pin(tx.commit())));
+        assert_eq!(db.priority_info().held_back, 0);
+
+        for key in ["x", "absent", "n", "r", "rr", "s"] {
+            waiting.push(Box::pin(db.insert(key.into(), 8)));
+        }
+        waiting.push(Box::pin(db.update("x", |x| x + 1).map(|done| done.map(drop))));
+        waiting.push(Box::pin(db.remove("x").map(|done| done.map(drop))));
+        waiting.push(Box::pin(db.evict("x").map(|done| done.map(drop))));
+        let tx = db.begin();
+        tx.insert("elsewhere".into(), 1).expect("a write is buffered");
+        tx.insert("o".into(), 1).expect("a write is buffered");
+        waiting.push(Box::pin(tx.commit()));
+        // The first of its keys undoes nothing, the second does.
+        waiting.push(Box::pin(db.extend(["elsewhere", "x"].map(|key| (key.to_owned(), 1)))));
+        for (number, commit) in waiting.iter_mut().enumerate() {
+            assert!(!is_ready(commit), "number {number} would undo what was read");
+        }
+        assert_eq!(db.priority_info().held_back, 11);
+        now(&db, "elsewhere", None);
+    });
+    assert_eq!(attempts, UNPROTECTED + 1);
+    waiting.into_iter().for_each(|commit| block_on(commit).expect("it was only held back"));
+    now(&db, "elsewhere", Some(1));
+    let info = db.priority_info();
+    assert_eq!((info.leases, info.exclusive_leases, info.held_back), (1, 0, 11));
+    works_on(&db);
+}
+
+/// A scan that goes on protects all of its range.
+#[test]
+fn a_scan_under_way_protects_its_whole_range() {
+    let db = fresh();
+    let attempts = Cell::new(0);
+    let reached = Cell::new(false);
+    let (go, stay) = oneshot::channel::<()>();
+    let stay = RefCell::new(Some(stay));
+    let mut favourite = Box::pin(db.transact(async |tx| {
+        attempts.set(attempts.get() + 1);
+        if attempts.get() <= UNPROTECTED {
+            let _ = tx.get("x")?;
+            on_another_thread(&db, "x", u64::from(attempts.get()));
+        } else {
+            let mut range = tx.range("a".."x")?;
+            let _ = range.next();
+            if let Some(stay) = stay.take() {
+                reached.set(true);
+                stay.await.expect("it is told to go on");
+            }
+        }
+        tx.insert("won".into(), 1)
+    }));
+    while !reached.get() {
+        assert!(!is_ready(&mut favourite));
+    }
+    let mut late = Box::pin(db.insert("w".into(), 1));
+    assert!(!is_ready(&mut late), "the scan may still come there");
+    assert!(is_ready(&mut Box::pin(db.insert("y".into(), 1))));
+    go.send(()).expect("it is there");
+    block_on(join(favourite, late)).0.expect("it wins");
+    assert_nothing_pinned(&db);
+}
+
+/// At the snapshot level reads are not certified: the lease protects what the holder writes.
+#[test]
+fn at_the_snapshot_level_those_wait_who_write_what_the_holder_writes() {
+    let db = two(IsolationLevel::Snapshot);
+    let mut waiting = None;
+    let attempts = Cell::new(0);
+    let (go, stay) = oneshot::channel::<()>();
+    let stay = RefCell::new(Some(stay));
+    let mut favourite = Box::pin(db.transact(async |tx| {
+        attempts.set(attempts.get() + 1);
+        let _ = tx.get("y")?;
+        tx.insert("x".into(), 1)?;
+        if attempts.get() <= UNPROTECTED {
+            on_another_thread(&db, "x", 2);
+        } else if let Some(stay) = stay.take() {
+            stay.await.expect("it is told to go on");
+        }
+        Ok::<_, FluxError>(())
+    }));
+    while attempts.get() <= UNPROTECTED {
+        assert!(!is_ready(&mut favourite));
+    }
+    assert!(is_ready(&mut Box::pin(db.insert("y".into(), 7))), "it was only read");
+    let write = waiting.insert(Box::pin(db.insert("x".into(), 9)));
+    assert!(!is_ready(write));
+    go.send(()).expect("it is there");
+    block_on(favourite).expect("it wins");
+    block_on(waiting.take().expect("it waits")).expect("it commits");
+    now(&db, "x", Some(9));
+    works_on(&db);
+}
+
+/// Who reads another key each time loses although its reads are protected, and then has priority
+/// over everybody.
+#[test]
+fn only_reads_that_move_get_an_exclusive_lease() {
+    let db = fresh();
+    let attempts = Cell::new(0);
+    let moves = UNPROTECTED + 2;
+    let (go, stay) = oneshot::channel::<()>();
+    let stay = RefCell::new(Some(stay));
+    let mut favourite = Box::pin(db.transact(async |tx| {
+        attempts.set(attempts.get() + 1);
+        let key = format!("moves {}", attempts.get());
+        if attempts.get() <= moves {
+            // Between its snapshot and its read, so that this is not protected yet.
+            on_another_thread(&db, &key, 1);
+        }
+        let _ = tx.get(key.as_str())?;
+        if attempts.get() > moves
+            && let Some(stay) = stay.take()
+        {
+            stay.await.expect("it is told to go on");
+        }
+        tx.insert("won".into(), 1)
+    }));
+    while attempts.get() <= moves {
+        assert!(!is_ready(&mut favourite));
+    }
+    assert_eq!(db.priority_info().exclusive_leases, 1);
+    let mut anybody = Box::pin(db.insert("unrelated".into(), 1));
+    assert!(!is_ready(&mut anybody), "everybody waits");
+    go.send(()).expect("it is there");
+    block_on(favourite).expect("it wins");
+    block_on(anybody).expect("it commits");
+    works_on(&db);
+}
+
+/// A nested transaction that keeps losing under the lease of the one around it shares that, and
+/// what it reads is protected, too; neither waits for the other.
+#[test]
+fn a_nested_transaction_runs_under_the_lease_around_it() {
+    for level in LEVELS {
+        let db = two(level);
+        let (outer, inner) = (Cell::new(0), Cell::new(0));
+        let won = block_on(db.transact(async |tx| {
+            outer.set(outer.get() + 1);
+            tx.update("x", |x| x + 1)?;
+            if outer.get() <= UNPROTECTED {
+                on_another_task(&db, "x", 100).await;
+                return Ok(());
+            }
+            db.transact(async |nested| {
+                inner.set(inner.get() + 1);
+                nested.update("y", |y| y + 1)?;
+                match inner.get() <= UNPROTECTED {
+                    true => on_another_task(&db, "y", 200).await,
+                    false => {
+                        let mut rival = Box::pin(db.clone().begin_and_put("y"));
+                        // On another thread, so that it is not the body's own.
+                        let is_held = std::thread::scope(|scope| {
+                            scope.spawn(|| poll_times(rival.as_mut(), 1).is_none()).join()
+                        });
+                        assert!(is_held.expect("no panic"), "{level:?}: y is protected");
+                    }
+                }
+                Ok::<_, FluxError>(())
+            })
+            .await
+        }));
+        won.expect("both win");
+        assert_eq!((outer.get(), inner.get()), (UNPROTECTED + 1, UNPROTECTED + 1), "{level:?}");
+        now(&db, "x", Some(101));
+        now(&db, "y", Some(201));
+        assert_eq!(db.priority_info().leases, 1, "{level:?}: the nested one has none of its own");
+        works_on(&db);
+    }
+}
+
+/// A write that owns what it needs.
+trait Put {
+    fn begin_and_put(self, key: &str) -> impl Future<Output = Result<(), FluxError>> + Send;
+}
+
+impl Put for Db {
+    fn begin_and_put(self, key: &str) -> impl Future<Output = Result<(), FluxError>> + Send {
+        let key = key.to_owned();
+        async move { self.insert(key, 7).await }
+    }
+}
+
+/// Claims are granted one after the other; a deadline that passes meanwhile ends a claim's wait in
+/// no further attempt.
+#[test]
+fn a_deadline_that_passes_while_a_lease_is_waited_for_begins_no_attempt() {
+    let db = fresh();
+    let attempts = Cell::new(0);
+    let mut late = None;
+    with_priority(
+        &db,
+        "x",
+        |tx| drop(tx.get("x")),
+        || {
+            let deadline = std::time::Duration::from_millis(1);
+            let options = TransactOptions::default().deadline(deadline);
+            let late = late.insert(Box::pin(db.transact_with(options, async |tx| {
+                attempts.set(attempts.get() + 1);
+                let _ = tx.get("y")?;
+                on_another_thread(&db, "y", u64::from(attempts.get()));
+                yield_once().await;
+                tx.insert("z".into(), 1)
+            })));
+            // As far as its claim, or it has run out of time before.
+            for _ in 0..20 {
+                if let Some(ended) = late.as_mut().now_or_never() {
+                    assert!(matches!(ended, Err(FluxError::DeadlineExceeded { .. })), "{ended:?}");
+                    return;
+                }
+            }
+        },
+    );
+    assert!(attempts.get() <= UNPROTECTED, "{attempts:?}");
+    drop(late);
+    works_on(&db);
+}
+
+/// The time of a lease does not pass while its holder waits for the log.
+#[test]
+fn a_durable_database_has_leases_too() {
+    let options = PersistenceOptions { wal_segment_size_bytes: 64 << 10, ..PersistenceOptions::new("db") };
+    let builder = Database::<String, u64>::builder().disk(Arc::new(SimDisk::new(1)));
+    let db: Db = block_on(builder.durability_full(options).build()).expect("the database opens");
+    block_on(db.insert("x".into(), 1)).expect("an insert commits");
+    let mut waiting = None;
+    with_priority(
+        &db,
+        "x",
+        |tx| drop(tx.get("x")),
+        || {
+            block_on(db.insert("y".into(), 1)).expect("an insert commits");
+            let rival = waiting.insert(Box::pin(db.insert("x".into(), 5)));
+            assert!(!is_ready(rival));
+        },
+    );
+    block_on(waiting.take().expect("it waits")).expect("it commits");
+    now(&db, "x", Some(5));
+}
