@@ -15,6 +15,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// One time of a chore.
+type Work = fn(&Db, &Scene, &mut StdRng);
+
 type Chore = Box<dyn FnOnce(&Db, &Scene, &mut StdRng) + Send>;
 
 /// Starts everything that the life has beside its clients.
@@ -25,7 +28,7 @@ pub(crate) fn start(
     rng: &mut StdRng,
 ) -> Vec<JoinHandle<()>> {
     let chores = scene.life.chores;
-    let mut all: Vec<(&str, u32, fn(&Db, &Scene, &mut StdRng))> = vec![
+    let mut all: Vec<(&str, u32, Work)> = vec![
         ("vacuum", chores.vacuums, vacuum),
         ("evictor", chores.evictions, evict),
         ("time", chores.ticks, tick),

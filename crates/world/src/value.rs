@@ -20,13 +20,14 @@ pub(crate) fn begin() {
     ALIVE.set(0);
 }
 
+/// Counts the value that has it. Made by `default` only, also where a value is decoded.
 #[derive(Debug, PartialEq)]
-struct Life;
+struct Life(());
 
 impl Default for Life {
     fn default() -> Self {
         ALIVE.set(ALIVE.get() + 1);
-        Life
+        Life(())
     }
 }
 
