@@ -60,8 +60,8 @@ pub(crate) fn check(db: &Db, scene: &Scene) {
         return board.anomaly(format!("at rest, {real:?} is there at {point:?}"));
     }
     let mut info = db.memory_info();
-    // A checkpoint that has just ended lets go of what it kept a step later.
-    for _ in 0..3 {
+    // A checkpoint that is being written, or has just been, lets go of what it kept later.
+    for _ in 0..20 {
         if info.backlog == 0 {
             break;
         }

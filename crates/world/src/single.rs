@@ -89,7 +89,8 @@ impl Client {
                 }
             }
             Some(written) => {
-                let Some(commit) = timeline.find(floor, &BTreeMap::from([(key.clone(), written)])) else {
+                let Some(commit) = timeline.find_last(floor, &BTreeMap::from([(key.clone(), written)]))
+                else {
                     let what = format!("{} wrote {written:?} to {key}, which was never published", self.name);
                     return board.anomaly(what);
                 };

@@ -138,6 +138,7 @@ impl Timeline {
     /// Takes notice of a version that is being published. Called amid the engine's code.
     pub(crate) fn publish(&self, timestamp: u64, key: &str, held: Option<Held>) {
         let task = usize::from(shuttle::current::me());
+        self.board.note("published last", format!("{timestamp}: {key} = {held:?}, by task {task}"));
         let mut inner = self.inner();
         if inner.replayed.is_some() {
             inner.early.push((timestamp, task, key.to_owned(), held));
@@ -238,9 +239,19 @@ impl Timeline {
         }
     }
 
-    /// The timestamp of the last commit after `after` by the calling task that wrote this: before
-    /// it, the task may have evicted a key that it now removes.
+    /// The timestamp of the first commit after `after` by the calling task that wrote this: behind
+    /// it, the task may have removed what it had let expire.
     pub(crate) fn find(&self, after: u64, written: &BTreeMap<String, Option<u64>>) -> Option<u64> {
+        self.find_all(after, written).first().copied()
+    }
+
+    /// The last such commit, where `after` may be before earlier commits of the task, in which it
+    /// may have evicted a key that it removes now.
+    pub(crate) fn find_last(&self, after: u64, written: &BTreeMap<String, Option<u64>>) -> Option<u64> {
+        self.find_all(after, written).last().copied()
+    }
+
+    fn find_all(&self, after: u64, written: &BTreeMap<String, Option<u64>>) -> Vec<u64> {
         let task = usize::from(shuttle::current::me());
         let inner = self.inner();
         let is_it = |commit: &Commit| {
@@ -256,7 +267,8 @@ impl Timeline {
             commit.task == task && written.iter().all(wrote) && commit.changes.iter().all(is_asked)
         };
         let from = (after - inner.first) as usize;
-        inner.commits[from..].iter().rposition(is_it).map(|skipped| after + 1 + skipped as u64)
+        let found = inner.commits[from..].iter().enumerate().filter(|(_, commit)| is_it(commit));
+        found.map(|(skipped, _)| after + 1 + skipped as u64).collect()
     }
 
     /// What changed among what a transaction at `point` had noted: another's write, an eviction, an expiry that somebody has seen.
@@ -345,7 +357,8 @@ impl Timeline {
             state.iter().all(|(key, held)| expected.get(key).is_some_and(|before| is_same(held, before)));
         // A checkpoint leaves out what had expired when it was begun.
         let may_miss = |(key, held): (&String, &Held)| {
-            let has_gone = has_limit || hidden.contains_key(key);
+            // A life that was given when it was opened may have ended before a checkpoint.
+            let has_gone = has_limit || gives_lives || hidden.contains_key(key);
             has_gone || state.contains_key(key) || held.expires != 0 && held.expires <= now
         };
         if !is_part || !inner.is_vague && !expected.iter().all(may_miss) {
