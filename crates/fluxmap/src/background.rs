@@ -17,9 +17,10 @@
 //! let db: Database<&str, u32> = block_on(Database::builder().background(&background).build())?;
 //! block_on(db.insert_with_ttl("session", 1, Duration::from_secs(60)))?;
 //!
-//! // The clock stands still until it is moved.
+//! // The clocks stand still until they are moved. While anything expires, the time of day is
+//! // looked at every second.
 //! while background.step() == Step::Worked {}
-//! assert_eq!(background.step(), Step::In(Duration::from_secs(60)));
+//! assert_eq!(background.step(), Step::In(Duration::from_secs(1)));
 //! assert!(db.get("session")?.is_some());
 //!
 //! background.advance(Duration::from_secs(60));
