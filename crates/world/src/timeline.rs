@@ -51,9 +51,9 @@ struct Inner {
     commits: Vec<Commit>,
     /// For each state, the latest time at which anybody read it.
     times: Vec<u64>,
-    /// What is published while a database is opened: recovered commits, at any timestamp.
-    replayed: Option<State>,
-    /// What was published behind the replayed commits before the database was open.
+    /// Whether the database is being opened: commits are read back, at any timestamp.
+    is_opening: bool,
+    /// What was published meanwhile, by recovery and behind it.
     early: Vec<(u64, usize, String, Option<Held>)>,
     /// Whatever begins now reads at least this.
     floor: u64,
@@ -110,24 +110,7 @@ pub(crate) struct Clash {
 impl Timeline {
     /// Of a database that is to be created.
     pub(crate) fn new(board: Board) -> Self {
-        Timeline::from(State::new(), 0, board)
-    }
-
-    fn from(state: State, first: u64, board: Board) -> Self {
-        let inner = Inner {
-            first,
-            states: vec![state],
-            commits: Vec::new(),
-            times: vec![0],
-            replayed: Some(State::new()),
-            early: Vec::new(),
-            floor: first,
-            promised: first,
-            synced: first,
-            hidden: State::new(),
-            is_vague: false,
-            slack: 0,
-        };
+        let inner = Inner { is_opening: true, ..Inner::beginning(0, State::new()) };
         Timeline { inner: Arc::new(Mutex::new(inner)), board, may_fail: false }
     }
 
@@ -140,7 +123,7 @@ impl Timeline {
         let task = usize::from(shuttle::current::me());
         self.board.note("published last", format!("{timestamp}: {key} = {held:?}, by task {task}"));
         let mut inner = self.inner();
-        if inner.replayed.is_some() {
+        if inner.is_opening {
             inner.early.push((timestamp, task, key.to_owned(), held));
             return;
         }
@@ -340,7 +323,7 @@ impl Timeline {
         }
         let (expected, hidden) = (inner.expected(recovered), inner.hidden.clone());
         let early = std::mem::take(&mut inner.early);
-        let mut state = inner.replayed.take().unwrap_or_default();
+        let mut state = State::new();
         let (replayed, mut later): (Vec<_>, Vec<_>) =
             early.into_iter().partition(|(timestamp, ..)| *timestamp <= recovered);
         for (_, _, key, held) in replayed {
@@ -367,7 +350,7 @@ impl Timeline {
             ));
         }
         let hidden = expected.into_iter().filter(|(key, _)| !state.contains_key(key)).collect();
-        *inner = Inner { hidden, replayed: None, ..inner.after(recovered, state) };
+        *inner = Inner { hidden, ..Inner::beginning(recovered, state) };
         for (timestamp, task, key, held) in later.drain(..) {
             inner.publish(timestamp, task, &key, held)?;
         }
@@ -383,14 +366,14 @@ impl Timeline {
             states: inner.states.clone(),
             commits: inner.commits.clone(),
             times: vec![0; inner.states.len()],
-            replayed: Some(State::new()),
+            is_opening: true,
             early: Vec::new(),
             floor: inner.floor,
             promised: inner.promised,
             synced: inner.synced,
             hidden: inner.hidden.clone(),
             is_vague: inner.is_vague
-                || inner.replayed.is_some() && inner.early.iter().any(|(.., held)| held.is_none()),
+                || inner.is_opening && inner.early.iter().any(|(.., held)| held.is_none()),
             slack: inner.slack.max(slack),
         };
         Timeline { inner: Arc::new(Mutex::new(next)), board: self.board.clone(), may_fail: false }
@@ -410,13 +393,13 @@ impl Inner {
     }
 
     /// An account that begins with this state.
-    fn after(&self, first: u64, state: State) -> Inner {
+    fn beginning(first: u64, state: State) -> Inner {
         Inner {
             first,
             states: vec![state],
             commits: Vec::new(),
             times: vec![0],
-            replayed: None,
+            is_opening: false,
             early: Vec::new(),
             floor: first,
             promised: first,
