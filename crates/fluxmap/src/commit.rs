@@ -378,10 +378,7 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Order<K, V> {
             shared.hand.note_unstable(timestamp, &shared.clock);
         }
         shared.clock.apply(timestamp);
-        match slot {
-            Some(slot) => drop(slot),
-            None => shared.clock.settle_at_once(timestamp),
-        }
+        drop(slot);
         if let Some(next) = self.keeper.timers.next().filter(|next| *next < self.alarm) {
             self.alarm = next;
             shared.alarm_is_due.store(true, Ordering::Relaxed);

@@ -819,7 +819,7 @@ impl<K: Key, V: Value> Database<K, V> {
     fn give_back(self) -> Result<(), FluxError> {
         let active = &self.shared.committer.active;
         let (snapshots, transactions) =
-            (active.count_of(ReaderKind::Snapshot), active.count_of(ReaderKind::Transaction));
+            (active.held(ReaderKind::Snapshot), active.held(ReaderKind::Transaction));
         // Every snapshot and transaction holds it once, and so does every clone.
         let others = Arc::strong_count(&self.shared) - 1;
         let readers = snapshots + transactions;

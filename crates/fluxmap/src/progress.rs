@@ -33,7 +33,7 @@ impl Progress {
         self.reached.load(Ordering::Acquire)
     }
 
-    /// [`advance`](Self::advance) where nobody can be waiting.
+    /// [`advance`](Self::advance) where nobody can be waiting, and nobody else lets it grow.
     pub(crate) fn advance_unwatched(&self, to: u64) {
         self.reached.store(to, Ordering::Release);
     }

@@ -11,6 +11,7 @@ use crate::host::Host;
 use crate::jobs::Running;
 use crate::key::{Key, Span, Value};
 use crate::mvcc::active::Registration;
+use crate::mvcc::clock::Clock;
 use crate::persistence::{BackupProgress, RecoveryInfo};
 use crate::progress::Progress;
 use crate::recovery::{Files, recover};
@@ -63,7 +64,9 @@ impl Storage {
         files.directory = files.directory.create()?;
         let lock: Arc<dyn Lock> = files.directory.lock()?.into();
         let recovered = recover(&files, &coder, &core.committer, gone)?;
-        let clock = Arc::clone(&core.committer.clock);
+        // Until here there was no log, and all that was read back is stable.
+        let clock = Arc::new(Clock::with_log(core.committer.clock.stable()));
+        core.committer.clock = Arc::clone(&clock);
         let log = Arc::new(Log::new(policy, clock, recovered.pool, recovered.writer, core.host().clone()));
         core.committer.durable = Some(Durable { log: Arc::clone(&log), coder: coder.clone(), check });
         let core = Arc::new(core);

@@ -5,11 +5,13 @@ mod common;
 use std::path::Path;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use common::open;
+use fluxmap::background::Step;
 use fluxmap::mem::EvictionCause;
 use fluxmap::persistence::PersistenceOptions;
-use fluxmap::{Database, FluxError, PersistenceError, WeakDatabase};
+use fluxmap::{Background, Database, FluxError, PersistenceError, WeakDatabase};
 use fluxmap_testkit::disk::SimDisk;
 use futures::executor::block_on;
 
@@ -131,4 +133,19 @@ fn a_listener_that_holds_the_database_weakly_uses_it_and_does_not_keep_it_open()
     assert_eq!(told.recv(), Ok((1, 1, EvictionCause::Explicit)));
     assert_eq!(block_on(db.close()), Ok(()));
     durable(&disk).expect("its files are closed");
+}
+
+#[test]
+fn a_snapshot_that_was_ended_by_its_age_still_holds_the_database_and_is_called_a_snapshot() {
+    let background = Background::new(1);
+    let age = Duration::from_secs(1);
+    let db: Db =
+        block_on(Db::builder().max_snapshot_age(age).background(&background).build()).expect("it opens");
+    let view = db.snapshot();
+    background.advance(2 * age);
+    while background.step() == Step::Worked {}
+    assert_eq!(view.get(&1), Err(FluxError::SnapshotTooOld { max_age: age }));
+    assert_eq!(block_on(db.clone().close()), still_open(1, 0, 1));
+    drop(view);
+    assert_eq!(block_on(db.close()), Ok(()));
 }

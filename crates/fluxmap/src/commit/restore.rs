@@ -78,7 +78,6 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
     pub(crate) fn settle(&self, timestamp: Timestamp) {
         let _order = self.order.lock();
         self.clock.apply(timestamp);
-        self.clock.settle_at_once(timestamp);
         self.hand.advance();
     }
 }

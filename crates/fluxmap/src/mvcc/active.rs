@@ -44,15 +44,11 @@ pub(crate) enum ReaderKind {
     Checkpoint,
 }
 
-/// How many readers there are of each [`ReaderKind`]. Thirty-two bits are enough: each reader is
-/// kept in some memory.
-type Readers = [u32; 3];
-
 /// Snapshots that read at the same timestamp, and end together.
 struct Live {
     place: Place,
     /// None of them: a gap.
-    count: Readers,
+    count: usize,
     /// When the first of them began.
     since: Instant,
 }
@@ -67,11 +63,14 @@ struct Registrations {
     sorted: Vec<Live>,
     gaps: usize,
     next: u64,
+    /// How many readers of each [`ReaderKind`] have not been released, those that were ended
+    /// included: each still holds the database open.
+    held: [usize; 3],
 }
 
 impl Live {
     fn is_gap(&self) -> bool {
-        self.count == Readers::default()
+        self.count == 0
     }
 }
 
@@ -90,12 +89,15 @@ impl Registrations {
         self.sorted.iter().filter(|live| !live.is_gap())
     }
 
-    fn enter(&mut self, place: Place, kind: ReaderKind, host: &Host) {
+    fn enter(&mut self, place: Place, host: &Host) {
         match self.find(place) {
             Err(index) => {
-                let mut count = Readers::default();
-                count[kind as usize] = 1;
-                self.sorted.insert(index, Live { place, count, since: host.now() });
+                let live = Live { place, count: 1, since: host.now() };
+                match index == self.sorted.len() {
+                    // As it is nearly always.
+                    true => self.sorted.push(live),
+                    false => self.sorted.insert(index, live),
+                }
             }
             Ok(index) => {
                 let live = &mut self.sorted[index];
@@ -103,18 +105,18 @@ impl Registrations {
                     live.since = host.now();
                     self.gaps -= 1;
                 }
-                live.count[kind as usize] += 1;
+                live.count += 1;
             }
         }
     }
 
-    fn leave(&mut self, place: Place, kind: ReaderKind) {
+    fn leave(&mut self, place: Place) {
         let Ok(index) = self.find(place) else { return };
         let live = &mut self.sorted[index];
         if live.is_gap() {
             return;
         }
-        live.count[kind as usize] -= 1;
+        live.count -= 1;
         if !live.is_gap() {
             return;
         }
@@ -193,14 +195,16 @@ impl Active {
             }
             false => LASTING,
         };
-        registrations.enter((moment.timestamp, number), kind, &self.host);
+        registrations.enter((moment.timestamp, number), &self.host);
+        registrations.held[kind as usize] += 1;
         Registration { moment, number, shard: shard as u32, kind }
     }
 
-    /// Does nothing if the snapshot has been ended.
+    /// Lets go of a snapshot, also of one that has been ended.
     pub(crate) fn release(&self, registration: Registration) {
-        let shard = &self.shards[registration.shard as usize];
-        shard.0.lock().leave(registration.place(), registration.kind);
+        let mut registrations = self.shards[registration.shard as usize].0.lock();
+        registrations.held[registration.kind as usize] -= 1;
+        registrations.leave(registration.place());
     }
 
     /// Whether the snapshot has been ended. To be asked after a read: what was read before
@@ -237,7 +241,7 @@ impl Active {
             for live in registrations.sorted.iter_mut().filter(aging) {
                 match live.since.checked_add(max_age) {
                     Some(end) if end <= now => {
-                        live.count = Readers::default();
+                        live.count = 0;
                         ended += 1;
                     }
                     end => {
@@ -263,20 +267,15 @@ impl Active {
         Horizon::new(now, live)
     }
 
-    /// How many snapshots are live, of whatever kind.
+    /// How many snapshots are live, of all kinds together.
     pub(crate) fn count(&self) -> usize {
-        [ReaderKind::Snapshot, ReaderKind::Transaction, ReaderKind::Checkpoint]
-            .into_iter()
-            .map(|kind| self.count_of(kind))
-            .sum()
+        let count = |shard: &Shard| shard.0.lock().live().map(|live| live.count).sum::<usize>();
+        self.shards.iter().map(count).sum()
     }
 
-    /// How many snapshots of one kind are live.
-    pub(crate) fn count_of(&self, kind: ReaderKind) -> usize {
-        let count = |shard: &Shard| {
-            shard.0.lock().live().map(|live| live.count[kind as usize] as usize).sum::<usize>()
-        };
-        self.shards.iter().map(count).sum()
+    /// How many snapshots of one kind have not been released, whether they are live or were ended.
+    pub(crate) fn held(&self, kind: ReaderKind) -> usize {
+        self.shards.iter().map(|shard| shard.0.lock().held[kind as usize]).sum()
     }
 
     /// When the oldest that is live began. Snapshots that began one after another at the
@@ -294,9 +293,9 @@ mod tests {
     #[test]
     fn the_horizon_follows_the_oldest_live_snapshot() {
         let (active, clock) = (Active::default(), Clock::default());
-        clock.settle_at_once(5);
+        clock.apply(5);
         let old = active.register(ReaderKind::Snapshot, true, || clock.stable().into());
-        clock.settle_at_once(9);
+        clock.apply(9);
         let register = || active.register(ReaderKind::Snapshot, true, || clock.stable().into());
         let (young, twin) = (register(), register());
         assert_eq!((old.moment.timestamp, young.moment.timestamp), (5, 9));
@@ -304,7 +303,7 @@ mod tests {
         assert_eq!(active.count(), 3);
         active.release(old);
         active.release(twin);
-        clock.settle_at_once(20);
+        clock.apply(20);
         assert_eq!(active.horizon(&clock).oldest(), 9);
         active.release(young);
         assert_eq!(active.horizon(&clock).oldest(), 20);
@@ -317,7 +316,7 @@ mod tests {
         let register = |kind| active.register(kind, true, || 5.into());
         let counts = || {
             [ReaderKind::Snapshot, ReaderKind::Transaction, ReaderKind::Checkpoint]
-                .map(|kind| active.count_of(kind))
+                .map(|kind| active.held(kind))
         };
         let one = register(ReaderKind::Transaction);
         let two = register(ReaderKind::Snapshot);
@@ -335,7 +334,7 @@ mod tests {
     #[test]
     fn snapshots_come_and_go_in_any_order() {
         let (active, clock) = (Active::default(), Clock::default());
-        clock.settle_at_once(1_000);
+        clock.apply(1_000);
         let mut model = Vec::new();
         for step in 0..2_000_u64 {
             // Forward on the whole, and back now and then; the oldest stay.

@@ -72,6 +72,8 @@ impl<K: Key, V: Value> Transaction<K, V> {
     }
 
     /// A transaction that notes what a lease protects, or will.
+    // Inlined, so that `begin` does not ask whether there is a footprint.
+    #[inline(always)]
     pub(crate) fn noting(shared: &Arc<Shared<K, V>>, footprint: Option<Arc<Footprint<K>>>) -> Self {
         let view = View::newest(shared);
         let (reads, writes) = (ReadSet::default(), WriteSet::default());
