@@ -61,7 +61,7 @@ fn bars(path: &Path, row: &Row<'_>) -> Result {
     let root = SVGBackend::new(path, size).into_drawing_area();
     root.fill(&WHITE)?;
     let is_speed = row.cells[0].samples[0].is_speed;
-    let unit = if is_speed { "thousand a second" } else { "bytes" };
+    let unit = if is_speed { "thousand a second" } else { "see the title" };
     root.draw_text(&caption(row), &("sans-serif", 22).into_text_style(&root), (12, 10))?;
     let under = format!("{unit}; medians, least and most; grey: failed its check");
     root.draw_text(&under, &("sans-serif", 14).into_text_style(&root), (12, 38))?;

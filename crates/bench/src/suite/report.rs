@@ -113,7 +113,7 @@ fn short(number: f64) -> String {
     }
 }
 
-/// A figure in the unit of the tables: thousands a second, or bytes.
+/// A figure in the unit of the tables: thousands a second, or the one in the workload's name.
 fn figure(sample: &Sample, figure: f64) -> String {
     short(if sample.is_speed { figure / 1000.0 } else { figure })
 }

@@ -13,7 +13,7 @@ pub(crate) struct Sample {
     pub(crate) workload: String,
     pub(crate) threads: usize,
     pub(crate) keys: usize,
-    /// Operations a second, or bytes a key.
+    /// Operations a second, or what the workload's name says.
     pub(crate) figure: f64,
     pub(crate) is_speed: bool,
     /// Microseconds of processor time for each operation, of the whole process.

@@ -7,6 +7,7 @@ mod memory;
 mod on_call;
 mod retries;
 mod skew;
+mod slow;
 mod ycsb;
 
 use super::drive::{Outcome, Step, Worker, drive};
@@ -37,6 +38,8 @@ pub(crate) enum Group {
     Memory,
     /// 2, 8 and 64 committers on 10 accounts.
     Retries,
+    /// A transaction that takes 300 ms beside paced writers.
+    SlowTransaction,
 }
 
 /// What a group is given.
@@ -59,7 +62,9 @@ impl Group {
     fn needs(self) -> &'static [Ability] {
         match self {
             Group::Ycsb | Group::Memory => &[],
-            Group::Bank | Group::SmallBank | Group::Skew | Group::Retries => &[Ability::Transact],
+            Group::Bank | Group::SmallBank | Group::Skew | Group::Retries | Group::SlowTransaction => {
+                &[Ability::Transact]
+            }
             Group::OnCall => &[Ability::TransactScans],
             Group::LongReader | Group::LongWriter => &[Ability::Transact, Ability::Scan],
         }
@@ -72,7 +77,7 @@ impl Group {
 
     /// Whether it is the same whatever the number of threads.
     pub(crate) fn has_own_threads(self) -> bool {
-        matches!(self, Group::Memory | Group::Retries)
+        matches!(self, Group::Memory | Group::Retries | Group::SlowTransaction)
     }
 
     /// Runs it. An error says what the store did wrong.
@@ -90,6 +95,7 @@ impl Group {
             Group::LongWriter => long::write(bench),
             Group::Memory => memory::run(bench),
             Group::Retries => retries::run(bench),
+            Group::SlowTransaction => slow::run(bench),
         }
     }
 }
