@@ -11,6 +11,7 @@ mod common;
 use common::report;
 use fluxmap::persistence::PersistenceOptions;
 use fluxmap::{Database, FluxError};
+use fluxmap_testkit::workload::{Seed, scaled};
 use futures::executor::block_on;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -42,6 +43,8 @@ const THREADS: u8 = 4;
 /// A child that nobody kills ends after this many commits of each thread.
 const COMMITS: u32 = 2000;
 const PARTS: u8 = 3;
+/// Children that are killed in one directory. `FLUXMAP_SCALE` multiplies the directories.
+const KILLS: u32 = 60;
 /// Set for a child: `round,level,segment size,pool size,directory`.
 const CHILD: &str = "FLUXMAP_KILL_CHILD";
 /// Set to have a directory checked: `level,directory`, with acknowledgements on stdin.
@@ -283,14 +286,19 @@ fn settings_of(round: u32) -> Settings {
 
 #[test]
 fn killed_at_random_instants() {
-    let seed = env::var("FLUXMAP_TEST_SEED")
-        .map_or_else(|_| rand::rng().random(), |seed| seed.parse().expect("a number"));
-    report(&format!("kill: FLUXMAP_TEST_SEED={seed}"));
+    let seed = Seed::from_env();
+    report(&format!("kill: {seed}"));
+    for run in 0..scaled(1) {
+        kill_at_random_instants(seed.rng(run));
+    }
+}
+
+/// One directory, on which [`KILLS`] children work in turn.
+fn kill_at_random_instants(rng: StdRng) {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("db");
-    let mut rounds = Rounds { path, acks: Acks::new(), found: Acks::new(), rng: StdRng::seed_from_u64(seed) };
-    let all = 60;
-    for round in 0..all {
+    let mut rounds = Rounds { path, acks: Acks::new(), found: Acks::new(), rng };
+    for round in 0..KILLS {
         // Every seventh is killed about when it opens the database.
         let least = if round % 7 == 3 { 0 } else { rounds.rng.random_range(1..100) };
         let delay = Duration::from_micros(rounds.rng.random_range(0..3000));
@@ -307,8 +315,8 @@ fn killed_at_random_instants() {
     }
     let sum = |acks: &Acks| acks.values().map(|last| u64::from(*last) + 1).sum::<u64>();
     let (acknowledged, there) = (sum(&rounds.acks), sum(&rounds.found));
-    report(&format!("kill: {all} rounds, {acknowledged} commits acknowledged, {there} recovered, 0 lost"));
-    assert!(acknowledged > u64::from(all) * 10, "the children got something done");
+    report(&format!("kill: {KILLS} rounds, {acknowledged} commits acknowledged, {there} recovered, 0 lost"));
+    assert!(acknowledged > u64::from(KILLS) * 10, "the children got something done");
 }
 
 /// Kills a child at its `n`-th system call of a kind.
