@@ -22,6 +22,8 @@ pub struct Counts {
     pub checks: u64,
     /// Faults, by kind.
     pub faults: BTreeMap<&'static str, u64>,
+    /// What came about that is rare, by kind: how much of the engine worlds get to.
+    pub events: BTreeMap<&'static str, u64>,
 }
 
 impl Counts {
@@ -35,6 +37,9 @@ impl Counts {
         self.checks += other.checks;
         for (kind, count) in &other.faults {
             *self.faults.entry(kind).or_default() += count;
+        }
+        for (kind, count) in &other.events {
+            *self.events.entry(kind).or_default() += count;
         }
     }
 }
@@ -63,6 +68,14 @@ impl Board {
 
     pub(crate) fn fault(&self, kind: &'static str) {
         *self.inner().counts.faults.entry(kind).or_default() += 1;
+    }
+
+    pub(crate) fn event(&self, kind: &'static str) {
+        self.events(kind, 1);
+    }
+
+    pub(crate) fn events(&self, kind: &'static str, count: u64) {
+        *self.inner().counts.events.entry(kind).or_default() += count;
     }
 
     pub(crate) fn counts(&self) -> Counts {

@@ -2,7 +2,7 @@
 //! its share, or the database has failed.
 
 use crate::board::Board;
-use crate::plan::{Diet, Life};
+use crate::plan::{Habit, Life};
 use crate::reads::Held;
 use crate::script::{Pen, Script, Tx};
 use crate::timeline::{Timeline, Until};
@@ -28,8 +28,6 @@ pub(crate) struct Scene {
     pub(crate) stamps: Arc<Stamps>,
     /// The latest time of day there had been when the life began, and the virtual time then.
     pub(crate) began: (u64, Duration),
-    /// Whether nothing was on the disk before this life.
-    pub(crate) is_first: bool,
     /// Whether the disk may fail, or the machine stop.
     pub(crate) has_faults: bool,
 }
@@ -106,8 +104,7 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn new(name: String, db: Db, scene: Scene, rng: StdRng, first: u64) -> Self {
-        let Diet { keys, largest, expiring, .. } = scene.life.diet;
-        let pen = Pen::new(keys, largest, expiring, first);
+        let pen = Pen::new(&scene.life.diet, first);
         Client { name, db, scene, rng, pen, held: Vec::new(), process: Process::default() }
     }
 
@@ -132,7 +129,14 @@ impl Client {
 
     fn operation(&mut self) -> Result<(), Stop> {
         let is_contended = self.scene.life.diet.keys <= 4;
-        match self.rng.random_range(0..20) {
+        let drawn = self.rng.random_range(0..20);
+        match (self.scene.life.diet.habit, drawn) {
+            (Habit::Gets, 0..11) => return self.read(),
+            (Habit::Gets, 11..17) => return self.single(),
+            (Habit::OneLength(_), 0..15) => return self.put(),
+            _ => {}
+        }
+        match drawn {
             0..8 => self.transaction(),
             8..11 if is_contended => self.transact(),
             8 => self.transact(),

@@ -3,6 +3,7 @@
 use clap::Parser;
 use fluxmap_world::plan::{Profile, World};
 use fluxmap_world::run::{Counts, Failure, run, shrink};
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
@@ -175,14 +176,18 @@ fn print_counts(arguments: &Arguments, counts: &Counts, worlds: u64, anomalies: 
         println!("{report}");
         return;
     }
-    let faults: Vec<String> = counts.faults.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+    let list = |counts: &BTreeMap<&str, u64>| match counts.is_empty() {
+        true => "none".into(),
+        false => counts.iter().map(|(kind, count)| format!("{count} {kind}")).collect::<Vec<_>>().join(", "),
+    };
     println!(
-        "{worlds} worlds, {} lives, {} transactions, {} refusals, {} crashes, faults: {}; {} reads and {} states checked; {anomalies} anomalies",
+        "{worlds} worlds, {} lives, {} transactions, {} refusals, {} crashes; faults: {}; seldom: {}; {} reads and {} states checked; {anomalies} anomalies",
         counts.lives,
         counts.transactions,
         counts.refusals,
         counts.crashes,
-        if faults.is_empty() { "none".into() } else { faults.join(", ") },
+        list(&counts.faults),
+        list(&counts.events),
         counts.reads,
         counts.checks,
     );

@@ -129,9 +129,24 @@ pub(crate) struct Chores {
     pub(crate) ticks: u32,
 }
 
+/// What the clients of a world do most: some faults show only where one thing is done over and
+/// over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Habit {
+    /// Everything that there is.
+    Mixed,
+    /// Gets of one or two keys, beside short writes to them and vacuums: a get without a snapshot
+    /// is overtaken between any two of its steps.
+    Gets,
+    /// Writes of one length in the log, with values of so many bytes: where the log breaks off, a
+    /// whole frame that an earlier use of the file has left begins.
+    OneLength(usize),
+}
+
 /// The keys and values of a life.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Diet {
+    pub(crate) habit: Habit,
     pub(crate) keys: u64,
     pub(crate) largest: usize,
     /// Whether values may be given a time to live.
@@ -146,6 +161,7 @@ pub(crate) struct Diet {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Outline {
     pub(crate) profile: Profile,
+    pub(crate) habit: Habit,
     pub(crate) is_durable: bool,
     pub(crate) lives: usize,
 }
@@ -162,7 +178,8 @@ impl World {
             Profile::Recovery => rng.random_range(4..=8),
             _ => 3,
         };
-        Outline { profile, is_durable, lives: lives.min(self.lives.unwrap_or(usize::MAX)) }
+        let habit = habit(&mut rng, profile, is_durable);
+        Outline { profile, habit, is_durable, lives: lives.min(self.lives.unwrap_or(usize::MAX)) }
     }
 
     /// Draws life number `number`.
@@ -183,13 +200,16 @@ impl World {
             Profile::SlowDisk => 0.3,
             _ => 0.4,
         };
-        let operations = match profile {
-            Profile::Recovery => rng.random_range(2..=10),
-            Profile::Contention => rng.random_range(5..=20),
-            _ => rng.random_range(4..=14),
+        let habit = outline.habit;
+        let operations = match (habit, profile) {
+            (Habit::Gets, _) => rng.random_range(10..=30),
+            (Habit::OneLength(_), _) => rng.random_range(3..=20),
+            (Habit::Mixed, Profile::Recovery) => rng.random_range(2..=10),
+            (Habit::Mixed, Profile::Contention) => rng.random_range(5..=20),
+            (Habit::Mixed, _) => rng.random_range(4..=14),
         };
         Life {
-            durability: if outline.is_durable { durability(rng) } else { Durability::InMemory },
+            durability: if outline.is_durable { durability(rng, habit) } else { Durability::InMemory },
             isolation: match rng.random_range(0..4) {
                 0 => IsolationLevel::Snapshot,
                 _ => IsolationLevel::Serializable,
@@ -223,17 +243,26 @@ impl World {
             chores: Chores {
                 checkpoints: rng.random_range(0..3),
                 backups: if rng.random_bool(0.3) { 1 } else { 0 },
-                vacuums: rng.random_range(0..3),
+                vacuums: rng.random_range(if habit == Habit::Gets { 10..40 } else { 0..3 }),
                 evictions: if is_evicting { rng.random_range(0..4) } else { 0 },
                 ticks: rng.random_range(0..10),
             },
             diet: Diet {
-                keys: match profile {
-                    Profile::Contention => rng.random_range(2..=4),
+                habit,
+                keys: match (habit, profile) {
+                    (Habit::Gets, _) => rng.random_range(1..=2),
+                    (_, Profile::Contention) => rng.random_range(2..=4),
                     _ => rng.random_range(3..=14),
                 },
-                largest: *pick(rng, &[0, 40, 200, 600]),
-                expiring: rng.random_bool(if is_evicting { 0.6 } else { 0.25 }),
+                largest: match habit {
+                    Habit::OneLength(length) => length,
+                    _ => *pick(rng, &[0, 40, 200, 600]),
+                },
+                expiring: rng.random_bool(match habit {
+                    Habit::OneLength(_) => 0.0,
+                    _ if is_evicting => 0.6,
+                    _ => 0.25,
+                }),
                 snapshots: if profile == Profile::LongReaders { 4 } else { 1 },
                 steps: rng.random_range(2..=6),
             },
@@ -245,12 +274,32 @@ fn pick<'a, T>(rng: &mut StdRng, from: &'a [T]) -> &'a T {
     &from[rng.random_range(0..from.len())]
 }
 
+fn habit(rng: &mut StdRng, profile: Profile, is_durable: bool) -> Habit {
+    let (gets, one_length) = match profile {
+        Profile::Contention => (0.4, 0.0),
+        Profile::Recovery => (0.0, 0.5),
+        Profile::SlowDisk => (0.0, 0.3),
+        Profile::Eviction | Profile::LongReaders => (0.1, 0.0),
+    };
+    let length = *pick(rng, &[0, 0, 100, 400, 900]);
+    match rng.random::<f64>() {
+        drawn if drawn < gets => Habit::Gets,
+        drawn if is_durable && drawn < gets + one_length => Habit::OneLength(length),
+        _ => Habit::Mixed,
+    }
+}
+
 fn policy(rng: &mut StdRng) -> EvictionPolicy {
     use EvictionPolicy::{Arc, Lfu, Lru, Manual, Random, S3Fifo, Ttl};
     *pick(rng, &[Lru, Lfu, Random, Arc, Ttl, Manual, S3Fifo])
 }
 
-fn durability(rng: &mut StdRng) -> Durability {
+fn durability(rng: &mut StdRng, habit: Habit) -> Durability {
+    if matches!(habit, Habit::OneLength(_)) && rng.random_bool(0.6) {
+        // Many frames that are not synced: a power cut takes one, and leaves others behind it.
+        let commits = Some(rng.random_range(10..100));
+        return Durability::Relaxed { interval: None, commits, bytes: None };
+    }
     if rng.random_bool(0.6) {
         return Durability::Full;
     }

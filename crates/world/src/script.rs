@@ -2,6 +2,7 @@
 //! same read point, and compared at once.
 
 use crate::board::Board;
+use crate::plan::{Diet, Habit};
 use crate::value::Value;
 use fluxmap_shuttle::{FluxError, Savepoint, SnapshotRange, Transaction, virtual_time};
 use fluxmap_testkit::model::ModelTxn;
@@ -23,13 +24,17 @@ pub(crate) struct Pen {
     pub(crate) keys: u64,
     pub(crate) largest: usize,
     pub(crate) expiring: bool,
+    /// Whether all values are of the largest size.
+    is_even: bool,
     /// Who writes: the upper digits of the numbers.
     next: Arc<AtomicU64>,
 }
 
 impl Pen {
-    pub(crate) fn new(keys: u64, largest: usize, expiring: bool, first: u64) -> Self {
-        Pen { keys, largest, expiring, next: Arc::new(AtomicU64::new(first)) }
+    pub(crate) fn new(diet: &Diet, first: u64) -> Self {
+        let Diet { habit, keys, largest, expiring, .. } = *diet;
+        let is_even = matches!(habit, Habit::OneLength(_));
+        Pen { keys, largest, expiring, is_even, next: Arc::new(AtomicU64::new(first)) }
     }
 
     /// Two letters, so that prefixes and ranges hold some of the keys.
@@ -45,7 +50,11 @@ impl Pen {
     pub(crate) fn value(&self, rng: &mut StdRng) -> Value {
         // Relaxed: the numbers need to differ, not to be ordered.
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let size = if self.largest == 0 { 0 } else { rng.random_range(0..self.largest) };
+        let size = match self.largest {
+            0 => 0,
+            largest if self.is_even => largest,
+            largest => rng.random_range(0..largest),
+        };
         Value::new(id, size)
     }
 
