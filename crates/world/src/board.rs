@@ -90,6 +90,11 @@ impl Board {
         inner.doing.insert(who.to_owned(), what);
     }
 
+    /// Says what somebody does amid what they are doing.
+    pub(crate) fn remark(&self, who: &str, what: &str) {
+        self.inner().log.push(format!("{who}: {what}"));
+    }
+
     /// What went wrong first. It is raised by a client as soon as one runs: the place where it is
     /// found may be within the engine's own code, which contains panics.
     pub(crate) fn anomaly(&self, what: String) {

@@ -42,13 +42,18 @@ pub struct World {
     pub operations: Option<usize>,
     /// The most lives.
     pub lives: Option<usize>,
+    /// How many steps of the schedule count as going on for ever, if not so many as usual.
+    pub steps: Option<usize>,
 }
+
+/// No client does more operations in one life.
+pub(crate) const MOST_OPERATIONS: usize = 30;
 
 impl World {
     /// The world of a seed.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        World { seed, profile: None, clients: None, operations: None, lives: None }
+        World { seed, profile: None, clients: None, operations: None, lives: None, steps: None }
     }
 
     /// A generator of its own for one part of the world.
@@ -201,8 +206,11 @@ impl World {
             _ => 0.4,
         };
         let habit = outline.habit;
+        let is_even = matches!(habit, Habit::OneLength(_));
+        // Nobody asks for a sync, after which the log has a mark of another length.
+        let is_quiet = is_even && rng.random_bool(0.6);
         let operations = match (habit, profile) {
-            (Habit::Gets, _) => rng.random_range(10..=30),
+            (Habit::Gets, _) => rng.random_range(10..=MOST_OPERATIONS),
             (Habit::OneLength(_), _) => rng.random_range(3..=20),
             (Habit::Mixed, Profile::Recovery) => rng.random_range(2..=10),
             (Habit::Mixed, Profile::Contention) => rng.random_range(5..=20),
@@ -234,16 +242,23 @@ impl World {
                 kind: *pick(rng, &[ErrorKind::Other, ErrorKind::StorageFull, ErrorKind::PermissionDenied]),
                 for_ever: rng.random_bool(0.3),
             }),
-            crash: rng.random_bool(crashes).then(|| 10_f64.powf(rng.random_range(0.0..2.3)) as u64),
+            crash: rng.random_bool(crashes).then(|| {
+                let magnitude = if is_even { rng.random_range(1.0..2.0) } else { rng.random_range(0.0..2.3) };
+                10_f64.powf(magnitude) as u64
+            }),
             midway: rng.random(),
-            death: death(rng),
+            death: death(rng, habit),
             closes: rng.random(),
             clients: rng.random_range(2..=4).min(self.clients.unwrap_or(usize::MAX)),
             operations: operations.min(self.operations.unwrap_or(usize::MAX)),
             chores: Chores {
-                checkpoints: rng.random_range(0..3),
+                checkpoints: if is_quiet { 0 } else { rng.random_range(0..3) },
                 backups: if rng.random_bool(0.3) { 1 } else { 0 },
-                vacuums: rng.random_range(if habit == Habit::Gets { 10..40 } else { 0..3 }),
+                vacuums: match habit {
+                    Habit::Gets => rng.random_range(10..40),
+                    _ if is_quiet => 0,
+                    _ => rng.random_range(0..3),
+                },
                 evictions: if is_evicting { rng.random_range(0..4) } else { 0 },
                 ticks: rng.random_range(0..10),
             },
@@ -311,8 +326,9 @@ fn durability(rng: &mut StdRng, habit: Habit) -> Durability {
     }
 }
 
-fn death(rng: &mut StdRng) -> Death {
-    match rng.random_range(0..5) {
+fn death(rng: &mut StdRng, habit: Habit) -> Death {
+    let kinds = if matches!(habit, Habit::OneLength(_)) { 8 } else { 5 };
+    match rng.random_range(0..kinds) {
         0 => Death::Process,
         1 => Death::Power(Loss::Everything),
         2 => Death::Power(Loss::Nothing),

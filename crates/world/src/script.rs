@@ -190,7 +190,7 @@ impl<'t> Script<'t> {
     fn put(&mut self, rng: &mut StdRng, key: String) -> Step {
         let value = self.pen.value(rng);
         self.model.put(key.clone(), value.id);
-        self.board.note(self.who, format!("put {key} = {}", value.id));
+        self.board.remark(self.who, &format!("put {key} = {}", value.id));
         if self.pen.expiring && rng.random_bool(0.4) {
             self.tx.insert_with_ttl(key.clone(), value, self.pen.ttl(rng))?;
             self.notice_expiry(&key)
