@@ -7,7 +7,9 @@ use crate::reads::Held;
 use crate::script::{Pen, Script, Tx};
 use crate::timeline::{Timeline, Until};
 use crate::value::Value;
-use fluxmap_shuttle::{Database, FluxError, IsolationLevel, PersistenceError, ReadPoint, virtual_time};
+use fluxmap_shuttle::{
+    Database, FluxError, IsolationLevel, PersistenceError, ReadPoint, TransactOptions, virtual_time,
+};
 use fluxmap_testkit::history::{Process, Stamps};
 use fluxmap_testkit::op::Committed;
 use rand::Rng;
@@ -194,18 +196,29 @@ impl Client {
         Ok(Some(script.model))
     }
 
+    /// Mostly, `transact` goes on until it has committed.
+    fn options(&mut self) -> Option<TransactOptions> {
+        let options = TransactOptions::default();
+        match self.rng.random_range(0..10) {
+            0 => Some(options.max_attempts(self.rng.random_range(1..4))),
+            1 => Some(options.deadline(Duration::from_millis(self.rng.random_range(0..200)))),
+            _ => None,
+        }
+    }
+
     /// `transact`, which runs the steps again after each conflict.
     fn transact(&mut self) -> Result<(), Stop> {
         let (begin, floor) = (self.scene.stamps.next(), self.scene.timeline.floor());
         self.scene.board.note(&self.name, "transacts");
         // One seed for all attempts would draw the same steps; so does a body that is run again.
         let seed: u64 = self.rng.random();
-        let db = self.db.clone();
+        let (db, options) = (self.db.clone(), self.options());
+        let is_bounded = options.is_some();
         let last: std::cell::RefCell<Option<(ReadPoint, Model)>> = std::cell::RefCell::new(None);
         let (stopped, refused) = (std::cell::Cell::new(false), std::cell::Cell::new(false));
         let attempts = std::cell::Cell::new(0_u32);
         let this = std::cell::RefCell::new(&mut *self);
-        let result = block_on(db.transact(async |tx| {
+        let result = block_on(db.transact_with(options.unwrap_or_default(), async |tx| {
             attempts.set(attempts.get() + 1);
             let mut client = this.borrow_mut();
             client.rng = rand::SeedableRng::seed_from_u64(seed);
@@ -232,6 +245,11 @@ impl Client {
         match (result, last) {
             (Ok(()), Some((point, model))) => self.committed(begin, point, &model),
             (Err(FluxError::NoActiveTransaction), _) if refused.get() => {}
+            (Err(FluxError::RetriesExhausted { .. } | FluxError::DeadlineExceeded { .. }), _)
+                if is_bounded =>
+            {
+                self.scene.board.event("transactions given up");
+            }
             (result, _) => {
                 if let Outcome::Conflict = self.scene.judge(&self.name, result)? {
                     self.scene.board.anomaly(format!("{}: transact returned a conflict", self.name));

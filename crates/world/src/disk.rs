@@ -4,7 +4,7 @@
 use crate::files::LogFiles;
 use fluxmap::disk::{Disk as _, OpenMode as RealMode};
 use fluxmap_shuttle::disk::{Disk, DiskFile, Lock, OpenMode};
-use fluxmap_testkit::disk::SimDisk;
+use fluxmap_testkit::disk::{SimDisk, SimError};
 use rand::Rng;
 use rand::rngs::StdRng;
 use std::fmt;
@@ -51,9 +51,18 @@ impl WorldDisk {
     }
 
     /// Does a call amid the time that it takes.
-    fn call<T>(&self, call: impl FnOnce(&SimDisk) -> T) -> T {
+    fn call<T>(&self, call: impl FnOnce(&SimDisk) -> io::Result<T>) -> io::Result<T> {
         self.take_time();
         let result = call(&self.sim);
+        if let Err(error) = &result {
+            match SimError::of(error) {
+                Some(SimError::Injected { .. }) => self.log.board.fault("failing calls"),
+                None if error.kind() == io::ErrorKind::StorageFull => {
+                    self.log.board.fault("writes to full disks");
+                }
+                _ => {}
+            }
+        }
         self.take_time();
         result
     }

@@ -19,7 +19,7 @@ const SMALLEST: u64 = 4096;
 /// See the [module](self). Clones are the same.
 #[derive(Clone)]
 pub(crate) struct LogFiles {
-    board: Board,
+    pub(crate) board: Board,
     segment: u64,
     limit: u64,
     /// What the files may take; `None` once nothing is promised any more.

@@ -152,14 +152,12 @@ fn prepare_disk(life: &Life, account: &mut Account, board: &Board, rng: &mut Std
         sim.crash_at(call);
     }
     if let Some(failure) = life.failure {
-        board.fault("failing calls");
         match failure.for_ever {
             true => sim.fail_from(failure.call, failure.kind),
             false => sim.fail_once(failure.call, failure.kind),
         }
     }
     if let Some(bytes) = life.capacity {
-        board.fault("full disks");
         sim.set_capacity(bytes);
     }
     if life.slowness > 4 {

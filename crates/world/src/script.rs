@@ -7,10 +7,14 @@ use crate::value::Value;
 use fluxmap_shuttle::{FluxError, Savepoint, SnapshotRange, Transaction, virtual_time};
 use fluxmap_testkit::model::ModelTxn;
 use fluxmap_testkit::op::Scan;
+use futures_core::Stream;
 use rand::Rng;
 use rand::rngs::StdRng;
+use shuttle::future::block_on;
 use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::ops::{Bound, ControlFlow};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -95,6 +99,20 @@ pub(crate) fn ends(scan: &Scan<String>) -> (Bound<String>, Bound<String>) {
 pub(crate) fn pairs(mut range: SnapshotRange<String, Value>) -> Result<Pairs, FluxError> {
     let mut pairs = Pairs::new();
     while let Some((key, value)) = range.try_next()? {
+        pairs.push((key, value.id));
+    }
+    Ok(pairs)
+}
+
+/// The first pairs of a stream, which is dropped when there are enough.
+pub(crate) fn taken(
+    mut stream: impl Stream<Item = Result<(String, Arc<Value>), FluxError>> + Unpin,
+    limit: Option<usize>,
+) -> Result<Pairs, FluxError> {
+    let mut pairs = Pairs::new();
+    while limit.is_none_or(|limit| pairs.len() < limit) {
+        let next = block_on(poll_fn(|context| Pin::new(&mut stream).poll_next(context)));
+        let Some((key, value)) = next.transpose()? else { break };
         pairs.push((key, value.id));
     }
     Ok(pairs)
@@ -240,6 +258,17 @@ impl<'t> Script<'t> {
         let prefix = rng.random_bool(0.3).then(|| self.pen.prefix(rng));
         if let Some(prefix) = prefix {
             scan = prefix_scan(prefix, scan.reverse, scan.limit);
+        }
+        if rng.random_bool(0.2) {
+            let scan = Scan { reverse: false, ..scan };
+            let stream = match prefix {
+                Some(prefix) => self.tx.prefix_scan_stream(prefix),
+                None => self.tx.range_stream(ends(&scan)),
+            };
+            let real = taken(stream, scan.limit)?;
+            let model = self.model.scan(&scan);
+            self.same(&format!("stream {scan:?}"), real, model);
+            return Ok(());
         }
         let mut range = match prefix {
             Some(prefix) => self.tx.prefix(prefix)?,
