@@ -276,6 +276,7 @@ impl World {
                 expiring: rng.random_bool(match habit {
                     Habit::OneLength(_) => 0.0,
                     _ if is_evicting => 0.6,
+                    _ if profile == Profile::Contention => 0.4,
                     _ => 0.25,
                 }),
                 snapshots: if profile == Profile::LongReaders { 4 } else { 1 },
@@ -291,7 +292,7 @@ fn pick<'a, T>(rng: &mut StdRng, from: &'a [T]) -> &'a T {
 
 fn habit(rng: &mut StdRng, profile: Profile, is_durable: bool) -> Habit {
     let (gets, one_length) = match profile {
-        Profile::Contention => (0.4, 0.0),
+        Profile::Contention => (0.3, 0.0),
         Profile::Recovery => (0.0, 0.5),
         Profile::SlowDisk => (0.0, 0.3),
         Profile::Eviction | Profile::LongReaders => (0.1, 0.0),
