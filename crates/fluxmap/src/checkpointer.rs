@@ -118,8 +118,11 @@ impl Checkpointer {
         if !planted("checkpoint-ahead-of-the-log") {
             self.log.sync_up_to(commit)?;
         }
-        publish_draft(&self.directory)?;
         let Written { pairs, bytes } = underway.draft.written();
+        if planted("recycled-before-the-checkpoint") {
+            self.remove(self.log.pool.covered_before(first, bytes));
+        }
+        publish_draft(&self.directory)?;
         self.remove(self.log.pool.covered_before(first, bytes));
         let duration = self.log.now().saturating_duration_since(underway.started);
         let info = CheckpointInfo { commit, pairs, bytes, duration };

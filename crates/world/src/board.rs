@@ -22,6 +22,8 @@ pub struct Counts {
     pub checks: u64,
     /// Faults, by kind.
     pub faults: BTreeMap<&'static str, u64>,
+    /// What came about that is rare, by kind: how much of the engine worlds get to.
+    pub events: BTreeMap<&'static str, u64>,
 }
 
 impl Counts {
@@ -35,6 +37,9 @@ impl Counts {
         self.checks += other.checks;
         for (kind, count) in &other.faults {
             *self.faults.entry(kind).or_default() += count;
+        }
+        for (kind, count) in &other.events {
+            *self.events.entry(kind).or_default() += count;
         }
     }
 }
@@ -65,6 +70,14 @@ impl Board {
         *self.inner().counts.faults.entry(kind).or_default() += 1;
     }
 
+    pub(crate) fn event(&self, kind: &'static str) {
+        self.events(kind, 1);
+    }
+
+    pub(crate) fn events(&self, kind: &'static str, count: u64) {
+        *self.inner().counts.events.entry(kind).or_default() += count;
+    }
+
     pub(crate) fn counts(&self) -> Counts {
         self.inner().counts.clone()
     }
@@ -75,6 +88,11 @@ impl Board {
         let mut inner = self.inner();
         inner.log.push(format!("{who}: {what}"));
         inner.doing.insert(who.to_owned(), what);
+    }
+
+    /// Says what somebody does amid what they are doing.
+    pub(crate) fn remark(&self, who: &str, what: &str) {
+        self.inner().log.push(format!("{who}: {what}"));
     }
 
     /// What went wrong first. It is raised by a client as soon as one runs: the place where it is

@@ -94,7 +94,7 @@ fn tick(_db: &Db, _scene: &Scene, rng: &mut StdRng) {
 }
 
 fn evict(db: &Db, scene: &Scene, rng: &mut StdRng) {
-    let key = Pen::new(scene.life.diet.keys, 0, false, 0).key(rng);
+    let key = Pen::new(&scene.life.diet, 0).key(rng);
     let floor = scene.timeline.floor();
     scene.board.note("evictor", format!("evicts {key}"));
     if let Ok(Outcome::Done(true)) = scene.judge("evictor", block_on(db.evict(key.as_str())))

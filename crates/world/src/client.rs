@@ -2,12 +2,14 @@
 //! its share, or the database has failed.
 
 use crate::board::Board;
-use crate::plan::{Diet, Life};
+use crate::plan::{Habit, Life};
 use crate::reads::Held;
 use crate::script::{Pen, Script, Tx};
 use crate::timeline::{Timeline, Until};
 use crate::value::Value;
-use fluxmap_shuttle::{Database, FluxError, IsolationLevel, PersistenceError, ReadPoint, virtual_time};
+use fluxmap_shuttle::{
+    Database, FluxError, IsolationLevel, PersistenceError, ReadPoint, TransactOptions, virtual_time,
+};
 use fluxmap_testkit::history::{Process, Stamps};
 use fluxmap_testkit::op::Committed;
 use rand::Rng;
@@ -28,8 +30,6 @@ pub(crate) struct Scene {
     pub(crate) stamps: Arc<Stamps>,
     /// The latest time of day there had been when the life began, and the virtual time then.
     pub(crate) began: (u64, Duration),
-    /// Whether nothing was on the disk before this life.
-    pub(crate) is_first: bool,
     /// Whether the disk may fail, or the machine stop.
     pub(crate) has_faults: bool,
 }
@@ -106,8 +106,7 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn new(name: String, db: Db, scene: Scene, rng: StdRng, first: u64) -> Self {
-        let Diet { keys, largest, expiring, .. } = scene.life.diet;
-        let pen = Pen::new(keys, largest, expiring, first);
+        let pen = Pen::new(&scene.life.diet, first);
         Client { name, db, scene, rng, pen, held: Vec::new(), process: Process::default() }
     }
 
@@ -132,7 +131,14 @@ impl Client {
 
     fn operation(&mut self) -> Result<(), Stop> {
         let is_contended = self.scene.life.diet.keys <= 4;
-        match self.rng.random_range(0..20) {
+        let drawn = self.rng.random_range(0..20);
+        match (self.scene.life.diet.habit, drawn) {
+            (Habit::Gets, 0..11) => return self.read(),
+            (Habit::Gets, 11..17) => return self.single(),
+            (Habit::OneLength(_), 0..15) => return self.put(),
+            _ => {}
+        }
+        match drawn {
             0..8 => self.transaction(),
             8..11 if is_contended => self.transact(),
             8 => self.transact(),
@@ -190,18 +196,29 @@ impl Client {
         Ok(Some(script.model))
     }
 
+    /// Mostly, `transact` goes on until it has committed.
+    fn options(&mut self) -> Option<TransactOptions> {
+        let options = TransactOptions::default();
+        match self.rng.random_range(0..10) {
+            0 => Some(options.max_attempts(self.rng.random_range(1..4))),
+            1 => Some(options.deadline(Duration::from_millis(self.rng.random_range(0..200)))),
+            _ => None,
+        }
+    }
+
     /// `transact`, which runs the steps again after each conflict.
     fn transact(&mut self) -> Result<(), Stop> {
         let (begin, floor) = (self.scene.stamps.next(), self.scene.timeline.floor());
         self.scene.board.note(&self.name, "transacts");
         // One seed for all attempts would draw the same steps; so does a body that is run again.
         let seed: u64 = self.rng.random();
-        let db = self.db.clone();
+        let (db, options) = (self.db.clone(), self.options());
+        let is_bounded = options.is_some();
         let last: std::cell::RefCell<Option<(ReadPoint, Model)>> = std::cell::RefCell::new(None);
         let (stopped, refused) = (std::cell::Cell::new(false), std::cell::Cell::new(false));
         let attempts = std::cell::Cell::new(0_u32);
         let this = std::cell::RefCell::new(&mut *self);
-        let result = block_on(db.transact(async |tx| {
+        let result = block_on(db.transact_with(options.unwrap_or_default(), async |tx| {
             attempts.set(attempts.get() + 1);
             let mut client = this.borrow_mut();
             client.rng = rand::SeedableRng::seed_from_u64(seed);
@@ -228,6 +245,11 @@ impl Client {
         match (result, last) {
             (Ok(()), Some((point, model))) => self.committed(begin, point, &model),
             (Err(FluxError::NoActiveTransaction), _) if refused.get() => {}
+            (Err(FluxError::RetriesExhausted { .. } | FluxError::DeadlineExceeded { .. }), _)
+                if is_bounded =>
+            {
+                self.scene.board.event("transactions given up");
+            }
             (result, _) => {
                 if let Outcome::Conflict = self.scene.judge(&self.name, result)? {
                     self.scene.board.anomaly(format!("{}: transact returned a conflict", self.name));

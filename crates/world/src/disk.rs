@@ -1,22 +1,31 @@
 //! The simulated disk of the testkit, as the engine on shuttle sees it: each call takes time,
 //! in which other tasks run.
 
+use crate::files::LogFiles;
 use fluxmap::disk::{Disk as _, OpenMode as RealMode};
 use fluxmap_shuttle::disk::{Disk, DiskFile, Lock, OpenMode};
-use fluxmap_testkit::disk::SimDisk;
+use fluxmap_testkit::disk::{SimDisk, SimError};
 use rand::Rng;
 use rand::rngs::StdRng;
+use std::fmt;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// A disk whose calls are steps of the schedule.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct WorldDisk {
     pub(crate) sim: SimDisk,
     /// The most turns that others get during one call.
     slowness: u32,
     rng: Arc<Mutex<StdRng>>,
+    pub(crate) log: LogFiles,
+}
+
+impl fmt::Debug for WorldDisk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WorldDisk").field("sim", &self.sim).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug)]
@@ -28,8 +37,8 @@ struct WorldLock(#[expect(dead_code, reason = "held until it is dropped")] Box<d
 impl Lock for WorldLock {}
 
 impl WorldDisk {
-    pub(crate) fn new(sim: SimDisk, slowness: u32, rng: StdRng) -> Self {
-        WorldDisk { sim, slowness, rng: Arc::new(Mutex::new(rng)) }
+    pub(crate) fn new(sim: SimDisk, slowness: u32, rng: StdRng, log: LogFiles) -> Self {
+        WorldDisk { sim, slowness, rng: Arc::new(Mutex::new(rng)), log }
     }
 
     /// Lets others run.
@@ -42,9 +51,18 @@ impl WorldDisk {
     }
 
     /// Does a call amid the time that it takes.
-    fn call<T>(&self, call: impl FnOnce(&SimDisk) -> T) -> T {
+    fn call<T>(&self, call: impl FnOnce(&SimDisk) -> io::Result<T>) -> io::Result<T> {
         self.take_time();
         let result = call(&self.sim);
+        if let Err(error) = &result {
+            match SimError::of(error) {
+                Some(SimError::Injected { .. }) => self.log.board.fault("failing calls"),
+                None if error.kind() == io::ErrorKind::StorageFull => {
+                    self.log.board.fault("writes to full disks");
+                }
+                _ => {}
+            }
+        }
         self.take_time();
         result
     }
@@ -66,11 +84,19 @@ impl Disk for WorldDisk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.call(|sim| sim.rename(from, to))
+        self.call(|sim| {
+            let renamed = sim.rename(from, to);
+            self.log.renamed(sim, from, Some(to), renamed.is_ok());
+            renamed
+        })
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        self.call(|sim| sim.remove(path))
+        self.call(|sim| {
+            let removed = sim.remove(path);
+            self.log.renamed(sim, path, None, removed.is_ok());
+            removed
+        })
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {

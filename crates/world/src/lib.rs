@@ -24,6 +24,7 @@ mod board;
 mod chores;
 mod client;
 mod disk;
+mod files;
 mod life;
 pub mod plan;
 mod reads;

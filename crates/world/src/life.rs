@@ -5,6 +5,7 @@ use crate::board::Board;
 use crate::chores;
 use crate::client::{Client, Db, Scene};
 use crate::disk::WorldDisk;
+use crate::files::LogFiles;
 use crate::plan::{Death, Durability, Life, Outline, World};
 use crate::rest;
 use crate::script::pairs;
@@ -90,19 +91,22 @@ fn live(
         board: board.clone(),
         stamps: Arc::new(Stamps::default()),
         began: (account.latest, virtual_time::elapsed()),
-        is_first: number == 0,
         has_faults,
     };
     board.note("world", "opens the database");
+    // Also if opening fails: it may get as far as a checkpoint.
+    account.gives_lives |= life.eviction_ttl.is_some();
     let failed = match open(&scene, disk.as_ref()) {
         Ok(db) => {
             if disk.is_some() {
                 account.written_with = life.durability;
             }
             let recovered = db.recovery_info().map_or(0, |info| info.last_commit);
+            if db.recovery_info().is_some_and(|info| info.torn_tail.is_some()) {
+                board.event("torn tails");
+            }
             board.note("world", format!("recovered up to commit {recovered}"));
             board.count(|counts| counts.checks += 1);
-            account.gives_lives |= life.eviction_ttl.is_some();
             let leeway = Leeway {
                 has_limit: life.limit.is_some(),
                 gives_lives: account.gives_lives,
@@ -148,20 +152,19 @@ fn prepare_disk(life: &Life, account: &mut Account, board: &Board, rng: &mut Std
         sim.crash_at(call);
     }
     if let Some(failure) = life.failure {
-        board.fault("failing calls");
         match failure.for_ever {
             true => sim.fail_from(failure.call, failure.kind),
             false => sim.fail_once(failure.call, failure.kind),
         }
     }
     if let Some(bytes) = life.capacity {
-        board.fault("full disks");
         sim.set_capacity(bytes);
     }
     if life.slowness > 4 {
         board.fault("slow disks");
     }
-    WorldDisk::new(sim, life.slowness, rand::SeedableRng::seed_from_u64(rng.random()))
+    let log = LogFiles::new(life, board, &sim);
+    WorldDisk::new(sim, life.slowness, rand::SeedableRng::seed_from_u64(rng.random()), log)
 }
 
 fn open(scene: &Scene, disk: Option<&WorldDisk>) -> Result<Db, FluxError> {
@@ -224,7 +227,8 @@ fn run(db: Db, scene: &Scene, disk: Option<&WorldDisk>, number: usize, rng: &mut
     let clients: Vec<_> = (0..life.clients)
         .map(|client| {
             let name = format!("client-{client}");
-            let first = (number as u64 * 16 + client as u64) * WRITES;
+            // With as many digits in the first life as in later ones: values may be of one length.
+            let first = ((number as u64 + 1) * 16 + client as u64) * WRITES;
             let rng = rand::SeedableRng::seed_from_u64(rng.random());
             let client = Client::new(name.clone(), db.clone(), scene.clone(), rng, first);
             thread::Builder::new()
@@ -241,15 +245,19 @@ fn run(db: Db, scene: &Scene, disk: Option<&WorldDisk>, number: usize, rng: &mut
     chores.into_iter().for_each(|chore| chore.join().expect("a panic ends the world"));
     board.raise();
     rest::check(&db, scene);
-    if let Some(disk) = disk {
-        rest::check_files(disk, scene);
-    }
+    let leases = db.priority_info();
+    board.events("leases", leases.leases);
+    board.events("commits held back", leases.held_back);
     board.raise();
     let has_failed = block_on(db.flush()).is_err();
     if !keys_go && !has_failed && !disk.is_some_and(|disk| disk.sim.has_crashed()) {
         check_history(processes, &db, scene);
     }
     board.note("world", "ends the database");
+    if let Some(disk) = disk {
+        // What is queued now is written, whatever it takes.
+        disk.log.end();
+    }
     let closed = match life.closes {
         true => block_on(db.close()),
         false => {
@@ -323,7 +331,12 @@ impl Account {
                     Loss::Nothing => "power cuts that take nothing",
                     Loss::Random(_) => "power cuts that tear and reorder",
                 });
-                image.power_cut(loss)
+                let left = image.power_cut(loss);
+                let (before, after) = (image.files(), left.files());
+                if before.keys().ne(after.keys()) {
+                    board.fault("power cuts that take names");
+                }
+                left
             }
         };
         board.note("world", format!("dies of {:?}, failed: {failed}", life.death));

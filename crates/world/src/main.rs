@@ -3,6 +3,7 @@
 use clap::Parser;
 use fluxmap_world::plan::{Profile, World};
 use fluxmap_world::run::{Counts, Failure, run, shrink};
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
@@ -33,6 +34,9 @@ struct Arguments {
     /// The most lives.
     #[arg(long)]
     lives: Option<usize>,
+    /// How many steps of the schedule count as going on for ever.
+    #[arg(long)]
+    steps: Option<usize>,
     /// How many worlds run side by side.
     #[arg(long, default_value_t = 2)]
     jobs: usize,
@@ -49,8 +53,8 @@ struct Arguments {
 
 impl Arguments {
     fn world(&self, seed: u64) -> World {
-        let Arguments { profile, clients, operations, lives, .. } = *self;
-        World { profile, clients, operations, lives, ..World::new(seed) }
+        let Arguments { profile, clients, operations, lives, steps, .. } = *self;
+        World { profile, clients, operations, lives, steps, ..World::new(seed) }
     }
 }
 
@@ -150,16 +154,19 @@ fn many(arguments: &Arguments) -> ExitCode {
 fn print_failure(world: &World, failure: &Failure) {
     println!("world {} fails: {}", world.seed, failure.what);
     failure.doing.iter().for_each(|line| println!("  {line}"));
-    let bound =
-        |name: &str, bound: Option<usize>| bound.map_or(String::new(), |bound| format!(" --{name} {bound}"));
-    let profile = world.profile.map_or(String::new(), |profile| format!(" --profile {}", name_of(profile)));
-    println!(
-        "replay it with: world --log --seed {}{profile}{}{}{}",
-        world.seed,
-        bound("lives", world.lives),
-        bound("clients", world.clients),
-        bound("operations", world.operations)
-    );
+    println!("replay it with: cargo run --quiet -p fluxmap-world -- {}", replay(world).join(" "));
+}
+
+/// The arguments that run a world alone, with its log.
+fn replay(world: &World) -> Vec<String> {
+    let World { seed, profile, clients, operations, lives, steps } = *world;
+    let bounds =
+        [("--lives", lives), ("--clients", clients), ("--operations", operations), ("--steps", steps)];
+    let bounds = bounds.into_iter().filter_map(|(name, bound)| Some((name, bound?.to_string())));
+    let profile = profile.map(|profile| ("--profile", name_of(profile)));
+    let given = [("--seed", seed.to_string())].into_iter().chain(profile).chain(bounds);
+    let given = given.flat_map(|(name, value)| [name.to_owned(), value]);
+    ["--log".to_owned()].into_iter().chain(given).collect()
 }
 
 fn name_of(profile: Profile) -> String {
@@ -175,15 +182,37 @@ fn print_counts(arguments: &Arguments, counts: &Counts, worlds: u64, anomalies: 
         println!("{report}");
         return;
     }
-    let faults: Vec<String> = counts.faults.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+    let list = |counts: &BTreeMap<&str, u64>| match counts.is_empty() {
+        true => "none".into(),
+        false => counts.iter().map(|(kind, count)| format!("{count} {kind}")).collect::<Vec<_>>().join(", "),
+    };
     println!(
-        "{worlds} worlds, {} lives, {} transactions, {} refusals, {} crashes, faults: {}; {} reads and {} states checked; {anomalies} anomalies",
+        "{worlds} worlds, {} lives, {} transactions, {} refusals, {} crashes; faults: {}; seldom: {}; {} reads and {} states checked; {anomalies} anomalies",
         counts.lives,
         counts.transactions,
         counts.refusals,
         counts.crashes,
-        if faults.is_empty() { "none".into() } else { faults.join(", ") },
+        list(&counts.faults),
+        list(&counts.events),
         counts.reads,
         counts.checks,
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_that_is_printed_runs_the_same_world() {
+        let small = World { clients: Some(2), operations: Some(5), lives: Some(1), ..World::new(17) };
+        let other = World { profile: Some(Profile::LongReaders), steps: Some(9), ..World::new(u64::MAX) };
+        for world in [World::new(0), small, other] {
+            let words = ["world".to_owned()].into_iter().chain(replay(&world));
+            let arguments = Arguments::try_parse_from(words).expect("they are known");
+            let seed = arguments.seed.expect("it is given");
+            assert!(arguments.log);
+            assert_eq!(arguments.world(seed), world);
+        }
+    }
 }

@@ -42,13 +42,18 @@ pub struct World {
     pub operations: Option<usize>,
     /// The most lives.
     pub lives: Option<usize>,
+    /// How many steps of the schedule count as going on for ever, if not so many as usual.
+    pub steps: Option<usize>,
 }
+
+/// No client does more operations in one life.
+pub(crate) const MOST_OPERATIONS: usize = 30;
 
 impl World {
     /// The world of a seed.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        World { seed, profile: None, clients: None, operations: None, lives: None }
+        World { seed, profile: None, clients: None, operations: None, lives: None, steps: None }
     }
 
     /// A generator of its own for one part of the world.
@@ -129,9 +134,24 @@ pub(crate) struct Chores {
     pub(crate) ticks: u32,
 }
 
+/// What the clients of a world do most: some faults show only where one thing is done over and
+/// over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Habit {
+    /// Everything that there is.
+    Mixed,
+    /// Gets of one or two keys, beside short writes to them and vacuums: a get without a snapshot
+    /// is overtaken between any two of its steps.
+    Gets,
+    /// Writes of one length in the log, with values of so many bytes: where the log breaks off, a
+    /// whole frame that an earlier use of the file has left begins.
+    OneLength(usize),
+}
+
 /// The keys and values of a life.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Diet {
+    pub(crate) habit: Habit,
     pub(crate) keys: u64,
     pub(crate) largest: usize,
     /// Whether values may be given a time to live.
@@ -146,6 +166,7 @@ pub(crate) struct Diet {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Outline {
     pub(crate) profile: Profile,
+    pub(crate) habit: Habit,
     pub(crate) is_durable: bool,
     pub(crate) lives: usize,
 }
@@ -162,7 +183,8 @@ impl World {
             Profile::Recovery => rng.random_range(4..=8),
             _ => 3,
         };
-        Outline { profile, is_durable, lives: lives.min(self.lives.unwrap_or(usize::MAX)) }
+        let habit = habit(&mut rng, profile, is_durable);
+        Outline { profile, habit, is_durable, lives: lives.min(self.lives.unwrap_or(usize::MAX)) }
     }
 
     /// Draws life number `number`.
@@ -183,13 +205,19 @@ impl World {
             Profile::SlowDisk => 0.3,
             _ => 0.4,
         };
-        let operations = match profile {
-            Profile::Recovery => rng.random_range(2..=10),
-            Profile::Contention => rng.random_range(5..=20),
-            _ => rng.random_range(4..=14),
+        let habit = outline.habit;
+        let is_even = matches!(habit, Habit::OneLength(_));
+        // Nobody asks for a sync, after which the log has a mark of another length.
+        let is_quiet = is_even && rng.random_bool(0.6);
+        let operations = match (habit, profile) {
+            (Habit::Gets, _) => rng.random_range(10..=MOST_OPERATIONS),
+            (Habit::OneLength(_), _) => rng.random_range(3..=20),
+            (Habit::Mixed, Profile::Recovery) => rng.random_range(2..=10),
+            (Habit::Mixed, Profile::Contention) => rng.random_range(5..=20),
+            (Habit::Mixed, _) => rng.random_range(4..=14),
         };
         Life {
-            durability: if outline.is_durable { durability(rng) } else { Durability::InMemory },
+            durability: if outline.is_durable { durability(rng, habit) } else { Durability::InMemory },
             isolation: match rng.random_range(0..4) {
                 0 => IsolationLevel::Snapshot,
                 _ => IsolationLevel::Serializable,
@@ -214,26 +242,43 @@ impl World {
                 kind: *pick(rng, &[ErrorKind::Other, ErrorKind::StorageFull, ErrorKind::PermissionDenied]),
                 for_ever: rng.random_bool(0.3),
             }),
-            crash: rng.random_bool(crashes).then(|| 10_f64.powf(rng.random_range(0.0..2.3)) as u64),
+            crash: rng.random_bool(crashes).then(|| {
+                let magnitude = if is_even { rng.random_range(1.0..2.0) } else { rng.random_range(0.0..2.3) };
+                10_f64.powf(magnitude) as u64
+            }),
             midway: rng.random(),
-            death: death(rng),
+            death: death(rng, habit),
             closes: rng.random(),
             clients: rng.random_range(2..=4).min(self.clients.unwrap_or(usize::MAX)),
             operations: operations.min(self.operations.unwrap_or(usize::MAX)),
             chores: Chores {
-                checkpoints: rng.random_range(0..3),
+                checkpoints: if is_quiet { 0 } else { rng.random_range(0..3) },
                 backups: if rng.random_bool(0.3) { 1 } else { 0 },
-                vacuums: rng.random_range(0..3),
+                vacuums: match habit {
+                    Habit::Gets => rng.random_range(10..40),
+                    _ if is_quiet => 0,
+                    _ => rng.random_range(0..3),
+                },
                 evictions: if is_evicting { rng.random_range(0..4) } else { 0 },
                 ticks: rng.random_range(0..10),
             },
             diet: Diet {
-                keys: match profile {
-                    Profile::Contention => rng.random_range(2..=4),
+                habit,
+                keys: match (habit, profile) {
+                    (Habit::Gets, _) => rng.random_range(1..=2),
+                    (_, Profile::Contention) => rng.random_range(2..=4),
                     _ => rng.random_range(3..=14),
                 },
-                largest: *pick(rng, &[0, 40, 200, 600]),
-                expiring: rng.random_bool(if is_evicting { 0.6 } else { 0.25 }),
+                largest: match habit {
+                    Habit::OneLength(length) => length,
+                    _ => *pick(rng, &[0, 40, 200, 600]),
+                },
+                expiring: rng.random_bool(match habit {
+                    Habit::OneLength(_) => 0.0,
+                    _ if is_evicting => 0.6,
+                    _ if profile == Profile::Contention => 0.4,
+                    _ => 0.25,
+                }),
                 snapshots: if profile == Profile::LongReaders { 4 } else { 1 },
                 steps: rng.random_range(2..=6),
             },
@@ -245,12 +290,32 @@ fn pick<'a, T>(rng: &mut StdRng, from: &'a [T]) -> &'a T {
     &from[rng.random_range(0..from.len())]
 }
 
+fn habit(rng: &mut StdRng, profile: Profile, is_durable: bool) -> Habit {
+    let (gets, one_length) = match profile {
+        Profile::Contention => (0.3, 0.0),
+        Profile::Recovery => (0.0, 0.5),
+        Profile::SlowDisk => (0.0, 0.3),
+        Profile::Eviction | Profile::LongReaders => (0.1, 0.0),
+    };
+    let length = *pick(rng, &[0, 0, 100, 400, 900]);
+    match rng.random::<f64>() {
+        drawn if drawn < gets => Habit::Gets,
+        drawn if is_durable && drawn < gets + one_length => Habit::OneLength(length),
+        _ => Habit::Mixed,
+    }
+}
+
 fn policy(rng: &mut StdRng) -> EvictionPolicy {
     use EvictionPolicy::{Arc, Lfu, Lru, Manual, Random, S3Fifo, Ttl};
     *pick(rng, &[Lru, Lfu, Random, Arc, Ttl, Manual, S3Fifo])
 }
 
-fn durability(rng: &mut StdRng) -> Durability {
+fn durability(rng: &mut StdRng, habit: Habit) -> Durability {
+    if matches!(habit, Habit::OneLength(_)) && rng.random_bool(0.6) {
+        // Many frames that are not synced: a power cut takes one, and leaves others behind it.
+        let commits = Some(rng.random_range(10..100));
+        return Durability::Relaxed { interval: None, commits, bytes: None };
+    }
     if rng.random_bool(0.6) {
         return Durability::Full;
     }
@@ -262,8 +327,9 @@ fn durability(rng: &mut StdRng) -> Durability {
     }
 }
 
-fn death(rng: &mut StdRng) -> Death {
-    match rng.random_range(0..5) {
+fn death(rng: &mut StdRng, habit: Habit) -> Death {
+    let kinds = if matches!(habit, Habit::OneLength(_)) { 8 } else { 5 };
+    match rng.random_range(0..kinds) {
         0 => Death::Process,
         1 => Death::Power(Loss::Everything),
         2 => Death::Power(Loss::Nothing),

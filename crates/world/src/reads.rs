@@ -1,17 +1,13 @@
 //! Reads outside of transactions: of single keys, and of snapshots, held for long.
 
 use crate::client::{Client, Outcome, Stop};
-use crate::script::{Pairs, ends, prefix_scan};
+use crate::script::{Pairs, ends, prefix_scan, taken};
 use crate::value::Value;
 use fluxmap_shuttle::{FluxError, Snapshot};
 use fluxmap_testkit::op::{Committed, Op, Scan};
-use futures_core::Stream;
 use rand::Rng;
-use shuttle::future::block_on;
 use std::collections::BTreeMap;
-use std::future::poll_fn;
 use std::ops::ControlFlow;
-use std::pin::Pin;
 use std::sync::Arc;
 
 /// A snapshot that is held, with what it must show for ever.
@@ -102,7 +98,7 @@ impl Client {
             }
             _ => {
                 let scan = Scan { reverse: false, ..scan };
-                let real = stream(view, &scan);
+                let real = taken(view.range_stream(ends(&scan)), scan.limit);
                 (scan, real)
             }
         };
@@ -132,16 +128,4 @@ impl Client {
         }
         Ok(pairs)
     }
-}
-
-/// The pairs of a stream, which is dropped when the scan has enough.
-fn stream(view: &Snapshot<String, Value>, scan: &Scan<String>) -> Result<Pairs, FluxError> {
-    let mut stream = view.range_stream(ends(scan));
-    let mut pairs = Pairs::new();
-    while scan.limit.is_none_or(|limit| pairs.len() < limit) {
-        let next = block_on(poll_fn(|context| Pin::new(&mut stream).poll_next(context)));
-        let Some(item) = next.transpose()? else { break };
-        pairs.push((item.0, item.1.id));
-    }
-    Ok(pairs)
 }

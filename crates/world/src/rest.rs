@@ -1,33 +1,28 @@
 //! What must hold when nobody does anything: the books, and that nothing is left behind.
 
 use crate::client::{Db, Scene};
-use crate::disk::WorldDisk;
-use crate::life::DIRECTORY;
 use crate::plan::Durability;
 use crate::script::pairs;
+use fluxmap_shuttle::MemoryInfo;
 use shuttle::future::block_on;
-use std::path::Path;
 use std::pin::Pin;
 
 use futures_core::Stream;
 use std::future::poll_fn;
 
-/// The files of the log keep to the bound that the pool is. One segment may be under way beside
-/// it, and a commit may be larger than a segment.
-pub(crate) fn check_files(disk: &WorldDisk, scene: &Scene) {
-    const SMALLEST: u64 = 4096;
-    let is_log = |path: &Path| {
-        let name = path.file_name().map(|name| name.to_string_lossy().starts_with("wal."));
-        path.parent() == Some(Path::new(DIRECTORY)) && name == Some(true)
-    };
-    let files = disk.sim.files();
-    let bytes: u64 = files.iter().filter(|(path, _)| is_log(path)).map(|(_, length)| length).sum();
-    let segment = scene.life.segment.max(2 * SMALLEST);
-    let bound = scene.life.segment.saturating_mul(scene.life.pool as u64).max(2 * SMALLEST) + 2 * segment;
-    // What an earlier life left was bound by its own pool.
-    if scene.is_first && bytes > bound {
-        scene.board.anomaly(format!("at rest, the log takes {bytes} bytes, and {bound} are the most"));
+/// The books when nothing is kept for a checkpoint any more; `None` if one is still being written.
+fn settled_books(db: &Db) -> Option<MemoryInfo> {
+    for _ in 0..20 {
+        // A checkpoint that begins from here on keeps nothing that is old.
+        let nobody_reads = db.memory_info().live_snapshots == 0;
+        block_on(db.vacuum()).ok()?;
+        let info = db.memory_info();
+        if nobody_reads || info.backlog == 0 {
+            return Some(info);
+        }
+        shuttle::thread::yield_now();
     }
+    None
 }
 
 /// Looks into a database that is at rest.
@@ -59,18 +54,7 @@ pub(crate) fn check(db: &Db, scene: &Scene) {
     if real != shows.into_iter().collect::<Vec<_>>() {
         return board.anomaly(format!("at rest, {real:?} is there at {point:?}"));
     }
-    let mut info = db.memory_info();
-    // A checkpoint that is being written, or has just been, lets go of what it kept later.
-    for _ in 0..20 {
-        if info.backlog == 0 {
-            break;
-        }
-        shuttle::thread::yield_now();
-        if block_on(db.vacuum()).is_err() {
-            return;
-        }
-        info = db.memory_info();
-    }
+    let Some(info) = settled_books(db) else { return };
     let (applied, stable) = db.watermarks();
     if stable > applied || !may_expire && (applied != stable || applied != timeline.last()) {
         board.anomaly(format!(

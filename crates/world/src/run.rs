@@ -3,7 +3,7 @@
 use crate::board::Board;
 pub use crate::board::Counts;
 use crate::life;
-use crate::plan::World;
+use crate::plan::{MOST_OPERATIONS, World};
 use crate::schedule::Seeded;
 use shuttle::{Config, FailurePersistence, MaxSteps, Runner};
 use std::cell::{Cell, RefCell};
@@ -75,18 +75,23 @@ pub fn run(world: World) -> Report {
 }
 
 fn run_here(world: World) -> Report {
+    execute(world.seed, world.steps.unwrap_or(MOST_STEPS), move |board| life::all(&world, board))
+}
+
+/// Runs `body` as the first task of the schedule of a seed.
+fn execute(seed: u64, most_steps: usize, body: impl Fn(&Board) + Send + Sync + 'static) -> Report {
     let board = Board::default();
     let mut config = Config::new();
     config.stack_size = STACK;
-    config.max_steps = MaxSteps::FailAfter(MOST_STEPS);
+    config.max_steps = MaxSteps::FailAfter(most_steps);
     config.failure_persistence = FailurePersistence::None;
     config.silence_warnings = true;
     let steps = Arc::new(AtomicU64::new(0));
-    let runner = Runner::new(Seeded::new(world.seed, Arc::clone(&steps)), config);
+    let runner = Runner::new(Seeded::new(seed, Arc::clone(&steps)), config);
     let shared = board.clone();
     IN_WORLD.set(true);
     let result = panic::catch_unwind(AssertUnwindSafe(|| {
-        runner.run(move || life::all(&world, &shared));
+        runner.run(move || body(&shared));
     }));
     let panicked = PANIC.with_borrow_mut(Option::take);
     let failure = match (result, board.first_anomaly()) {
@@ -101,7 +106,12 @@ fn run_here(world: World) -> Report {
 
 /// A smaller world that fails as well: fewer lives, clients and operations, with the same seed.
 /// Calls `tell` before each attempt.
-pub fn shrink(world: World, mut tell: impl FnMut(World)) -> (World, Report) {
+pub fn shrink(world: World, tell: impl FnMut(World)) -> (World, Report) {
+    shrink_by(world, run, tell)
+}
+
+/// The same, of worlds that are run by `run`.
+fn shrink_by(world: World, run: impl Fn(World) -> Report, mut tell: impl FnMut(World)) -> (World, Report) {
     let (mut best, mut report) = (world, run(world));
     let bounds = [
         |world: &mut World, bound| world.lives = Some(bound),
@@ -110,7 +120,7 @@ pub fn shrink(world: World, mut tell: impl FnMut(World)) -> (World, Report) {
     ];
     for set in bounds {
         // Upwards: the smallest that fails.
-        for bound in 1..=12 {
+        for bound in 1..=MOST_OPERATIONS {
             let mut smaller = best;
             set(&mut smaller, bound);
             if smaller == best {
@@ -125,4 +135,64 @@ pub fn shrink(world: World, mut tell: impl FnMut(World)) -> (World, Report) {
         }
     }
     (best, report)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shuttle::sync::Mutex;
+    use shuttle::thread as task;
+
+    fn failure(report: Report) -> Failure {
+        report.failure.expect("it fails")
+    }
+
+    #[test]
+    fn of_a_hang_it_is_told_who_waits_and_what_for() {
+        let cross = |board: &Board| {
+            let (one, other) = (Arc::new(Mutex::new(())), Arc::new(Mutex::new(())));
+            let (first, second) = (Arc::clone(&one), Arc::clone(&other));
+            let board_of_client = board.clone();
+            let _held = one.lock().expect("no panic");
+            let client = task::Builder::new().name("client-0".into()).spawn(move || {
+                let _second = second.lock().expect("no panic");
+                board_of_client.note("client-0", "commits");
+                let _first = first.lock().expect("no panic");
+            });
+            board.note("world", "waits for the clients");
+            client.expect("a task can be started").join().expect("no panic");
+        };
+        let failure = failure(thread::spawn(move || execute(1, 10_000, cross)).join().expect("contained"));
+        assert!(failure.what.contains("deadlock"), "{}", failure.what);
+        assert!(
+            failure.what.contains("client-0") && failure.what.contains("main-thread"),
+            "{}",
+            failure.what
+        );
+        assert_eq!(failure.doing, ["client-0: commits", "world: waits for the clients"]);
+        assert_eq!(failure.log.len(), 2);
+    }
+
+    #[test]
+    fn a_world_that_goes_on_for_ever_is_ended() {
+        let report = run(World { steps: Some(2_000), ..World::new(3) });
+        assert!(report.steps <= 2_000, "{}", report.steps);
+        let failure = failure(report);
+        assert!(failure.what.contains("max_steps"), "{}", failure.what);
+        assert!(failure.doing.iter().any(|line| line.starts_with("world: ")), "{:?}", failure.doing);
+    }
+
+    #[test]
+    fn a_world_that_fails_is_made_as_small_as_it_fails() {
+        let needs = |bound: Option<usize>, least| bound.is_none_or(|bound| bound >= least);
+        let run = |world: World| {
+            let fails = needs(world.lives, 2) && needs(world.clients, 3) && needs(world.operations, 17);
+            let failure = fails.then(|| Failure { what: "it fails".into(), doing: vec![], log: vec![] });
+            Report { counts: Counts::default(), steps: 0, failure }
+        };
+        let mut attempts = 0;
+        let (small, report) = shrink_by(World::new(7), run, |_| attempts += 1);
+        assert_eq!((small.lives, small.clients, small.operations), (Some(2), Some(3), Some(17)));
+        assert!(report.failure.is_some() && attempts == 2 + 3 + 17);
+    }
 }

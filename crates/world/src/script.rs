@@ -2,14 +2,19 @@
 //! same read point, and compared at once.
 
 use crate::board::Board;
+use crate::plan::{Diet, Habit};
 use crate::value::Value;
 use fluxmap_shuttle::{FluxError, Savepoint, SnapshotRange, Transaction, virtual_time};
 use fluxmap_testkit::model::ModelTxn;
 use fluxmap_testkit::op::Scan;
+use futures_core::Stream;
 use rand::Rng;
 use rand::rngs::StdRng;
+use shuttle::future::block_on;
 use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::ops::{Bound, ControlFlow};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -23,13 +28,17 @@ pub(crate) struct Pen {
     pub(crate) keys: u64,
     pub(crate) largest: usize,
     pub(crate) expiring: bool,
+    /// Whether all values are of the largest size.
+    is_even: bool,
     /// Who writes: the upper digits of the numbers.
     next: Arc<AtomicU64>,
 }
 
 impl Pen {
-    pub(crate) fn new(keys: u64, largest: usize, expiring: bool, first: u64) -> Self {
-        Pen { keys, largest, expiring, next: Arc::new(AtomicU64::new(first)) }
+    pub(crate) fn new(diet: &Diet, first: u64) -> Self {
+        let Diet { habit, keys, largest, expiring, .. } = *diet;
+        let is_even = matches!(habit, Habit::OneLength(_));
+        Pen { keys, largest, expiring, is_even, next: Arc::new(AtomicU64::new(first)) }
     }
 
     /// Two letters, so that prefixes and ranges hold some of the keys.
@@ -45,7 +54,11 @@ impl Pen {
     pub(crate) fn value(&self, rng: &mut StdRng) -> Value {
         // Relaxed: the numbers need to differ, not to be ordered.
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let size = if self.largest == 0 { 0 } else { rng.random_range(0..self.largest) };
+        let size = match self.largest {
+            0 => 0,
+            largest if self.is_even => largest,
+            largest => rng.random_range(0..largest),
+        };
         Value::new(id, size)
     }
 
@@ -86,6 +99,20 @@ pub(crate) fn ends(scan: &Scan<String>) -> (Bound<String>, Bound<String>) {
 pub(crate) fn pairs(mut range: SnapshotRange<String, Value>) -> Result<Pairs, FluxError> {
     let mut pairs = Pairs::new();
     while let Some((key, value)) = range.try_next()? {
+        pairs.push((key, value.id));
+    }
+    Ok(pairs)
+}
+
+/// The first pairs of a stream, which is dropped when there are enough.
+pub(crate) fn taken(
+    mut stream: impl Stream<Item = Result<(String, Arc<Value>), FluxError>> + Unpin,
+    limit: Option<usize>,
+) -> Result<Pairs, FluxError> {
+    let mut pairs = Pairs::new();
+    while limit.is_none_or(|limit| pairs.len() < limit) {
+        let next = block_on(poll_fn(|context| Pin::new(&mut stream).poll_next(context)));
+        let Some((key, value)) = next.transpose()? else { break };
         pairs.push((key, value.id));
     }
     Ok(pairs)
@@ -181,7 +208,7 @@ impl<'t> Script<'t> {
     fn put(&mut self, rng: &mut StdRng, key: String) -> Step {
         let value = self.pen.value(rng);
         self.model.put(key.clone(), value.id);
-        self.board.note(self.who, format!("put {key} = {}", value.id));
+        self.board.remark(self.who, &format!("put {key} = {}", value.id));
         if self.pen.expiring && rng.random_bool(0.4) {
             self.tx.insert_with_ttl(key.clone(), value, self.pen.ttl(rng))?;
             self.notice_expiry(&key)
@@ -231,6 +258,17 @@ impl<'t> Script<'t> {
         let prefix = rng.random_bool(0.3).then(|| self.pen.prefix(rng));
         if let Some(prefix) = prefix {
             scan = prefix_scan(prefix, scan.reverse, scan.limit);
+        }
+        if rng.random_bool(0.2) {
+            let scan = Scan { reverse: false, ..scan };
+            let stream = match prefix {
+                Some(prefix) => self.tx.prefix_scan_stream(prefix),
+                None => self.tx.range_stream(ends(&scan)),
+            };
+            let real = taken(stream, scan.limit)?;
+            let model = self.model.scan(&scan);
+            self.same(&format!("stream {scan:?}"), real, model);
+            return Ok(());
         }
         let mut range = match prefix {
             Some(prefix) => self.tx.prefix(prefix)?,

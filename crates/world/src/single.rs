@@ -20,11 +20,20 @@ struct Effect {
 impl Client {
     /// Does one of them.
     pub(crate) fn single(&mut self) -> Result<(), Stop> {
+        let choice = self.rng.random_range(0..7);
+        self.do_single(choice)
+    }
+
+    /// Writes a value, whatever was there.
+    pub(crate) fn put(&mut self) -> Result<(), Stop> {
+        self.do_single(0)
+    }
+
+    fn do_single(&mut self, choice: u32) -> Result<(), Stop> {
         let key = self.pen.key(&mut self.rng);
         let value = self.pen.value(&mut self.rng);
         let new = value.id;
         let (begin, floor) = (self.scene.stamps.next(), self.scene.timeline.floor());
-        let choice = self.rng.random_range(0..7);
         self.scene.board.note(&self.name, format!("one step ({choice}) on {key}, writing {new}"));
         let db = &self.db;
         let result = match choice {

@@ -49,9 +49,6 @@ fn make_draft_first(
     recycled: Option<u64>,
 ) -> Result<Segment, PersistenceError> {
     if let Some(old) = recycled {
-        if planted("recycled-header-early") {
-            directory.open(&segment_name(old), OpenMode::Write)?.write_at(&[0; 64], 0)?;
-        }
         directory.rename(&segment_name(old), SEGMENT_DRAFT)?;
         // Before its header changes: under its old name the new one would be damage.
         directory.sync()?;
