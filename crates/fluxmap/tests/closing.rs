@@ -1,4 +1,4 @@
-//! Closing says whether the database is closed, and who holds it if it is not.
+//! Closing reports whether the database is closed, and if it is not, what still holds it.
 
 mod common;
 
