@@ -295,8 +295,8 @@ fn read_only_anomaly() {
     }
 }
 
-/// Long fork: T1 writes x, T2 writes y. At both levels it is forbidden that one reader sees only T1
-/// and another only T2, wherever the two begin.
+/// Long fork: T1 writes x, T2 writes y. At both levels it must not happen that one reader sees only
+/// T1 and another only T2, wherever the two begin.
 #[test]
 fn long_fork() {
     for level in LEVELS {

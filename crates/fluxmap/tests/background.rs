@@ -75,8 +75,8 @@ fn workers() -> usize {
     names.filter(|name| name.trim() == "fluxmap-worker").count()
 }
 
-/// Waits until there are this many workers. A thread gets its name only once it runs, and is still
-/// listed for a moment after it has been joined.
+/// Waits until there are this many workers, and returns whether it came to that. A thread gets its
+/// name only once it runs, and is still listed for a moment after it has been joined.
 #[cfg(target_os = "linux")]
 fn comes_to(expected: usize) -> bool {
     let started = Instant::now();

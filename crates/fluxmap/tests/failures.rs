@@ -18,9 +18,9 @@ use fluxmap_testkit::workload::skew;
 use futures::StreamExt;
 use futures::executor::block_on;
 
-/// 1: after put, put and remove, a get returned the first value. The key must be gone in commits of
-/// their own and within one transaction, before and after a vacuum. Snapshots taken in between keep
-/// their view.
+/// 1: after put, put and remove, a get returned the first value. The key must be gone, whether
+/// these are commits of their own or steps of one transaction, before and after a vacuum. Snapshots
+/// taken in between keep their view.
 #[test]
 fn defect_1_a_removed_key_does_not_fall_back_to_an_older_version() {
     for level in LEVELS {

@@ -125,8 +125,8 @@ fn child() {
             scope.spawn(move || {
                 for n in 0..COMMITS {
                     block_on(commit(db, Writer { round, thread }, n)).expect("a commit succeeds");
-                    // Write it at once, so that no kill leaves half of two lines, and on a line of
-                    // its own, because the test harness prints as well.
+                    // Write the acknowledgement in one call, and on a line of its own, because the
+                    // test harness prints to the same pipe.
                     let line = format!("\nack {round} {thread} {n}\n");
                     std::io::stdout().write_all(line.as_bytes()).expect("the pipe is open");
                 }
@@ -194,7 +194,7 @@ fn check_directory() {
     report(&format!("check: {} commits acknowledged, {} there", sum(&acks), sum(&found)));
 }
 
-/// Starts a child, as an argument of the program `under` if that is not empty.
+/// Starts a child, under the program `under` (strace, say) if one is given.
 fn spawn(under: &[String], settings: Settings, round: u32, path: &Path) -> Child {
     let program = env::current_exe().expect("the path of this program");
     let mut words = under.to_vec();
@@ -302,7 +302,7 @@ fn killed_at_random_instants() {
                     break;
                 }
             }
-            // Sleep to reach a random instant: nothing waits for the end of this time.
+            // Sleep only to reach a random instant; the test waits for nothing here.
             thread::sleep(delay);
             child.kill().expect("it can be killed");
         });

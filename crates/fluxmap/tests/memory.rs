@@ -272,8 +272,8 @@ fn buffered_writes_go_with_their_transaction() {
     assert_nothing_pinned(&db);
 }
 
-/// Threads that update, insert and delete at the same time leave the living values, and a handful
-/// of garbage.
+/// Threads that update, insert and delete at the same time leave the living values, and little
+/// garbage.
 #[test]
 fn busy_threads_leave_no_garbage() {
     let ledger = Ledger::default();

@@ -1,6 +1,6 @@
-//! Transactions whose bodies change what they have read themselves. They end with an error that
-//! says so, and meanwhile no other transaction waits for them. A transaction that is merely slow
-//! never ends with this error.
+//! Transactions whose own bodies change what they have read. They end with an error that says so,
+//! and meanwhile no other transaction waits for them. A transaction that is merely slow never ends
+//! with this error.
 
 mod common;
 
@@ -139,7 +139,7 @@ fn whatever_the_change_is() {
     works_on(&db);
 }
 
-/// A body's commits to another database, or of keys that its transaction does not depend on, are no
+/// A body's commits in another database, or to keys that its transaction does not depend on, are no
 /// conflict.
 #[test]
 fn commits_of_something_else_are_none_of_it() {

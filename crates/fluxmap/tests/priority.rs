@@ -183,7 +183,7 @@ fn at_the_snapshot_level_those_wait_who_write_what_the_holder_writes() {
 }
 
 /// A transaction that reads another key in each attempt loses although its reads are protected. It
-/// then gets an exclusive lease, for which all others wait.
+/// then gets an exclusive lease, during which all other commits wait.
 #[test]
 fn only_reads_that_move_get_an_exclusive_lease() {
     let db = fresh();
@@ -293,7 +293,7 @@ fn a_deadline_that_passes_while_a_lease_is_waited_for_begins_no_attempt() {
                 yield_once().await;
                 tx.insert("z".into(), 1)
             })));
-            // Polls it until it waits for its lease, unless its time runs out before.
+            // Poll it until it waits for its lease, unless its time runs out first.
             for _ in 0..20 {
                 if let Some(ended) = late.as_mut().now_or_never() {
                     assert!(matches!(ended, Err(FluxError::DeadlineExceeded { .. })), "{ended:?}");

@@ -1,5 +1,5 @@
 //! A value was stored and cannot be encoded any more, because its `Serialize` depends on something
-//! else than the value. Checkpoints and backups fail and name the value; commits go on for as long
+//! other than the value. Checkpoints and backups fail and name the value; commits go on for as long
 //! as the log has room, and then the database takes no more. Nothing that was acknowledged is lost,
 //! because the log has the value as it was encoded when it was written.
 

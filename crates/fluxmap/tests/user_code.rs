@@ -1,5 +1,5 @@
 //! Keys whose own code uses the database. While that code runs, no lock that the database needs may
-//! be held, in whichever way a key goes that no transaction removes. A lock that is held shows as
+//! be held, in whichever way a key is removed without a transaction. A lock that is held shows as
 //! an operation that never returns, which a watchdog turns into a failure.
 
 mod common;

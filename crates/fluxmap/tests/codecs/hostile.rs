@@ -123,7 +123,7 @@ fn many_elements_of_no_bytes() {
         Codec::MessagePack.encode(&value, &mut bytes).unwrap();
         assert_eq!(Codec::MessagePack.decode::<Vec<()>>(&bytes).unwrap(), value);
     }
-    // These many elements are accepted, because each of them takes a byte.
+    // This many elements are accepted, because each takes a byte.
     let mut bytes = Vec::new();
     Codec::Postcard.encode(&vec![Vec::<()>::new(); 200_000], &mut bytes).unwrap();
     assert_eq!(Codec::Postcard.decode::<Vec<Vec<()>>>(&bytes).unwrap().len(), 200_000);

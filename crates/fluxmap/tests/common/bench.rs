@@ -112,8 +112,8 @@ pub(crate) fn works_on(db: &Db) {
 }
 
 /// A transaction reads through `walk` and writes `own`; before it commits, `change` commits. At
-/// Serializable the transaction must be refused if `conflicts`, and else commit. At Snapshot it
-/// must commit.
+/// Serializable the transaction must be refused if `conflicts`, and commit otherwise. At Snapshot
+/// it must commit.
 #[track_caller]
 pub(crate) fn certified<K>(
     items: &[K],

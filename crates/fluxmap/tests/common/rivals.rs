@@ -16,8 +16,8 @@ pub(crate) async fn on_another_task(db: &Db, key: &str, value: u64) {
     let (sender, receiver) = oneshot::channel();
     let rival = thread::spawn(move || {
         block_on(db.insert(key, value)).expect("an insert commits");
-        // Sending fails only if the receiver is gone, that is, if the test has dropped the body.
         drop(db);
+        // Sending fails only if the receiver is gone, that is, if the test has dropped the body.
         let _ = sender.send(());
     });
     receiver.await.expect("the rival commits");

@@ -10,7 +10,7 @@
 //! | What if the disk is slower than the writers? | [`pressure`] |
 //! | Does a read or an acknowledgement reveal a commit that a crash can undo? | [`visibility`] |
 //! | Does a database end promptly? | [`endings`] |
-//! | What if it is opened as something else, or cannot be stored? | [`mismatch`] |
+//! | What if a database is opened as something else, or a value cannot be stored? | [`mismatch`] |
 //!
 //! All choices follow from one seed, which a failure prints. Set `FLUXMAP_SEED` to repeat them, and
 //! `FLUXMAP_CALL` to crash at this call only. The schedule of threads does not follow from the
