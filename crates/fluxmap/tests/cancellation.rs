@@ -137,7 +137,7 @@ fn a_future_dropped_after_any_poll_has_done_all_or_nothing() {
     ];
     for (what, work, after) in works {
         for polls in 0.. {
-            assert!(polls < 100, "{what} gets somewhere");
+            assert!(polls < 100, "{what} ends");
             let db = fresh();
             let before = content(&db);
             let done = poll_then_drop(work(&db), polls).is_some();

@@ -104,7 +104,7 @@ struct Dial(Mutex<SystemTime>);
 
 impl TimeSource for Dial {
     fn now(&self) -> SystemTime {
-        *self.0.lock().expect("nobody panics with it")
+        *self.0.lock().expect("no holder panics")
     }
 }
 
@@ -118,7 +118,7 @@ fn a_life_counts_from_now_also_after_the_clock_was_set_back() {
     let db = block_on(Database::<u64, u64>::builder().time_source(dial.clone()).build()).expect("it opens");
     block_on(db.insert_with_ttl(1, 1, HOUR * 100)).expect("an insert commits");
     assert!(db.contains_key(&1).expect("a read succeeds"));
-    *dial.0.lock().expect("nobody panics with it") -= 2 * HOUR;
+    *dial.0.lock().expect("no holder panics") -= 2 * HOUR;
     block_on(db.insert_with_ttl(2, 2, HOUR)).expect("an insert commits");
     assert_eq!(db.get(&2).expect("a read succeeds").as_deref(), Some(&2));
 }
@@ -154,7 +154,7 @@ fn removing_what_has_expired_changes_nothing_for_who_found_it_absent() {
     let dial = dial();
     let db = block_on(Database::<u64, u64>::builder().time_source(dial.clone()).build()).expect("it opens");
     block_on(db.insert_with_ttl(1, 1, HOUR)).expect("an insert commits");
-    *dial.0.lock().expect("nobody panics with it") += HOUR;
+    *dial.0.lock().expect("no holder panics") += HOUR;
     let tx = db.begin();
     assert!(tx.get(&1).expect("a read succeeds").is_none());
     block_on(db.vacuum()).expect("vacuum succeeds");
@@ -219,7 +219,7 @@ fn opening_tells_only_of_what_was_there() {
     block_on(db.close()).expect("it closes");
     let (sender, told) = channel();
     let db = durable(&disk, Some((LIMIT / 2, EvictionPolicy::Lru)), move |key, length, _| {
-        sender.send((key, length)).expect("somebody listens")
+        sender.send((key, length)).expect("the test listens")
     });
     let told: Vec<(u64, usize)> = told.try_iter().collect();
     let (removed, stale) = (

@@ -43,7 +43,7 @@ fn open(builder: Builder) -> Db {
 fn listening(builder: Builder) -> (Builder, Receiver<Told>) {
     let (sender, receiver) = channel();
     let listener =
-        move |key, value: Arc<u64>, cause| sender.send((key, *value, cause)).expect("somebody listens");
+        move |key, value: Arc<u64>, cause| sender.send((key, *value, cause)).expect("the test listens");
     (builder.on_evict(listener), receiver)
 }
 
@@ -321,7 +321,7 @@ mod listening {
         for policy in EVICTING {
             let (sender, calls) = channel();
             let db = open(limited(policy, LIMIT).on_evict(move |key, _, _| {
-                sender.send(key).expect("somebody listens");
+                sender.send(key).expect("the test listens");
                 panic!("the listener panics for {key}, which belongs to the test");
             }));
             for key in 0..300 {
@@ -336,7 +336,7 @@ mod listening {
             for key in [1_000, 1_001] {
                 let life = Duration::from_millis(1);
                 block_on(db.insert_with_ttl(key, 0, life)).expect("an insert commits");
-                while calls.recv_timeout(PATIENCE).expect("it expires with nobody touching it") != key {}
+                while calls.recv_timeout(PATIENCE).expect("it expires although nothing touches it") != key {}
             }
             assert_nothing_pinned(&db);
         }
@@ -346,7 +346,7 @@ mod listening {
     type Slot = Arc<Mutex<Option<Db>>>;
 
     fn within(slot: &Slot) -> Option<Db> {
-        slot.lock().expect("nobody panics with it").clone()
+        slot.lock().expect("no holder panics").clone()
     }
 
     #[test]
@@ -365,9 +365,9 @@ mod listening {
                 // Only the first few, because they push out others.
                 let writer = (key < 50 && cause == EvictionCause::Capacity)
                     .then(|| thread::spawn(move || put(&db, OTHERS + key, key)));
-                sender.send((key, seen, writer)).expect("somebody listens");
+                sender.send((key, seen, writer)).expect("the test listens");
             }));
-            *slot.lock().expect("nobody panics with it") = Some(db.clone());
+            *slot.lock().expect("no holder panics") = Some(db.clone());
             (0..400).for_each(|key| put(&db, key, key));
             let mut calls = 0;
             while let Ok((key, seen, writer)) = told.try_recv() {
@@ -378,7 +378,7 @@ mod listening {
                 }
             }
             assert!(calls >= 200, "{policy:?}: {calls}");
-            slot.lock().expect("nobody panics with it").take();
+            slot.lock().expect("no holder panics").take();
         }
     }
 
@@ -392,10 +392,10 @@ mod listening {
                 assert!(matches!(inserted, Some(Ok(()))), "nothing to wait for");
             }
         }));
-        *slot.lock().expect("nobody panics with it") = Some(db.clone());
+        *slot.lock().expect("no holder panics") = Some(db.clone());
         (0..400).for_each(|key| put(&db, key * 10, key));
         assert!(common::content(&db).iter().any(|(key, _)| key % 10 == 1));
-        slot.lock().expect("nobody panics with it").take();
+        slot.lock().expect("no holder panics").take();
     }
 
     /// The listener runs on the background thread, which must not wait for itself when the last
@@ -407,8 +407,8 @@ mod listening {
             let (sender, told) = channel();
             let inner = Arc::clone(&slot);
             let builder = Db::builder().on_evict(move |key, _, _| {
-                drop(inner.lock().expect("nobody panics with it").take());
-                sender.send(key).expect("somebody listens");
+                drop(inner.lock().expect("no holder panics").take());
+                sender.send(key).expect("the test listens");
             });
             let db = match &disk {
                 None => block_on(builder.build()),
@@ -417,11 +417,15 @@ mod listening {
                 }
             };
             let db = db.expect("the database opens");
-            *slot.lock().expect("nobody panics with it") = Some(db.clone());
+            *slot.lock().expect("no holder panics") = Some(db.clone());
             block_on(db.insert_with_ttl(1, 10, Duration::from_millis(20))).expect("an insert commits");
             drop(db);
             assert_eq!(told.recv_timeout(PATIENCE), Ok(1));
-            assert_eq!(told.recv_timeout(PATIENCE), Err(RecvTimeoutError::Disconnected), "it has gone");
+            assert_eq!(
+                told.recv_timeout(PATIENCE),
+                Err(RecvTimeoutError::Disconnected),
+                "the database has ended"
+            );
         }
     }
 
@@ -460,7 +464,7 @@ mod using {
                 put(&db, key, key);
                 told.try_recv().ok()
             })
-            .expect("something goes")
+            .expect("some key is evicted")
             .0
     }
 

@@ -36,7 +36,7 @@ struct Dial(Arc<Mutex<SystemTime>>);
 
 impl TimeSource for Dial {
     fn now(&self) -> SystemTime {
-        *self.0.lock().expect("nobody panics with it")
+        *self.0.lock().expect("no holder panics")
     }
 }
 
@@ -46,11 +46,11 @@ impl Dial {
     }
 
     fn forward(&self, by: Duration) {
-        *self.0.lock().expect("nobody panics with it") += by;
+        *self.0.lock().expect("no holder panics") += by;
     }
 
     fn back(&self, by: Duration) {
-        *self.0.lock().expect("nobody panics with it") -= by;
+        *self.0.lock().expect("no holder panics") -= by;
     }
 
     /// The clock in the form that a database takes.
@@ -229,7 +229,7 @@ fn the_surfaces_all_let_keys_expire() {
             assert!(tx.expire_at("k", now + MINUTE).expect("a write is buffered"));
             assert!(!tx.expire_at("other", now + MINUTE).expect("nothing to change"));
             assert_eq!(ttl(db, "k"), None);
-            commit(tx).expect("nobody else writes");
+            commit(tx).expect("no other transaction writes");
         }),
         ("handle", |db, now| {
             let handle = db.handle();
@@ -247,7 +247,7 @@ fn the_surfaces_all_let_keys_expire() {
             assert!(block_on(handle.expire_at("k", now + MINUTE)).expect("a write is buffered"));
             assert_eq!(handle.ttl("k").expect("a read succeeds"), Some(MINUTE));
             assert_eq!(get(db, "k"), None);
-            block_on(handle.commit()).expect("nobody else writes");
+            block_on(handle.commit()).expect("no other transaction writes");
         }),
     ];
     for (surface, check) in surfaces {
@@ -469,7 +469,7 @@ fn own_writes_whose_time_is_over_are_absent_in_their_own_transaction() {
         assert_eq!(names(tx.range(..).expect("a range succeeds").rev().collect()), ["later", "kept"]);
         assert_eq!(tx.count(..).expect("a count succeeds"), 2);
         assert_eq!(tx.first().expect("a read succeeds").map(|(key, _)| key).as_deref(), Some("kept"));
-        commit(tx).expect("nobody else writes");
+        commit(tx).expect("no other transaction writes");
         for _ in 0..2 {
             assert_eq!(keys(&db), ["kept", "later"], "nothing older comes back");
             vacuum(&db);
@@ -629,14 +629,14 @@ mod memory {
         let dial = Dial::new();
         let (sender, told) = channel();
         let builder = Db::builder().on_evict(move |key, value, cause| {
-            sender.send((key, *value, cause)).expect("somebody listens");
+            sender.send((key, *value, cause)).expect("the test listens");
         });
         let db = open(builder, &dial);
         let tx = db.begin();
         for key in 0..KEYS {
             tx.insert_with_ttl(format!("{key:04}"), key, MINUTE).expect("a write is buffered");
         }
-        commit(tx).expect("nobody else writes");
+        commit(tx).expect("no other transaction writes");
         put(&db, "lasting", 0);
         dial.forward(MINUTE);
         assert_eq!(keys(&db), ["lasting"]);
@@ -686,7 +686,7 @@ mod memory {
         let ((sender, told), (drops, dropped)) = (channel(), channel());
         let builder = Database::<u64, Dropped>::builder().on_evict(move |key, value, cause| {
             assert_eq!((value.0, cause), (key, EvictionCause::Expired));
-            sender.send(key).expect("somebody listens");
+            sender.send(key).expect("the test listens");
         });
         let db = block_on(builder.build()).expect("the database opens");
         let value = |key| Dropped(key, drops.clone());
@@ -847,7 +847,7 @@ mod every_key {
         block_on(db.transact(async |tx| tx.insert("in a transaction".into(), 2))).expect("it commits");
         block_on(db.update("updated", |n| n + 1)).expect("an update commits");
         assert_eq!(ttl(&db, "inserted"), Some(MINUTE));
-        assert_eq!(ttl(&db, "updated"), Some(MINUTE / 2), "an update keeps what is left");
+        assert_eq!(ttl(&db, "updated"), Some(MINUTE / 2), "an update keeps the remaining time");
         dial.forward(MINUTE / 2);
         assert_eq!(keys(&db), ["in a transaction", "inserted", "with its own life"]);
         assert!(block_on(db.persist("inserted")).expect("a change commits"));
@@ -901,7 +901,7 @@ mod every_key {
         assert_eq!(keys(&db), ["for an hour", "in a checkpoint", "in the log"]);
         assert_eq!(ttl(&db, "in a checkpoint"), Some(MINUTE));
         assert_eq!(ttl(&db, "in the log"), Some(MINUTE));
-        assert_eq!(ttl(&db, "for an hour"), Some(HOUR / 2), "a time of its own stays");
+        assert_eq!(ttl(&db, "for an hour"), Some(HOUR / 2), "a key's own expiry stays");
         dial.forward(MINUTE);
         // The checkpoint that opening has requested may hold the lock under which time moves, and a
         // snapshot that needs the old versions. Repeat until it is done.
@@ -956,7 +956,7 @@ mod every_key {
     fn goes_in_the_order_of_writes_when_there_is_no_room() {
         let (dial, (sender, told)) = (Dial::new(), channel());
         let builder = builder().max_memory(8 << 10).on_evict(move |key, _, cause| {
-            sender.send((key, cause)).expect("somebody listens");
+            sender.send((key, cause)).expect("the test listens");
         });
         let db = open(builder, &dial);
         for key in 0..200 {

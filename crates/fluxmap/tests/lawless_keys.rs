@@ -39,7 +39,7 @@ fn keys_that_all_collide_are_merely_slow() {
                     tx.insert(SameHash(key), round).expect("a write is buffered");
                     expected.insert(key, round);
                 }
-                commit(tx).expect("nobody else writes");
+                commit(tx).expect("no other transaction writes");
             }
             2 if round % 20 == 0 => {
                 block_on(db.vacuum()).expect("vacuum succeeds");

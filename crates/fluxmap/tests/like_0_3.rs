@@ -144,6 +144,6 @@ fn what_the_limit_bounds_is_called_current_bytes() {
     }
     let info = db.memory_info();
     assert!(info.current_bytes > LIMIT / 2, "{info:?}");
-    assert!(info.total_bytes > info.current_bytes, "a snapshot keeps what was evicted: {info:?}");
+    assert!(info.total_bytes > info.current_bytes, "a snapshot keeps evicted values: {info:?}");
     drop(view);
 }

@@ -557,7 +557,7 @@ mod manually {
         let tx = db.begin();
         tx.remove(&3).expect("a remove succeeds");
         tx.insert(1_000, value(1_000, 400)).expect("a write is buffered");
-        commit(tx).expect("one key goes, one like it comes");
+        commit(tx).expect("one key is removed, one like it is inserted");
         assert!(block_on(db.remove(&4)).expect("a remove commits").is_some());
         assert_within(&db, "full");
     }
@@ -578,7 +578,7 @@ mod manually {
         for known in &known[..10] {
             assert!(known.key >= keys / 2, "the ones that were read come later");
             assert!(block_on(db.evict(&known.key)).expect("an eviction commits"));
-            assert!(!block_on(db.evict(&known.key)).expect("an eviction succeeds"), "it has gone");
+            assert!(!block_on(db.evict(&known.key)).expect("an eviction succeeds"), "the key has gone");
         }
         for key in 1_000..1_010 {
             put(&db, key, 400).expect("there is room for as many");

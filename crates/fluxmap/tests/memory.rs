@@ -71,7 +71,7 @@ fn short_snapshots_do_not_pile_up_versions() {
         let tx = db.begin();
         assert_eq!(tx.get(&1).expect("a read succeeds").expect("it is there").value, value - 1);
         tx.insert(1, ledger.track(value)).expect("a write is buffered");
-        commit(tx).expect("nobody else writes");
+        commit(tx).expect("no other transaction writes");
         if value % 10 == 0 {
             assert_eq!(view.get(&1).expect("a read succeeds").expect("it is there").value, value - 10);
             view = db.snapshot();

@@ -33,7 +33,7 @@ fn conflicts_with_itself<T: std::fmt::Debug>(ended: Result<T, FluxError>) {
             assert!(!error.is_retryable(), "a retry would fail again");
             assert!(error.to_string().contains("tx"), "the error says what to do: {error}");
         }
-        other => panic!("not what was asked for: {other:?}"),
+        other => panic!("an unexpected outcome: {other:?}"),
     }
 }
 
@@ -299,7 +299,7 @@ fn a_body_that_sleeps_for_longer_than_its_lease_is_only_slow() {
         }
         tx.insert("y".into(), 1)
     }));
-    won.expect("it waited for nobody");
+    won.expect("the body waited for no commit");
     let info = db.priority_info();
     assert!(info.leases > STRIKES.into() && info.held_back > STRIKES.into(), "{info:?}");
     works_on(&db);

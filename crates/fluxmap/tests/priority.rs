@@ -57,7 +57,7 @@ fn with_priority(db: &Db, rival: &str, read: impl Fn(&Tx), meanwhile: impl FnOnc
     assert_eq!(db.priority_info().leases, 1);
     meanwhile();
     go.send(()).expect("it is there");
-    block_on(favourite).expect("nobody has overtaken it");
+    block_on(favourite).expect("no rival has overtaken it");
     now(db, "won", Some(1));
     attempts.get()
 }
@@ -78,13 +78,13 @@ fn only_those_wait_who_would_undo_what_the_holder_has_read() {
     let mut waiting: Vec<Commit<'_>> = Vec::new();
     let attempts = with_priority(&db, "x", read, || {
         for key in ["y", "l", "p", "t", "anything"] {
-            assert!(is_ready(&mut Box::pin(db.insert(key.into(), 7))), "nobody has read {key}");
+            assert!(is_ready(&mut Box::pin(db.insert(key.into(), 7))), "the holder has not read {key}");
         }
         assert!(is_ready(&mut Box::pin(db.update("y", |y| y + 1))));
         assert!(is_ready(&mut Box::pin(db.evict("t"))));
         assert!(is_ready(&mut Box::pin(db.extend(["l", "y"].map(|key| (key.to_owned(), 7))))));
         let tx = db.begin();
-        assert!(tx.get("x").expect("a read").is_some(), "reads wait for nobody");
+        assert!(tx.get("x").expect("a read").is_some(), "reads never wait");
         tx.insert("beside".into(), 1).expect("a write is buffered");
         assert!(is_ready(&mut Box::pin(tx.commit())));
         assert_eq!(db.priority_info().held_back, 0);

@@ -66,7 +66,7 @@ fn attempts_are_limited() {
                 assert!(matches!(*source, FluxError::SerializationConflict), "{source}");
                 assert!(source.is_retryable());
             }
-            other => panic!("not what was asked for: {other}"),
+            other => panic!("an unexpected outcome: {other}"),
         }
         now(&db, "y", Some(20));
         now(&db, "x", Some(10 + u64::from(limit)));
@@ -86,7 +86,7 @@ fn attempts_are_limited_at_the_snapshot_level() {
         Err(FluxError::RetriesExhausted { attempts: 3, source }) => {
             assert!(matches!(*source, FluxError::WriteConflict), "{source}");
         }
-        other => panic!("not what was asked for: {other:?}"),
+        other => panic!("an unexpected outcome: {other:?}"),
     }
     now(&db, "x", Some(1));
     assert_nothing_pinned(&db);
@@ -106,7 +106,7 @@ fn a_deadline_ends_the_retries() {
                 now(&db, "x", Some(10 + u64::from(attempts)));
                 assert!(matches!(*source, FluxError::SerializationConflict), "{source}");
             }
-            other => panic!("not what was asked for: {other}"),
+            other => panic!("an unexpected outcome: {other}"),
         }
         now(&db, "y", Some(20));
         works_on(&db);

@@ -148,7 +148,7 @@ fn returns(what: &str, db: Db, meddles: Meddles, act: impl FnOnce(&Db) + Send + 
         // Keys that are dropped together with the database must not use it any more.
         let used = lock(&USED).take();
         drop((used, db));
-        sender.send(()).expect("somebody waits");
+        sender.send(()).expect("the test waits");
     });
     if let Err(RecvTimeoutError::Timeout) = receiver.recv_timeout(PATIENCE) {
         panic!("{what}: it hangs");

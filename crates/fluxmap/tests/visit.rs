@@ -252,7 +252,7 @@ fn the_visitor_may_write_ahead_of_itself_and_behind() {
     let flow = tx.range(..).expect("a range").visit(|key, _| {
         seen.push(*key);
         if *key == 30 {
-            tx.rollback_to(&before).expect("it goes back");
+            tx.rollback_to(&before).expect("the rollback succeeds");
         }
         ON
     });
@@ -318,7 +318,7 @@ fn a_panicking_visitor_leaves_the_transaction_and_the_database_usable() {
     }
     let tx = db.begin();
     visit_and_panic(&tx);
-    commit(tx).expect("it goes on");
+    commit(tx).expect("the transaction commits");
     assert_eq!(ok(db.count(..)), 6);
 }
 

@@ -52,7 +52,7 @@ fn nobody_notes_what_has_been_seen_gone(db: &Store, act: impl FnOnce(Store) + Se
     drop(view);
     acting.join().expect("no panic");
     let has_committed = noting.join().expect("no panic");
-    assert!(is_there || is_noted || !has_committed, "it was gone before it was noted");
+    assert!(is_there || is_noted || !has_committed, "the key had gone before the note was committed");
 }
 
 /// A limit with room for two of the keys in these models.

@@ -72,7 +72,7 @@ fn commits_that_were_held_back_are_made_when_the_lease_ends() {
                 spawn(&db, move |db| {
                     for n in 0..3 {
                         block_on(db.insert(1, writer * 10 + n)).expect("it was held back only");
-                        block_on(db.insert(3, n)).expect("nobody reads it");
+                        block_on(db.insert(3, n)).expect("no transaction reads it");
                     }
                 })
             })
@@ -138,7 +138,7 @@ fn a_body_that_waits_for_what_it_holds_back_does_not_go_on_for_ever() {
         let db = open();
         let writer = spawn(&db, |db| {
             for n in 0..4 {
-                block_on(db.insert(3, n)).expect("nobody reads it");
+                block_on(db.insert(3, n)).expect("no transaction reads it");
             }
         });
         let attempts = Cell::new(0);
@@ -187,7 +187,7 @@ fn left_at(polls: usize, is_dropped: bool) {
     }
     rival.join().expect("no panic");
     writer.join().expect("no panic");
-    block_on(db.insert(1, 7)).expect("nobody has priority");
+    block_on(db.insert(1, 7)).expect("no lease is left");
 }
 
 #[test]

@@ -131,7 +131,7 @@ pub(crate) fn certified<K>(
         for key in items {
             filler.insert(key.clone(), 0).expect("a write is buffered");
         }
-        commit(filler).expect("nobody else writes");
+        commit(filler).expect("no other transaction writes");
         let walker = db.begin();
         walk(&walker);
         walker.insert(own.clone(), 1).expect("a write is buffered");

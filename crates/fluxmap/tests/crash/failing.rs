@@ -65,7 +65,7 @@ fn ended(run: Run) -> World {
     let newest = db.begin();
     let keys: Vec<u64> = newest.range(..).expect("reads go on").map(|(key, _)| key).collect();
     assert!(keys.iter().eq(world.state(world.acked).keys()), "a transaction builds on no lost commit");
-    block_on(newest.commit()).expect("it has read what was acknowledged");
+    block_on(newest.commit()).expect("it has read only acknowledged commits");
     for key in 0..12 {
         let removed = block_on(poll_immediate(db.remove(&key)));
         let expected = world.state(world.acked).contains_key(&key);
@@ -97,7 +97,7 @@ pub(crate) fn outlives(config: Config, disk: &SimDisk, world: &World, drawer: &m
         world.crash(config.level, left.lost_power);
         let mut run = open(config, left.disk, world);
         let more: Vec<_> = (0..2).map(|_| drawer.writes()).collect();
-        run.step(&Step::Together(more)).expect("it goes on");
+        run.step(&Step::Together(more)).expect("the database goes on");
         let Run { disk, mut world, db, .. } = run;
         // The database is not closed here: the recovered state and the new acknowledged commits are
         // durable all the same.
@@ -193,7 +193,7 @@ fn a_checkpoint_that_fails_loses_nothing_and_the_database_goes_on() {
             Err(other) => panic!("{other:?}"),
         }
         outlives(config, &disk, &run.world, &mut drawer, &watch);
-        run.step(&Step::Commit(vec![(1, None), (3, Some("three".into()))])).expect("it goes on");
+        run.step(&Step::Commit(vec![(1, None), (3, Some("three".into()))])).expect("the database goes on");
         outlives(config, &disk, &run.world, &mut drawer, &watch);
         run.step(&Step::Checkpoint).expect("the next one succeeds");
         run.step(&Step::Close).expect("it closes and opens again");

@@ -66,7 +66,7 @@ fn another_type_codec_or_version_is_refused_and_changes_nothing() {
             assert_eq!(open(builder().type_names("u64", "Text")), "value type");
         }
         assert_eq!(files(&disk), before);
-        assert_eq!(content(&config.open(&disk).expect("as what it is, it opens")), expected);
+        assert_eq!(content(&config.open(&disk).expect("it opens with its own types")), expected);
     }
 }
 
@@ -114,7 +114,7 @@ fn what_cannot_be_stored_is_refused_with_nothing_applied() {
         assert_eq!(db.count(..).expect("reads"), 0);
         assert_eq!(db.begin().count(..).expect("reads"), 0);
     }
-    block_on(db.insert(Even(2), Even(2))).expect("it goes on");
+    block_on(db.insert(Even(2), Even(2))).expect("the database goes on");
     assert_eq!(open(&disk.power_cut(Loss::Everything)).count(..).expect("reads"), 1);
     block_on(db.close()).expect("it closes");
     assert_eq!(open(&disk).recovery_info().expect("durable").last_commit, 1, "no commit was lost");

@@ -103,7 +103,7 @@ fn a_commit_above_the_limit_is_refused() {
         "{refused:?}"
     );
     assert_eq!(db.count(..).expect("reads"), 0);
-    block_on(db.insert(1, "small".into())).expect("it goes on");
+    block_on(db.insert(1, "small".into())).expect("the database goes on");
 }
 
 #[test]

@@ -30,7 +30,7 @@ fn fills_up(test: &str, config: Config) {
         // Now there is room again.
         disk.set_capacity(u64::MAX);
         let mut run = Run::open(config, disk, world).map_err(|failed| failed.1).expect("it opens");
-        run.play(&drawer.script(4)).expect("and goes on");
+        run.play(&drawer.script(4)).expect("the database goes on");
     }
     assert!(refused > 5, "the disks are small enough to fill up: {refused}");
 }

@@ -191,7 +191,7 @@ fn a_value_that_is_too_large_is_refused_before_it_is_encoded() {
         panic!("{refused:?}");
     };
     assert!(bytes >= 3 << 30 && limit == 1 << 30, "{bytes} of {limit}");
-    assert_eq!(MADE.load(Ordering::Relaxed), 0, "nothing was encoded in vain");
-    block_on(db.insert(1, Endless(300_000))).expect("it goes on");
+    assert_eq!(MADE.load(Ordering::Relaxed), 0, "no byte was encoded before the refusal");
+    block_on(db.insert(1, Endless(300_000))).expect("the database goes on");
     assert_eq!(db.get(&1).expect("a read").map(|value| value.0), Some(300_000));
 }

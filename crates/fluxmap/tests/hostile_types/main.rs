@@ -160,7 +160,7 @@ fn begun(rig: &Rig) -> (Tx, Savepoint) {
 /// Writes once more, and commits.
 fn ended(rig: &Rig, tx: Tx) -> Content {
     tx.insert(rig.key(13), rig.value(1)).expect("a write is buffered");
-    commit(tx).expect("nobody else writes");
+    commit(tx).expect("no other transaction writes");
     rig.content()
 }
 
@@ -249,7 +249,7 @@ fn a_panic_in_a_return_to_a_savepoint() {
             assert!(now == after || (result.is_err() && now == before), "{call:?} number {nth}: {now:?}");
             tx.rollback_to(&savepoint).expect("the savepoint is still there");
             assert_eq!(seen(&tx), after, "{call:?} number {nth}, the second time");
-            commit(tx).expect("nobody else writes");
+            commit(tx).expect("no other transaction writes");
             assert_eq!(rig.content(), after);
             rig.works_on("a return to a savepoint", lost_by_the_compiler(call));
             if through {

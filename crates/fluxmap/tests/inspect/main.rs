@@ -186,9 +186,9 @@ fn what_is_no_database_is_said_to_be_none() {
 async fn a_database_whose_creation_was_interrupted_is_empty() {
     let (temporary, dir) = place();
     open(&dir).await.expect("it is new").close().await.expect("it closes");
-    fs::remove_file(dir.join("snapshot.db")).expect("it is gone");
+    fs::remove_file(dir.join("snapshot.db")).expect("the file is removed");
     for spare in &segments(&dir)[1..] {
-        fs::remove_file(spare).expect("it is gone");
+        fs::remove_file(spare).expect("the file is removed");
     }
     let summary = inspect::verify(&dir, |_, _| {}).expect("it is sound");
     assert_eq!((summary.last_commit, summary.checkpoint_pairs), (0, 0));

@@ -138,7 +138,7 @@ async fn the_other_blocks_of_a_damaged_checkpoint_are_kept() {
     // the checkpoint loses.
     let stat = inspect::stat(&dir).expect("it is there");
     for segment in stat.segments.iter().filter(|segment| segment.state == SegmentState::NotNeeded) {
-        fs::remove_file(dir.join(name_of(segment.number))).expect("it is gone");
+        fs::remove_file(dir.join(name_of(segment.number))).expect("the file is removed");
     }
     let checkpoint = dir.join("snapshot.db");
     let mut offsets = Vec::new();
@@ -193,7 +193,7 @@ async fn segments_that_are_gone_or_mixed_up_cost_no_more_than_what_was_in_them()
     fs::remove_file(
         segments(&gap).into_iter().find(|file| file.ends_with(name_of(full[0].number))).expect("it"),
     )
-    .expect("it is gone");
+    .expect("the file is removed");
     assert!(matches!(inspect::verify(&gap, |_, _| {}), Err(PersistenceError::Missing { .. })));
     let (image, report) = Image::salvage(&gap, |_, _| {}).expect("the rest is sound");
     let (first, last) = (full[0].first_commit.expect("a commit"), full[0].last_commit.expect("a commit"));
@@ -213,7 +213,7 @@ async fn segments_that_are_gone_or_mixed_up_cost_no_more_than_what_was_in_them()
     assert_eq!((report.damage.len(), report.missing.len()), (2, 0), "{report:?}");
 
     let headless = copied("headless");
-    fs::remove_file(headless.join("snapshot.db")).expect("it is gone");
+    fs::remove_file(headless.join("snapshot.db")).expect("the file is removed");
     assert!(matches!(inspect::verify(&headless, |_, _| {}), Err(PersistenceError::Missing { .. })));
     let (image, report) = Image::salvage(&headless, |_, _| {}).expect("the log is sound");
     assert!(!report.is_complete());
