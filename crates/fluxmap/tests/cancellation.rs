@@ -140,6 +140,7 @@ fn a_future_dropped_after_any_poll_has_done_all_or_nothing() {
             assert!(polls < 100, "{what} ends");
             let db = fresh();
             let before = content(&db);
+            // Poll once more in each round, until the future comes to its end.
             let done = poll_then_drop(work(&db), polls).is_some();
             let now = content(&db);
             if done {
@@ -226,6 +227,7 @@ fn dropped_futures_among_busy_threads() {
         results.map(|result| result.expect("transact retries until it commits")).count()
     });
     let x = *db.get("x").expect("a read succeeds").expect("x is there");
+    // A dropped future may have committed or not, so the sum is only bounded.
     let (least, most) = (2 * ROUNDS + finished as u64, 3 * ROUNDS);
     assert!((least..=most).contains(&x), "{x} is not within {least} and {most}");
     works_on(&db);

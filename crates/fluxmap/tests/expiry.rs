@@ -311,6 +311,7 @@ fn a_transaction_conflicts_with_the_expiry_of_what_it_has_read() {
                     read(tx);
                     tx.insert("own".into(), 1).expect("a write is buffered");
                 }
+                // One tick before the expiry a serializable commit is still allowed.
                 dial.forward(MINUTE - TICK);
                 if level == IsolationLevel::Serializable {
                     in_time.remove("own").expect("a write is buffered");
@@ -323,6 +324,7 @@ fn a_transaction_conflicts_with_the_expiry_of_what_it_has_read() {
                 if is_reaped {
                     vacuum(&db);
                 }
+                // After the expiry it is refused, whether the key has left memory or not.
                 let is_serializable = level == IsolationLevel::Serializable;
                 match commit(too_late) {
                     Err(FluxError::SerializationConflict) if is_serializable => {}
@@ -571,6 +573,7 @@ fn reads_repeat_while_keys_expire_and_are_removed() {
                 while !done.load(Ordering::Relaxed) {
                     let view = db.snapshot();
                     let seen: Vec<String> = view.range(..).map(|(key, _)| key).collect();
+                    // Keys only expire here, so a later view never shows more of them.
                     assert!(seen.len() <= least, "a key that had expired is seen again");
                     least = seen.len();
                     assert_eq!(view.count(..).expect("a count succeeds"), seen.len());

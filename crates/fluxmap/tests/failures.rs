@@ -202,6 +202,7 @@ fn defect_4_aborted_writes_stay_away() {
         ("refused", |db, tx| {
             let seen = get(&tx, "x");
             put(&tx, "x", 77);
+            // Write the same value back: the content stays, and the transaction conflicts all the same.
             block_on(db.insert("x".into(), seen.expect("x is there"))).expect("an insert commits");
             assert!(commit(tx).is_err());
         }),

@@ -116,6 +116,7 @@ fn large_interleavings_follow_the_model() {
         let mut open: Vec<Pair> = Vec::new();
         let mut views: Vec<(Snapshot<u64, u64>, usize)> = Vec::new();
         for step in 0..250 {
+            // Keep three transactions open, so that their commits can conflict.
             while open.len() < 3 {
                 open.push(Pair { real: db.begin(), model: model.begin() });
             }
@@ -157,6 +158,7 @@ fn large_interleavings_follow_the_model() {
         for (view, at) in &views {
             look(view, model.at(*at), &mut rng);
         }
+        // With nothing open, a vacuum must leave one version of each key.
         drop((open, views));
         block_on(db.vacuum()).expect("vacuum succeeds");
         let expected: Vec<_> = model.at(model.now()).clone().into_iter().collect();

@@ -240,6 +240,7 @@ fn a_dropped_database_drops_everything() {
         drop(block_on(stream.next()));
         let kept = db.get(&2).expect("a read succeeds").expect("it is there");
 
+        // The snapshot, the stream and the open transaction still hold the database.
         drop(db);
         assert_eq!(view.count(..).expect("a count succeeds"), 500);
         assert_eq!(block_on(stream.count()), 499);

@@ -139,6 +139,7 @@ fn a_panicking_task_rolls_back() {
         })
     };
     assert!(runtime.block_on(task).expect_err("the task panics").is_panic());
+    // A task that is aborted rolls back as well.
     let task = runtime.spawn({
         let db = db.clone();
         async move {

@@ -66,6 +66,7 @@ fn work(config: Config, disk: &SimDisk, diaries: &mut [Diary], base: u64, watch:
         }
     };
     check(&db, diaries, base);
+    // The first run opens the accounts, and a crash may have undone that.
     if base == 0 && db.get(&ACCOUNTS[0]).expect("reads").is_none() {
         let tx = db.begin();
         tx.insert(ACCOUNTS[0], SUM.to_string()).expect("buffered");

@@ -215,6 +215,7 @@ fn a_transaction_survives_a_panic_in_one_of_its_calls() {
                     assert!(now == after || (result.is_err() && now == before), "{what}\n{now:?}");
                 }
                 rig.works_on(&what, lost_by_the_compiler(call));
+                // The step made fewer such calls, so every one of them has been tried.
                 if through {
                     break;
                 }

@@ -116,6 +116,7 @@ pub(crate) fn each_panic_after<T>(
     work: impl Fn(&Rig, T),
 ) {
     for level in [IsolationLevel::Serializable, IsolationLevel::Snapshot] {
+        // Run once without panics, to learn the content before and after.
         let rig = Rig::new(level, size);
         let prepared = prepare(&rig);
         let before = rig.content();

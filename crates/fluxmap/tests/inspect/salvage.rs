@@ -189,6 +189,7 @@ async fn segments_that_are_gone_or_mixed_up_cost_no_more_than_what_was_in_them()
     let full: Vec<_> =
         stat.segments.iter().filter(|segment| segment.state == SegmentState::Full).copied().collect();
 
+    // A segment is missing: only its commits are lost.
     let gap = copied("gap");
     fs::remove_file(
         segments(&gap).into_iter().find(|file| file.ends_with(name_of(full[0].number))).expect("it"),
@@ -201,6 +202,7 @@ async fn segments_that_are_gone_or_mixed_up_cost_no_more_than_what_was_in_them()
     assert!(report.damage.iter().any(|damage| damage.why.contains("missing")), "{report:?}");
     assert_eq!(image.last_commit(), sound.last_commit);
 
+    // Two segments have each other's names: nothing is lost.
     let swapped = copied("swapped");
     let [one, two] = [0, 1].map(|place| segments(&swapped)[place].clone());
     let aside = swapped.join("aside");
@@ -212,6 +214,7 @@ async fn segments_that_are_gone_or_mixed_up_cost_no_more_than_what_was_in_them()
     assert_eq!(State::of(&image), sound);
     assert_eq!((report.damage.len(), report.missing.len()), (2, 0), "{report:?}");
 
+    // The checkpoint is missing: the log alone is left, until a whole draft takes its place.
     let headless = copied("headless");
     fs::remove_file(headless.join("snapshot.db")).expect("the file is removed");
     assert!(matches!(inspect::verify(&headless, |_, _| {}), Err(PersistenceError::Missing { .. })));
