@@ -1,6 +1,6 @@
-//! The catalogue of isolation anomalies (Adya's and Fekete's names, in the order of
-//! the Hermitage test suite), deterministic, at both levels. Every test says what
-//! each level must allow and forbid, and asserts both.
+//! The catalogue of isolation anomalies (Adya's and Fekete's names, in the order of the Hermitage
+//! test suite) as deterministic tests. Every test says what each isolation level must allow and
+//! forbid, and asserts both.
 
 mod common;
 
@@ -11,8 +11,8 @@ use common::bench::{
 use fluxmap::IsolationLevel;
 
 /// G0, dirty write: two transactions write x and y, interleaved.
-/// Both levels: the writes of one never mix with the other's.
-/// Serializable: both commit (blind), as if one after the other.
+/// Both levels: the writes of one never mix with those of the other.
+/// Serializable: both commit, as if one ran after the other, because their writes are blind.
 /// Snapshot: the second to commit is refused (first committer wins).
 #[test]
 fn g0_dirty_write() {
@@ -32,8 +32,8 @@ fn g0_dirty_write() {
     }
 }
 
-/// G1a, aborted read: both levels forbid seeing what is rolled back, before or after
-/// the rollback; the reader commits.
+/// G1a, aborted read: at both levels no transaction sees a write that is rolled back, before or
+/// after the rollback. The reader commits.
 #[test]
 fn g1a_aborted_read() {
     for level in LEVELS {
@@ -48,8 +48,8 @@ fn g1a_aborted_read() {
     }
 }
 
-/// G1b, intermediate read: both levels forbid seeing a value that its own
-/// transaction overwrote; a later reader sees the last value only.
+/// G1b, intermediate read: at both levels no transaction sees a value that its own transaction
+/// overwrites. A later reader sees only the last value.
 #[test]
 fn g1b_intermediate_read() {
     for level in LEVELS {
@@ -65,9 +65,9 @@ fn g1b_intermediate_read() {
     }
 }
 
-/// G1c, circular information flow: neither may see the other's write, at both levels.
-/// Serializable: each read what the other wrote, so the second is refused.
-/// Snapshot: both commit, as the keys they wrote differ.
+/// G1c, circular information flow: at both levels neither transaction may see the other's write.
+/// Serializable: each has read a key that the other wrote, so the second is refused.
+/// Snapshot: both commit, because they wrote different keys.
 #[test]
 fn g1c_circular_information_flow() {
     for level in LEVELS {
@@ -82,8 +82,8 @@ fn g1c_circular_information_flow() {
     }
 }
 
-/// OTV, observed transaction vanishes: both levels forbid that a reader sees T1 in
-/// one key and T2, which overwrote T1, in another.
+/// OTV, observed transaction vanishes: at both levels no reader may see T1 in one key and T2, which
+/// overwrote T1, in another.
 /// Serializable: T2 is blind and commits. Snapshot: T2 is refused.
 #[test]
 fn otv_observed_transaction_vanishes() {
@@ -105,9 +105,9 @@ fn otv_observed_transaction_vanishes() {
     }
 }
 
-/// PMP, predicate-many-preceders, read predicate: both levels forbid that the same
-/// predicate finds more the second time; a reader commits.
-/// Serializable: one that wrote on the strength of it is refused. Snapshot: commits.
+/// PMP, predicate-many-preceders, read predicate: at both levels a predicate finds the same keys
+/// the second time. A transaction that only reads commits.
+/// Serializable: a transaction that wrote because of what it found is refused. Snapshot: it commits.
 #[test]
 fn pmp_read_predicate() {
     for level in LEVELS {
@@ -128,8 +128,8 @@ fn pmp_read_predicate() {
     }
 }
 
-/// PMP, write predicate: T1 adds 10 to all values, T2 deletes where the value is 20.
-/// Both levels refuse T2: it deletes a key that T1 has changed.
+/// PMP, write predicate: T1 adds 10 to all values, T2 deletes the keys whose value is 20. Both
+/// levels refuse T2, because it deletes a key that T1 has changed.
 #[test]
 fn pmp_write_predicate() {
     for level in LEVELS {
@@ -148,8 +148,8 @@ fn pmp_write_predicate() {
     }
 }
 
-/// P4, lost update: both levels refuse the second of two that read and write x,
-/// however the change is spelled.
+/// P4, lost update: both levels refuse the second of two transactions that read and write x, in
+/// whichever way they change it.
 #[test]
 fn p4_lost_update() {
     let increments: [fn(&Tx); 3] = [
@@ -170,8 +170,8 @@ fn p4_lost_update() {
     }
 }
 
-/// G-single, read skew: both levels forbid seeing x before and y after T2; the
-/// reader commits at both.
+/// G-single, read skew: at both levels no reader may see x as before T2 and y as after it. The
+/// reader commits.
 #[test]
 fn g_single_read_skew() {
     for level in LEVELS {
@@ -186,8 +186,8 @@ fn g_single_read_skew() {
     }
 }
 
-/// G-single with predicates: both levels forbid that a scan after T2's commit
-/// contradicts one before it; the reader commits.
+/// G-single with predicates: at both levels a scan after T2's commit must agree with one before it.
+/// The reader commits.
 #[test]
 fn g_single_predicate() {
     for level in LEVELS {
@@ -203,8 +203,8 @@ fn g_single_predicate() {
     }
 }
 
-/// G-single through a write: T1 saw the old x and then deletes y, which T2 changed
-/// together with x. Both levels refuse T1.
+/// G-single through a write: T1 saw the old x and then deletes y, which T2 changed together with x.
+/// Both levels refuse T1.
 #[test]
 fn g_single_write() {
     for level in LEVELS {
@@ -220,8 +220,8 @@ fn g_single_write() {
     }
 }
 
-/// G2-item, write skew: both read x and y, one writes x, the other y.
-/// Serializable refuses the second. Snapshot commits both: its one anomaly.
+/// G2-item, write skew: both transactions read x and y, one writes x, the other y. Serializable
+/// refuses the second. Snapshot commits both, which is the one anomaly that it allows.
 #[test]
 fn g2_item_write_skew() {
     for level in LEVELS {
@@ -237,7 +237,7 @@ fn g2_item_write_skew() {
     }
 }
 
-/// G2, write skew through a predicate: both look for values divisible by three, find
+/// G2, write skew through a predicate: both transactions look for values divisible by three, find
 /// none, and insert one each. Serializable refuses the second, Snapshot commits it.
 #[test]
 fn g2_predicate() {
@@ -254,9 +254,8 @@ fn g2_predicate() {
     }
 }
 
-/// G2 with two anti-dependency edges: T1 scanned before T2 changed y; T3 saw T2 but
-/// not T1; then T1 writes x. Serializable refuses T1, Snapshot commits it; the
-/// reader T3 commits at both.
+/// G2 with two anti-dependency edges: T1 scanned before T2 changed y; T3 saw T2 but not T1; then T1
+/// writes x. Serializable refuses T1, Snapshot commits it. The reader T3 commits at both.
 #[test]
 fn g2_two_edges() {
     for level in LEVELS {
@@ -275,10 +274,9 @@ fn g2_two_edges() {
     }
 }
 
-/// The read-only anomaly (Fekete, O'Neil & O'Neil 2004): checking x and savings y
-/// are 0. T2 reads both and will withdraw; T1 deposits 20 into y and commits; the
-/// reader T3 sees (0, 20); T2 then withdraws with the overdraft fee. No order
-/// explains T3 together with the fee.
+/// The read-only anomaly (Fekete, O'Neil & O'Neil 2004): checking x and savings y are 0. T2 reads
+/// both and will withdraw; T1 deposits 20 into y and commits; the reader T3 sees (0, 20); T2 then
+/// withdraws with the overdraft fee. No serial order explains both T3's reads and the fee.
 /// Serializable refuses T2. Snapshot commits it. T3 commits at both.
 #[test]
 fn read_only_anomaly() {
@@ -297,7 +295,7 @@ fn read_only_anomaly() {
     }
 }
 
-/// Long fork: T1 writes x, T2 writes y. Both levels forbid that one reader sees only
+/// Long fork: T1 writes x, T2 writes y. At both levels it must not happen that one reader sees only
 /// T1 and another only T2, wherever the two begin.
 #[test]
 fn long_fork() {
@@ -312,7 +310,7 @@ fn long_fork() {
         readers.push(db.begin());
         commits(t2);
         readers.push(db.begin());
-        // Reading in either order, and only now, changes nothing.
+        // All readers read only now, half of them x first: neither may change what they see.
         let seen: Vec<(bool, bool)> = readers
             .iter()
             .enumerate()

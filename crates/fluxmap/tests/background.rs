@@ -1,5 +1,5 @@
-//! The background thread: what it removes with nobody calling `vacuum`, and that
-//! it ends with the database.
+//! The background thread: it removes old versions although nothing calls `vacuum`, and it ends with
+//! the database.
 
 use fluxmap::db::VacuumOptions;
 use fluxmap::mem::TimeSource;
@@ -10,10 +10,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant, SystemTime};
 
-/// Far longer than anything here takes: a bound for a test that has failed.
+/// A bound for a test that fails, far longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A value that says when it is dropped.
+/// A value that reports when it is dropped.
 struct Told {
     number: u32,
     dropped: Sender<u32>,
@@ -67,7 +67,7 @@ fn the_end_of_a_snapshot_that_kept_much_frees_it_without_another_commit() -> Res
     Ok(())
 }
 
-/// How many threads of this process are background threads of a database.
+/// The number of background threads of databases in this process.
 #[cfg(target_os = "linux")]
 fn workers() -> usize {
     let tasks = std::fs::read_dir("/proc/self/task").expect("a process has threads");
@@ -75,8 +75,8 @@ fn workers() -> usize {
     names.filter(|name| name.trim() == "fluxmap-worker").count()
 }
 
-/// Whether there are soon this many. A thread is named once it runs, and listed for
-/// a moment after it has been joined.
+/// Waits until there are this many workers, and returns whether it came to that. A thread gets its
+/// name only once it runs, and is still listed for a moment after it has been joined.
 #[cfg(target_os = "linux")]
 fn comes_to(expected: usize) -> bool {
     let started = Instant::now();
@@ -86,7 +86,7 @@ fn comes_to(expected: usize) -> bool {
     workers() == expected
 }
 
-/// Respawns itself to be alone in its process, because it counts threads.
+/// The test runs itself in a child process, because it counts the threads of its process.
 #[cfg(target_os = "linux")]
 #[test]
 fn the_thread_ends_with_the_last_clone_whatever_its_interval() -> Result<(), FluxError> {
@@ -117,7 +117,7 @@ fn the_thread_ends_with_the_last_clone_whatever_its_interval() -> Result<(), Flu
     Ok(())
 }
 
-/// A clock that panics for the background thread, so many times.
+/// A clock that panics a number of times when the background thread asks it.
 struct Fragile(AtomicUsize);
 
 impl TimeSource for Fragile {
@@ -150,7 +150,7 @@ fn a_time_source_that_panics_does_not_end_the_background_thread() -> Result<(), 
     Ok(())
 }
 
-/// In the middle of a commit, too, where a panic would leave it half-done.
+/// A commit asks for the time in its middle. A panic there must not leave the commit half-done.
 #[test]
 fn a_time_source_that_panics_costs_no_commit() -> Result<(), FluxError> {
     struct Broken;

@@ -1,5 +1,5 @@
-//! A backup that fails leaves its directory as it found it, and one that was cut short by the death
-//! of the process is replaced by the next.
+//! A backup that fails leaves its directory as it found it. A backup that the death of the process
+//! cut short is replaced by the next one.
 
 use fluxmap::persistence::PersistenceOptions;
 use fluxmap::{Database, FluxError, PersistenceError};
@@ -25,7 +25,8 @@ fn filled(disk: &SimDisk) -> Db {
     let tx = db.begin();
     (0..PAIRS).try_for_each(|key| tx.insert(key, "z".repeat(50))).expect("a write is buffered");
     block_on(tx.commit()).expect("a commit succeeds");
-    // The last thing that it does by itself; from then on, all calls are the backup's.
+    // Wait until the next segment is ready, the last thing the database does by itself. After the
+    // checkpoint below, all calls of the disk are the backup's.
     while !disk.files().contains_key(Path::new("db/wal.0000000002")) {
         std::thread::yield_now();
     }
@@ -37,7 +38,7 @@ fn back_up(db: &Db) -> Result<(), FluxError> {
     block_on(db.backup_to("copy", |_| ()))
 }
 
-/// What is in the copy's directory, but for the lock.
+/// The files in the copy's directory, except the lock.
 fn left(disk: &SimDisk) -> BTreeSet<String> {
     let files = disk.files().into_keys().filter(|path| path.starts_with("copy") && !path.ends_with("lock"));
     files.map(|path| path.display().to_string()).collect()
@@ -104,7 +105,7 @@ fn a_backup_that_a_death_cut_short_is_replaced_wherever_that_was() {
         deaths += 1;
         let db = open(&at_death, "db").expect("the database opens");
         match at_death.files().contains_key(Path::new("copy/snapshot.db")) {
-            // It died after the copy was there.
+            // The process died after the copy was complete.
             true => {
                 assert_eq!(open(&at_death, "copy").expect("it opens").count(..).ok(), Some(PAIRS as usize))
             }
@@ -130,7 +131,7 @@ fn what_is_there_of_a_database_is_not_replaced() {
         assert_eq!(disk.files(), files, "nothing has changed");
     };
     refused("there is a database in copy already");
-    // The checkpoint is missing, and the log has a commit.
+    // Now the copy has no checkpoint, and its log has a commit.
     let copy = open(&disk, "copy").expect("it opens");
     block_on(copy.insert(0, "new".into())).expect("a commit succeeds");
     block_on(copy.close()).expect("it closes");
@@ -138,7 +139,7 @@ fn what_is_there_of_a_database_is_not_replaced() {
     refused("without its checkpoint");
 }
 
-/// A checkpoint that fails leaves nothing on a full disk either, where the log needs the room.
+/// A checkpoint that fails on a full disk leaves no draft behind, because the log needs the room.
 #[test]
 fn a_checkpoint_that_failed_leaves_no_draft() {
     let disk = SimDisk::new(6);

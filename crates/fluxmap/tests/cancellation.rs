@@ -1,6 +1,6 @@
-//! Work that is abandoned half way: futures dropped after each poll, transactions,
-//! handles and streams dropped in use. The store is then wholly before or wholly
-//! after, nothing stays registered, and everything works on.
+//! Work that is abandoned half way: futures dropped after each poll, and transactions, handles and
+//! streams dropped in use. The store must then be wholly in the state before or wholly in the state
+//! after the work, nothing may stay registered, and everything must go on working.
 
 mod common;
 
@@ -20,9 +20,9 @@ use futures::executor::block_on;
 type Item = (&'static str, u64);
 type Work = for<'d> fn(&'d Db) -> Pin<Box<dyn Future<Output = ()> + 'd>>;
 
-/// Every async operation, dropped after each number of polls: the content is as
-/// before or as after, never between; if the future was ready it is as after, and if
-/// it was never polled, as before.
+/// Drops every async operation after each number of polls. The content must be as before or as
+/// after the operation. If the future was ready, it must be as after; if the future was never
+/// polled, as before.
 #[test]
 fn a_future_dropped_after_any_poll_has_done_all_or_nothing() {
     let works: [(&str, Work, &[Item]); 10] = [
@@ -137,9 +137,10 @@ fn a_future_dropped_after_any_poll_has_done_all_or_nothing() {
     ];
     for (what, work, after) in works {
         for polls in 0.. {
-            assert!(polls < 100, "{what} gets somewhere");
+            assert!(polls < 100, "{what} ends");
             let db = fresh();
             let before = content(&db);
+            // Poll once more in each round, until the future comes to its end.
             let done = poll_then_drop(work(&db), polls).is_some();
             let now = content(&db);
             if done {
@@ -156,8 +157,8 @@ fn a_future_dropped_after_any_poll_has_done_all_or_nothing() {
     }
 }
 
-/// A transaction that loses again and again, dropped while it retries: what it wrote
-/// in a lost attempt is not there, its rivals' commits are, and nobody waits for it.
+/// Drops a transaction while it retries after repeated losses. Its writes in lost attempts must be
+/// absent, the commits of its rivals must be there, and nothing may wait for it.
 #[test]
 fn a_retrying_transaction_can_be_dropped_at_any_poll() {
     const LOSSES: u64 = UNPROTECTED as u64;
@@ -188,11 +189,11 @@ fn a_retrying_transaction_can_be_dropped_at_any_poll() {
         }
         deepest = deepest.max(begun.get());
     }
-    // It was dropped in its later attempts, too.
+    // Some were dropped in a later attempt, too.
     assert!(dropped > 10 && deepest >= 4, "{dropped} dropped, {deepest} attempts");
 }
 
-/// Dropping futures while others commit loses nothing that was acknowledged and adds
+/// Dropping futures while other threads commit must lose nothing that was acknowledged, and add
 /// nothing that was not begun.
 #[test]
 fn dropped_futures_among_busy_threads() {
@@ -226,6 +227,7 @@ fn dropped_futures_among_busy_threads() {
         results.map(|result| result.expect("transact retries until it commits")).count()
     });
     let x = *db.get("x").expect("a read succeeds").expect("x is there");
+    // A dropped future may have committed or not, so the sum is only bounded.
     let (least, most) = (2 * ROUNDS + finished as u64, 3 * ROUNDS);
     assert!((least..=most).contains(&x), "{x} is not within {least} and {most}");
     works_on(&db);
@@ -254,7 +256,7 @@ fn what_is_dropped_is_rolled_back() {
     drop(handle);
     now(&db, "x", Some(10));
 
-    // A commit that was made into a future and never awaited is a drop, too.
+    // A commit whose future is never polled counts as dropped, too.
     let tx = db.begin();
     put(&tx, "x", 1);
     drop(tx.commit());
@@ -262,7 +264,7 @@ fn what_is_dropped_is_rolled_back() {
     works_on(&db);
 }
 
-/// A stream holds its snapshot while it lives and no longer, wherever it is dropped.
+/// A stream holds its snapshot while it lives and no longer, wherever in the walk it is dropped.
 #[test]
 fn a_dropped_stream_pins_nothing() {
     for taken in 0..4 {
@@ -293,7 +295,7 @@ fn a_dropped_stream_pins_nothing() {
     }
 }
 
-/// A snapshot's stream outlives its snapshot and the database value it came from.
+/// A snapshot's stream outlives the snapshot and the database handle that it came from.
 #[test]
 fn a_snapshot_stream_stands_alone() {
     let db = fresh();
@@ -307,8 +309,8 @@ fn a_snapshot_stream_stands_alone() {
     );
 }
 
-/// A transaction writes while it streams: it comes across what it writes ahead of
-/// its position, and not across what it writes behind.
+/// A transaction writes while it streams. The stream shows a write ahead of its position, and does
+/// not show one behind it.
 #[test]
 fn writing_while_streaming_in_one_transaction() {
     let db = fresh();

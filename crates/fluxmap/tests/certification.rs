@@ -1,11 +1,10 @@
-//! The rules by which a commit is decided, beyond the named anomalies: every way to
-//! learn of a presence or an absence counts as a read, whenever it happened, and
-//! nothing else does. Every test says what each level must allow and forbid.
+//! The rules that decide a commit, beyond the named anomalies. Every way to learn whether a key is
+//! present or absent counts as a read, at whatever time it happened, and nothing else does. Every
+//! test says what each isolation level must allow and forbid.
 //!
-//! At `Serializable` a transaction is refused if anything that it read has changed
-//! since its snapshot; blind writes never conflict. At `Snapshot` it is refused if
-//! anything that it wrote has been committed by another since. One that wrote
-//! nothing always commits.
+//! At `Serializable` a transaction is refused if anything that it read has changed since its
+//! snapshot; blind writes never conflict. At `Snapshot` it is refused if another transaction has
+//! since committed a write to a key that it wrote. A transaction that wrote nothing always commits.
 
 mod common;
 
@@ -14,9 +13,9 @@ use common::{LEVELS, content};
 use fluxmap::IsolationLevel;
 use futures::executor::block_on;
 
-/// Write skew on keys that do not exist: both find a and b absent, one inserts a,
-/// the other b. Serializable refuses the second, Snapshot commits it.
-/// Every way to learn of an absence counts.
+/// Write skew on keys that do not exist: both transactions find a and b absent, one inserts a, the
+/// other b. Serializable refuses the second, Snapshot commits it. Every way to learn of an absence
+/// counts.
 #[test]
 fn write_skew_on_absent_keys() {
     let absences: [fn(&Tx, &str); 7] = [
@@ -42,8 +41,8 @@ fn write_skew_on_absent_keys() {
     }
 }
 
-/// Write skew on keys that exist, by every way to learn of a presence.
-/// Serializable refuses the second, Snapshot commits it.
+/// Write skew on keys that exist, with every way to learn of a presence. Serializable refuses the
+/// second, Snapshot commits it.
 #[test]
 fn write_skew_on_present_keys() {
     let presences: [fn(&Tx, &str); 7] = [
@@ -69,8 +68,9 @@ fn write_skew_on_present_keys() {
     }
 }
 
-/// `remove` tells what was there, so it reads, present or not: both levels refuse one
-/// whose key was changed meanwhile, though it would be gone either way.
+/// `remove` returns the value that was there, so it counts as a read, whether the key is present or
+/// not. Both levels refuse a `remove` whose key was changed meanwhile, although the key would be
+/// gone either way.
 #[test]
 fn a_remove_is_a_read() {
     for level in LEVELS {
@@ -84,8 +84,8 @@ fn a_remove_is_a_read() {
     }
 }
 
-/// The read may come after the commit that overwrote it: it still returns the old
-/// value, and still counts. Serializable refuses, Snapshot commits.
+/// The read may come after the commit that overwrites the key: it still returns the old value, and
+/// still counts. Serializable refuses, Snapshot commits.
 #[test]
 fn write_skew_when_the_read_comes_last() {
     for level in LEVELS {
@@ -101,8 +101,8 @@ fn write_skew_when_the_read_comes_last() {
     }
 }
 
-/// One that wrote nothing commits at both levels, whatever happened to all that it
-/// read; so does one whose writes were all undone by a return to a savepoint.
+/// A transaction that wrote nothing commits at both levels, whatever happened to the keys that it
+/// read. So does a transaction that undid all its writes by a rollback to a savepoint.
 #[test]
 fn a_reader_always_commits() {
     for level in LEVELS {
@@ -123,8 +123,8 @@ fn a_reader_always_commits() {
     }
 }
 
-/// What was read before a return to a savepoint was seen and acted upon: it counts.
-/// Serializable refuses, Snapshot commits.
+/// Reads before a rollback to a savepoint still count, because the caller has seen their results
+/// and may have acted upon them. Serializable refuses, Snapshot commits.
 #[test]
 fn a_return_to_a_savepoint_forgets_no_reads() {
     for level in LEVELS {
@@ -148,8 +148,8 @@ fn a_return_to_a_savepoint_forgets_no_reads() {
     }
 }
 
-/// Reading an own write asks nothing of others: at Serializable it stays a blind
-/// write and commits. At Snapshot the write itself conflicts.
+/// Reading an own write depends on no other transaction. At Serializable the write stays blind and
+/// commits. At Snapshot the write itself conflicts.
 #[test]
 fn reading_an_own_write_is_no_read_of_the_database() {
     for level in LEVELS {
@@ -163,8 +163,8 @@ fn reading_an_own_write_is_no_read_of_the_database() {
     }
 }
 
-/// A write that brings back the value that was read is a change like any other: the
-/// rule compares versions, not values. Serializable refuses, Snapshot commits.
+/// A write that restores the value that was read is a change like any other, because the rule
+/// compares versions, not values. Serializable refuses, Snapshot commits.
 #[test]
 fn a_value_that_came_back_counts_as_changed() {
     for level in LEVELS {
@@ -179,8 +179,8 @@ fn a_value_that_came_back_counts_as_changed() {
     }
 }
 
-/// A refused transaction leaves no trace at either level: not its conflicting
-/// write, nor its others.
+/// A refused transaction leaves no trace at either level, neither of its conflicting write nor of
+/// the others.
 #[test]
 fn a_refused_transaction_leaves_nothing() {
     for level in LEVELS {

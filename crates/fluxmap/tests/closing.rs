@@ -1,4 +1,4 @@
-//! Closing says whether the database is closed, and who holds it if it is not.
+//! Closing reports whether the database is closed, and if it is not, what still holds it.
 
 mod common;
 
@@ -121,13 +121,16 @@ fn a_listener_that_holds_the_database_weakly_uses_it_and_does_not_keep_it_open()
     let listener = Arc::clone(&slot);
     let builder = Db::builder().durability_full(options()).disk(Arc::new(disk.clone())).on_evict(
         move |key, _value, cause| {
-            let db = listener.get().and_then(WeakDatabase::upgrade).expect("somebody evicts, so it is open");
+            let db = listener
+                .get()
+                .and_then(WeakDatabase::upgrade)
+                .expect("an eviction runs, so the database is open");
             let evicted = db.memory_info().evictions.explicit;
-            sender.send((key, evicted, cause)).expect("somebody listens");
+            sender.send((key, evicted, cause)).expect("the test listens");
         },
     );
     let db = block_on(builder.build()).expect("it is new");
-    slot.set(db.downgrade()).expect("nobody else sets it");
+    slot.set(db.downgrade()).expect("it is set once");
     block_on(db.insert(1, 1)).expect("an insert commits");
     assert_eq!(block_on(db.evict(&1)), Ok(true));
     assert_eq!(told.recv(), Ok((1, 1, EvictionCause::Explicit)));

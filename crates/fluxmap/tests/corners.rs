@@ -1,4 +1,4 @@
-//! Corners of limits and expiry in which they were once wrong.
+//! Corner cases of memory limits and expiry that were once wrong.
 
 mod common;
 
@@ -104,7 +104,7 @@ struct Dial(Mutex<SystemTime>);
 
 impl TimeSource for Dial {
     fn now(&self) -> SystemTime {
-        *self.0.lock().expect("nobody panics with it")
+        *self.0.lock().expect("no holder panics")
     }
 }
 
@@ -118,7 +118,7 @@ fn a_life_counts_from_now_also_after_the_clock_was_set_back() {
     let db = block_on(Database::<u64, u64>::builder().time_source(dial.clone()).build()).expect("it opens");
     block_on(db.insert_with_ttl(1, 1, HOUR * 100)).expect("an insert commits");
     assert!(db.contains_key(&1).expect("a read succeeds"));
-    *dial.0.lock().expect("nobody panics with it") -= 2 * HOUR;
+    *dial.0.lock().expect("no holder panics") -= 2 * HOUR;
     block_on(db.insert_with_ttl(2, 2, HOUR)).expect("an insert commits");
     assert_eq!(db.get(&2).expect("a read succeeds").as_deref(), Some(&2));
 }
@@ -154,7 +154,7 @@ fn removing_what_has_expired_changes_nothing_for_who_found_it_absent() {
     let dial = dial();
     let db = block_on(Database::<u64, u64>::builder().time_source(dial.clone()).build()).expect("it opens");
     block_on(db.insert_with_ttl(1, 1, HOUR)).expect("an insert commits");
-    *dial.0.lock().expect("nobody panics with it") += HOUR;
+    *dial.0.lock().expect("no holder panics") += HOUR;
     let tx = db.begin();
     assert!(tx.get(&1).expect("a read succeeds").is_none());
     block_on(db.vacuum()).expect("vacuum succeeds");
@@ -189,7 +189,8 @@ fn reopening_with_the_same_limit_evicts_nothing() {
                     block_on(db.checkpoint()).expect("a checkpoint is written");
                 }
             }
-            // Else the last evictions may not be stable, and the count not see them.
+            // Flush first: the last evictions may not be stable yet, and `count` would still see
+            // the keys.
             block_on(db.flush()).expect("it syncs");
             let before = db.count(..).expect("a count succeeds");
             block_on(db.close()).expect("it closes");
@@ -218,7 +219,7 @@ fn opening_tells_only_of_what_was_there() {
     block_on(db.close()).expect("it closes");
     let (sender, told) = channel();
     let db = durable(&disk, Some((LIMIT / 2, EvictionPolicy::Lru)), move |key, length, _| {
-        sender.send((key, length)).expect("somebody listens")
+        sender.send((key, length)).expect("the test listens")
     });
     let told: Vec<(u64, usize)> = told.try_iter().collect();
     let (removed, stale) = (
@@ -261,7 +262,7 @@ fn later(dial: &Dial, by: Duration) {
 
 #[test]
 fn what_has_expired_goes_before_what_is_there() {
-    // Under `Ttl` all of them expire.
+    // Leave out `Ttl`, under which all keys expire.
     for policy in EVICTING.into_iter().filter(|policy| *policy != EvictionPolicy::Ttl) {
         let dial = dial();
         let builder = limited(policy, LIMIT).time_source(dial.clone());
@@ -338,7 +339,8 @@ fn a_handle_reports_that_its_transaction_has_ended_from_ranges_too() {
     assert!(matches!(handle.range(&0, &999), Err(FluxError::SnapshotTooOld { .. })));
 }
 
-/// Renews a key while it is asked for the time, which is then past the first expiry.
+/// A time source that, the first time it is asked, renews a key and then moves the time past the
+/// key's first expiry.
 struct Renewing(Mutex<Option<Db>>, Dial);
 
 impl TimeSource for Renewing {
@@ -363,7 +365,7 @@ fn a_key_that_is_renewed_in_time_is_never_absent() {
     assert!(read.is_some(), "one value or the other was there all the time");
 }
 
-/// A user's session: hashed by the user alone.
+/// A user's session. Its hash depends on the user alone, so that all sessions of a user share it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Session(u64, u64);
 

@@ -1,10 +1,10 @@
-//! The compiler says what to do about mistakes that the types do not allow.
+//! The compiler's messages say what to do about mistakes that the types do not allow.
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// Programs that do not compile, and a part of what is said about each.
+/// Programs that do not compile, and a part of the compiler's message about each.
 const MISTAKES: [(&str, &str, &str); 7] = [
     (
         "no_mem_size",
@@ -47,7 +47,7 @@ const MISTAKES: [(&str, &str, &str); 7] = [
 #[test]
 fn the_compiler_says_what_to_do() {
     let crate_dir = Path::new(env!("CARGO_MANIFEST_DIR"));
-    // Kept from run to run, so that only the first builds the library once more.
+    // Keep the directory from run to run, so that only the first run builds the library once more.
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("diagnostics");
     let programs = dir.join("src/bin");
     let _ = fs::remove_dir_all(&programs);

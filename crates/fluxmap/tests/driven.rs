@@ -1,7 +1,7 @@
-//! Databases without threads: whoever holds the `Background` does the work, in virtual time.
+//! Databases without threads: the holder of the `Background` does the work, in virtual time.
 //!
-//! That a crash at any call loses nothing then is tested beside the databases with threads, in
-//! `crash/every_call.rs`.
+//! `crash/every_call.rs` tests, beside the databases with threads, that such databases lose nothing
+//! in a crash at any call.
 
 use std::cell::Cell;
 use std::fmt;
@@ -35,7 +35,7 @@ fn options(pool: usize) -> PersistenceOptions {
 
 fn full(background: &Background, disk: &SimDisk, pool: usize) -> Db {
     let builder = Db::builder().durability_full(options(pool)).disk(Arc::new(disk.clone()));
-    // Without anybody who drives it.
+    // Opening must complete without anything driving the background.
     now(builder.background(background).build()).expect("it opens")
 }
 
@@ -44,7 +44,8 @@ fn relaxed(background: &Background, disk: &SimDisk) -> DatabaseBuilder<u64, Stri
     builder.disk(Arc::new(disk.clone())).background(background)
 }
 
-/// Does everything that is due; what that was is not to depend on `choose`.
+/// Does all background work that is due, in the order of `choose`, which the result must not depend
+/// on.
 fn settle(background: &Background, mut choose: impl FnMut() -> u64) -> Step {
     loop {
         match background.step_with(choose()) {
@@ -54,16 +55,16 @@ fn settle(background: &Background, mut choose: impl FnMut() -> u64) -> Step {
     }
 }
 
-/// Waits for what needs nobody.
+/// The output of a future that must be ready without background work.
 #[track_caller]
 fn now<F: Future>(future: F) -> F::Output {
-    future.now_or_never().expect("nobody has to be waited for")
+    future.now_or_never().expect("it needs no background work")
 }
 
-/// Waits for `future`, and does what it waits for.
+/// Waits for `future`, and does the background work that it waits for.
 #[track_caller]
 fn wait<F: Future>(background: &Background, future: F) -> F::Output {
-    // As long as there is anything to do, it comes back with a result.
+    // As long as there is work to do, `drive` completes within one poll.
     background.drive(future).now_or_never().expect("it waits, and there is nothing to do")
 }
 
@@ -81,7 +82,7 @@ fn read(disk: &SimDisk, path: &Path) -> Vec<u8> {
     bytes
 }
 
-/// A small generator of its own, so that the test's choices are its own.
+/// A small generator of its own, so that the choices of the test do not come from the engine.
 fn lots(mut state: u64) -> impl FnMut() -> u64 {
     move || {
         state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
@@ -89,7 +90,7 @@ fn lots(mut state: u64) -> impl FnMut() -> u64 {
     }
 }
 
-/// What a run leaves behind: every call to the disk, and every byte on it.
+/// Runs a script. Returns every call to the disk, and every byte that is on it in the end.
 fn run(seed: u64) -> (Vec<String>, Vec<Vec<u8>>) {
     let disk = SimDisk::new(9);
     let background = Background::new(seed);
@@ -130,7 +131,7 @@ fn a_run_replays_from_its_seed_to_the_byte() {
     assert_ne!(trace, other.0, "the seed chooses the order");
 }
 
-/// The order in which keys go that expire at one instant: that of their hashes.
+/// The order in which keys that expire at one instant are removed. It is the order of their hashes.
 fn order(seed: u64) -> Vec<u64> {
     let background = Background::new(seed);
     let (told, gone) = std::sync::mpsc::channel();
@@ -152,11 +153,11 @@ fn keys_are_hashed_as_the_seed_says() {
     assert_ne!(order(1), order(2));
 }
 
-/// A disk that notes on which threads it is called.
+/// A disk that records on which threads it is called.
 struct Watched {
     disk: SimDisk,
     seen: Arc<Mutex<Vec<ThreadId>>>,
-    /// Whether to sync panics.
+    /// Whether a sync panics.
     panics: Arc<AtomicBool>,
 }
 
@@ -236,12 +237,12 @@ impl DiskFile for WatchedFile {
 
     fn sync(&self) -> io::Result<()> {
         note(&self.seen);
-        assert!(!self.panics.load(Ordering::SeqCst), "the disk's own code");
+        assert!(!self.panics.load(Ordering::SeqCst), "the disk's own code panics");
         self.file.sync()
     }
 }
 
-/// The names of the threads of this process that are FluxMap's.
+/// The names of those threads of this process that FluxMap has started.
 #[cfg(target_os = "linux")]
 fn threads() -> Vec<String> {
     let tasks = std::fs::read_dir("/proc/self/task").expect("linux has it");
@@ -286,8 +287,9 @@ fn no_thread_is_started_and_the_disk_is_used_on_the_calling_one() -> Result<(), 
     Ok(())
 }
 
-/// Commits that fill the log's pool, of which none has been waited for, after so many steps of
-/// background work; then the end, of which nobody drives anything.
+/// Begins commits that fill the log's pool, does `steps` steps of background work, and ends the
+/// database without waiting for a commit and without driving anything. Returns whether the work ran
+/// out within these steps.
 fn end_under_pressure(steps: u64, close: bool) -> bool {
     const COMMITS: u64 = 30;
     let (background, disk) = (Background::new(steps), SimDisk::new(1));
@@ -307,7 +309,7 @@ fn end_under_pressure(steps: u64, close: bool) -> bool {
         false => drop(db),
     }
     assert_eq!(background.step(), Step::Idle, "nothing is left to do");
-    // All of it had been committed, though nobody waited for it.
+    // Every commit is there, although nothing waited for it.
     let again = full(&background, &disk.power_cut(Loss::Everything), 1);
     assert_eq!(again.count(..).expect("reads") as u64, COMMITS);
     is_over
@@ -338,7 +340,7 @@ fn commits_go_on_between_the_steps_of_a_checkpoint() -> Result<(), FluxError> {
     let builder = Db::builder().durability_full(PersistenceOptions::new("db"));
     let builder = builder.disk(Arc::new(disk.clone())).background(&background);
     let db = now(builder.build())?;
-    // Several blocks.
+    // Enough data for several blocks of the checkpoint.
     for key in 0..12 {
         wait(&background, db.insert(key, "x".repeat(100_000)))?;
     }
@@ -352,7 +354,7 @@ fn commits_go_on_between_the_steps_of_a_checkpoint() -> Result<(), FluxError> {
         let _ = background.step();
         let mut commit = Box::pin(db.insert(100 + commits, "meanwhile".into()));
         if poll_immediate(&mut commit).now_or_never().flatten().is_none() {
-            // The jobs take turns, so the checkpoint does not end before this does.
+            // The jobs take turns, so the checkpoint does not end before this commit.
             wait(&background, commit)?;
         }
         commits += 1;
@@ -370,7 +372,7 @@ fn a_flush_interval_passes_on_the_virtual_clock_only() -> Result<(), FluxError> 
     let db = now(relaxed(&background, &disk).build())?;
     work(&background);
     now(db.insert(1, "one".into()))?;
-    // By how much the clock has advanced, nothing less: not by that of the machine.
+    // The full interval remains: it counts the time of the virtual clock, not that of the machine.
     assert_eq!(work(&background), Step::In(SECOND));
     background.advance(SECOND - Duration::from_nanos(1));
     let syncs = disk.calls();
@@ -411,7 +413,7 @@ fn vacuum_ages_and_expiry_go_by_the_virtual_clock_only() -> Result<(), FluxError
     work(&background);
     assert!(db.get(&1)?.is_none());
     assert_eq!(db.memory_info().keys, 0, "it was removed, not only hidden");
-    // The vacuum is due again and again.
+    // The vacuum is due at every interval.
     assert_eq!(work(&background), Step::In(5 * SECOND - Duration::from_millis(1)));
     Ok(())
 }
@@ -439,7 +441,7 @@ fn a_deadline_passes_on_the_virtual_clock_only() -> Result<(), FluxError> {
     let outcome = block_on(db.transact_with(TransactOptions::default().deadline(SECOND), async |tx| {
         attempts.set(attempts.get() + 1);
         tx.get(&1)?;
-        // Another thread gets in its way.
+        // Another thread overwrites the key that this transaction has read.
         let rival = || block_on(db.insert(1, "rival".into()));
         thread::scope(|scope| scope.spawn(rival).join().expect("no panic"))?;
         background.advance(SECOND / 2);
@@ -483,7 +485,7 @@ fn what_no_longer_fits_goes_while_it_is_opened_with_nobody_who_drives() -> Resul
     Ok(())
 }
 
-/// Drops a future when it is woken, and with it the last handle of a database.
+/// A waker that drops a future when it is woken, and with it the last handle of a database.
 struct Drops(Mutex<Option<BoxFuture<'static, Result<(), FluxError>>>>);
 
 impl Wake for Drops {
@@ -507,7 +509,7 @@ fn a_waker_that_drops_the_last_handle_leaves_the_rest_to_later_steps() -> Result
     let steps = steps.take_while(|step| *step == Step::Worked).count();
     assert!(waker.0.lock().expect("no panic").is_none(), "it was woken");
     assert!(steps > 3, "the log was closed by further steps: {steps}");
-    // The lock is free, and all is there.
+    // The lock has been released, and the commit is there.
     assert_eq!(full(&background, &disk, 2).get(&1)?.as_deref().map(String::as_str), Some("one"));
     Ok(())
 }
@@ -561,13 +563,13 @@ fn the_lease_of_a_transaction_that_keeps_losing_runs_out_on_the_virtual_clock_on
     let db = now(Db::builder().background(&background).build())?;
     let mut loser = Box::pin(db.transact(async |tx| {
         tx.get(&1)?;
-        // Others get a chance, each time.
+        // Let rivals commit in every attempt.
         yield_once().await;
         tx.insert(2, "at last".into())
     }));
     let mut rounds = 0;
     let mut rival = loop {
-        // A poll of the loser, and then somebody who gets in its way, until nobody can.
+        // Poll the loser, then let a rival overtake it, until a rival has to wait.
         assert!(poll_immediate(&mut loser).now_or_never().flatten().is_none());
         let mut rival = Box::pin(db.insert(1, "rival".into()));
         if poll_immediate(&mut rival).now_or_never().flatten().is_none() {
@@ -576,10 +578,10 @@ fn the_lease_of_a_transaction_that_keeps_losing_runs_out_on_the_virtual_clock_on
         rounds += 1;
         assert!(rounds < 100, "it is let run ahead in the end");
     };
-    // The loser is left alone, and its lease is all that the rival waits for.
+    // From now on the loser is not polled, so the rival waits only for the lease to end.
     let Step::In(lease) = work(&background) else { panic!("a lease has an end") };
     assert!(lease >= Duration::from_millis(100), "{lease:?}");
-    // The machine's clock is never that even.
+    // A time from the machine's clock is never such a round number.
     assert_eq!(lease.as_nanos() % 1_000_000, 0, "{lease:?}");
     background.advance(lease - Duration::from_nanos(1));
     work(&background);

@@ -1,4 +1,4 @@
-//! Durable databases: what comes back after they are closed.
+//! Durable databases: their content after they are closed and opened again.
 
 mod common;
 
@@ -89,7 +89,7 @@ async fn a_link_that_is_moved_leads_to_no_other_database() -> Result<(), FluxErr
     Ok(())
 }
 
-/// Its encoding leaves out what tells it from others.
+/// A key whose encoding leaves out a part that distinguishes it from others.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 struct Sharded {
     name: String,
@@ -223,7 +223,7 @@ async fn a_commit_whose_keys_panic_when_dropped_becomes_durable_all_the_same() -
         }
     });
     assert!(insert.await.is_err(), "the key of the second insert is dropped, and panics");
-    // A read-only transaction waits until what it has seen is durable.
+    // A read-only transaction waits until the commits that it has seen are durable.
     let tx = db.begin();
     assert_eq!(tx.get(&Fragile(1, None))?.as_deref(), Some(&2));
     tx.commit().await?;
@@ -232,8 +232,8 @@ async fn a_commit_whose_keys_panic_when_dropped_becomes_durable_all_the_same() -
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// A task that is dropped when it is woken, as by an executor that is going; and who is
-/// told when it has been.
+/// A waker that drops its task when it is woken, as an executor does that shuts down, and reports
+/// that it has.
 struct DroppedWhenWoken(Mutex<Option<Task>>, Sender<()>);
 
 impl Wake for DroppedWhenWoken {
@@ -241,7 +241,7 @@ impl Wake for DroppedWhenWoken {
         let task = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         if task.is_some() {
             drop(task);
-            // Nobody listens any more if the test has failed.
+            // Nothing listens any more if the test has failed.
             let _ = self.1.send(());
         }
     }
@@ -255,7 +255,8 @@ async fn whoever_a_commit_wakes_may_be_the_last_to_hold_the_database() -> Result
     let disk = SimDisk::new(5);
     let builder = Database::<u64, u64>::builder().disk(Arc::new(disk.clone()));
     let db = builder.durability_full(options("woken".as_ref())).build().await?;
-    // One checkpoint, so that the checkpoint thread has nothing more to do by itself.
+    // Make the checkpoint that is due, so that the checkpoint thread has nothing more to do by
+    // itself.
     db.checkpoint().await?;
     disk.stall(true);
     let (sender, dropped) = mpsc::channel();
@@ -268,11 +269,12 @@ async fn whoever_a_commit_wakes_may_be_the_last_to_hold_the_database() -> Result
     assert!(task.as_mut().poll(&mut Context::from_waker(&waker)).is_pending(), "the disk stands still");
     *slot.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
     assert!(disk.wait_stalled(1, A_HANG), "the log thread writes");
-    // A checkpoint now waits to sync the log, or syncs it while the log thread waits.
+    // The checkpoint either waits to sync the log, or syncs it while the log thread waits.
     let mut checkpoint = Box::pin(async { drop(db.checkpoint().await) });
     assert!(checkpoint.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
     drop(checkpoint);
-    // The task holds the last handle: it goes on one of the database's own threads.
+    // Now the task holds the last handle, and it will be dropped on one of the database's own
+    // threads.
     drop(db);
     disk.stall(false);
     assert!(dropped.recv_timeout(A_HANG).is_ok(), "dropping the last handle hangs");

@@ -1,6 +1,6 @@
-//! Iterators that stopped early have read exactly the part of the range that they
-//! walked: a change in it refuses the transaction (at `Serializable`), a change in
-//! the rest does not. Forward, backward, from both ends, over own writes.
+//! An iterator that stopped early has read exactly the part of the range that it walked. At
+//! `Serializable` a change in that part refuses the transaction, a change in the rest does not.
+//! Tested forward, backward, from both ends, and over own writes.
 
 mod common;
 
@@ -19,9 +19,9 @@ fn walk_front_and_back(tx: &Transaction<u64, u64>, front: usize, back: usize) {
     }
 }
 
-/// An iterator that stopped after n items has read up to the n-th from its end of
-/// the range, and nothing beyond: inserts before it conflict, inserts after do not.
-/// Forward, backward, and from both ends.
+/// An iterator that stopped after n items has read from its end of the range up to the n-th item,
+/// and nothing beyond. Inserts in that part conflict, inserts beyond it do not. Tested forward,
+/// backward, and from both ends.
 #[test]
 fn an_early_stop_reads_no_further() {
     for front in 0..=5usize {
@@ -40,8 +40,8 @@ fn an_early_stop_reads_no_further() {
     }
 }
 
-/// The same far into a long range: whatever an iterator fetches ahead, it has read
-/// what it handed out, to the key.
+/// The same far into a long range. However much an iterator fetches ahead, it has read exactly up
+/// to the last key that it returned.
 #[test]
 fn an_early_stop_is_exact_in_a_long_range() {
     let keys: Vec<u64> = (1..=400).map(|n| n * 10).collect();
@@ -70,8 +70,8 @@ fn an_early_stop_is_exact_in_a_long_range() {
     }
 }
 
-/// An iterator that was told that there is no more has read to the end of its range;
-/// the two ends that met have read all of it.
+/// An iterator that has returned `None` has read to the end of its range. If its two ends have met,
+/// it has read the whole range.
 #[test]
 fn an_exhausted_iterator_has_read_the_whole_range() {
     type Drain = fn(&Transaction<u64, u64>);
@@ -103,8 +103,8 @@ fn an_exhausted_iterator_has_read_the_whole_range() {
     }
 }
 
-/// Deletes and updates of the part that an early stop left unread do not conflict
-/// either; those of the last yielded key do.
+/// Deletes in the part that an early stop left unread do not conflict either. A delete of the last
+/// key that was returned does.
 #[test]
 fn an_early_stop_is_exact_for_deletes() {
     let walk = |tx: &Transaction<u64, u64>| walk_front_and_back(tx, 2, 0);
@@ -119,8 +119,8 @@ fn an_early_stop_is_exact_for_deletes() {
     }
 }
 
-/// An own write that an iterator yielded is a position like any other: the gap up to
-/// it was read, the gap after it was not.
+/// An own write that an iterator returned counts as a position like any other: the gap up to it was
+/// read, the gap after it was not.
 #[test]
 fn an_early_stop_at_an_own_write() {
     let walk = |tx: &Transaction<u64, u64>| {
@@ -133,8 +133,8 @@ fn an_early_stop_at_an_own_write() {
     }
 }
 
-/// Keys that an iterator stepped over because the transaction itself has deleted
-/// them lie in the walked part.
+/// Keys that an iterator skipped because the transaction itself has deleted them belong to the part
+/// that was read.
 #[test]
 fn an_early_stop_beyond_an_own_delete() {
     let walk = |tx: &Transaction<u64, u64>| {
@@ -148,7 +148,7 @@ fn an_early_stop_beyond_an_own_delete() {
     }
 }
 
-/// A range that was asked for and never advanced has read nothing.
+/// A range that was created and never advanced has read nothing.
 #[test]
 fn an_iterator_that_was_never_advanced_reads_nothing() {
     let walk = |tx: &Transaction<u64, u64>| drop(tx.range(..).expect("succeeds"));
@@ -157,8 +157,8 @@ fn an_iterator_that_was_never_advanced_reads_nothing() {
     }
 }
 
-/// What was read counts even if the iterator never gets to say so: one that is
-/// forgotten has read at least what it yielded. (It may count for more.)
+/// Reads count even if the iterator's destructor never runs. A forgotten iterator has read at least
+/// the items that it returned, and may count as having read more.
 #[test]
 fn a_forgotten_iterator_has_read_what_it_yielded() {
     let walk = |tx: &Transaction<u64, u64>| {
@@ -170,8 +170,8 @@ fn a_forgotten_iterator_has_read_what_it_yielded() {
     certified(&TENS, walk, &99, |db| remove(db, &10), true, "the yielded key");
 }
 
-/// `first` and `last` have read the gap up to what they found; on an empty database
-/// they have read everything.
+/// `first` and `last` have read the gap up to the key that they found. On an empty database they
+/// have read everything.
 #[test]
 fn first_and_last_read_up_to_what_they_found() {
     let first = |tx: &Transaction<u64, u64>| drop(tx.first().expect("succeeds"));
@@ -187,7 +187,7 @@ fn first_and_last_read_up_to_what_they_found() {
     }
 }
 
-/// Two iterators of one transaction are certified each for its own part.
+/// Each of several iterators of one transaction is certified for its own part.
 #[test]
 fn several_iterators_are_certified_each() {
     let walk = |tx: &Transaction<u64, u64>| {

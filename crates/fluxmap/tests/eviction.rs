@@ -1,6 +1,6 @@
-//! An eviction is a transaction like any other: older snapshots do not notice it, what rests
-//! on the key conflicts with it, a restart does not undo it, and the listener hears of it
-//! once (defects 8, 11 and 20 of the list).
+//! An eviction is a transaction like any other: older snapshots do not notice it, a transaction
+//! that has read the key conflicts with it, a restart does not undo it, and the listener hears of
+//! it once (defects 8, 11 and 20 of the list).
 
 mod common;
 
@@ -26,28 +26,28 @@ use futures::{FutureExt, StreamExt, TryStreamExt};
 type Db = Database<u64, u64>;
 type Builder = DatabaseBuilder<u64, u64>;
 
-/// What is told of evictions.
+/// The arguments of an eviction listener.
 type Told = (u64, u64, EvictionCause);
 
 /// Room for about a hundred keys.
 const LIMIT: u64 = 16 << 10;
 
-/// Far longer than anything here takes: a bound for a test that has failed.
+/// A bound for a test that fails, far longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn open(builder: Builder) -> Db {
     block_on(builder.build()).expect("the database opens")
 }
 
-/// Has a channel told of evictions.
+/// Adds a listener that sends each eviction to a channel.
 fn listening(builder: Builder) -> (Builder, Receiver<Told>) {
     let (sender, receiver) = channel();
     let listener =
-        move |key, value: Arc<u64>, cause| sender.send((key, *value, cause)).expect("somebody listens");
+        move |key, value: Arc<u64>, cause| sender.send((key, *value, cause)).expect("the test listens");
     (builder.on_evict(listener), receiver)
 }
 
-/// With small segments: a simulated disk is in memory.
+/// Options with small segments, because a simulated disk is kept in memory.
 fn options(path: &str) -> PersistenceOptions {
     PersistenceOptions { wal_segment_size_bytes: 64 << 10, ..PersistenceOptions::new(path) }
 }
@@ -60,7 +60,7 @@ fn get(db: &Db, key: u64) -> Option<u64> {
     db.get(&key).expect("a read succeeds").map(|value| *value)
 }
 
-/// Whether the key is there, without using it.
+/// Whether the key is there, without counting as a use of it.
 fn is_there(db: &Db, key: u64) -> bool {
     db.count(key..=key).expect("a count succeeds") == 1
 }
@@ -69,11 +69,11 @@ fn vacuum<V: Send + Sync + 'static>(db: &Database<u64, V>) {
     block_on(db.vacuum()).expect("vacuum succeeds");
 }
 
-/// Keys from here on push out others.
+/// Keys from this one on are written only to make others go.
 const OTHERS: u64 = 1_000_000;
 
-/// Writes other keys, and reads them, so that they are used more than this one, until it
-/// has gone.
+/// Writes other keys, and reads them, so that they are used more than `key`, until `key` has been
+/// evicted.
 fn crowd_out(db: &Db, key: u64) {
     for other in OTHERS..OTHERS + 10_000 {
         if !is_there(db, key) {
@@ -85,10 +85,11 @@ fn crowd_out(db: &Db, key: u64) {
     panic!("{key} is never evicted");
 }
 
-/// Makes a key go.
+/// Removes a key without a transaction.
 type Go = fn(&Db, u64);
 
-/// Ways for a key to go that no transaction has removed, each with a database for it.
+/// The ways in which a key can go although no transaction has removed it, each with a database for
+/// it.
 fn ways_to_go(level: IsolationLevel) -> Vec<(String, Db, Go)> {
     let capacity = EVICTING.map(|policy| (format!("{policy:?}"), limited(policy, LIMIT), crowd_out as Go));
     let explicit: Go =
@@ -148,7 +149,7 @@ fn a_transaction_that_has_read_a_key_reads_it_again_and_conflicts_with_its_evict
             assert_eq!((read(&tx), read(&only_reads)), (1, 1), "present, then absent: {way}, {how}");
             tx.insert(7, 7).expect("a write is buffered");
             assert!(matches!(commit(tx), Err(FluxError::SerializationConflict)), "{way}, {how}");
-            commit(only_reads).expect("what only reads never conflicts");
+            commit(only_reads).expect("a transaction that only reads never conflicts");
             assert!(!is_there(&db, 7), "{way}, {how}");
             assert_nothing_pinned(&db);
         }
@@ -320,7 +321,7 @@ mod listening {
         for policy in EVICTING {
             let (sender, calls) = channel();
             let db = open(limited(policy, LIMIT).on_evict(move |key, _, _| {
-                sender.send(key).expect("somebody listens");
+                sender.send(key).expect("the test listens");
                 panic!("the listener panics for {key}, which belongs to the test");
             }));
             for key in 0..300 {
@@ -330,21 +331,22 @@ mod listening {
             let info = db.memory_info();
             assert_eq!(calls.try_iter().count() as u64, info.evictions.capacity, "{policy:?}");
             assert!(info.live_bytes <= LIMIT, "{policy:?}: {info:?}");
-            // On the background thread, and once more: it has survived the first.
+            // The listener also runs on the background thread. The second key shows that the thread
+            // survived the first panic.
             for key in [1_000, 1_001] {
                 let life = Duration::from_millis(1);
                 block_on(db.insert_with_ttl(key, 0, life)).expect("an insert commits");
-                while calls.recv_timeout(PATIENCE).expect("it expires with nobody touching it") != key {}
+                while calls.recv_timeout(PATIENCE).expect("it expires although nothing touches it") != key {}
             }
             assert_nothing_pinned(&db);
         }
     }
 
-    /// A place for a database that its own listener can reach.
+    /// Holds a database where its own listener can reach it.
     type Slot = Arc<Mutex<Option<Db>>>;
 
     fn within(slot: &Slot) -> Option<Db> {
-        slot.lock().expect("nobody panics with it").clone()
+        slot.lock().expect("no holder panics").clone()
     }
 
     #[test]
@@ -359,13 +361,13 @@ mod listening {
                 let (count, info) = (db.count(..).expect("a count succeeds"), db.memory_info());
                 assert!(count > 0 && info.keys > 0);
                 assert!(db.vacuum().now_or_never().is_some(), "nothing to wait for");
-                // What goes is kept elsewhere, in another commit: of the first few, as they
-                // push out others.
+                // Write the first evicted keys back under other keys, in commits of other threads.
+                // Only the first few, because they push out others.
                 let writer = (key < 50 && cause == EvictionCause::Capacity)
                     .then(|| thread::spawn(move || put(&db, OTHERS + key, key)));
-                sender.send((key, seen, writer)).expect("somebody listens");
+                sender.send((key, seen, writer)).expect("the test listens");
             }));
-            *slot.lock().expect("nobody panics with it") = Some(db.clone());
+            *slot.lock().expect("no holder panics") = Some(db.clone());
             (0..400).for_each(|key| put(&db, key, key));
             let mut calls = 0;
             while let Ok((key, seen, writer)) = told.try_recv() {
@@ -376,7 +378,7 @@ mod listening {
                 }
             }
             assert!(calls >= 200, "{policy:?}: {calls}");
-            slot.lock().expect("nobody panics with it").take();
+            slot.lock().expect("no holder panics").take();
         }
     }
 
@@ -390,13 +392,14 @@ mod listening {
                 assert!(matches!(inserted, Some(Ok(()))), "nothing to wait for");
             }
         }));
-        *slot.lock().expect("nobody panics with it") = Some(db.clone());
+        *slot.lock().expect("no holder panics") = Some(db.clone());
         (0..400).for_each(|key| put(&db, key * 10, key));
         assert!(common::content(&db).iter().any(|(key, _)| key % 10 == 1));
-        slot.lock().expect("nobody panics with it").take();
+        slot.lock().expect("no holder panics").take();
     }
 
-    /// On the background thread, where it would wait for itself.
+    /// The listener runs on the background thread, which must not wait for itself when the last
+    /// handle is dropped there.
     #[test]
     fn the_listener_may_drop_the_last_handle() {
         for disk in [None, Some(SimDisk::new(3))] {
@@ -404,8 +407,8 @@ mod listening {
             let (sender, told) = channel();
             let inner = Arc::clone(&slot);
             let builder = Db::builder().on_evict(move |key, _, _| {
-                drop(inner.lock().expect("nobody panics with it").take());
-                sender.send(key).expect("somebody listens");
+                drop(inner.lock().expect("no holder panics").take());
+                sender.send(key).expect("the test listens");
             });
             let db = match &disk {
                 None => block_on(builder.build()),
@@ -414,11 +417,15 @@ mod listening {
                 }
             };
             let db = db.expect("the database opens");
-            *slot.lock().expect("nobody panics with it") = Some(db.clone());
+            *slot.lock().expect("no holder panics") = Some(db.clone());
             block_on(db.insert_with_ttl(1, 10, Duration::from_millis(20))).expect("an insert commits");
             drop(db);
             assert_eq!(told.recv_timeout(PATIENCE), Ok(1));
-            assert_eq!(told.recv_timeout(PATIENCE), Err(RecvTimeoutError::Disconnected), "it has gone");
+            assert_eq!(
+                told.recv_timeout(PATIENCE),
+                Err(RecvTimeoutError::Disconnected),
+                "the database has ended"
+            );
         }
     }
 
@@ -445,7 +452,8 @@ mod listening {
 mod using {
     use super::*;
 
-    /// The key that goes first of 1, 2 and so on in a full little cache, after `look`.
+    /// Fills a little cache with the keys 1 to 10, calls `look`, and returns the key that is
+    /// evicted first.
     fn first_to_go(look: impl Fn(&Db)) -> u64 {
         let (builder, told) = listening(limited(EvictionPolicy::Lru, 4 << 10));
         let db = open(builder);
@@ -456,7 +464,7 @@ mod using {
                 put(&db, key, key);
                 told.try_recv().ok()
             })
-            .expect("something goes")
+            .expect("some key is evicted")
             .0
     }
 
@@ -532,7 +540,7 @@ mod using {
     }
 }
 
-/// A value that counts itself, and tells which commit it belongs to.
+/// A value that counts live instances, and knows the commit that wrote it.
 struct Counted {
     commit: u64,
     live: Arc<AtomicIsize>,
@@ -557,14 +565,15 @@ impl MemSize for Counted {
     }
 }
 
-/// Four threads write pairs of keys, each pair in one commit, with hardly any room. Of a pair,
-/// one may be missing at any time; but whoever sees both sees one commit.
+/// Four threads write pairs of keys, each pair in one commit, with hardly any room. One key of a
+/// pair may have been evicted at any time, but a reader that sees both keys must see the values of
+/// one commit.
 #[test]
 fn threads_at_the_limit_see_whole_commits_only() {
     const PAIRS: u64 = 150;
     const WHILE: Duration = Duration::from_millis(300);
     const THREADS: u64 = 4;
-    /// More than the two pairs of a commit weigh.
+    /// More than the two entries of a commit weigh.
     const COMMIT: u64 = 2 * 512;
     let halves = |pair: u64| [pair, pair + PAIRS];
     for policy in EVICTING {
@@ -622,7 +631,8 @@ fn threads_at_the_limit_see_whole_commits_only() {
             let started = Instant::now();
             while started.elapsed() < WHILE {
                 let info = db.memory_info();
-                // Room is made before a commit returns, and each thread may be in one.
+                // A commit makes room before it returns, and each thread may be in the middle of
+                // one.
                 assert!(info.live_bytes <= LIMIT + THREADS * COMMIT, "{policy:?}: {info:?}");
                 thread::yield_now();
             }
@@ -633,13 +643,13 @@ fn threads_at_the_limit_see_whole_commits_only() {
         vacuum(&db);
         vacuum(&db);
         let left = db.count(..).expect("a count succeeds") as isize;
-        assert_eq!(live.load(Ordering::SeqCst), left, "{policy:?}: what went was freed, once");
+        assert_eq!(live.load(Ordering::SeqCst), left, "{policy:?}: evicted values were freed, once each");
         drop(db);
         assert_eq!(live.load(Ordering::SeqCst), 0, "{policy:?}");
     }
 }
 
-/// A key whose destructor panics once if it is the one that is told to.
+/// A key whose destructor panics once if it is the armed one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Grenade(u64);
 
@@ -651,7 +661,7 @@ impl Drop for Grenade {
     fn drop(&mut self) {
         if ARMED.get() == Some(self.0) {
             ARMED.set(None);
-            panic!("as it was told to");
+            panic!("the planted panic");
         }
     }
 }
@@ -675,7 +685,7 @@ fn the_listener_is_told_although_a_destructor_panics() {
     let before = evicted();
     let tx = db.begin();
     tx.insert(Grenade(2999), vec![0; 100_000]).expect("a write");
-    // The key is there already, so this one is dropped.
+    // The key is in the index already, so the commit drops this one.
     ARMED.set(Some(2999));
     let committed = catch_unwind(AssertUnwindSafe(|| block_on(tx.commit())));
     assert!(committed.is_err() && evicted() > before + 100, "it evicts, and panics");

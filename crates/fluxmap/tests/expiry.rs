@@ -1,6 +1,6 @@
-//! Keys that expire: out of sight at their instant for whoever begins then, in sight for as
-//! long as ever for whoever began before, and out of memory soon (defect 22 of the list:
-//! keys that were readable long after their time). Time is injected; nothing sleeps.
+//! Keys that expire: a reader that begins at the instant of expiry or later does not see them, a
+//! reader that began before sees them as long as it lives, and they leave memory soon (defect 22 of
+//! the list: keys could be read long after their time). Time is injected, so nothing sleeps.
 
 mod common;
 
@@ -23,7 +23,7 @@ use futures::{StreamExt, TryStreamExt};
 type Db = Database<String, u64>;
 type Builder = DatabaseBuilder<String, u64>;
 
-/// Far longer than anything here takes: a bound for a test that has failed.
+/// A bound for a test that fails, far longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -36,7 +36,7 @@ struct Dial(Arc<Mutex<SystemTime>>);
 
 impl TimeSource for Dial {
     fn now(&self) -> SystemTime {
-        *self.0.lock().expect("nobody panics with it")
+        *self.0.lock().expect("no holder panics")
     }
 }
 
@@ -46,14 +46,14 @@ impl Dial {
     }
 
     fn forward(&self, by: Duration) {
-        *self.0.lock().expect("nobody panics with it") += by;
+        *self.0.lock().expect("no holder panics") += by;
     }
 
     fn back(&self, by: Duration) {
-        *self.0.lock().expect("nobody panics with it") -= by;
+        *self.0.lock().expect("no holder panics") -= by;
     }
 
-    /// As a database takes it.
+    /// The clock in the form that a database takes.
     fn source(&self) -> Arc<dyn TimeSource> {
         Arc::new(self.clone())
     }
@@ -63,13 +63,13 @@ fn open(builder: Builder, dial: &Dial) -> Db {
     block_on(builder.time_source(dial.source()).build()).expect("the database opens")
 }
 
-/// A database in memory with its clock.
+/// A database in memory, and its clock.
 fn fresh() -> (Db, Dial) {
     let dial = Dial::new();
     (open(Db::builder(), &dial), dial)
 }
 
-/// With small segments: a simulated disk is in memory.
+/// Options with small segments, because a simulated disk is kept in memory.
 fn options(path: &str) -> PersistenceOptions {
     PersistenceOptions { wal_segment_size_bytes: 64 << 10, ..PersistenceOptions::new(path) }
 }
@@ -95,13 +95,13 @@ fn vacuum(db: &Db) {
 }
 
 fn keys(db: &Db) -> Vec<String> {
-    // Time stands still for readers while somebody holds the commit lock, as the background
-    // thread may: wait for it.
+    // Time stands still for readers while a thread holds the commit lock, as the background thread
+    // may. `memory_info` takes the lock, so it waits for that to end.
     let _ = db.memory_info();
     db.snapshot().range(..).map(|(key, _)| key).collect()
 }
 
-/// All keys there are, by each way to find that out.
+/// All keys that are visible, by each way to find that out.
 fn found(db: &Db, all: &[&str]) -> Vec<(&'static str, Vec<String>)> {
     fn name((key, _): (String, Arc<u64>)) -> String {
         key
@@ -229,7 +229,7 @@ fn the_surfaces_all_let_keys_expire() {
             assert!(tx.expire_at("k", now + MINUTE).expect("a write is buffered"));
             assert!(!tx.expire_at("other", now + MINUTE).expect("nothing to change"));
             assert_eq!(ttl(db, "k"), None);
-            commit(tx).expect("nobody else writes");
+            commit(tx).expect("no other transaction writes");
         }),
         ("handle", |db, now| {
             let handle = db.handle();
@@ -247,7 +247,7 @@ fn the_surfaces_all_let_keys_expire() {
             assert!(block_on(handle.expire_at("k", now + MINUTE)).expect("a write is buffered"));
             assert_eq!(handle.ttl("k").expect("a read succeeds"), Some(MINUTE));
             assert_eq!(get(db, "k"), None);
-            block_on(handle.commit()).expect("nobody else writes");
+            block_on(handle.commit()).expect("no other transaction writes");
         }),
     ];
     for (surface, check) in surfaces {
@@ -276,7 +276,7 @@ fn whoever_began_before_goes_on_seeing_what_has_expired() {
         assert_eq!(tx.range(..).expect("a range succeeds").count(), 2);
         assert!(tx.ttl("a").expect("a read succeeds").is_some());
         assert_eq!(keys(&db), ["b"]);
-        // The second time round, it has been removed by a commit of its own.
+        // In the second round the key has been removed by a commit of its own.
         vacuum(&db);
     }
     assert_eq!(db.memory_info().evictions.expired, 1);
@@ -284,7 +284,7 @@ fn whoever_began_before_goes_on_seeing_what_has_expired() {
     assert_eq!(view.get("a").expect("a read succeeds").as_deref(), Some(&1));
     let first = block_on(stream.next()).expect("there are two").expect("a stream succeeds");
     assert_eq!(first.0, "a");
-    commit(tx).expect("what only reads never conflicts");
+    commit(tx).expect("a transaction that only reads never conflicts");
     drop((view, stream));
     assert_nothing_pinned(&db);
     vacuum(&db);
@@ -311,6 +311,7 @@ fn a_transaction_conflicts_with_the_expiry_of_what_it_has_read() {
                     read(tx);
                     tx.insert("own".into(), 1).expect("a write is buffered");
                 }
+                // One tick before the expiry a serializable commit is still allowed.
                 dial.forward(MINUTE - TICK);
                 if level == IsolationLevel::Serializable {
                     in_time.remove("own").expect("a write is buffered");
@@ -323,6 +324,7 @@ fn a_transaction_conflicts_with_the_expiry_of_what_it_has_read() {
                 if is_reaped {
                     vacuum(&db);
                 }
+                // After the expiry it is refused, whether the key has left memory or not.
                 let is_serializable = level == IsolationLevel::Serializable;
                 match commit(too_late) {
                     Err(FluxError::SerializationConflict) if is_serializable => {}
@@ -382,7 +384,7 @@ fn an_update_keeps_the_expiry_and_an_insert_clears_it() {
     assert_eq!(keys(&db), ["inserted"], "the timer went with the value");
 }
 
-/// Whatever swaps a value for another without saying when that is to expire.
+/// Every operation that swaps one value for another without stating an expiry.
 #[test]
 fn a_swap_keeps_the_expiry_and_gives_none_to_what_is_new() {
     type Swap = fn(&Db, &str, Option<&u64>, Option<u64>) -> Result<bool, FluxError>;
@@ -413,7 +415,8 @@ fn a_swap_keeps_the_expiry_and_gives_none_to_what_is_new() {
         assert_eq!((get(&db, "session"), ttl(&db, "session")), (Some(7), Some(MINUTE / 2)), "{how}");
         assert_eq!(ttl(&db, "new"), None, "{how}");
         dial.forward(MINUTE / 2);
-        // The background thread may hold the lock under which time moves: this waits for it.
+        // The background thread may hold the lock under which time moves. The vacuum waits for that
+        // lock.
         vacuum(&db);
         assert_eq!(keys(&db), ["new"], "{how}");
         assert!(swap(&db, "session", None, Some(2)).expect("it commits"), "{how}");
@@ -468,7 +471,7 @@ fn own_writes_whose_time_is_over_are_absent_in_their_own_transaction() {
         assert_eq!(names(tx.range(..).expect("a range succeeds").rev().collect()), ["later", "kept"]);
         assert_eq!(tx.count(..).expect("a count succeeds"), 2);
         assert_eq!(tx.first().expect("a read succeeds").map(|(key, _)| key).as_deref(), Some("kept"));
-        commit(tx).expect("nobody else writes");
+        commit(tx).expect("no other transaction writes");
         for _ in 0..2 {
             assert_eq!(keys(&db), ["kept", "later"], "nothing older comes back");
             vacuum(&db);
@@ -544,7 +547,7 @@ fn a_clock_that_was_set_back_while_a_database_was_closed_makes_no_key_live_longe
     assert_eq!(ttl(&db, "long"), Some(HOUR));
     put_for(&db, "new", MINUTE);
     assert_eq!(ttl(&db, "new"), Some(MINUTE));
-    // A copy goes on from the same time.
+    // A copy continues from the same time.
     block_on(db.backup_to("copy", |_| ())).expect("a backup is written");
     block_on(db.close()).expect("the database closes");
     let builder = Db::builder().durability_full(options("copy")).disk(Arc::new(disk.clone()));
@@ -570,7 +573,8 @@ fn reads_repeat_while_keys_expire_and_are_removed() {
                 while !done.load(Ordering::Relaxed) {
                     let view = db.snapshot();
                     let seen: Vec<String> = view.range(..).map(|(key, _)| key).collect();
-                    assert!(seen.len() <= least, "what had expired is seen again");
+                    // Keys only expire here, so a later view never shows more of them.
+                    assert!(seen.len() <= least, "a key that had expired is seen again");
                     least = seen.len();
                     assert_eq!(view.count(..).expect("a count succeeds"), seen.len());
                     assert_eq!(
@@ -628,19 +632,19 @@ mod memory {
         let dial = Dial::new();
         let (sender, told) = channel();
         let builder = Db::builder().on_evict(move |key, value, cause| {
-            sender.send((key, *value, cause)).expect("somebody listens");
+            sender.send((key, *value, cause)).expect("the test listens");
         });
         let db = open(builder, &dial);
         let tx = db.begin();
         for key in 0..KEYS {
             tx.insert_with_ttl(format!("{key:04}"), key, MINUTE).expect("a write is buffered");
         }
-        commit(tx).expect("nobody else writes");
+        commit(tx).expect("no other transaction writes");
         put(&db, "lasting", 0);
         dial.forward(MINUTE);
         assert_eq!(keys(&db), ["lasting"]);
         vacuum(&db);
-        // The background thread may be at it as well.
+        // The background thread may remove some of the keys.
         let mut gone = BTreeSet::new();
         for (key, value, cause) in (0..KEYS).map_while(|_| told.recv_timeout(PATIENCE).ok()) {
             assert_eq!((key.parse(), cause), (Ok(value), EvictionCause::Expired));
@@ -668,7 +672,7 @@ mod memory {
         assert_eq!(db.memory_info().index_bytes, lasting);
     }
 
-    /// A value that says when it is dropped.
+    /// A value that reports when it is dropped.
     struct Dropped(u64, Sender<u64>);
 
     impl Drop for Dropped {
@@ -678,19 +682,19 @@ mod memory {
         }
     }
 
-    /// With the machine's clock: the listener hears of it, and the values are dropped, while
-    /// the database is left alone.
+    /// By the machine's clock, and with nothing touching the database, the listener hears of the
+    /// expiry and the values are dropped.
     #[test]
     fn goes_by_itself_with_nobody_touching_the_database() {
         let ((sender, told), (drops, dropped)) = (channel(), channel());
         let builder = Database::<u64, Dropped>::builder().on_evict(move |key, value, cause| {
             assert_eq!((value.0, cause), (key, EvictionCause::Expired));
-            sender.send(key).expect("somebody listens");
+            sender.send(key).expect("the test listens");
         });
         let db = block_on(builder.build()).expect("the database opens");
         let value = |key| Dropped(key, drops.clone());
         block_on(db.insert_with_ttl(0, value(0), HOUR)).expect("an insert commits");
-        // Each earlier than the thread was going to wake.
+        // Each key expires before the time at which the thread would wake.
         for (key, life) in [(3, 60), (2, 30), (1, 1)] {
             let life = Duration::from_millis(life);
             block_on(db.insert_with_ttl(key, value(key), life)).expect("an insert commits");
@@ -724,7 +728,8 @@ mod durable {
         open_at("db", Db::builder().codec(codec), disk, dial)
     }
 
-    /// With keys of all kinds: a lasting one, one that expires after a minute, and so on.
+    /// A database with keys of all kinds: a lasting one, one that expires after a minute, and so
+    /// on.
     fn filled(codec: Codec, disk: &SimDisk, dial: &Dial) -> Db {
         let db = open_at("db", Db::builder().codec(codec), disk, dial);
         put(&db, "lasting", 1);
@@ -760,7 +765,7 @@ mod durable {
                 dial.forward(MINUTE / 10);
                 db = reopen(db, codec, &disk, &dial);
                 assert_filled(&db, restart * MINUTE / 10);
-                // From now on from a checkpoint.
+                // From now on the keys come from a checkpoint.
                 let checkpoint = block_on(db.checkpoint()).expect("a checkpoint is written");
                 assert_eq!(checkpoint.pairs, 6);
             }
@@ -784,11 +789,13 @@ mod durable {
                 let left = ["endless", "hour", "lasting", "persisted"];
                 assert_found(&db, &ALL, &left);
                 vacuum(&db);
-                // What is not stable yet may still be read.
+                // A read may still need the versions below a removal that is not stable yet, so
+                // flush before the next vacuum.
                 block_on(db.flush()).expect("a flush succeeds");
                 vacuum(&db);
                 assert_eq!(db.memory_info().keys, 4, "{codec:?}, {from_checkpoint}");
-                // Also if the clock is set back then: its removal is in the log.
+                // The keys stay away even if the clock is set back, because their removal is in the
+                // log.
                 dial.back(MINUTE);
                 let db = reopen(db, codec, &disk, &dial);
                 assert_eq!(keys(&db), left, "{codec:?}, {from_checkpoint}");
@@ -821,7 +828,7 @@ mod durable {
     }
 }
 
-/// The policy under which every key has a life.
+/// The policy under which every key has a time to live.
 mod every_key {
     use super::*;
 
@@ -843,7 +850,7 @@ mod every_key {
         block_on(db.transact(async |tx| tx.insert("in a transaction".into(), 2))).expect("it commits");
         block_on(db.update("updated", |n| n + 1)).expect("an update commits");
         assert_eq!(ttl(&db, "inserted"), Some(MINUTE));
-        assert_eq!(ttl(&db, "updated"), Some(MINUTE / 2), "an update keeps what is left");
+        assert_eq!(ttl(&db, "updated"), Some(MINUTE / 2), "an update keeps the remaining time");
         dial.forward(MINUTE / 2);
         assert_eq!(keys(&db), ["in a transaction", "inserted", "with its own life"]);
         assert!(block_on(db.persist("inserted")).expect("a change commits"));
@@ -871,8 +878,8 @@ mod every_key {
         assert!(keys(&db).is_empty());
     }
 
-    /// Keys from before the policy, in a checkpoint and in the log, and some with times of their
-    /// own, shorter and longer.
+    /// Writes keys before the policy is set: one in a checkpoint, one in the log, and two with
+    /// times of their own, one shorter and one longer than the policy's.
     fn from_before(disk: &SimDisk, dial: &Dial) {
         let db = reopen(Db::builder(), disk, dial);
         put(&db, "in a checkpoint", 1);
@@ -897,10 +904,10 @@ mod every_key {
         assert_eq!(keys(&db), ["for an hour", "in a checkpoint", "in the log"]);
         assert_eq!(ttl(&db, "in a checkpoint"), Some(MINUTE));
         assert_eq!(ttl(&db, "in the log"), Some(MINUTE));
-        assert_eq!(ttl(&db, "for an hour"), Some(HOUR / 2), "a time of its own stays");
+        assert_eq!(ttl(&db, "for an hour"), Some(HOUR / 2), "a key's own expiry stays");
         dial.forward(MINUTE);
-        // The checkpoint that opening has asked for may hold the lock under which time moves, and
-        // what it sees.
+        // The checkpoint that opening has requested may hold the lock under which time moves, and a
+        // snapshot that needs the old versions. Repeat until it is done.
         let begin = std::time::Instant::now();
         while keys(&db) != ["for an hour"] || db.memory_info().keys > 1 {
             assert!(begin.elapsed() < PATIENCE, "{:?}", keys(&db));
@@ -909,15 +916,15 @@ mod every_key {
         }
     }
 
-    /// However often the database is opened: else a restart a day would keep a key that is to
-    /// live for a week for ever.
+    /// However often the database is opened, a key gets its time to live once. Otherwise a restart
+    /// every day would keep a key for ever that is to live for a week.
     #[test]
     fn gives_a_life_to_keys_from_before_it_once() {
         let (disk, dial) = (SimDisk::new(7), Dial::new());
         from_before(&disk, &dial);
         let db = reopen(builder(), &disk, &dial);
         assert_eq!(ttl(&db, "in the log"), Some(MINUTE));
-        // The one that opening has asked for, or one that follows it.
+        // The checkpoint that opening has requested, or one that follows it.
         block_on(db.checkpoint()).expect("a checkpoint is written");
         block_on(db.close()).expect("the database closes");
         dial.forward(MINUTE / 2);
@@ -943,7 +950,7 @@ mod every_key {
         }
         block_on(db.close()).expect("the database closes");
         let before = checkpoint();
-        // And not again where there is nothing to give.
+        // No further checkpoint is written if there is no key without a time to live.
         block_on(reopen(builder(), &disk, &dial).close()).expect("the database closes");
         assert!(checkpoint() == before);
     }
@@ -952,7 +959,7 @@ mod every_key {
     fn goes_in_the_order_of_writes_when_there_is_no_room() {
         let (dial, (sender, told)) = (Dial::new(), channel());
         let builder = builder().max_memory(8 << 10).on_evict(move |key, _, cause| {
-            sender.send((key, cause)).expect("somebody listens");
+            sender.send((key, cause)).expect("the test listens");
         });
         let db = open(builder, &dial);
         for key in 0..200 {

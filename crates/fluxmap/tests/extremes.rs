@@ -1,5 +1,5 @@
-//! The greatest and the smallest figures that a user can give are figures like others: "no limit"
-//! is often spelled as the greatest number there is.
+//! The largest and smallest values that a user can set must work like any others, because "no
+//! limit" is often spelled as the largest number there is.
 
 mod common;
 
@@ -13,15 +13,14 @@ use futures::executor::block_on;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-/// Small segments: the simulated disk keeps all of them in memory.
+/// Small segments, because the simulated disk keeps all of them in memory.
 fn options() -> PersistenceOptions {
     PersistenceOptions { wal_segment_size_bytes: 64 << 10, ..PersistenceOptions::new("db") }
 }
 
 const AGE: Duration = Duration::from_secs(60);
 
-/// Limits whose sum with an eighth or a 64th of themselves is more than can be counted, and
-/// those around them.
+/// Limits that overflow when an eighth or a 64th of them is added, and other very large ones.
 fn limits() -> impl Iterator<Item = u64> {
     let wraps = [u64::MAX / 9 * 8, u64::MAX / 65 * 64].map(|limit| limit + 20_000);
     wraps.into_iter().chain([u64::MAX / 16, u64::MAX / 2, i64::MAX as u64, u64::MAX - 1, u64::MAX])
@@ -51,7 +50,7 @@ fn a_memory_limit_of_any_size_keeps_what_is_there_when_a_database_is_opened() ->
     Ok(())
 }
 
-/// Says that it takes all memory there is.
+/// A key that claims to take all memory there is.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Endless(u32);
 

@@ -1,9 +1,8 @@
-//! The defects once measured in the published FluxMap 0.3.7, each as a test in
-//! memory, under its number in the list of defects. Numbers 17 and 24 (memory) have
-//! a file of their own, `memory.rs`; 9 to 16 (durability), 18 to 20 and 22 (limits,
-//! policies, expiry) come with the features that they are about, and so does 21 (a
-//! write refused by the memory limit only after it has happened): without a limit no
-//! write is refused for its size.
+//! The defects once measured in the published FluxMap 0.3.7, each as a test in memory, under its
+//! number in the list of defects. Numbers 17 and 24 (memory) have a file of their own, `memory.rs`.
+//! Numbers 9 to 16 (durability), 18 to 20 and 22 (limits, policies, expiry) are tested with those
+//! features, and so is 21 (the memory limit refused a write only after it had happened), because
+//! without a limit no write is refused for its size.
 
 mod common;
 
@@ -19,9 +18,9 @@ use fluxmap_testkit::workload::skew;
 use futures::StreamExt;
 use futures::executor::block_on;
 
-/// 1: put, put, remove, get returned the first value. In commits of their own and
-/// within one transaction, before and after vacuum, the key is gone; snapshots in
-/// between keep what they saw.
+/// 1: after put, put and remove, a get returned the first value. The key must be gone, whether
+/// these are commits of their own or steps of one transaction, before and after a vacuum. Snapshots
+/// taken in between keep their view.
 #[test]
 fn defect_1_a_removed_key_does_not_fall_back_to_an_older_version() {
     for level in LEVELS {
@@ -52,8 +51,8 @@ fn defect_1_a_removed_key_does_not_fall_back_to_an_older_version() {
     }
 }
 
-/// 2: write skew slipped through under a race. Two threads, in step, each read both
-/// keys and write one: no run may end in a state that no order explains.
+/// 2: write skew slipped through under a race. Two threads, in step, each read both keys and write
+/// one. No run may end in a state that no serial order explains.
 #[test]
 fn defect_2_write_skew_in_a_race() {
     for scanning in [false, true] {
@@ -66,8 +65,8 @@ fn defect_2_write_skew_in_a_race() {
     }
 }
 
-/// 2: increments were lost. Whatever spells the increment, what was acknowledged is
-/// counted, exactly.
+/// 2: increments were lost. By whichever operations the increment is made, every acknowledged one
+/// must be counted exactly once.
 #[test]
 fn defect_2_no_acknowledged_increment_is_lost() {
     type Increment = fn(&Database<u64, u64>);
@@ -121,8 +120,8 @@ fn defect_2_no_acknowledged_increment_is_lost() {
     }
 }
 
-/// 3: a reader saw half a commit. Writers move amounts between eight keys; every
-/// view, however it is taken, holds the whole sum, and the same sum later on.
+/// 3: a reader saw half a commit. Writers move amounts between eight keys. Every view, however it
+/// is taken, must hold the whole sum, and the same sum later on.
 #[test]
 fn defect_3_no_snapshot_is_torn() {
     const KEYS: u64 = 8;
@@ -173,8 +172,8 @@ fn move_one(db: &Database<u64, u64>, from: u64, to: u64) {
     moved.expect("transact retries until it commits");
 }
 
-/// The sum in a snapshot by keys and by range, and in a transaction by range down
-/// and by keys, with the processor given away in between.
+/// The sum in a snapshot by keys and by range, and in a transaction by range downwards and by keys,
+/// with the processor given away in between.
 fn sums(db: &Database<u64, u64>) -> [u64; 4] {
     let view = db.snapshot();
     let by_key = |key| *view.get(&key).expect("a read succeeds").expect("no account closes");
@@ -192,8 +191,8 @@ fn sums(db: &Database<u64, u64>) -> [u64; 4] {
     [by_keys, by_range, down, again]
 }
 
-/// 4: what was aborted came back after a vacuum, and a key whose delete was aborted
-/// could not be deleted any more. Aborted means: rolled back, dropped, or refused.
+/// 4: aborted writes came back after a vacuum, and a key whose delete was aborted could not be
+/// deleted any more. Aborted means rolled back, dropped, or refused.
 #[test]
 fn defect_4_aborted_writes_stay_away() {
     type Abort = fn(&Database<String, u64>, Tx);
@@ -203,6 +202,7 @@ fn defect_4_aborted_writes_stay_away() {
         ("refused", |db, tx| {
             let seen = get(&tx, "x");
             put(&tx, "x", 77);
+            // Write the same value back: the content stays, and the transaction conflicts all the same.
             block_on(db.insert("x".into(), seen.expect("x is there"))).expect("an insert commits");
             assert!(commit(tx).is_err());
         }),
@@ -231,9 +231,8 @@ fn defect_4_aborted_writes_stay_away() {
     }
 }
 
-/// 5: vacuum took the value that a live snapshot was to read. Snapshots and
-/// transactions of every age keep their view through updates, deletes, re-inserts
-/// and vacuums.
+/// 5: vacuum took the value that a live snapshot was to read. Snapshots and transactions of every
+/// age must keep their view through updates, deletes, re-inserts and vacuums.
 #[test]
 fn defect_5_a_live_snapshot_keeps_its_values() {
     for level in LEVELS {
@@ -251,7 +250,7 @@ fn defect_5_a_live_snapshot_keeps_its_values() {
                 block_on(db.vacuum()).expect("vacuum succeeds");
             }
             if round % 7 == 0 {
-                // A view from the middle goes: the watermark must not jump over the rest.
+                // Drop a view from the middle: the versions that the other views need must stay.
                 drop(views.remove(views.len() / 2));
             }
             for (snapshot, tx, expected) in &views {
@@ -271,8 +270,8 @@ fn defect_5_a_live_snapshot_keeps_its_values() {
     }
 }
 
-/// 5: acknowledged inserts vanished in a race with vacuum. Threads insert, delete
-/// and insert again while another does nothing but vacuum.
+/// 5: acknowledged inserts vanished in a race with vacuum. Threads insert, delete and insert again
+/// while another thread only vacuums.
 #[test]
 fn defect_5_vacuum_takes_no_acknowledged_insert() {
     const THREADS: u64 = 3;
@@ -309,9 +308,8 @@ fn defect_5_vacuum_takes_no_acknowledged_insert() {
     assert_eq!(content(&db), expected);
 }
 
-/// 6: a lone `get` failed with a serialization conflict. Reads outside a transaction
-/// never fail, and a transaction that only reads always commits, while others write
-/// the same keys.
+/// 6: a single `get` failed with a serialization conflict. Reads outside a transaction must never
+/// fail, and a transaction that only reads must always commit, while others write the same keys.
 #[test]
 fn defect_6_a_lone_read_never_conflicts() {
     for level in LEVELS {
@@ -324,7 +322,7 @@ fn defect_6_a_lone_read_never_conflicts() {
                 }
             });
             loop {
-                // Once more after the last write, so that it is never without a round.
+                // Do one more round after the last write, so that there is at least one.
                 let last_round = writer.is_finished();
                 let handle = db.handle();
                 assert!(db.get(&1).expect("get never conflicts").is_some());
@@ -344,8 +342,8 @@ fn defect_6_a_lone_read_never_conflicts() {
     }
 }
 
-/// 7: the snapshot level let the last committer win. The first wins, whatever the two
-/// do to the key, read or not; it is the loser's error that says so.
+/// 7: the snapshot level let the last committer win. The first must win, whatever the two do to the
+/// key, whether they read it or not, and the loser's error must say so.
 #[test]
 fn defect_7_the_first_committer_wins() {
     let writes: [fn(&Tx); 4] = [
@@ -366,7 +364,7 @@ fn defect_7_the_first_committer_wins() {
             assert_eq!(content(&db), won);
         }
     }
-    // Two inserts of one absent key; and the loser may try again.
+    // Two inserts of one absent key conflict, too, and the loser may try again.
     let db = filled(IsolationLevel::Snapshot, &[]);
     let (t1, t2) = (db.begin(), db.begin());
     put(&t1, "k", 1);
@@ -379,9 +377,9 @@ fn defect_7_the_first_committer_wins() {
     now(&db, "k", Some(2));
 }
 
-/// 8: a transaction read a key, then missed it after an eviction, then committed.
-/// The key stays readable to whoever began before; an eviction is certified against
-/// like any other change.
+/// 8: a transaction read a key, then missed it after an eviction, then committed. The key must stay
+/// readable for transactions that began before, and an eviction is certified against like any other
+/// change.
 #[test]
 fn defect_8_an_eviction_is_a_change_like_any_other() {
     let db = two(IsolationLevel::Serializable);
@@ -406,9 +404,9 @@ fn defect_8_an_eviction_is_a_change_like_any_other() {
     now(&db, "y", Some(20));
 }
 
-/// 23: a dropped transaction future left its handle stuck, and a later commit
-/// committed the half-done work. Dropped at each of its await points, it leaves
-/// nothing, and the handle works on.
+/// 23: a dropped transaction future left its handle stuck, and a later commit committed the
+/// half-done work. A future dropped at any of its await points must leave nothing, and the handle
+/// must go on working.
 #[test]
 fn defect_23_a_dropped_transaction_future_leaves_nothing() {
     for polls in 0..4 {
@@ -440,8 +438,7 @@ fn defect_23_a_dropped_transaction_future_leaves_nothing() {
     }
 }
 
-/// 23: a dropped stream pinned its snapshot for ever, and writing while streaming
-/// deadlocked.
+/// 23: a dropped stream pinned its snapshot for ever, and writing while streaming deadlocked.
 #[test]
 fn defect_23_streams_neither_pin_nor_block() {
     let db = two(IsolationLevel::Serializable);
@@ -460,7 +457,7 @@ fn defect_23_streams_neither_pin_nor_block() {
     let mut stream = handle.prefix_scan_stream("");
     while let Some(item) = block_on(stream.next()) {
         let (key, value) = item.expect("a stream yields items");
-        // Behind the position: the stream must not come across its own writes.
+        // The new key lies behind the stream's position, so the stream must not return it.
         block_on(handle.insert(format!("a copy of {key}"), *value)).expect("a write is buffered");
     }
     drop(stream);

@@ -1,5 +1,5 @@
-//! With a codec that writes no names, a database is not opened with types whose fields are others
-//! than those it was written with, whatever they are called.
+//! Under a codec that writes no field names, a database refuses to open with types whose fields
+//! differ from those it was written with, even if the types have the same names.
 
 use fluxmap::codec::Codec;
 use fluxmap::inspect::Image;
@@ -34,7 +34,7 @@ types! {
     other: pub(super) enum Event { Went { at: u8 }, Came }
 }
 
-/// Opens with a codec, and with the check of fields or without.
+/// Opens with a codec, with or without the check of fields.
 fn open_with<K, V>(path: &Path, codec: Codec, check: bool) -> Result<Database<K, V>, FluxError>
 where
     K: Key + Serialize + DeserializeOwned,
@@ -58,7 +58,8 @@ fn files(path: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     paths.map(|path| (path.clone(), fs::read(path).expect("a file"))).collect()
 }
 
-/// Not to be opened with these types; returns what is said to differ, with what was found.
+/// Asserts that the files do not open with these types, and returns the part that differs and what
+/// the files say of it.
 #[track_caller]
 fn refused<K, V>(path: &Path) -> (&'static str, String)
 where
@@ -76,7 +77,8 @@ where
     }
 }
 
-/// One pair, in the log; what is opened next has it in a checkpoint if `checkpoint` says so.
+/// Writes one pair to the log. If `checkpoint` is set, the next opening finds the pair in a
+/// checkpoint.
 fn written<K, V>(path: &Path, key: K, value: V, checkpoint: bool)
 where
     K: Key + Serialize + DeserializeOwned,

@@ -1,5 +1,5 @@
-//! Reading several keys at once: what one read after the other would find, at one moment, and
-//! in a transaction noted as reads.
+//! Reading several keys in one call: it finds what single reads would find, all at one moment, and
+//! in a transaction each key counts as read.
 
 mod common;
 

@@ -1,6 +1,7 @@
-//! Databases that earlier versions have written, in `golden/`, are opened and compared.
+//! Opens databases that earlier versions wrote, which are kept in `golden/`, and compares their
+//! content.
 //!
-//! To add those of a new format version (never to change old ones):
+//! To add databases of a new format version (never change old ones):
 //!
 //! ```text
 //! FLUXMAP_GOLDEN_OUT=crates/fluxmap/tests/golden/v3 \
@@ -33,15 +34,15 @@ type Files = BTreeMap<PathBuf, Vec<u8>>;
 
 const SCHEMA: u32 = 7;
 const CODECS: [Codec; 2] = [Codec::MessagePack, Codec::Postcard];
-/// Commits of each database.
+/// The number of commits in each database.
 const COMMITS: u32 = 60;
 
-/// One way to leave a database, and what is there after it.
+/// A way in which a database was left, and its content afterwards.
 #[derive(Clone, Copy, Debug)]
 struct Case {
     name: &'static str,
     full: bool,
-    /// The last commit that is there.
+    /// The last commit that survives.
     last: u32,
     torn: bool,
 }
@@ -62,7 +63,7 @@ fn record(n: u32) -> Record {
     Record { id: n * 1000, tags, note: n.is_multiple_of(3).then(|| "ä note".repeat(n as usize % 5)) }
 }
 
-/// What there is after the first commits.
+/// The content after the first `commits` commits.
 fn content_after(commits: u32) -> Content {
     let mut content = Content::new();
     for n in 1..=commits {
@@ -74,15 +75,16 @@ fn content_after(commits: u32) -> Content {
     content
 }
 
-/// Long enough for these files to be of no use any more.
+/// Long enough that these files will be of no use by then.
 const THOUSAND_YEARS: Duration = Duration::from_secs(1000 * 365 * 24 * 60 * 60);
 
-/// Whether a commit writes a value that expires, since format version 2.
+/// Whether the `n`-th commit writes a value that expires. Files have such values since format
+/// version 2.
 fn expires(n: u32) -> bool {
     n % 7 == 3
 }
 
-/// The keys that expire after the first commits.
+/// The keys that have an expiry after the first `commits` commits.
 fn expiring_after(commits: u32) -> BTreeSet<String> {
     let mut expiring = BTreeSet::new();
     for n in 1..=commits {
@@ -103,7 +105,7 @@ async fn commit(db: &Db, n: u32) -> Result<(), FluxError> {
     }
 }
 
-/// What a database is opened as: each of these must agree with its files.
+/// The settings of opening a database, each of which must agree with its files.
 #[derive(Clone, Debug)]
 struct Opened {
     path: PathBuf,
@@ -154,7 +156,7 @@ fn copy_of(golden: &Path) -> tempfile::TempDir {
     for (path, bytes) in files_in(golden) {
         fs::write(dir.path().join(path.file_name().expect("a name")), bytes).expect("a file");
     }
-    // So that a failed opening has nothing to create.
+    // Create the lock file in advance, so that a failed opening has nothing to create.
     fs::write(dir.path().join("lock"), []).expect("a file");
     dir
 }
@@ -192,7 +194,7 @@ fn golden_files_open_and_go_on() -> Result<(), FluxError> {
         let info = db.recovery_info().expect("it is durable");
         assert_eq!(info.torn_tail.is_some(), case.torn, "{what}: {info:?}");
         assert_eq!(info.last_commit, u64::from(case.last), "{what}");
-        // What this version writes behind it comes back, too.
+        // A commit that this version appends comes back, too.
         block_on(db.insert("new".into(), record(1)))?;
         drop(db);
         let db = opened.open(None)?;
@@ -201,8 +203,8 @@ fn golden_files_open_and_go_on() -> Result<(), FluxError> {
     Ok(())
 }
 
-/// Versions before 0.5 did not write down what fields the types had, nor what time it was. Their
-/// files open, and say it from their next checkpoint on.
+/// Versions before 0.5 recorded neither the fields of the types nor the time. Their files open, and
+/// the next checkpoint records both.
 #[test]
 fn golden_files_learn_of_fields_and_time() -> Result<(), FluxError> {
     #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -237,7 +239,7 @@ fn golden_files_learn_of_fields_and_time() -> Result<(), FluxError> {
     Ok(())
 }
 
-/// Opens a copy in some wrong way, and returns the error; no file may change.
+/// Opens a copy with wrong settings and returns the error. No file may change.
 #[track_caller]
 fn refused(path: &Path, opened: &Opened) -> PersistenceError {
     let before = files_in(path);
@@ -298,7 +300,7 @@ fn other_format_versions_are_refused() {
     }
 }
 
-/// Writes one database on a simulated disk; returns the files.
+/// Writes one database on a simulated disk, and returns its files.
 fn write(codec: Codec, case: Case) -> Files {
     let disk = SimDisk::new(1);
     let opened = Opened::new("db", codec, case.full);
@@ -334,7 +336,7 @@ fn write(codec: Codec, case: Case) -> Files {
     files
 }
 
-/// Loses the end of the last commit.
+/// Cuts off the end of the last commit.
 fn tear(files: &mut Files) {
     let salt = |bytes: &[u8]| bytes[32..36].to_vec();
     let written = |bytes: &[u8]| {
@@ -353,7 +355,8 @@ fn write_golden_files() {
     let out = std::env::var("FLUXMAP_GOLDEN_OUT")
         .expect("FLUXMAP_GOLDEN_OUT says where to, for instance …/golden/v3");
     for (codec, case) in CODECS.into_iter().flat_map(|codec| CASES.map(|case| (codec, case))) {
-        // From the root of the repository, where cargo was called.
+        // The path is relative to the repository's root, where cargo was called. Tests run in their
+        // crate's directory.
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let directory = root.join(&out).join(directory_of(codec, case));
         assert!(!directory.exists(), "{} is there already; golden files do not change", directory.display());

@@ -1,10 +1,9 @@
-//! Random concurrent histories from 2 to 8 threads (points, ranges, early stops,
-//! deletes, blind writes, misses) on fresh databases, each checked for strict
-//! serializability with a whole transaction as one operation. And the proof that the
-//! harness can fail: it catches snapshot isolation's write skew, a certifier that
-//! forgets reads, and one that forgets ranges.
+//! Random concurrent histories of 2 to 8 threads (points, ranges, early stops, deletes, blind
+//! writes, misses) on fresh databases, each checked for strict serializability with a whole
+//! transaction as one operation. Other tests prove that the harness can fail: it catches the write
+//! skew of snapshot isolation, a certifier that forgets reads, and one that forgets ranges.
 //!
-//! `FLUXMAP_SEED` replays the scripts of a run; the interleaving is the machine's.
+//! `FLUXMAP_SEED` replays the scripts of a run, but not the interleaving, which is the machine's.
 
 mod common;
 
@@ -16,13 +15,13 @@ use fluxmap_testkit::driver::{Session, Store, ends, run};
 use fluxmap_testkit::op::Scan;
 use fluxmap_testkit::workload::{Plan, Seed, Shape, Step, plan, scaled, skew};
 
-/// Few threads, longer scripts: much real time between transactions.
+/// Few threads and longer scripts: much real time passes between transactions.
 const LONG: Shape =
     Shape { threads: 2..=3, transactions: 6, steps: 1..=5, keys: 3, scans: 30, lockstep: false };
-/// Many threads, short scripts, everything overlaps.
+/// Many threads and short scripts: all transactions overlap.
 const WIDE: Shape =
     Shape { threads: 4..=8, transactions: 3, steps: 1..=4, keys: 4, scans: 30, lockstep: false };
-/// All transactions of a round begin before any goes on.
+/// All transactions of a round begin before any of them goes on.
 const TIGHT: Shape =
     Shape { threads: 2..=4, transactions: 5, steps: 2..=4, keys: 3, scans: 50, lockstep: true };
 
@@ -39,7 +38,7 @@ fn all_serializable(name: &str, shape: &Shape, runs: u64) {
         refused += history.refused();
     }
     report(&format!("histories, {name}: {committed} transactions committed, {refused} refused"));
-    // Without conflicts nothing was put to the test; with nothing else neither.
+    // A run without conflicts, or with few commits, would have tested nothing.
     assert!(refused > 0 && committed > refused, "{committed} committed, {refused} refused");
 }
 
@@ -58,8 +57,8 @@ fn tight_histories_are_strictly_serializable() {
     all_serializable("in step", &TIGHT, 4_000);
 }
 
-/// Readers through `Database::snapshot` see a state of the same order: real time
-/// included, as a snapshot taken after an acknowledgement must show it.
+/// Reads through `Database::snapshot` must fit into the order of the transactions. This includes
+/// real time: a snapshot taken after an acknowledgement must show the commit.
 #[test]
 fn snapshots_fit_into_the_order() {
     let seed = Seed::from_env();
@@ -70,9 +69,8 @@ fn snapshots_fit_into_the_order() {
     }
 }
 
-/// At the Snapshot level a history without write skew is still one of snapshots: with
-/// every transaction reading what it writes, first committer wins makes it
-/// strictly serializable.
+/// A history at the Snapshot level in which every transaction reads what it writes has no write
+/// skew. First committer wins makes it strictly serializable.
 #[test]
 fn snapshot_level_is_serializable_where_reads_are_written() {
     for level in LEVELS {
@@ -84,7 +82,7 @@ fn snapshot_level_is_serializable_where_reads_are_written() {
     }
 }
 
-/// Every transaction reads the one key and writes it.
+/// A plan in which every transaction reads one key and writes it.
 fn read_and_write_one(threads: usize, rounds: usize) -> Plan {
     let mut plan = skew(threads, rounds, false);
     for steps in plan.threads.iter_mut().flatten() {
@@ -97,7 +95,7 @@ fn read_and_write_one(threads: usize, rounds: usize) -> Plan {
     plan
 }
 
-/// Runs plans until the checker finds a violation; panics if it never does.
+/// Runs plans until the checker finds a violation. Panics if it never does.
 fn caught<S: Store>(what: &str, open: impl Fn() -> S, plan: impl Fn(u64) -> Plan) {
     const RUNS: u64 = 500;
     for number in 0..RUNS {
@@ -109,8 +107,8 @@ fn caught<S: Store>(what: &str, open: impl Fn() -> S, plan: impl Fn(u64) -> Plan
     panic!("{what} was not caught in {RUNS} runs: the harness proves nothing");
 }
 
-/// The harness catches write skew, by points and by ranges, when the database runs
-/// at the Snapshot level.
+/// The harness must catch write skew, by points and by ranges, when the database runs at the
+/// Snapshot level.
 #[test]
 fn write_skew_at_the_snapshot_level_is_caught() {
     let snapshot = || Library(open_at(IsolationLevel::Snapshot));
@@ -120,7 +118,7 @@ fn write_skew_at_the_snapshot_level_is_caught() {
     caught("write skew in random scripts", snapshot, |run| plan(&TIGHT, &mut seed.rng(run)));
 }
 
-/// The harness catches a certifier that knows of no reads at all.
+/// The harness must catch a certifier that knows of no reads at all.
 #[test]
 fn a_certifier_that_forgets_reads_is_caught() {
     let forgetful = || Forgetful { inner: Library(open()), gets: true, ranges: true };
@@ -130,8 +128,8 @@ fn a_certifier_that_forgets_reads_is_caught() {
     caught("forgotten reads of many", forgetful, |run| plan(&WIDE, &mut seed.rng(run)));
 }
 
-/// The harness catches a certifier that certifies points, but no ranges; the same
-/// workload by points passes under it, so it is the ranges that give it away.
+/// The harness must catch a certifier that certifies points but no ranges. The same workload by
+/// points passes, so it is the ranges that reveal the fault.
 #[test]
 fn a_certifier_that_forgets_ranges_is_caught() {
     let forgetful = || Forgetful { inner: Library(open()), gets: false, ranges: true };
@@ -143,16 +141,15 @@ fn a_certifier_that_forgets_ranges_is_caught() {
     }
 }
 
-/// The harness catches a certifier that knows what was there but not what was
-/// missing.
+/// The harness must catch a certifier that knows which keys were found, but not which were missing.
 #[test]
 fn a_certifier_that_forgets_misses_is_caught() {
     let forgetful = || ForgetsMisses(Library(open()));
     caught("forgotten misses", forgetful, |_| skew(2, 4, false));
 }
 
-/// Reads go through a snapshot of their own, so the transaction's certifier never
-/// hears of them; own writes are laid over, so nothing but certification is broken.
+/// Reads go through a separate snapshot, so the transaction's certifier never hears of them. Own
+/// writes are overlaid, so that only certification is broken.
 struct Forgetful {
     inner: Library,
     gets: bool,
@@ -212,7 +209,7 @@ impl Session for ForgetfulSession {
 
     fn remove(&mut self, key: u64) -> Option<u64> {
         let found = self.get(key);
-        // Written and then removed: the removal itself reads the own write only.
+        // Write the key first, so that the removal reads only an own write.
         self.inner.put(key, 0);
         self.inner.remove(key);
         self.own.insert(key, None);
@@ -224,7 +221,7 @@ impl Session for ForgetfulSession {
     }
 }
 
-/// A look-up that would find nothing is answered from a snapshot.
+/// Answers a look-up of a missing key from a separate snapshot, so that it is not certified.
 struct ForgetsMisses(Library);
 
 struct ForgetsMissesSession {
@@ -266,7 +263,7 @@ impl Session for ForgetsMissesSession {
     }
 }
 
-/// The real database, with scripts that only read run on a snapshot instead of in a
+/// The real database, except that scripts that only read run on a snapshot instead of in a
 /// transaction.
 struct SnapshotReads(Library);
 

@@ -1,4 +1,4 @@
-//! Ranges by borrowed forms, and prefixes of keys that are tuples.
+//! Ranges given by borrowed forms of keys, and prefixes of keys that are tuples.
 
 mod common;
 

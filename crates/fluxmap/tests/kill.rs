@@ -1,10 +1,10 @@
-//! Real processes that are killed at any instant. A child, which is this program again,
-//! commits from several threads and says over a pipe which commits have returned; it is
-//! killed, and what it leaves is opened and compared with what it said. All rounds work
-//! on the same directory, in both durability levels, and with segments of all sizes.
+//! Real processes that are killed at any instant. A child, which is this program again, commits
+//! from several threads and reports over a pipe which commits have returned. After it has been
+//! killed, its files are opened and compared with its reports. All rounds work on the same
+//! directory, at both durability levels and with segments of several sizes.
 //!
-//! `scripts/power-cut.sh` runs the same child, and the same check, around the loss of a
-//! whole file system.
+//! `scripts/power-cut.sh` runs the same child and the same check around the loss of a whole file
+//! system.
 
 mod common;
 
@@ -25,8 +25,8 @@ use std::{env, fs, thread};
 
 type Db = Database<Key, String>;
 
-/// Commit `n` of a thread of a round writes three keys, counts itself, and every tenth
-/// removes those of an earlier one.
+/// Commit `n` of a thread of a round writes three keys and increments the counter. Every tenth
+/// commit also removes the keys of an earlier one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 enum Key {
     Counter,
@@ -40,14 +40,15 @@ struct Writer {
 }
 
 const THREADS: u8 = 4;
-/// A child that nobody kills ends after this many commits of each thread.
+/// A child that is not killed ends after this many commits of each thread.
 const COMMITS: u32 = 2000;
 const PARTS: u8 = 3;
-/// Children that are killed in one directory. `FLUXMAP_SCALE` multiplies the directories.
+/// The children that are killed in one directory. `FLUXMAP_SCALE` multiplies the directories.
 const KILLS: u32 = 60;
-/// Set for a child: `round,level,segment size,pool size,directory`.
+/// The variable that makes this program a child: `round,level,segment size,pool size,directory`.
 const CHILD: &str = "FLUXMAP_KILL_CHILD";
-/// Set to have a directory checked: `level,directory`, with acknowledgements on stdin.
+/// The variable that asks for the check of a directory: `level,directory`, with acknowledgements on
+/// stdin.
 const CHECK: &str = "FLUXMAP_KILL_CHECK";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +57,7 @@ enum Level {
     Relaxed,
 }
 
-/// How a database is opened.
+/// The settings with which a database is opened.
 #[derive(Clone, Copy, Debug)]
 struct Settings {
     level: Level,
@@ -89,7 +90,7 @@ fn value(writer: Writer, n: u32, part: u8) -> String {
     format!("{writer:?} {n} {part} {}", "v".repeat(length))
 }
 
-/// The commit that commit `n` removes.
+/// The number of the commit whose keys commit `n` removes.
 fn removed_by(n: u32) -> Option<u32> {
     (n % 10 == 9).then(|| n - 5)
 }
@@ -109,7 +110,7 @@ async fn commit(db: &Db, writer: Writer, n: u32) -> Result<(), FluxError> {
     .await
 }
 
-/// The child; nothing when it is not asked for.
+/// The child's work. Does nothing when this runs as an ordinary test.
 #[test]
 fn child() {
     let Ok(asked) = env::var(CHILD) else { return };
@@ -127,7 +128,8 @@ fn child() {
             scope.spawn(move || {
                 for n in 0..COMMITS {
                     block_on(commit(db, Writer { round, thread }, n)).expect("a commit succeeds");
-                    // In one write; on a line of its own, whatever the harness prints.
+                    // Write the acknowledgement in one call, and on a line of its own, because the
+                    // test harness prints to the same pipe.
                     let line = format!("\nack {round} {thread} {n}\n");
                     std::io::stdout().write_all(line.as_bytes()).expect("the pipe is open");
                 }
@@ -136,18 +138,18 @@ fn child() {
     });
 }
 
-/// For each writer the last commit that has returned.
+/// The last commit of each writer that has returned.
 type Acks = BTreeMap<Writer, u32>;
 
 fn parse_ack(line: &str) -> Option<(Writer, u32)> {
-    // A line that the kill cut off counts for nothing.
+    // A line that the kill has cut off does not count.
     let mut numbers = line.strip_suffix('\n')?.strip_prefix("ack ")?.split(' ');
     let (round, thread) = (numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?);
     Some((Writer { round, thread }, numbers.next()?.parse().ok()?))
 }
 
-/// Opens the database and compares all of it with what the children said; returns for
-/// each writer the last commit that is there. `survive`: all acknowledged ones must be.
+/// Opens the database and compares its whole content with the children's reports. Returns the last
+/// commit that is there of each writer. With `survive`, all acknowledged commits must be there.
 fn check(settings: Settings, path: &Path, acks: &Acks, survive: bool, what: &str) -> Acks {
     let db = settings.open(path).unwrap_or_else(|error| panic!("{what}: {error}"));
     let mut found: BTreeMap<Writer, BTreeMap<u32, u8>> = BTreeMap::new();
@@ -179,7 +181,7 @@ fn check(settings: Settings, path: &Path, acks: &Acks, survive: bool, what: &str
     last_of
 }
 
-/// The check by itself, for a script; nothing when it is not asked for.
+/// The check alone, for a script. Does nothing when this runs as an ordinary test.
 #[test]
 fn check_directory() {
     let Ok(asked) = env::var(CHECK) else { return };
@@ -187,7 +189,7 @@ fn check_directory() {
     let level = if level == "full" { Level::Full } else { Level::Relaxed };
     let mut text = String::new();
     std::io::stdin().read_to_string(&mut text).expect("acknowledgements");
-    // Lines that the cut mangled count for nothing.
+    // Lines that the power cut has mangled do not count.
     let acks: Acks = text.split_inclusive('\n').filter_map(parse_ack).collect();
     let settings = Settings { level, segment_size: 4096, pool_size: 2 };
     let found = check(settings, Path::new(path), &acks, level == Level::Full, "after the cut");
@@ -195,7 +197,7 @@ fn check_directory() {
     report(&format!("check: {} commits acknowledged, {} there", sum(&acks), sum(&found)));
 }
 
-/// Starts a child, under the program `under` if there is one.
+/// Starts a child, under the program `under` (strace, say) if one is given.
 fn spawn(under: &[String], settings: Settings, round: u32, path: &Path) -> Child {
     let program = env::current_exe().expect("the path of this program");
     let mut words = under.to_vec();
@@ -212,7 +214,7 @@ fn spawn(under: &[String], settings: Settings, round: u32, path: &Path) -> Child
         .expect("a child starts")
 }
 
-/// Reads a child's acknowledgements to the end; each is told as it comes.
+/// Reads a child's acknowledgements to the end, and signals each as it comes.
 fn listen(child: &mut Child) -> (Receiver<()>, thread::JoinHandle<Acks>) {
     let stdout = child.stdout.take().expect("it is piped");
     let (heard, hear) = mpsc::channel();
@@ -223,7 +225,7 @@ fn listen(child: &mut Child) -> (Receiver<()>, thread::JoinHandle<Acks>) {
         while lines.read_line(&mut line).expect("the pipe can be read") > 0 {
             if let Some((writer, n)) = parse_ack(&line) {
                 acks.insert(writer, n);
-                // Nobody listens any more once the child has been killed.
+                // Nothing receives the signal once the child has been killed.
                 let _ = heard.send(());
             }
             line.clear();
@@ -233,17 +235,17 @@ fn listen(child: &mut Child) -> (Receiver<()>, thread::JoinHandle<Acks>) {
     (hear, reader)
 }
 
-/// All rounds of one directory.
+/// The rounds on one directory.
 struct Rounds {
     path: std::path::PathBuf,
     acks: Acks,
-    /// What was there after the last round.
+    /// The commits that were there after the last round.
     found: Acks,
     rng: StdRng,
 }
 
 impl Rounds {
-    /// A child writes until `end` ends it; then everything is checked.
+    /// Lets a child write until `end` ends it, and checks everything.
     fn run(
         &mut self,
         round: u32,
@@ -266,7 +268,7 @@ impl Rounds {
             let found = check(settings, &self.path, &self.acks, true, &what);
             for (writer, last) in &found {
                 let most = match writer.round == round && time == 0 {
-                    // One commit may have been on its way.
+                    // One commit may have been in progress.
                     true => acks.get(writer).map_or(0, |acknowledged| acknowledged + 1),
                     false => self.found[writer],
                 };
@@ -299,7 +301,7 @@ fn kill_at_random_instants(rng: StdRng) {
     let path = dir.path().join("db");
     let mut rounds = Rounds { path, acks: Acks::new(), found: Acks::new(), rng };
     for round in 0..KILLS {
-        // Every seventh is killed about when it opens the database.
+        // Every seventh child is killed about when it opens the database.
         let least = if round % 7 == 3 { 0 } else { rounds.rng.random_range(1..100) };
         let delay = Duration::from_micros(rounds.rng.random_range(0..3000));
         rounds.run(round, settings_of(round), &[], |child, hear| {
@@ -308,7 +310,7 @@ fn kill_at_random_instants(rng: StdRng) {
                     break;
                 }
             }
-            // An instant like any other: nothing waits for this to be over.
+            // Sleep only to reach a random instant; the test waits for nothing here.
             thread::sleep(delay);
             child.kill().expect("it can be killed");
         });
@@ -330,7 +332,7 @@ fn killed_at_system_calls() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("db");
     let mut rounds = Rounds { path, acks: Acks::new(), found: Acks::new(), rng: StdRng::seed_from_u64(1) };
-    // Not at `unlink`: segments are used again, and none is removed in so short a life.
+    // `unlink` is left out, because segments are recycled, and none is removed in so short a life.
     let calls = ["pwrite64", "fdatasync", "rename", "fsync", "openat"];
     let mut killed = 0;
     let all = 15;
@@ -340,7 +342,7 @@ fn killed_at_system_calls() {
         let inject = format!("inject={call}:signal=SIGKILL:when={n}");
         let trace = format!("trace={call}");
         let under = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject].map(String::from);
-        // The smallest segments, so that it renames and removes often.
+        // Use the smallest segments, so that the child renames often.
         let settings = Settings { segment_size: 4096, pool_size: 2, ..settings_of(round) };
         rounds.run(round, settings, &under, |child, _hear| {
             let status = child.wait().expect("it ends");

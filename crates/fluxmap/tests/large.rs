@@ -1,6 +1,6 @@
-//! Many keys: ranges that are longer than anything the store keeps or fetches in one
-//! piece, while it splits, merges and frees its pieces. The small tests elsewhere say
-//! what is right; these say that it stays right at size.
+//! Many keys: ranges that are longer than anything the store keeps or fetches in one piece, while
+//! it splits and frees its pieces. The small tests elsewhere state the rules, these show that the
+//! rules hold at size.
 
 mod common;
 
@@ -33,14 +33,14 @@ fn bound(rng: &mut StdRng) -> Bound<u64> {
     }
 }
 
-/// A transaction of the database beside the model's.
+/// A transaction of the database beside its model.
 struct Pair {
     real: Transaction<u64, u64>,
     model: ModelTxn<u64, u64>,
 }
 
 impl Pair {
-    /// A run of neighbouring keys is written or removed: whole pieces come and go.
+    /// Writes or removes a run of neighbouring keys, so that whole blocks come and go.
     fn write(&mut self, rng: &mut StdRng, value: u64) {
         let start = rng.random_range(0..KEYS);
         let end = KEYS.min(start + rng.random_range(1..150));
@@ -56,7 +56,7 @@ impl Pair {
         }
     }
 
-    /// A walk from both ends, stopped somewhere.
+    /// Walks a range from both ends, and stops somewhere.
     fn walk(&mut self, rng: &mut StdRng) {
         let ends = (bound(rng), bound(rng));
         let mut items = self.real.range(ends).expect("a range succeeds");
@@ -82,8 +82,8 @@ impl Pair {
     }
 }
 
-/// Compares a snapshot with the state of its time, in all directions and from
-/// anywhere.
+/// Compares a snapshot with the state at the time it was taken, by random ranges in both directions
+/// and by single reads.
 fn look(view: &Snapshot<u64, u64>, state: &BTreeMap<u64, u64>, rng: &mut StdRng) {
     let (lower, upper, reverse) = (bound(rng), bound(rng), rng.random_bool(0.5));
     let limit = rng.random_bool(0.5).then(|| rng.random_range(0..500));
@@ -99,8 +99,8 @@ fn look(view: &Snapshot<u64, u64>, state: &BTreeMap<u64, u64>, rng: &mut StdRng)
     }
 }
 
-/// Open transactions and snapshots over a store that grows and shrinks in large
-/// strides, against the model: reads and commits are as exact as in the small.
+/// Open transactions and snapshots over a store that grows and shrinks in large strides, checked
+/// against the model. Reads and commits must be as exact as in the small tests.
 #[test]
 fn large_interleavings_follow_the_model() {
     let seed = Seed::from_env();
@@ -116,6 +116,7 @@ fn large_interleavings_follow_the_model() {
         let mut open: Vec<Pair> = Vec::new();
         let mut views: Vec<(Snapshot<u64, u64>, usize)> = Vec::new();
         for step in 0..250 {
+            // Keep three transactions open, so that their commits can conflict.
             while open.len() < 3 {
                 open.push(Pair { real: db.begin(), model: model.begin() });
             }
@@ -157,6 +158,7 @@ fn large_interleavings_follow_the_model() {
         for (view, at) in &views {
             look(view, model.at(*at), &mut rng);
         }
+        // With nothing open, a vacuum must leave one version of each key.
         drop((open, views));
         block_on(db.vacuum()).expect("vacuum succeeds");
         let expected: Vec<_> = model.at(model.now()).clone().into_iter().collect();
@@ -168,9 +170,9 @@ fn large_interleavings_follow_the_model() {
     assert!(refused > 0, "nothing conflicted");
 }
 
-/// Threads toggle runs of keys, each together with its twin, `KEYS` higher, while
-/// others scan and one vacuums. Every view holds whole pairs, in order, up as down,
-/// and its look-ups agree with its scans.
+/// Threads insert or delete runs of keys, each together with its twin, `KEYS` higher, while others
+/// scan and one vacuums. Every view must hold whole pairs, in order, the same upwards as downwards,
+/// and its look-ups must agree with its scans.
 #[test]
 fn scans_are_whole_while_the_store_changes_shape() {
     let seed = Seed::from_env();
@@ -212,22 +214,22 @@ fn scans_are_whole_while_the_store_changes_shape() {
     assert_eq!((info.keys, info.versions, info.live_snapshots), (alive, alive, 0));
 }
 
-/// A commit of many keys appears at once: a snapshot taken while it is being published
-/// holds none of it, and does not change its mind.
+/// A commit of many keys appears at once. A snapshot taken while the commit is being published
+/// holds none of it, and never changes.
 #[test]
 fn a_large_commit_appears_at_once() {
     let db: Database<u64, u64> = open();
     let write_all = |round: u64| {
         let tx = db.begin();
         (0..KEYS).for_each(|key| tx.insert(key, round).expect("a write is buffered"));
-        commit(tx).expect("it is blind");
+        commit(tx).expect("it has read nothing");
     };
     write_all(0);
     let done = AtomicBool::new(false);
     let read_until_done = || {
         while !done.load(Ordering::SeqCst) {
             let view = db.snapshot();
-            // Both ends at once, before a commit in progress could catch up.
+            // Read both ends at once, before a commit in progress could catch up.
             let ends = [KEYS - 1, 0, KEYS - 1, KEYS / 2, 0];
             let seen = ends.map(|key| view.get(&key).expect("a read succeeds").map(|value| *value));
             assert_eq!(seen, [seen[0]; 5]);
@@ -242,7 +244,7 @@ fn a_large_commit_appears_at_once() {
     assert_eq!(db.get(&0).expect("a read succeeds").as_deref(), Some(&scaled(100)));
 }
 
-/// Each key of the run, and its twin, goes if it was there and comes if it was not.
+/// Removes each key of the run with its twin if it is there, and inserts both if not.
 fn toggle(db: &Database<u64, u64>, start: u64, end: u64) {
     let toggled = block_on(db.transact(async |tx| {
         for key in start..end {
@@ -251,7 +253,7 @@ fn toggle(db: &Database<u64, u64>, start: u64, end: u64) {
                     assert_eq!(*value, key, "its value is its key");
                     tx.remove(&key)?;
                     let twin = tx.remove(&(key + KEYS))?;
-                    assert_eq!(twin.as_deref(), Some(&key), "both were there");
+                    assert_eq!(twin.as_deref(), Some(&key), "both must be there");
                 }
                 None => {
                     tx.insert(key, key)?;
@@ -267,7 +269,7 @@ fn toggle(db: &Database<u64, u64>, start: u64, end: u64) {
 fn audit(db: &Database<u64, u64>, rng: &mut StdRng) {
     let view = db.snapshot();
     let up: Vec<(u64, u64)> = view.range(..).map(plain).collect();
-    assert!(up.is_sorted_by(|a, b| a.0 < b.0), "in order, none twice");
+    assert!(up.is_sorted_by(|a, b| a.0 < b.0), "the keys are in order, none twice");
     assert!(up.iter().all(|(key, value)| *value == key % KEYS));
     let mut down: Vec<(u64, u64)> = view.range(..).rev().map(plain).collect();
     down.reverse();
@@ -276,7 +278,7 @@ fn audit(db: &Database<u64, u64>, rng: &mut StdRng) {
     assert_eq!(low, high.into_iter().map(|key| key - KEYS).collect::<Vec<_>>(), "whole pairs");
     assert_eq!(view.count(..).expect("a count succeeds"), up.len());
 
-    // A transaction that began now walks twins side by side, from both ends.
+    // A transaction that begins now walks the keys and their twins side by side, from both ends.
     let tx = db.begin();
     let mut lows = tx.range(..KEYS).expect("a range succeeds");
     let mut highs = tx.range(KEYS..).expect("a range succeeds");

@@ -1,5 +1,5 @@
-//! Keys whose trait implementations are odd: where all hashes collide, every answer is
-//! right all the same; where the order lies, answers may be wrong, but nothing worse.
+//! Keys whose trait implementations are odd. If all hashes collide, every answer must still be
+//! right. If the order lies, answers may be wrong, but nothing worse may happen.
 
 mod common;
 
@@ -16,7 +16,7 @@ use fluxmap_testkit::workload::Seed;
 use futures::executor::block_on;
 use rand::Rng;
 
-/// All hashes collide: every answer is right all the same.
+/// All hashes collide, and every answer must still be right.
 #[test]
 fn keys_that_all_collide_are_merely_slow() {
     let seed = Seed::from_env();
@@ -39,7 +39,7 @@ fn keys_that_all_collide_are_merely_slow() {
                     tx.insert(SameHash(key), round).expect("a write is buffered");
                     expected.insert(key, round);
                 }
-                commit(tx).expect("nobody else writes");
+                commit(tx).expect("no other transaction writes");
             }
             2 if round % 20 == 0 => {
                 block_on(db.vacuum()).expect("vacuum succeeds");
@@ -61,8 +61,8 @@ fn keys_that_all_collide_are_merely_slow() {
     let all: Vec<(u64, u64)> = db.snapshot().range(..).map(|(key, value)| (key.0, *value)).collect();
     assert_eq!(all, expected.into_iter().collect::<Vec<_>>(), "{seed}");
 
-    // A change goes unseen behind no collision. (That a change of another key with the
-    // same hash refuses as well is allowed.)
+    // A collision must hide no change. (It may refuse a transaction needlessly: a change of another
+    // key with the same hash may count as a conflict.)
     let tx = db.begin();
     tx.get(&SameHash(900)).expect("a read succeeds");
     tx.insert(SameHash(901), 1).expect("a write is buffered");
@@ -70,8 +70,8 @@ fn keys_that_all_collide_are_merely_slow() {
     assert!(matches!(commit(tx), Err(FluxError::SerializationConflict)));
 }
 
-/// Keys that lie about their order may lose things, and even make a call panic; they
-/// corrupt nothing, end every call, and everything is dropped once.
+/// Keys that lie about their order may lose entries, and may even make a call panic. They must
+/// corrupt nothing, every call must end, and every value must be dropped once.
 #[test]
 fn keys_that_lie_do_no_harm() {
     let seed = Seed::from_env();
@@ -82,7 +82,7 @@ fn keys_that_lie_do_no_harm() {
         let db: Database<Liar, Tracked<u64>> = open();
         for round in 0..150 {
             let key = || Liar::new(round % 40, &calls);
-            // What a call answers, or whether it panics, is not specified.
+            // The result of a call, and whether it panics, are not specified here.
             let _unspecified = catch_unwind(AssertUnwindSafe(|| match rng.random_range(0..6u32) {
                 0 => drop(block_on(db.remove(&key()))),
                 1 => drop(db.get(&key())),

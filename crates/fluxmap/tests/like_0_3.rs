@@ -1,5 +1,5 @@
-//! Habits of FluxMap 0.3 that its users' code rests on. `scripts/peer-tests.sh` runs the tests
-//! of 0.3.7 itself.
+//! Behaviour of FluxMap 0.3 on which users' code relies. `scripts/peer-tests.sh` runs the tests of
+//! 0.3.7 itself.
 
 mod common;
 
@@ -41,7 +41,7 @@ fn a_savepoint_of_a_handle_is_gone_after_it_was_gone_back_to() {
     assert_eq!(value(&handle), Some(1));
     assert_eq!(handle.rollback_to("outer"), Err(FluxError::SavepointNotFound("outer".into())));
 
-    // Going back takes the later ones along, and their names can be used again.
+    // A rollback also ends the later savepoints, and their names can be used again.
     handle.savepoint("outer").expect("it is set");
     handle.savepoint("inner").expect("it is set");
     assert_eq!(handle.rollback_to("outer"), Ok(()));
@@ -89,12 +89,12 @@ fn errors_can_be_compared() {
     assert_ne!(handle.begin(), Err(FluxError::NoActiveTransaction));
 }
 
-/// A database whose snapshots end while a scan that holds one is left alone.
+/// A database that ends snapshots after 20 ms, also that of a scan which nobody advances.
 fn forgetful() -> Db {
     block_on(Db::builder().max_snapshot_age(Duration::from_millis(20)).build()).expect("it opens")
 }
 
-/// Without a snapshot, which might end meanwhile.
+/// Inserts one key at a time, because a transaction's snapshot might be ended in the middle.
 fn fill(db: &Db, keys: u32) {
     (0..keys).for_each(|key| block_on(db.insert(format!("{key:06}"), key)).expect("an insert commits"));
 }
@@ -115,7 +115,8 @@ fn a_handles_scan_of_metadata_outlives_its_snapshot_and_misses_no_key() {
     let handle = db.handle();
     let mut scan = handle.scan_metadata();
     let first = block_on(scan.next()).expect("there are keys");
-    // Now its snapshot goes, and what it could see: all keys get another value.
+    // Wait until the scan's snapshot has ended, and overwrite every key, so that the versions it
+    // saw can go.
     while db.memory_info().live_snapshots > 0 {
         std::thread::yield_now();
     }
@@ -143,6 +144,6 @@ fn what_the_limit_bounds_is_called_current_bytes() {
     }
     let info = db.memory_info();
     assert!(info.current_bytes > LIMIT / 2, "{info:?}");
-    assert!(info.total_bytes > info.current_bytes, "a snapshot keeps what was evicted: {info:?}");
+    assert!(info.total_bytes > info.current_bytes, "a snapshot keeps evicted values: {info:?}");
     drop(view);
 }

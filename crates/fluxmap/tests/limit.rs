@@ -1,6 +1,6 @@
-//! The memory limit holds, whoever writes and however, and what has no room is refused
-//! before anything of it happens (defects 18 and 21 of the list: a limit of 4 MiB that let
-//! 202 MB through, and refusals of what had been committed).
+//! The memory limit holds, whoever writes and however. A write that has no room is refused before
+//! any of it happens (defects 18 and 21 of the list: a limit of 4 MiB let 202 MB through, and
+//! writes were refused after they had been committed).
 
 mod common;
 
@@ -53,7 +53,7 @@ fn put(db: &Db, key: u64, length: usize) -> Result<(), FluxError> {
     block_on(db.insert(key, value(key, length)))
 }
 
-/// A value that tells whose it is.
+/// A value that shows which key it belongs to.
 fn value(key: u64, length: usize) -> Vec<u8> {
     vec![key as u8; length]
 }
@@ -122,6 +122,7 @@ fn transactions_however_they_are_spelled_stay_within_the_limit() {
                 let keys = round * 10..(round + 1) * 10;
                 write(&db, keys.clone()).expect("room is made");
                 assert_within(&db, (policy, how, round));
+                // One-step writes may evict each other's keys, but those of a transaction must all stay.
                 if *how != "one step each" {
                     assert_eq!(db.count(keys).expect("a count succeeds"), 10, "{policy:?}, {how}");
                 }
@@ -148,7 +149,7 @@ fn values_that_grow_where_they_are_stay_within_the_limit() {
     }
 }
 
-/// Several threads commit, of which one looks at the figures at any time.
+/// Several threads commit while another one watches the figures.
 #[test]
 fn threads_that_commit_exceed_the_limit_by_no_more_than_what_is_in_flight() {
     const BATCH: u64 = 8;
@@ -232,7 +233,7 @@ mod reopening {
             close(db);
             for _ in 0..2 {
                 let db = durable(Db::builder(), &disk);
-                assert_eq!(content(&db), left, "{policy:?}: what went comes back, or more went");
+                assert_eq!(content(&db), left, "{policy:?}: an evicted key came back, or more were evicted");
                 close(db);
             }
         }
@@ -259,7 +260,8 @@ mod reopening {
         }
     }
 
-    /// Nothing goes by itself under this policy: all is there, and what grows is refused.
+    /// This policy evicts nothing: opening keeps every key, and a write that takes more memory is
+    /// refused.
     #[test]
     fn manually_with_a_smaller_limit_keeps_all_until_room_is_made() {
         let disk = SimDisk::new(4);
@@ -289,7 +291,8 @@ mod reopening {
                 put(&db, key, 300).expect("room is made");
                 assert_within(&db, (policy, key));
             }
-            // Else the last evictions may not be stable, and not seen.
+            // Flush first: the last evictions may not be stable yet, and reads would still see the
+            // keys.
             block_on(db.flush()).expect("it syncs");
             let left = content(&db);
             close(db);
@@ -317,7 +320,7 @@ mod reopening {
 mod refusing {
     use super::*;
 
-    /// A database that holds some keys, and what it says about itself.
+    /// A database that holds some keys, with its content and its memory figures.
     fn with_some(policy: EvictionPolicy) -> (Db, BTreeMap<u64, Vec<u8>>, MemoryInfo) {
         let db = open(policy);
         (0..100).try_for_each(|key| put(&db, key, 200)).expect("there is room");
@@ -393,7 +396,7 @@ mod many_keys_at_once {
     type Small = Database<u64, u64>;
 
     const ROOM: u64 = 256 << 10;
-    /// More keys than there is room for, whatever finding them takes.
+    /// More keys than there is room for, together with their index entries.
     const TOO_MANY: u64 = 2_500;
 
     fn small(policy: EvictionPolicy) -> Small {
@@ -406,7 +409,8 @@ mod many_keys_at_once {
         commit(tx)
     }
 
-    /// The most new keys that one transaction is let write into what `fill` makes.
+    /// The largest number of new keys that one transaction can write into the database that `fill`
+    /// makes.
     fn most(fill: impl Fn() -> Small) -> u64 {
         let (mut fits, mut too_many) = (0, TOO_MANY);
         while too_many - fits > 20 {
@@ -420,7 +424,7 @@ mod many_keys_at_once {
                     assert_eq!(
                         db.count(..).expect("a count succeeds"),
                         before,
-                        "what is refused costs nothing"
+                        "a refused write evicts nothing"
                     );
                     too_many = keys;
                 }
@@ -433,7 +437,7 @@ mod many_keys_at_once {
     #[test]
     fn are_let_in_only_with_all_that_finding_them_takes() {
         for policy in every_policy() {
-            // What the index takes differs a little with the hashes.
+            // The memory that the index takes differs a little with the hashes.
             let fits = most(|| small(policy)) * 9 / 10;
             let db = small(policy);
             write(&db, 0..fits).expect("it did before");
@@ -445,7 +449,8 @@ mod many_keys_at_once {
     #[test]
     fn drive_out_what_is_there_and_all_memory_of_it() {
         for policy in EVICTING {
-            // Three times what there is room for, so that policies remember as much as they do.
+            // Write three times as many keys as fit, so that the policies remember as much as they
+            // can.
             let full = || {
                 let db = small(policy);
                 (0..3 * TOO_MANY).try_for_each(|key| block_on(db.insert(key, key))).expect("room is made");
@@ -457,7 +462,8 @@ mod many_keys_at_once {
         }
     }
 
-    /// Where nothing goes by itself, what is there counts, too, and what is refused leaves it.
+    /// Under `Manual`, which evicts nothing, the keys that are there count as well, and a refused
+    /// write leaves them.
     #[test]
     fn manually_have_room_beside_what_is_there_or_are_refused() {
         let half = || {
@@ -531,7 +537,7 @@ mod manually {
             tx.insert(key, value(key, 800)).expect("a write is buffered");
         }
         assert!(matches!(commit(tx), Err(FluxError::MemoryLimitExceeded)));
-        // By more than another key would have taken with all that finds it.
+        // The value grows by more than another key would have taken with its index entry.
         let grown = block_on(db.update(&2, |_| value(2, 1_200)));
         assert!(matches!(grown, Err(FluxError::MemoryLimitExceeded)), "{:?}", grown.map(|_| ()));
         assert_eq!(content(&db), before);
@@ -552,7 +558,7 @@ mod manually {
         let tx = db.begin();
         tx.remove(&3).expect("a remove succeeds");
         tx.insert(1_000, value(1_000, 400)).expect("a write is buffered");
-        commit(tx).expect("one key goes, one like it comes");
+        commit(tx).expect("one key is removed, one like it is inserted");
         assert!(block_on(db.remove(&4)).expect("a remove commits").is_some());
         assert_within(&db, "full");
     }
@@ -573,7 +579,7 @@ mod manually {
         for known in &known[..10] {
             assert!(known.key >= keys / 2, "the ones that were read come later");
             assert!(block_on(db.evict(&known.key)).expect("an eviction commits"));
-            assert!(!block_on(db.evict(&known.key)).expect("an eviction succeeds"), "it has gone");
+            assert!(!block_on(db.evict(&known.key)).expect("an eviction succeeds"), "the key has gone");
         }
         for key in 1_000..1_010 {
             put(&db, key, 400).expect("there is room for as many");
@@ -651,7 +657,7 @@ mod configuration {
         assert!(!db.contains_key(&1).expect("a read succeeds"));
     }
 
-    /// As in FluxMap 0.3, where it was the default.
+    /// As in FluxMap 0.3, where this policy was the default.
     #[test]
     fn the_policy_that_evicts_nothing_needs_no_limit() {
         let builder = Db::builder().eviction_policy(EvictionPolicy::Manual);
@@ -687,7 +693,7 @@ mod configuration {
     }
 }
 
-/// Sizes that users' types tell and that are wrong.
+/// Wrong sizes from users' implementations of `MemSize`.
 mod lies {
     use super::*;
 
@@ -700,8 +706,8 @@ mod lies {
         }
     }
 
-    /// Writes and removes as a database is used, whatever comes of it; in the end there is
-    /// nothing.
+    /// Writes and removes as an ordinary user does, whatever is refused. In the end the database
+    /// must be empty. Returns how many single inserts were accepted.
     fn use_it<K, V>(
         policy: EvictionPolicy,
         limit: u64,
@@ -770,7 +776,7 @@ mod lies {
         }
     }
 
-    /// Says something else each time it is asked.
+    /// States another size each time it is asked.
     struct Moody;
 
     impl MemSize for Moody {
@@ -788,7 +794,7 @@ mod lies {
         }
     }
 
-    /// Cannot be measured if it is odd.
+    /// Panics when it is measured, if its number is odd.
     struct Odd(u64);
 
     impl MemSize for Odd {

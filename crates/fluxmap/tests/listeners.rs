@@ -1,4 +1,4 @@
-//! A listener for evictions may use the database that it listens to, and commit.
+//! An eviction listener may use the database that it listens to, and commit.
 
 use fluxmap::mem::{EvictionCause, EvictionPolicy};
 use fluxmap::{Database, FluxError};
@@ -14,7 +14,7 @@ type Db = Database<u64, Vec<u8>>;
 
 const LIMIT: u64 = 256 << 10;
 
-/// A database in memory with a listener that is given it.
+/// A database in memory, whose listener is given the database.
 fn listening(listener: impl Fn(&Db, u64, Arc<Vec<u8>>, EvictionCause) + Send + Sync + 'static) -> Db {
     let slot: Arc<OnceLock<Db>> = Arc::default();
     let own = Arc::clone(&slot);
@@ -27,7 +27,7 @@ fn listening(listener: impl Fn(&Db, u64, Arc<Vec<u8>>, EvictionCause) + Send + S
     db
 }
 
-/// In memory, the future is ready at once.
+/// In memory the future is ready at once.
 fn put(db: &Db, key: u64, value: Arc<Vec<u8>>) {
     db.insert_arc(key, value).now_or_never().expect("it is ready").expect("room is made");
 }
@@ -36,7 +36,8 @@ fn evict(db: &Db, key: u64) -> bool {
     db.evict(&key).now_or_never().expect("it is ready").expect("an eviction commits")
 }
 
-/// Gives every victim a second chance, on a stack that a hundred calls within each other would end.
+/// The listener puts every victim back once. The stack is too small for a hundred calls within each
+/// other.
 #[test]
 fn a_victim_that_is_put_back_needs_no_stack() {
     static DEPTH: AtomicUsize = AtomicUsize::new(0);
@@ -70,7 +71,7 @@ fn nested_evictions_are_told_when_the_outer_call_has_returned_and_in_order() {
                 assert!(evict(db, nested));
                 assert!(
                     !db.contains_key(&nested).expect("a read succeeds"),
-                    "it has gone, and is told later"
+                    "it has been evicted, and the listener is called later"
                 );
             }
         }
@@ -87,7 +88,8 @@ fn nested_evictions_are_told_when_the_outer_call_has_returned_and_in_order() {
     assert_eq!(*log.lock().expect("no panic"), expected.concat());
 }
 
-/// One listener's database is another's: neither runs on top of the other.
+/// The listeners of two databases evict from each other's database. Neither call may run on top of
+/// the other.
 #[test]
 fn listeners_of_two_databases_that_evict_from_each_other_need_no_stack() -> Result<(), FluxError> {
     let other: Arc<OnceLock<Db>> = Arc::default();
@@ -110,7 +112,7 @@ fn listeners_of_two_databases_that_evict_from_each_other_need_no_stack() -> Resu
     Ok(())
 }
 
-/// A panic in whoever commits is not taken for one of the listener's.
+/// A panic of the caller that evicts must not be taken for one of the listener's.
 #[test]
 fn what_waits_is_told_although_the_caller_unwinds() {
     struct EvictsOnDrop<'d>(&'d Db);

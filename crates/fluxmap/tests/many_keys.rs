@@ -1,6 +1,6 @@
-//! Many keys in one step: counted, filled, emptied, popped, got each, by range and by prefix.
-//! Whatever is done is one transaction: others see all of it or nothing, and it conflicts as any
-//! other does.
+//! Operations on many keys: counting, filling, emptying, popping and getting them, by range and by
+//! prefix. Each operation is one transaction: others see all of it or nothing, and it conflicts
+//! like any other.
 
 mod common;
 
@@ -89,7 +89,7 @@ fn the_later_of_two_pairs_with_one_key_counts_and_nothing_is_no_commit() {
     let db = open::<u64, u64>();
     block_on(db.extend([(1, 1), (2, 2), (1, 3)])).expect("it commits");
     assert_eq!(content(&db), [(1, 3), (2, 2)]);
-    block_on(db.extend([])).expect("nothing is easy");
+    block_on(db.extend([])).expect("no pairs, no conflict");
     assert_eq!(content(&db), [(1, 3), (2, 2)]);
 }
 
@@ -131,7 +131,8 @@ fn emptying_is_certified_against_what_comes_in_meanwhile() {
             removal(&tx).expect("it is buffered");
             block_on(db.insert(inside, 0)).expect("an insert commits");
             let committed = commit(tx);
-            // The key that came in would be left in what was to be empty.
+            // The inserted key remains. If it lies in the removed range, the removal must not have
+            // committed.
             let left = db.contains_key(&inside).expect("a read succeeds");
             assert!(left);
             assert_eq!(committed.is_ok(), db.count(10..20) == Ok(0), "{inside}: {committed:?}");
@@ -158,7 +159,7 @@ fn what_is_emptied_beside_writers_is_empty_at_one_moment() {
         }
         removed
     });
-    // Every key was written once, so it was removed or is there.
+    // Every key was written once, so it was either removed or is still there.
     assert_eq!(removed + db.len().expect("a count succeeds"), 800);
     assert_eq!(written.into_inner(), 800);
     assert_nothing_pinned(&db);
@@ -242,7 +243,7 @@ fn acts() -> impl Strategy<Value = Vec<(bool, Act)>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
-    /// On the database, each commits; in a transaction, each is seen by the next.
+    /// On the database each act commits; in a transaction each act sees the ones before it.
     #[test]
     fn they_do_what_those_of_a_btree_map_do(acts in acts(), within in any::<bool>()) {
         let (db, mut model) = (open::<u8, u8>(), BTreeMap::new());

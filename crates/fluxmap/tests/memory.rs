@@ -1,6 +1,6 @@
-//! What is no longer reachable is given back (defect 17 of the list: 10,000 updates
-//! of one key of which vacuum reclaimed nothing, and a dropped database that leaked
-//! every value). Keys and values are counted while they live; nothing is timed.
+//! Memory that is no longer reachable is given back (defect 17 of the list: vacuum reclaimed
+//! nothing after 10,000 updates of one key, and a dropped database leaked every value). The tests
+//! count living keys and values; nothing is timed.
 
 mod common;
 
@@ -15,8 +15,8 @@ use futures::executor::block_on;
 
 type Store = Database<u64, Tracked<u64>>;
 
-/// What may lie about at any time in a steady state, however much was written:
-/// garbage that is on its way out. Far below the number of writes of each test.
+/// A bound on the garbage that waits to be freed at any time in a steady state, however much was
+/// written. It is far below the number of writes of each test.
 const SLACK: usize = 600;
 
 fn put(db: &Store, ledger: &Ledger, key: u64, value: u64) {
@@ -38,8 +38,8 @@ fn all_gone(ledger: &Ledger) {
     assert_eq!(ledger.dropped_twice(), 0);
 }
 
-/// 17: 10,000 updates of one key leave a handful of versions with nobody calling
-/// vacuum, one after a vacuum, none when the database is dropped.
+/// 17: 10,000 updates of one key leave a handful of versions although nothing calls vacuum, one
+/// version after a vacuum, and none when the database is dropped.
 #[test]
 fn defect_17_updates_of_one_key_stay_flat() {
     for level in LEVELS {
@@ -59,8 +59,8 @@ fn defect_17_updates_of_one_key_stay_flat() {
     }
 }
 
-/// The same with short snapshots and transactions all the while, each of which holds
-/// back what it needs and no more.
+/// The same while there are short snapshots and transactions, each of which holds back the versions
+/// that it needs and no others.
 #[test]
 fn short_snapshots_do_not_pile_up_versions() {
     let ledger = Ledger::default();
@@ -71,7 +71,7 @@ fn short_snapshots_do_not_pile_up_versions() {
         let tx = db.begin();
         assert_eq!(tx.get(&1).expect("a read succeeds").expect("it is there").value, value - 1);
         tx.insert(1, ledger.track(value)).expect("a write is buffered");
-        commit(tx).expect("nobody else writes");
+        commit(tx).expect("no other transaction writes");
         if value % 10 == 0 {
             assert_eq!(view.get(&1).expect("a read succeeds").expect("it is there").value, value - 10);
             view = db.snapshot();
@@ -85,8 +85,8 @@ fn short_snapshots_do_not_pile_up_versions() {
     all_gone(&ledger);
 }
 
-/// A queue: keys come in at one end and go out at the other. Keys and values stay as
-/// many as the queue is long, with nobody calling vacuum.
+/// A queue: keys come in at one end and go out at the other. There are never more keys and values
+/// than the queue is long, apart from garbage, although nothing calls vacuum.
 #[test]
 fn inserts_and_deletes_stay_flat() {
     const LENGTH: u64 = 20;
@@ -113,7 +113,7 @@ fn inserts_and_deletes_stay_flat() {
     all_gone(&values);
 }
 
-/// A key that counts itself.
+/// A key that counts its instances.
 #[derive(Clone)]
 struct Counted(Tracked<u64>);
 
@@ -139,8 +139,8 @@ impl std::hash::Hash for Counted {
     }
 }
 
-/// What a snapshot held back goes once it is released: vacuum removes it, says so,
-/// and finds nothing the second time.
+/// Once a snapshot is released, vacuum removes the versions that it held back, reports them, and
+/// finds nothing the second time.
 #[test]
 fn vacuum_removes_what_a_snapshot_held_back() {
     let ledger = Ledger::default();
@@ -169,15 +169,18 @@ fn vacuum_removes_what_a_snapshot_held_back() {
     let (versions, keys) = vacuum(&db);
     let info = db.memory_info();
     assert_eq!((info.keys, info.versions, info.live_snapshots), (5, 5, 0));
-    assert_eq!(versions as u64, before.versions - info.versions, "it says what it removed");
-    assert_eq!(keys as u64, before.keys - info.keys, "it says what it removed");
+    assert_eq!(
+        versions as u64,
+        before.versions - info.versions,
+        "vacuum reports the versions that it removed"
+    );
+    assert_eq!(keys as u64, before.keys - info.keys, "vacuum reports the keys that it removed");
     assert_eq!(vacuum(&db), (0, 0));
     drop(db);
     all_gone(&ledger);
 }
 
-/// An older snapshot that goes does not free what a newer one needs, nor the other
-/// way round.
+/// Releasing an older snapshot must not free what a newer one needs, nor the other way round.
 #[test]
 fn each_snapshot_holds_its_own() {
     for oldest_first in [false, true] {
@@ -203,9 +206,9 @@ fn each_snapshot_holds_its_own() {
     }
 }
 
-/// Dropping the database gives everything back, whatever state it was in: with
-/// updates, deletes, refused and unfinished transactions, streams, after vacuum or
-/// not, with a background vacuum or not. What outlives it keeps what it needs.
+/// Dropping the database gives all memory back, whatever its state: with updates, deletes, refused
+/// and unfinished transactions and streams, after a vacuum or not, with a background vacuum or not.
+/// A value outlives the database only if a reader still holds it.
 #[test]
 fn a_dropped_database_drops_everything() {
     for auto_vacuum in [false, true] {
@@ -237,19 +240,20 @@ fn a_dropped_database_drops_everything() {
         drop(block_on(stream.next()));
         let kept = db.get(&2).expect("a read succeeds").expect("it is there");
 
+        // The snapshot, the stream and the open transaction still hold the database.
         drop(db);
         assert_eq!(view.count(..).expect("a count succeeds"), 500);
         assert_eq!(block_on(stream.count()), 499);
         drop((view, unfinished));
         assert_eq!(kept.value, 1);
-        assert_eq!(ledger.live(), 1, "what was read is kept by its reader alone");
+        assert_eq!(ledger.live(), 1, "only its reader keeps a value that was read");
         drop(kept);
         all_gone(&ledger);
     }
 }
 
-/// What a transaction wrote goes with it when it does not commit, or when it writes
-/// again; nothing waits for a vacuum.
+/// Buffered writes are freed with their transaction if it does not commit, or when it writes the
+/// key again, without a vacuum.
 #[test]
 fn buffered_writes_go_with_their_transaction() {
     let ledger = Ledger::default();
@@ -269,7 +273,8 @@ fn buffered_writes_go_with_their_transaction() {
     assert_nothing_pinned(&db);
 }
 
-/// Threads that update, insert and delete at once leave what is alive, and a handful.
+/// Threads that update, insert and delete at the same time leave the living values, and little
+/// garbage.
 #[test]
 fn busy_threads_leave_no_garbage() {
     let ledger = Ledger::default();
@@ -299,7 +304,7 @@ fn busy_threads_leave_no_garbage() {
     all_gone(&ledger);
 }
 
-/// A snapshot that blocks many keys does not let the versions of others pile up.
+/// A snapshot that holds back versions of many keys must not let versions of other keys pile up.
 #[test]
 fn a_held_snapshot_costs_a_version_of_each_key_and_not_of_each_commit() {
     const BLOCKED: u64 = 5_000;
@@ -341,8 +346,8 @@ fn a_million_updates_beside_a_held_snapshot_keep_one_version_more_of_each_key() 
     for round in 1..=1_000_000 / AT_ONCE {
         write(round % (KEYS / AT_ONCE) * AT_ONCE, round);
         if round % 100 == 0 {
-            // A commit looks at twice as many chains as it makes longer, of all that the snapshot
-            // keeps waiting: so what is too much has come up in half a round.
+            // A commit looks at twice as many chains as it lengthens, in turn among those that the
+            // snapshot holds back. A surplus version is therefore found within half a round.
             let versions = db.memory_info().versions;
             assert!(versions <= 2 * KEYS + KEYS / 2 + 2 * AT_ONCE, "{versions} after {round} commits");
         }
@@ -352,7 +357,7 @@ fn a_million_updates_beside_a_held_snapshot_keep_one_version_more_of_each_key() 
     assert_eq!(view.get(&7).expect("a read").as_deref(), Some(&0));
 }
 
-/// Snapshots that have gone, however many, do not hold up trimming for long.
+/// Many snapshots that have been released must not hold up trimming for long.
 #[test]
 fn many_snapshots_that_have_gone_are_forgotten() {
     const SNAPSHOTS: u64 = 5_000;

@@ -1,5 +1,6 @@
-//! Transactions whose bodies undo what they have read: they end with an error that says so,
-//! and nobody else waits for them meanwhile. A transaction that is merely slow never does.
+//! Transactions whose own bodies change what they have read. They end with an error that says so,
+//! and meanwhile no other transaction waits for them. A transaction that is merely slow never ends
+//! with this error.
 
 mod common;
 
@@ -22,17 +23,17 @@ use futures::executor::block_on;
 
 type Wait<'w> = Pin<Box<dyn Future<Output = ()> + 'w>>;
 
-/// Leases that run out before a body is told that it waits for itself.
+/// The number of leases that run out before the body is told that it waits for itself.
 const STRIKES: u32 = 3;
 
 #[track_caller]
 fn conflicts_with_itself<T: std::fmt::Debug>(ended: Result<T, FluxError>) {
     match ended {
         Err(error @ FluxError::ConflictsWithItself) => {
-            assert!(!error.is_retryable(), "it would happen again");
-            assert!(error.to_string().contains("tx"), "it says what to do: {error}");
+            assert!(!error.is_retryable(), "a retry would fail again");
+            assert!(error.to_string().contains("tx"), "the error says what to do: {error}");
         }
-        other => panic!("not what was asked for: {other:?}"),
+        other => panic!("an unexpected outcome: {other:?}"),
     }
 }
 
@@ -80,21 +81,21 @@ fn a_body_that_changes_what_it_has_read_by_itself_is_told_at_its_second_loss() {
                 attempts.set(attempts.get() + 1);
                 read(tx);
                 write(&db, attempts.get()).await?;
-                // Also if others write it then.
+                // Another write beside it makes no difference.
                 db.insert("beside".into(), 1).await?;
                 tx.insert("m".into(), 1)
             }));
             conflicts_with_itself(ended);
             assert_eq!(attempts.get(), 2, "{how} after {what}");
             now(&db, "m", None);
-            assert!(db.contains_key("x").expect("a read"), "what the body committed stays");
+            assert!(db.contains_key("x").expect("a read"), "a commit of the body stays");
             assert_eq!(db.priority_info().leases, 0);
             works_on(&db);
         }
     }
 }
 
-/// At the snapshot level a transaction rests on what it writes.
+/// At the snapshot level a transaction depends on the keys that it writes.
 #[test]
 fn at_the_snapshot_level_too() {
     let db = two(IsolationLevel::Snapshot);
@@ -112,7 +113,7 @@ fn at_the_snapshot_level_too() {
     works_on(&db);
 }
 
-/// A change of something that was found absent, and one by a destructor.
+/// The change may be of a key that was found absent, or be made within another transaction.
 #[test]
 fn whatever_the_change_is() {
     let db = fresh();
@@ -138,7 +139,8 @@ fn whatever_the_change_is() {
     works_on(&db);
 }
 
-/// What the body commits of another database, or of keys that it does not rest on, is no conflict.
+/// A body's commits in another database, or to keys that its transaction does not depend on, are no
+/// conflict.
 #[test]
 fn commits_of_something_else_are_none_of_it() {
     for level in LEVELS {
@@ -162,8 +164,8 @@ fn commits_of_something_else_are_none_of_it() {
     }
 }
 
-/// Once is an accident: setting something up at the first attempt, say. Neither are two losses
-/// with one to another in between.
+/// One own conflict is no error: the body may set something up at its first attempt. Two are none
+/// either, if a loss to another transaction lies between them.
 #[test]
 fn two_losses_that_do_not_follow_each_other_are_no_error() {
     let db = fresh();
@@ -183,7 +185,7 @@ fn two_losses_that_do_not_follow_each_other_are_no_error() {
     now(&db, "y", Some(14));
 }
 
-/// Writes other keys until `done`, and says how often.
+/// Writes other keys until `done`, and counts the writes.
 fn write_elsewhere(db: &Db, done: &AtomicBool, writes: &AtomicU64) {
     while !done.load(Ordering::SeqCst) {
         block_on(db.insert("elsewhere".into(), 1)).expect("an insert commits");
@@ -191,7 +193,7 @@ fn write_elsewhere(db: &Db, done: &AtomicBool, writes: &AtomicU64) {
     }
 }
 
-/// A body that waits for another task's commit, which its own lease holds back.
+/// A body waits for another task's commit, which the body's own lease holds back.
 #[test]
 fn a_body_that_waits_for_a_commit_which_it_holds_back_is_told() {
     type Waits = fn(&Db) -> Wait<'_>;
@@ -215,7 +217,8 @@ fn a_body_that_waits_for_a_commit_which_it_holds_back_is_told() {
             conflicts_with_itself(ended);
         });
         let info = db.priority_info();
-        // More only if the machine is so slow that a wake-up took a 32nd of a lease.
+        // There are more attempts only if the machine is so slow that a wake-up takes a 32nd of a
+        // lease.
         assert!(attempts.get() >= UNPROTECTED + STRIKES, "{how}: {attempts:?}");
         assert_eq!(info.held_back, info.leases, "{how}: no unrelated writer waits: {info:?}");
         assert_eq!(info.exclusive_leases, 0, "{how}");
@@ -224,9 +227,9 @@ fn a_body_that_waits_for_a_commit_which_it_holds_back_is_told() {
     }
 }
 
-/// A body that is left aside, by an executor that has other things to do, until its lease has run
-/// out and the commits that it held back have been made: it loses, again and again, and yet it
-/// waits for none of them. `leave` is how it comes to be left.
+/// A busy executor leaves a body aside until its lease has run out and the commits that it held
+/// back have been made. The body loses again and again, although it waits for none of these
+/// commits. `leave` is how it comes to be left.
 fn is_left_aside(leave: fn(&Cell<bool>) -> Wait<'_>) {
     const LEASES: u32 = STRIKES + 1;
     let db = fresh();
@@ -270,8 +273,8 @@ fn a_body_that_is_polled_for_no_reason_is_only_slow() {
     });
 }
 
-/// A body that sleeps through its lease and beyond, as it may who asks a slow service, while a
-/// commit of somebody else waits for that to run out.
+/// A body sleeps through its lease and beyond, as one that calls a slow service may, while another
+/// task's commit waits for the lease to run out.
 #[test]
 fn a_body_that_sleeps_for_longer_than_its_lease_is_only_slow() {
     let db = fresh();
@@ -296,7 +299,7 @@ fn a_body_that_sleeps_for_longer_than_its_lease_is_only_slow() {
         }
         tx.insert("y".into(), 1)
     }));
-    won.expect("it waited for nobody");
+    won.expect("the body waited for no commit");
     let info = db.priority_info();
     assert!(info.leases > STRIKES.into() && info.held_back > STRIKES.into(), "{info:?}");
     works_on(&db);

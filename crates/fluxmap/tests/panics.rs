@@ -1,5 +1,5 @@
-//! Closures and bodies that panic or fail: the transaction rolls back, nothing stays
-//! registered, and the database, the handle and the runtime work on.
+//! Closures and bodies that panic or fail. The transaction rolls back, nothing stays registered,
+//! and the database, the handle and the runtime go on working.
 
 mod common;
 
@@ -12,20 +12,20 @@ use fluxmap::FluxError;
 use fluxmap_testkit::polling::yield_once;
 use futures::executor::block_on;
 
-/// A panic that prints nothing.
+/// Panics without printing anything.
 fn planted() -> ! {
     resume_unwind(Box::new("planted"))
 }
 
-/// The panic of `work`, which must be the planted one.
+/// Asserts that `work` panics, with the planted panic.
 #[track_caller]
 fn panics<T>(work: impl FnOnce() -> T) {
     let panic = catch_unwind(AssertUnwindSafe(work)).err().expect("it panics");
     assert_eq!(panic.downcast_ref(), Some(&"planted"));
 }
 
-/// A panic in the body of `transact`, before and after writes, around an await, and
-/// in a second attempt, rolls back and leaves the database usable.
+/// A panic in the body of `transact` rolls back and leaves the database usable, whether it comes
+/// before or after writes, around an await, or in a second attempt.
 #[test]
 fn a_panicking_body_rolls_back() {
     for stage in 0..4 {
@@ -55,8 +55,8 @@ fn a_panicking_body_rolls_back() {
     }
 }
 
-/// A body that returns an error of its own is rolled back, is not retried, and the
-/// error comes through.
+/// A body that returns an error of its own is rolled back and not retried, and the caller gets the
+/// error.
 #[test]
 fn a_failing_body_rolls_back() {
     #[derive(Debug, PartialEq)]
@@ -93,8 +93,8 @@ fn a_failing_body_rolls_back() {
     works_on(&db);
 }
 
-/// A panic in the body of `Handle::transaction` rolls back; the handle works on, and
-/// a later commit has nothing to commit.
+/// A panic in the body of `Handle::transaction` rolls back. The handle goes on working, and a later
+/// commit has nothing to commit.
 #[test]
 fn a_handle_survives_a_panicking_body() {
     let db = fresh();
@@ -118,7 +118,7 @@ fn a_handle_survives_a_panicking_body() {
     works_on(&db);
 }
 
-/// A panicking task takes down nothing but itself.
+/// A task that panics harms no other task.
 #[test]
 fn a_panicking_task_rolls_back() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build();
@@ -139,6 +139,7 @@ fn a_panicking_task_rolls_back() {
         })
     };
     assert!(runtime.block_on(task).expect_err("the task panics").is_panic());
+    // A task that is aborted rolls back as well.
     let task = runtime.spawn({
         let db = db.clone();
         async move {
@@ -157,8 +158,8 @@ fn a_panicking_task_rolls_back() {
     works_on(&db);
 }
 
-/// A panic in a closure that computes a value: nothing is written, and a transaction
-/// in which it happened can still be used, to the end.
+/// A panic in a closure that computes a value writes nothing. If it happens in a transaction, the
+/// transaction can still be used and committed.
 #[test]
 fn a_panicking_closure_writes_nothing() {
     let db = fresh();

@@ -1,7 +1,7 @@
-//! Phantoms: which changes conflict with a range that another transaction has
-//! walked to its end. The rule is exact in both directions: a change inside the
-//! range refuses the walker (at `Serializable`), a change anywhere else does not; at
-//! `Snapshot` ranges are not certified and the walker always commits.
+//! Phantoms: changes that conflict with a range that another transaction has walked to its end. The
+//! rule is exact in both directions: at `Serializable` a change inside the range refuses the
+//! walking transaction, a change anywhere else does not. At `Snapshot` ranges are not certified,
+//! and the walking transaction always commits.
 
 mod common;
 
@@ -17,8 +17,8 @@ fn walk_all(tx: &Transaction<u64, u64>) {
     tx.range(10..=20u64).expect("a range succeeds").for_each(drop);
 }
 
-/// Insert, delete, update and re-insert inside a walked range: each is a phantom
-/// that Serializable refuses.
+/// An insert, a delete, an update and a re-insert inside a walked range are all phantoms, which
+/// Serializable refuses.
 #[test]
 fn every_kind_of_change_is_a_phantom() {
     let items = [5, 12, 25];
@@ -41,8 +41,8 @@ fn every_kind_of_change_is_a_phantom() {
     }
 }
 
-/// A key that was deleted before the walk and is re-inserted after it was not there
-/// to be yielded, and is a phantom all the same.
+/// A key that was deleted before the walk and inserted again after it is a phantom, although the
+/// walk did not return it.
 #[test]
 fn a_re_inserted_key_is_a_phantom() {
     for vacuum in [false, true] {
@@ -63,7 +63,7 @@ fn a_re_inserted_key_is_a_phantom() {
     }
 }
 
-/// A delete that was already there when the walker began is no change.
+/// A delete that was committed before the walker began is no change.
 #[test]
 fn what_changed_before_the_snapshot_is_no_phantom() {
     let before = |db: &Database<u64, u64>| {
@@ -93,9 +93,8 @@ fn own_writes_are_no_phantoms() {
     certified(&[12, 14], walk, &1, |db| insert(db, 16), true, "beside own writes");
 }
 
-/// At the ends of ranges of every kind, a change conflicts exactly if the range
-/// contains the key. The range is walked to its end, upwards, downwards, by count
-/// and as a stream.
+/// At the ends of ranges of every kind, a change conflicts exactly if the range contains the key.
+/// Each range is walked to its end upwards, downwards, by a count and as a stream.
 #[test]
 fn range_ends_are_exact() {
     let ranges = [
@@ -137,7 +136,7 @@ fn range_ends_are_exact() {
     }
 }
 
-/// The same with Rust's own range types, which mean what they mean everywhere.
+/// The same with Rust's own range types.
 #[test]
 fn range_types_are_exact() {
     type Walk = fn(&Transaction<u64, u64>) -> usize;
@@ -158,7 +157,8 @@ fn range_types_are_exact() {
                 walk,
                 &999_999,
                 |db| {
-                    // The walker's own key is inside some ranges; the change is not it.
+                    // Some ranges contain the walker's own key, which is not the key that is
+                    // changed here.
                     insert(db, key);
                 },
                 inside,
@@ -168,8 +168,8 @@ fn range_types_are_exact() {
     }
 }
 
-/// A prefix over text covers what starts with it, neither its neighbours nor what
-/// merely sorts near it.
+/// A prefix over text contains the keys that start with it, and neither their neighbours nor keys
+/// that only sort near them.
 #[test]
 fn prefix_edges_of_text_are_exact() {
     let cases = [
@@ -239,7 +239,7 @@ fn prefix_edges_of_bytes_are_exact() {
     }
 }
 
-/// A range with its lower end above its upper one is empty: no panic, no item.
+/// A range whose lower end is above its upper end is empty: it neither panics nor returns an item.
 #[test]
 fn an_inverted_range_is_empty() {
     let walk = |tx: &Transaction<u64, u64>| {

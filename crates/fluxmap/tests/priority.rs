@@ -1,6 +1,6 @@
-//! Priority leases: a transaction that keeps losing wins, and only those wait for it who would
-//! undo what it has read. No test measures time: what must not wait is ready at the first poll,
-//! and what must wait is not.
+//! Priority leases: a transaction that keeps losing wins in the end, and only commits that would
+//! undo what it has read wait for it. No test measures time: a commit that must not wait is ready
+//! at the first poll, and a commit that must wait is not.
 
 mod common;
 
@@ -23,7 +23,7 @@ use futures::future::join;
 
 type Commit<'c> = Pin<Box<dyn Future<Output = Result<(), FluxError>> + Send + 'c>>;
 
-/// Whether a future is ready at once; polled again later, it goes on.
+/// Whether a future is ready at once. If it is not, it can be polled again later.
 fn is_ready<F: Future<Output = Result<T, FluxError>> + ?Sized, T>(future: &mut Pin<Box<F>>) -> bool {
     match future.as_mut().now_or_never() {
         None => false,
@@ -34,8 +34,8 @@ fn is_ready<F: Future<Output = Result<T, FluxError>> + ?Sized, T>(future: &mut P
     }
 }
 
-/// A transaction that does `read`, loses until it has priority, and stays there until it is told
-/// to go on, while `meanwhile` runs; then it commits. Returns how many attempts it took.
+/// Runs a transaction that does `read`, loses until it has a lease, and then stays in its body
+/// while `meanwhile` runs. After that it commits. Returns the number of its attempts.
 fn with_priority(db: &Db, rival: &str, read: impl Fn(&Tx), meanwhile: impl FnOnce()) -> u32 {
     let attempts = Cell::new(0);
     let (go, stay) = oneshot::channel::<()>();
@@ -57,13 +57,13 @@ fn with_priority(db: &Db, rival: &str, read: impl Fn(&Tx), meanwhile: impl FnOnc
     assert_eq!(db.priority_info().leases, 1);
     meanwhile();
     go.send(()).expect("it is there");
-    block_on(favourite).expect("nobody has overtaken it");
+    block_on(favourite).expect("no rival has overtaken it");
     now(db, "won", Some(1));
     attempts.get()
 }
 
-/// The commits of others that write something else are made at once; those that would undo a read
-/// of the holder's are made when that has committed.
+/// Commits of others that write other keys are made at once. Commits that would undo a read of the
+/// lease's holder are made after the holder has committed.
 #[test]
 fn only_those_wait_who_would_undo_what_the_holder_has_read() {
     let db = fresh();
@@ -71,20 +71,20 @@ fn only_those_wait_who_would_undo_what_the_holder_has_read() {
         assert!(tx.get("x").expect("a read").is_some());
         assert!(tx.get("absent").expect("a read").is_none());
         assert_eq!(tx.range("m".."p").expect("a range").count(), 0);
-        // Stops early: what it has passed, and no more, counts.
+        // Stop early: only the part of the range that was passed is protected.
         let _ = tx.range("r"..).expect("a range").next();
     };
     block_on(db.insert("s".into(), 0)).expect("an insert commits");
     let mut waiting: Vec<Commit<'_>> = Vec::new();
     let attempts = with_priority(&db, "x", read, || {
         for key in ["y", "l", "p", "t", "anything"] {
-            assert!(is_ready(&mut Box::pin(db.insert(key.into(), 7))), "nobody has read {key}");
+            assert!(is_ready(&mut Box::pin(db.insert(key.into(), 7))), "the holder has not read {key}");
         }
         assert!(is_ready(&mut Box::pin(db.update("y", |y| y + 1))));
         assert!(is_ready(&mut Box::pin(db.evict("t"))));
         assert!(is_ready(&mut Box::pin(db.extend(["l", "y"].map(|key| (key.to_owned(), 7))))));
         let tx = db.begin();
-        assert!(tx.get("x").expect("a read").is_some(), "reads wait for nobody");
+        assert!(tx.get("x").expect("a read").is_some(), "reads never wait");
         tx.insert("beside".into(), 1).expect("a write is buffered");
         assert!(is_ready(&mut Box::pin(tx.commit())));
         assert_eq!(db.priority_info().held_back, 0);
@@ -102,7 +102,7 @@ fn only_those_wait_who_would_undo_what_the_holder_has_read() {
         // The first of its keys undoes nothing, the second does.
         waiting.push(Box::pin(db.extend(["elsewhere", "x"].map(|key| (key.to_owned(), 1)))));
         for (number, commit) in waiting.iter_mut().enumerate() {
-            assert!(!is_ready(commit), "number {number} would undo what was read");
+            assert!(!is_ready(commit), "number {number} would undo a read");
         }
         assert_eq!(db.priority_info().held_back, 11);
         now(&db, "elsewhere", None);
@@ -115,7 +115,7 @@ fn only_those_wait_who_would_undo_what_the_holder_has_read() {
     works_on(&db);
 }
 
-/// A scan that goes on protects all of its range.
+/// A scan in progress protects its whole range.
 #[test]
 fn a_scan_under_way_protects_its_whole_range() {
     let db = fresh();
@@ -149,7 +149,8 @@ fn a_scan_under_way_protects_its_whole_range() {
     assert_nothing_pinned(&db);
 }
 
-/// At the snapshot level reads are not certified: the lease protects what the holder writes.
+/// At the snapshot level reads are not certified, so the lease protects the keys that the holder
+/// writes.
 #[test]
 fn at_the_snapshot_level_those_wait_who_write_what_the_holder_writes() {
     let db = two(IsolationLevel::Snapshot);
@@ -181,8 +182,8 @@ fn at_the_snapshot_level_those_wait_who_write_what_the_holder_writes() {
     works_on(&db);
 }
 
-/// Who reads another key each time loses although its reads are protected, and then has priority
-/// over everybody.
+/// A transaction that reads another key in each attempt loses although its reads are protected. It
+/// then gets an exclusive lease, during which all other commits wait.
 #[test]
 fn only_reads_that_move_get_an_exclusive_lease() {
     let db = fresh();
@@ -194,7 +195,8 @@ fn only_reads_that_move_get_an_exclusive_lease() {
         attempts.set(attempts.get() + 1);
         let key = format!("moves {}", attempts.get());
         if attempts.get() <= moves {
-            // Between its snapshot and its read, so that this is not protected yet.
+            // Commit between the snapshot and the read of this key, which the lease does not
+            // protect yet.
             on_another_thread(&db, &key, 1);
         }
         let _ = tx.get(key.as_str())?;
@@ -217,8 +219,8 @@ fn only_reads_that_move_get_an_exclusive_lease() {
     works_on(&db);
 }
 
-/// A nested transaction that keeps losing under the lease of the one around it shares that, and
-/// what it reads is protected, too; neither waits for the other.
+/// A nested transaction that keeps losing inside a body with a lease shares that lease, which then
+/// protects the nested reads, too. Neither transaction waits for the other.
 #[test]
 fn a_nested_transaction_runs_under_the_lease_around_it() {
     for level in LEVELS {
@@ -238,7 +240,7 @@ fn a_nested_transaction_runs_under_the_lease_around_it() {
                     true => on_another_task(&db, "y", 200).await,
                     false => {
                         let mut rival = Box::pin(db.clone().begin_and_put("y"));
-                        // On another thread, so that it is not the body's own.
+                        // On another thread, so that it does not count as a commit of the body's.
                         let is_held = std::thread::scope(|scope| {
                             scope.spawn(|| poll_times(rival.as_mut(), 1).is_none()).join()
                         });
@@ -258,7 +260,7 @@ fn a_nested_transaction_runs_under_the_lease_around_it() {
     }
 }
 
-/// A write that owns what it needs.
+/// A write whose future owns everything that it needs, so that another thread can poll it.
 trait Put {
     fn begin_and_put(self, key: &str) -> impl Future<Output = Result<(), FluxError>> + Send;
 }
@@ -270,8 +272,8 @@ impl Put for Db {
     }
 }
 
-/// Claims are granted one after the other; a deadline that passes meanwhile ends a claim's wait in
-/// no further attempt.
+/// Leases are granted one after the other. If a deadline passes while a transaction waits for its
+/// lease, no further attempt is made.
 #[test]
 fn a_deadline_that_passes_while_a_lease_is_waited_for_begins_no_attempt() {
     let db = fresh();
@@ -291,7 +293,7 @@ fn a_deadline_that_passes_while_a_lease_is_waited_for_begins_no_attempt() {
                 yield_once().await;
                 tx.insert("z".into(), 1)
             })));
-            // As far as its claim, or it has run out of time before.
+            // Poll it until it waits for its lease, unless its time runs out first.
             for _ in 0..20 {
                 if let Some(ended) = late.as_mut().now_or_never() {
                     assert!(matches!(ended, Err(FluxError::DeadlineExceeded { .. })), "{ended:?}");

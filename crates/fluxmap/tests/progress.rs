@@ -1,6 +1,6 @@
-//! Progress: who keeps losing wins in the end, within bounds that the caller can
-//! set, and nobody waits for itself. No test measures time; a deadlock shows as a
-//! test that does not end.
+//! Progress: a transaction that keeps losing wins in the end, within bounds that the caller can
+//! set, and no transaction waits for itself. No test measures time. A deadlock shows as a test that
+//! does not end.
 
 mod common;
 
@@ -18,8 +18,8 @@ use fluxmap_testkit::polling::yield_once;
 use futures::executor::block_on;
 use futures::future::{join, join_all};
 
-/// Reads x, lets a rival change it for the first `losses` attempts, and writes y.
-/// Returns how many attempts it took.
+/// Reads x, lets a rival change it in the first `losses` attempts, and writes y. Returns the number
+/// of attempts.
 async fn keeps_losing(db: &Db, options: TransactOptions, losses: u32) -> Result<u32, FluxError> {
     let attempts = Cell::new(0);
     db.transact_with(options, async |tx| {
@@ -34,8 +34,8 @@ async fn keeps_losing(db: &Db, options: TransactOptions, losses: u32) -> Result<
     Ok(attempts.get())
 }
 
-/// A lost attempt is retried until one wins; each attempt reads afresh. (The body waits until its
-/// rival has committed, so that the loss is certain.)
+/// A lost attempt is retried until one wins, and each attempt reads afresh. (The body waits until
+/// its rival has committed, so that the loss is certain.)
 #[test]
 fn a_lost_transaction_is_retried() {
     for losses in 0..=UNPROTECTED {
@@ -47,8 +47,8 @@ fn a_lost_transaction_is_retried() {
     }
 }
 
-/// `max_attempts` is the number of attempts, no more and no fewer; the error says how
-/// many there were and what refused the last; the source is to be had in the usual way.
+/// `max_attempts` is the exact number of attempts. The error gives their number and the refusal of
+/// the last attempt, which is also the error's `source`.
 #[test]
 fn attempts_are_limited() {
     for limit in 1..=UNPROTECTED {
@@ -66,7 +66,7 @@ fn attempts_are_limited() {
                 assert!(matches!(*source, FluxError::SerializationConflict), "{source}");
                 assert!(source.is_retryable());
             }
-            other => panic!("not what was asked for: {other}"),
+            other => panic!("an unexpected outcome: {other}"),
         }
         now(&db, "y", Some(20));
         now(&db, "x", Some(10 + u64::from(limit)));
@@ -86,14 +86,14 @@ fn attempts_are_limited_at_the_snapshot_level() {
         Err(FluxError::RetriesExhausted { attempts: 3, source }) => {
             assert!(matches!(*source, FluxError::WriteConflict), "{source}");
         }
-        other => panic!("not what was asked for: {other:?}"),
+        other => panic!("an unexpected outcome: {other:?}"),
     }
     now(&db, "x", Some(1));
     assert_nothing_pinned(&db);
 }
 
-/// A deadline ends a transaction that would lose for ever. One that wins is not
-/// concerned, and an attempt is always made.
+/// A deadline ends a transaction that would lose for ever. It does not affect a transaction that
+/// wins, and at least one attempt is always made.
 #[test]
 fn a_deadline_ends_the_retries() {
     for deadline in [Duration::ZERO, Duration::from_millis(20)] {
@@ -106,7 +106,7 @@ fn a_deadline_ends_the_retries() {
                 now(&db, "x", Some(10 + u64::from(attempts)));
                 assert!(matches!(*source, FluxError::SerializationConflict), "{source}");
             }
-            other => panic!("not what was asked for: {other}"),
+            other => panic!("an unexpected outcome: {other}"),
         }
         now(&db, "y", Some(20));
         works_on(&db);
@@ -116,7 +116,7 @@ fn a_deadline_ends_the_retries() {
     assert_eq!(block_on(keeps_losing(&db, options, 3)).expect("there is time enough"), 4);
 }
 
-/// Every error that a retry can mend says so, however it is wrapped by its user.
+/// An error that a retry can mend says that it can; the others say that they cannot.
 #[test]
 fn conflicts_are_retryable_and_other_errors_are_not() {
     assert!(FluxError::SerializationConflict.is_retryable());
@@ -127,7 +127,7 @@ fn conflicts_are_retryable_and_other_errors_are_not() {
     assert!(!FluxError::Configuration("wrong".into()).is_retryable());
 }
 
-/// Short commits, one kind for each rival.
+/// Commits short updates of one kind for each rival until `done`.
 fn update_until(done: &AtomicBool, db: &Database<u64, u64>, keys: u64, rival: u64, updates: &AtomicU64) {
     let mut key = rival;
     while !done.load(Ordering::SeqCst) {
@@ -144,9 +144,8 @@ fn update_until(done: &AtomicBool, db: &Database<u64, u64>, keys: u64, rival: u6
     }
 }
 
-/// A transaction that reads everything and writes one key commits within a bounded
-/// number of attempts against threads that do nothing but update: by `transact`, by
-/// blind inserts, by `update`.
+/// A transaction that reads everything and writes one key commits within a bounded number of
+/// attempts, against threads that only update: by `transact`, by blind inserts, and by `update`.
 #[test]
 fn a_long_transaction_gets_through() {
     const KEYS: u64 = 100;
@@ -157,7 +156,7 @@ fn a_long_transaction_gets_through() {
     let done = AtomicBool::new(false);
     let updates = AtomicU64::new(0);
     thread::scope(|scope| {
-        // However this ends, the rivals end.
+        // The rivals end however this scope is left.
         let _done = DoneOnDrop(&done);
         let rivals: Vec<_> = (0..3)
             .map(|rival| {
@@ -166,7 +165,8 @@ fn a_long_transaction_gets_through() {
             })
             .collect();
         for round in 0..5 {
-            // The rivals are at work: the long one starts among their commits.
+            // Wait until the rivals are committing, so that the long transaction starts among their
+            // commits.
             let before = updates.load(Ordering::SeqCst);
             while updates.load(Ordering::SeqCst) < before + 10 {
                 assert!(!rivals.iter().any(|rival| rival.is_finished()), "a rival panicked");
@@ -190,8 +190,8 @@ fn a_long_transaction_gets_through() {
     assert_nothing_pinned(&db);
 }
 
-/// Long transactions against each other: each overlaps all others and conflicts with
-/// them, and all commit within a bounded number of attempts; on one thread, in turn.
+/// Long transactions each overlap and conflict with all others. All must commit within a bounded
+/// number of attempts, polled in turn on one thread.
 #[test]
 fn long_transactions_get_through_each_other() {
     for level in LEVELS {
@@ -217,8 +217,8 @@ fn long_transactions_get_through_each_other() {
     }
 }
 
-/// A body may commit other transactions on the same database and wait for them, even
-/// after it has lost so often that it runs ahead of the others.
+/// A body may commit other transactions on the same database and wait for them, even after it has
+/// lost so often that it has a lease.
 #[test]
 fn a_body_may_wait_for_commits_of_its_own() {
     let db = fresh();
@@ -226,7 +226,7 @@ fn a_body_may_wait_for_commits_of_its_own() {
     let outer = db.transact(async |tx| {
         attempts.set(attempts.get() + 1);
         let x = tx.get("x")?.map_or(0, |value| *value);
-        // All of these want to commit while the outer one is running.
+        // All of these commit while the outer transaction is running.
         db.insert("side".into(), x).await?;
         db.update("side", |old| old + 1).await?;
         db.transact(async |inner| {
@@ -250,8 +250,8 @@ fn a_body_may_wait_for_commits_of_its_own() {
     works_on(&db);
 }
 
-/// Two bodies that each lose often, and wait for commits of their own and of others, polled in
-/// turn by one thread: neither may block the other, nor itself.
+/// Two bodies that each lose often, and wait for their own commits and those of others, are polled
+/// in turn by one thread. Neither may block the other, or itself.
 #[test]
 fn bodies_that_wait_do_not_block_each_other() {
     let db = fresh();
@@ -267,7 +267,7 @@ fn bodies_that_wait_do_not_block_each_other() {
                     on_another_task(db, own, value + 1).await;
                     on_another_task(db, other, value + 1).await;
                 }
-                // These pass whoever has priority.
+                // These commits pass whichever transaction has a lease.
                 db.insert(format!("beside {own}"), value).await?;
                 yield_once().await;
                 tx.insert(format!("done {own}"), 1)
@@ -282,7 +282,7 @@ fn bodies_that_wait_do_not_block_each_other() {
     works_on(&db);
 }
 
-/// A transaction that was dropped while it had priority, or claimed it, keeps nobody waiting.
+/// No commit waits for a transaction that was dropped while it held a lease or waited for one.
 #[test]
 fn a_dropped_favourite_keeps_nobody_waiting() {
     for polls in 0..30 {
@@ -295,7 +295,7 @@ fn a_dropped_favourite_keeps_nobody_waiting() {
                 if attempts.get() > UNPROTECTED {
                     pending::<()>().await;
                 }
-                // It is there when this returns, so that every poll comes as far.
+                // Commit on another thread and wait for it, so that every poll gets equally far.
                 on_another_thread(&db, "x", x + 1);
                 yield_once().await;
                 tx.insert("y".into(), x)

@@ -1,7 +1,7 @@
-//! The resident memory of the process (defect 24 of the list: every read outside a
-//! transaction left memory behind, 35 MB per million; defect 17: 202 MB under a limit of
-//! 4 MB). A file of its own, since whatever else runs in the process would be measured as
-//! well, and its tests run one at a time.
+//! The resident memory of the process (defect 24 of the list: every read outside a transaction left
+//! memory behind, 35 MB per million; defect 17: 202 MB under a limit of 4 MB). These tests have a
+//! file of their own and run one at a time, because everything else that runs in the process would
+//! be measured as well.
 
 mod common;
 
@@ -12,7 +12,7 @@ use futures::executor::block_on;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 
-/// Lets one test run at a time. Before the first, it looks at the process.
+/// Lets one test run at a time, and measures the process before the first.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -23,17 +23,17 @@ fn alone() -> MutexGuard<'static, ()> {
 /// The resident bytes of the process before the first test.
 static START: OnceLock<Option<u64>> = OnceLock::new();
 
-/// Resident bytes, or `None` where the system does not say.
+/// The resident bytes, or `None` where the system does not report them.
 fn resident() -> Option<u64> {
     let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
     let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
-    // Pages are at least this large; with larger ones the bound only gets stricter
-    // against the same leak.
+    // Pages have at least this size. Where they are larger, the bound only gets stricter against
+    // the same leak.
     Some(pages * 4096)
 }
 
-/// What a phase may add: allocator slack, and garbage on its way out. A leak of 35
-/// bytes for each read would be 35 MB.
+/// The bytes by which the process may grow in a phase: allocator slack, and garbage on its way out.
+/// A leak of 35 bytes for each read would be 35 MB.
 const BOUND: u64 = 12 << 20;
 
 #[track_caller]
@@ -53,8 +53,7 @@ fn adds_nothing(what: &str, mut work: impl FnMut()) {
     assert!(grown < BOUND, "{what}: {grown} bytes more");
 }
 
-/// 24: a million reads, each a step of its own, and a steady load of each other kind
-/// leave the process as large as it was.
+/// 24: neither a million single reads, nor a steady load of any other kind, makes the process grow.
 #[test]
 fn defect_24_steady_work_does_not_grow_the_process() {
     let _alone = alone();
@@ -67,7 +66,7 @@ fn defect_24_steady_work_does_not_grow_the_process() {
             assert!(db.get(&(round % 100)).expect("a read succeeds").is_some());
         }
     });
-    adds_nothing("reads by handles and of what is missing", || {
+    adds_nothing("reads by handles and of missing keys", || {
         let handle = db.handle();
         for round in 0..50_000 {
             assert!(handle.get(&(round + 100)).expect("a read succeeds").is_none());
@@ -99,7 +98,7 @@ fn defect_24_steady_work_does_not_grow_the_process() {
             assert!(block_on(db.remove(&next)).expect("a remove commits").is_some());
         }
     });
-    adds_nothing("what is rolled back", || {
+    adds_nothing("transactions that are rolled back", || {
         for round in 0..5_000 {
             let tx = db.begin();
             tx.insert(round, round).expect("a write is buffered");
@@ -110,23 +109,24 @@ fn defect_24_steady_work_does_not_grow_the_process() {
 
 /// The memory limit of the tests below.
 const LIMIT: u64 = 64 << 20;
-/// What goes through it: six times as much.
+/// The bytes that are written under the limit: six times as many.
 const PUSHED: u64 = 400 << 20;
 const WRITERS: u64 = 4;
 
-/// What the process may take beside the limit and a quarter more for what the allocator
-/// cannot use: for each writer the value that it has made and those that its last commit
-/// evicted, which are freed outside the lock (four large ones at most), as many that others
-/// have evicted while one that is not scheduled has the index pinned, the garbage that
-/// gathers before it is looked for (a 64th of the limit, and what one commit adds), stacks
-/// and pools.
+/// The bytes that the process may take beside the limit and a quarter of it, which the allocator
+/// may not be able to use. They are: for each writer, the value that it has made and the values
+/// that its last commit evicted, which are freed outside the lock (four large ones at most); as
+/// many again that other writers have evicted while a writer that is not scheduled has the index
+/// pinned; the garbage that gathers before it is collected (a 64th of the limit, and what one
+/// commit adds); stacks and pools.
 const ALLOWANCE: u64 = ((WRITERS * 8) << 20) + LIMIT / 64 + (2 << 20);
 
-/// Writes values of this size from several threads, and looks at the process all the while.
+/// Writes values of `size` bytes from several threads, and measures the process all the while.
 #[track_caller]
 fn stays_near_its_limit(policy: EvictionPolicy, size: usize) {
     let _alone = alone();
-    // What tests before have left with the allocator counts as well, and is used first.
+    // Compare with the start of the process: memory that earlier tests have left with the allocator
+    // counts as well, but is reused first.
     let Some(&Some(before)) = START.get() else {
         report("SKIPPED: this system does not tell the resident memory of a process");
         return;
@@ -141,7 +141,7 @@ fn stays_near_its_limit(policy: EvictionPolicy, size: usize) {
                 scope.spawn(move || {
                     let mut most = 0;
                     for n in 0..each {
-                        // Written to, or it would not be resident.
+                        // Fill the value with non-zero bytes, or its pages would not be resident.
                         let value = vec![n as u8 | 1; size];
                         block_on(db.insert(writer * each + n, value)).expect("there is room");
                         if n % (each / 100) == 0 {
@@ -160,7 +160,7 @@ fn stays_near_its_limit(policy: EvictionPolicy, size: usize) {
         "rss: values of {size} bytes, {policy:?}: {grown} bytes more at most, limit {LIMIT}, counted {}",
         info.total_bytes
     ));
-    assert!(info.live_bytes > LIMIT * 3 / 4, "the limit is made use of: {info:?}");
+    assert!(info.live_bytes > LIMIT * 3 / 4, "the limit is used: {info:?}");
     let bound = LIMIT + LIMIT / 4 + ALLOWANCE;
     assert!(grown < bound, "{grown} bytes more where {bound} are allowed: {info:?}");
 }

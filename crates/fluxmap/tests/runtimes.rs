@@ -1,6 +1,6 @@
-//! No runtime in particular: one suite body under tokio with several threads, tokio
-//! with one, `futures::executor::block_on` alone, and one `block_on` per OS thread.
-//! And what the compiler must accept: futures and streams that can be spawned.
+//! The library needs no runtime in particular. One suite runs under tokio with several threads,
+//! tokio with one thread, `futures::executor::block_on` alone, and one `block_on` per OS thread.
+//! Other tests check what the compiler must accept: futures and streams that can be spawned.
 
 mod common;
 
@@ -24,7 +24,7 @@ const TRANSFERS: u64 = 100;
 type Bank = Database<u64, u64>;
 type Job = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Moves money between accounts, giving way in the middle of each transaction.
+/// Moves money between accounts, and yields in the middle of each transaction.
 async fn teller(db: Bank, number: u64) {
     for round in 0..TRANSFERS {
         let (from, to) = ((number + round) % ACCOUNTS, (number + round * 7 + 1) % ACCOUNTS);
@@ -42,7 +42,7 @@ async fn teller(db: Bank, number: u64) {
     }
 }
 
-/// The same through the session interface, which leaves the retry to its user.
+/// The same through a handle, which leaves retries to its user.
 async fn clerk(db: Bank, number: u64) {
     let mut handle = db.handle();
     for round in 0..TRANSFERS {
@@ -68,7 +68,7 @@ async fn clerk(db: Bank, number: u64) {
     }
 }
 
-/// Adds everything up by streams of all kinds, giving way between items.
+/// Adds up all balances by streams of all kinds, and yields between items.
 async fn auditor(db: Bank) {
     for _ in 0..TRANSFERS / 4 {
         let mut of_snapshot = db.snapshot().range_stream(..);
@@ -145,8 +145,8 @@ fn the_suite_under_tokio_with_one_thread() {
     runtime.expect("a runtime starts").block_on(spawned());
 }
 
-/// All jobs are polled in turn by one thread and no runtime: nothing may block while
-/// another job has yet to be polled.
+/// One thread polls all jobs in turn without a runtime, so none may block while another job has yet
+/// to be polled.
 #[test]
 fn the_suite_without_a_runtime() {
     block_on(async {
@@ -169,8 +169,8 @@ fn the_suite_on_plain_threads() {
     block_on(db.close()).expect("the database closes");
 }
 
-/// A body that borrows what the task owns can be spawned, with borrowed look-ups and
-/// an error type of the user's own.
+/// A body that borrows values of its task can be spawned, also with borrowed look-ups and an error
+/// type of the user's own.
 #[test]
 fn a_body_that_borrows_locals_can_be_spawned() {
     #[derive(Debug)]
@@ -231,8 +231,8 @@ fn owned<T: Send + 'static>(value: T) -> T {
     value
 }
 
-/// Everything that a user may hold across an await is `Send`, and what is owned is
-/// `'static`. Most of this test is that it compiles; the rest is that it runs.
+/// Every value that a user may hold across an await is `Send`, and the owned ones are `'static`.
+/// This test mostly checks that the code compiles, and then that it runs.
 #[test]
 fn futures_and_streams_are_send() {
     sync::<Database<String, u64>>();
@@ -275,7 +275,7 @@ fn futures_and_streams_are_send() {
     assert_eq!(content(&db), [("a".to_owned(), 2), ("b".to_owned(), 1), ("c".to_owned(), 1)]);
 }
 
-/// The same holds for types of which nothing but the bounds is known.
+/// The same holds for generic types of which only the bounds are known.
 #[test]
 fn futures_are_send_for_all_types() {
     async fn jobs<K, V>(db: Database<K, V>, key: K, value: V) -> Result<(), FluxError>
@@ -303,7 +303,7 @@ fn futures_are_send_for_all_types() {
     assert_eq!(db.count(..).expect("a count succeeds"), 1);
 }
 
-/// Keys need no more than the documented bounds; values need not even be `Clone`.
+/// Keys need only the documented bounds; values need not even be `Clone`.
 #[test]
 fn any_type_can_be_stored() {
     #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

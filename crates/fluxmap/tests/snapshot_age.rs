@@ -1,8 +1,8 @@
-//! Snapshots and transactions that are held for too long end with an error, where the
-//! database was told how long that is, and what was kept for them goes.
+//! Snapshots and transactions that are held for longer than the database allows end with an error,
+//! and the versions that were kept for them go.
 //!
-//! Ages are those of the machine's clock: tests wait for what is to come, however long it
-//! takes, and state nothing about when.
+//! Ages follow the machine's clock. The tests wait for an event for as long as it takes, and state
+//! nothing about when it happens.
 
 mod common;
 
@@ -24,12 +24,12 @@ use futures::executor::block_on;
 type Db = Database<u64, u64>;
 type Builder = DatabaseBuilder<u64, u64>;
 
-/// Far longer than anything here takes: a bound for a test that has failed.
+/// A bound for a test that fails, far longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// So short that a test soon goes on.
+/// Short enough that a test soon goes on.
 const SHORT: Duration = Duration::from_millis(15);
-/// So long that nothing ends during a test.
+/// Long enough that nothing ends during a test.
 const LONG: Duration = Duration::from_secs(3600);
 
 const KEYS: u64 = 1_000;
@@ -45,12 +45,12 @@ fn filled(builder: Builder) -> Db {
     db
 }
 
-/// One by one: a transaction might end before it is through.
+/// Writes the keys one by one, because one transaction for all of them might end too early.
 fn write_all(db: &Db, value: u64) {
     (0..KEYS).for_each(|key| block_on(db.insert(key, value)).expect("an insert commits"));
 }
 
-/// How many keys there are from `KEYS` on.
+/// The number of keys from `KEYS` on.
 fn more(db: &Db) -> usize {
     comes_to("a count that is quick enough", || db.count(KEYS..).ok())
 }
@@ -59,12 +59,12 @@ fn vacuum(db: &Db) {
     block_on(db.vacuum()).expect("vacuum succeeds");
 }
 
-/// With small segments: a simulated disk is in memory.
+/// Options with small segments, because a simulated disk is kept in memory.
 fn options(path: &str) -> PersistenceOptions {
     PersistenceOptions { wal_segment_size_bytes: 64 << 10, ..PersistenceOptions::new(path) }
 }
 
-/// Waits until it is so.
+/// Waits until `look` returns something.
 #[track_caller]
 fn comes_to<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
     let started = Instant::now();
@@ -77,7 +77,7 @@ fn comes_to<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
     panic!("waited in vain: {what}");
 }
 
-/// Waits until nothing is open any more, with nobody reading.
+/// Waits, without reading, until no snapshot is registered any more.
 fn all_end(db: &Db) {
     comes_to("snapshots end", || (db.memory_info().live_snapshots == 0).then_some(()));
 }
@@ -174,7 +174,7 @@ fn a_transaction_that_is_too_old_ends_for_reads_and_does_not_commit() {
     }
 }
 
-/// A range that the iterator cannot finish ends early, and then nothing may rest on it.
+/// A range that the iterator cannot finish ends early, and the transaction must then not commit.
 #[test]
 fn a_transaction_cannot_commit_what_rests_on_half_a_scan() {
     let db = filled(Db::builder().max_snapshot_age(SHORT));
@@ -215,7 +215,7 @@ fn young_ones_live_on_while_old_ones_end() {
         let young = db.snapshot();
         let tried = Instant::now();
         let read = get(&young, 1);
-        // Unless the machine has slept in between, it was too young to end.
+        // It was too young to end, unless the machine has slept in between.
         if tried.elapsed() < Duration::from_millis(30) {
             assert_eq!(read.expect("it is young"), Some(0));
             assert_eq!(young.range(..3).count(), 3);
@@ -228,7 +228,7 @@ fn young_ones_live_on_while_old_ones_end() {
 
 #[test]
 fn what_was_kept_for_it_goes_with_nobody_touching_it() {
-    /// A value that says when it is dropped.
+    /// A value that reports when it is dropped.
     struct Dropped(u64, Sender<u64>);
 
     impl Drop for Dropped {
@@ -250,7 +250,7 @@ fn what_was_kept_for_it_goes_with_nobody_touching_it() {
     let mut old: Vec<u64> = (0..10).map_while(|_| dropped.recv_timeout(PATIENCE).ok()).collect();
     old.sort_unstable();
     assert_eq!(old, (0..10).collect::<Vec<_>>());
-    assert!(view.get(&1).is_err(), "what it had seen has gone");
+    assert!(view.get(&1).is_err(), "the old version has gone");
     assert!(dropped.try_recv().is_err(), "and nothing else");
 }
 
@@ -289,21 +289,21 @@ fn without_a_maximum_nothing_ends_and_all_is_reported() {
             (age > 2 * SHORT).then_some(())
         });
         vacuum(&db);
-        assert_eq!(db.memory_info().versions, 2 * KEYS, "each key once more");
+        assert_eq!(db.memory_info().versions, 2 * KEYS, "one more version of each key");
         assert!(view.range(..).all(|(_, value)| *value == 0));
         assert_eq!(tx.get(&1).expect("it has not ended").as_deref(), Some(&0));
         assert_eq!(block_on(stream.count()) as u64, KEYS);
         drop(view);
-        commit(tx).expect("what only reads never conflicts");
+        commit(tx).expect("a transaction that only reads never conflicts");
         assert_eq!(db.memory_info().oldest_snapshot_age, None);
     }
 }
 
-/// With values that take so long to write that a copy takes longer than a snapshot may live,
-/// and with updates all the while, after which old versions go that nothing keeps.
+/// Values take so long to write that a copy takes longer than a snapshot may live. Meanwhile
+/// updates and vacuums remove every old version that nothing keeps.
 #[test]
 fn checkpoints_and_backups_take_as_long_as_they_take() {
-    /// Takes long to write for the threads of the database.
+    /// A value that takes long to write on the threads of the database.
     struct Slow(u64);
 
     impl serde::Serialize for Slow {

@@ -1,9 +1,9 @@
-//! Rules of the house that a machine can check.
+//! Rules for the source code that a test can check.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// All sources below a directory.
+/// All Rust sources below a directory.
 fn sources(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).expect("the directory is there") {
@@ -17,7 +17,7 @@ fn sources(directory: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Code of the library that is not a comment and not a unit test, line by line.
+/// The lines of a source file that are neither comments nor unit tests, with their numbers.
 fn lines_of_code(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let code = text.lines().enumerate().take_while(|(_, line)| !line.starts_with("#[cfg(all(test"));
     code.take_while(|(_, line)| !line.starts_with("#[cfg(test)]"))
@@ -25,7 +25,7 @@ fn lines_of_code(text: &str) -> impl Iterator<Item = (usize, &str)> {
         .map(|(number, line)| (number + 1, line))
 }
 
-/// A model is in control of time and threads only if the code asks for them in one place.
+/// A model checker controls time and threads only if the code asks for them in one module, `sync`.
 #[test]
 fn clocks_sleeps_and_threads_are_asked_for_in_sync_only() {
     const ELSEWHERE: [&str; 5] =
@@ -39,7 +39,7 @@ fn clocks_sleeps_and_threads_are_asked_for_in_sync_only() {
         let text = fs::read_to_string(&path).expect("a source is text");
         for (number, line) in lines_of_code(&text) {
             let imports_instant = line.contains("use std::time::") && line.contains("Instant");
-            // A size is not a time.
+            // `mem/size.rs` names `Instant` to state its size, and reads no clock.
             let is_size = path.ends_with("mem/size.rs");
             if (imports_instant && !is_size) || ELSEWHERE.iter().any(|name| line.contains(name)) {
                 wrong.push(format!("{}:{number}: {}", path.display(), line.trim()));
@@ -49,7 +49,8 @@ fn clocks_sleeps_and_threads_are_asked_for_in_sync_only() {
     assert!(wrong.is_empty(), "ask `crate::sync` for it:\n{}", wrong.join("\n"));
 }
 
-/// A database that is driven goes by virtual time, and replays, only if everything asks its host.
+/// A driven database follows virtual time and can be replayed only if all code asks the database's
+/// host.
 #[test]
 fn the_time_and_random_numbers_are_asked_of_the_host() {
     const ELSEWHERE: [&str; 4] = ["Instant::now", "system_time(", "sync::random", "hash_state(None"];

@@ -1,7 +1,7 @@
-//! A value that was stored and cannot be encoded any more, since its `Serialize` has changed its
-//! mind: what it says depends on something else than the value. Checkpoints and backups fail, and
-//! name it; commits go on for as long as the log has room, and then the database takes no more.
-//! Nothing that was acknowledged is lost, as the log has what the value was when it was written.
+//! A value was stored and cannot be encoded any more, because its `Serialize` depends on something
+//! other than the value. Checkpoints and backups fail and name the value; commits go on for as long
+//! as the log has room, and then the database takes no more. Nothing that was acknowledged is lost,
+//! because the log has the value as it was encoded when it was written.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,7 +19,7 @@ const ENCODES: u8 = 0;
 const FAILS: u8 = 1;
 const PANICS: u8 = 2;
 
-/// A number whose encoding depends on a mood that it shares.
+/// A number whose encoding depends on a mood, which its clones share.
 #[derive(Clone, Debug, Default)]
 struct Fickle {
     number: u64,
@@ -87,13 +87,13 @@ fn checkpoints_and_backups_fail_and_name_it_until_it_is_gone() {
                 other => panic!("{other:?}"),
             }
         }
-        // A backup is somebody's call, so a panic goes on there.
+        // A backup runs on the caller's thread, so a panic reaches the caller.
         match catch_unwind(AssertUnwindSafe(|| block_on(db.backup_to("copy", |_| ())))) {
             Ok(Err(FluxError::Persistence(error))) => assert!(is_about_the_value(&error, mood), "{error}"),
             Ok(other) => panic!("{other:?}"),
             Err(_) => assert_eq!(mood, PANICS),
         }
-        // It was stored, and is: reads and commits go on.
+        // The value was stored before, so reads and commits go on.
         assert_eq!(db.get(&1).expect("a read succeeds").map(|value| value.number), Some(1));
         block_on(db.insert(2, steady(2))).expect("the log has room");
         block_on(db.remove(&1)).expect("the log has room");
@@ -134,6 +134,6 @@ fn when_the_log_is_full_the_database_takes_no_more_and_all_that_was_acknowledged
         if matches!(error, FluxError::OutcomeUnknown { .. }) {
             found.remove(&(acknowledged.len() as u64));
         }
-        assert_eq!(found, acknowledged, "the value is there as it was when it was written");
+        assert_eq!(found, acknowledged, "the value is as it was when it was written");
     }
 }

@@ -1,6 +1,6 @@
-//! Keys whose own code uses the database: while it runs, no lock is held that the database
-//! needs, whichever way a key goes without a transaction that removes it. A lock that is held
-//! shows as an operation that never returns, which a watchdog turns into a failure.
+//! Keys whose own code uses the database. While that code runs, no lock that the database needs may
+//! be held, in whichever way a key is removed without a transaction. A lock that is held shows as
+//! an operation that never returns, which a watchdog turns into a failure.
 
 mod common;
 
@@ -26,10 +26,10 @@ type Builder = DatabaseBuilder<Meddler, u64>;
 /// Far longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The key that meddlers write.
+/// The key that meddling keys write.
 const OWN: u64 = u64::MAX;
 
-/// Which of a key's functions use a database.
+/// The functions of a key that use a database.
 #[derive(Clone, Copy)]
 struct Meddles {
     when_stored: bool,
@@ -37,12 +37,12 @@ struct Meddles {
     when_cloned: bool,
 }
 
-/// Those that may use it whenever they are called.
+/// Functions that may use a database whenever they are called.
 const STORED_AND_DROPPED: Meddles = Meddles { when_stored: true, when_dropped: true, when_cloned: false };
 
-/// The database that keys use, and in which functions. One test uses it at a time.
+/// The database that keys use, and the functions in which they use it. One test uses it at a time.
 static USED: Mutex<Option<(Db, Meddles)>> = Mutex::new(None);
-/// How often they did.
+/// The number of times that a key has used it.
 static USES: AtomicU64 = AtomicU64::new(0);
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
@@ -54,7 +54,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Uses the database in ways that take the commit lock and, if there is one, the lock of the
+/// Uses the database in ways that take the commit lock and, in a durable database, the lock of the
 /// log's queue.
 fn meddle(is_asked_for: fn(Meddles) -> bool) {
     if BUSY.replace(true) {
@@ -65,7 +65,7 @@ fn meddle(is_asked_for: fn(Meddles) -> bool) {
         && is_asked_for(meddles)
     {
         db.memory_info();
-        // One poll commits it, durable or not.
+        // One poll commits it, whether the database is durable or not.
         let _ = db.insert(Meddler(OWN), 0).now_or_never();
         USES.fetch_add(1, Ordering::SeqCst);
     }
@@ -115,7 +115,7 @@ const LIMIT: u64 = 8 << 10;
 /// Opens a database.
 type Open = fn(Builder) -> Db;
 
-/// Databases that have nobody to tell of keys that go, and those that have.
+/// Databases with and without a listener for evictions, in memory and durable.
 fn kinds() -> [(&'static str, Open); 4] {
     fn options() -> PersistenceOptions {
         PersistenceOptions { wal_segment_size_bytes: 64 << 10, ..PersistenceOptions::new("db") }
@@ -145,10 +145,10 @@ fn returns(what: &str, db: Db, meddles: Meddles, act: impl FnOnce(&Db) + Send + 
     let acting = thread::spawn(move || {
         *lock(&USED) = Some((db.clone(), meddles));
         act(&db);
-        // Keys that are dropped with it use it no more.
+        // Keys that are dropped together with the database must not use it any more.
         let used = lock(&USED).take();
         drop((used, db));
-        sender.send(()).expect("somebody waits");
+        sender.send(()).expect("the test waits");
     });
     if let Err(RecvTimeoutError::Timeout) = receiver.recv_timeout(PATIENCE) {
         panic!("{what}: it hangs");
@@ -161,7 +161,7 @@ fn put(db: &Db, key: u64) -> Result<(), FluxError> {
     block_on(db.insert(Meddler(key), 0))
 }
 
-/// Time that stands still until it is set.
+/// A clock that stands still until it is set.
 struct Standing(AtomicU64);
 
 impl TimeSource for Standing {
@@ -234,7 +234,7 @@ fn room_of_what_has_expired_under_a_policy_that_evicts_nothing() {
             let first_refused = (0..1_000).find(|key| expiring(*key).is_err());
             assert!(first_refused.is_some_and(|key| key > 20), "{first_refused:?}");
             time.0.store(100, Ordering::SeqCst);
-            put(db, 5_000).expect("what has expired makes room");
+            put(db, 5_000).expect("expired keys make room");
         });
     }
 }

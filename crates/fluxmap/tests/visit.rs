@@ -1,5 +1,5 @@
-//! Visiting pairs instead of iterating over them: the same pairs in the same order, what
-//! counts as read, own writes, what the visitor may do, and what it holds back.
+//! Visiting pairs instead of iterating over them: the same pairs in the same order, which of them
+//! count as read, own writes, what the visitor may do, and which memory a visit holds back.
 
 mod common;
 
@@ -29,7 +29,7 @@ fn commit(tx: Transaction<u64, u64>) -> Result<(), FluxError> {
     block_on(tx.commit())
 }
 
-/// The keys that a snapshot's visitor is shown, and those of the iterator.
+/// Compares the keys that a snapshot's visitor is shown with those that the iterator returns.
 fn both_ways(snapshot: &Snapshot<u64, u64>, from: u64, to: u64) {
     let forward: Vec<u64> = snapshot.range(from..to).map(|(key, _)| key).collect();
     let mut seen = Vec::new();
@@ -129,7 +129,7 @@ fn walk(tx: &Transaction<u64, u64>, count: usize, is_back: bool) {
     assert_eq!(ok(flow), ControlFlow::Break(()));
 }
 
-/// It has read up to the pair at which it broke, and no further.
+/// A visit that breaks has read up to the pair at which it broke, and no further.
 #[test]
 fn an_early_break_reads_no_further() {
     for count in 1..=5 {
@@ -161,7 +161,7 @@ fn an_early_break_reads_no_further() {
     }
 }
 
-/// One that comes to the end has read the whole range, and nothing outside.
+/// A visit that comes to the end has read the whole range, and nothing outside of it.
 #[test]
 fn a_visit_to_the_end_reads_the_range() {
     for key in [0, 5, 10, 35, 55, 60, 61] {
@@ -205,7 +205,7 @@ fn own_writes_are_laid_over_in_either_direction() {
     assert_eq!(ok(tx.count(..)), 7);
 }
 
-/// The scan breaks at an own write: it has read up to there.
+/// A visit that breaks at an own write has read up to that write.
 #[test]
 fn a_break_at_an_own_write_reads_up_to_it() {
     for (key, conflicts) in [(22, true), (24, true), (26, false), (30, false)] {
@@ -244,7 +244,7 @@ fn the_visitor_may_write_ahead_of_itself_and_behind() {
     });
     assert_eq!(ok(flow), ON);
     assert_eq!(seen, [(10, 10), (20, 20), (25, 2), (27, 4), (30, 3), (50, 50), (60, 5)]);
-    // What is taken back is not shown.
+    // A write that is rolled back during the visit is not shown.
     let tx = db.begin();
     let before = tx.savepoint().expect("a savepoint");
     tx.insert(45, 45).expect("a write");
@@ -252,7 +252,7 @@ fn the_visitor_may_write_ahead_of_itself_and_behind() {
     let flow = tx.range(..).expect("a range").visit(|key, _| {
         seen.push(*key);
         if *key == 30 {
-            tx.rollback_to(&before).expect("it goes back");
+            tx.rollback_to(&before).expect("the rollback succeeds");
         }
         ON
     });
@@ -280,7 +280,8 @@ fn the_visitor_may_use_the_database_commits_included() {
     });
     assert_eq!((ok(flow), next), (ON, 2000));
 
-    // In a transaction what it commits beside itself is a conflict if it was read.
+    // A commit that the visitor makes beside its transaction conflicts with it if the transaction
+    // has read the key.
     let tx = db.begin();
     let flow = tx.range(..).expect("a range").visit(|key, _| {
         let inner = db.begin();
@@ -311,17 +312,17 @@ fn a_panicking_visitor_leaves_the_transaction_and_the_database_usable() {
         panics(&visit);
         assert_eq!(ok(tx.count(..=20)), 3);
     };
-    // All of the range counts as read.
+    // The whole range counts as read.
     for key in [5, 20, 45, 55, 61] {
         certified(&TENS, visit_and_panic, &99, |db| insert(db, key), key <= 60, &key.to_string());
     }
     let tx = db.begin();
     visit_and_panic(&tx);
-    commit(tx).expect("it goes on");
+    commit(tx).expect("the transaction commits");
     assert_eq!(ok(db.count(..)), 6);
 }
 
-/// Values that are gone are freed while a visit goes on, all but those of its last steps.
+/// Values that are removed during a visit are freed, except for those of its last steps.
 #[test]
 fn a_long_visit_does_not_hold_memory_back() {
     let db: Database<u64, Arc<()>> = block_on(Database::new_in_memory()).expect("the defaults are valid");
@@ -331,7 +332,7 @@ fn a_long_visit_does_not_hold_memory_back() {
     let census = Arc::new(());
     let mut most = 0;
     let flow = db.snapshot().range(..).visit(|_, _| {
-        // A key behind the snapshot: no version of it is kept for its sake.
+        // This key is newer than the snapshot, which therefore keeps no version of it.
         block_on(db.insert(9999, Arc::clone(&census))).expect("an insert");
         most = most.max(Arc::strong_count(&census));
         ON

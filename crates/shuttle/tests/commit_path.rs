@@ -1,6 +1,5 @@
-//! Begin, commit, snapshot and vacuum of small transactions, under thousands of
-//! schedules each. What a schedule finds is printed with the schedule, which
-//! replays it: see the documentation of shuttle.
+//! Begin, commit, snapshot and vacuum of small transactions, under thousands of schedules each. A
+//! failure prints its schedule, which replays it: see the documentation of shuttle.
 
 mod support;
 
@@ -11,8 +10,8 @@ use support::explore;
 
 type Store = Database<u8, u32>;
 
-/// Schedules per model. The faults listed in ARCHITECTURE.md were all found
-/// within a tenth of this.
+/// The number of schedules of each model. All faults listed in ARCHITECTURE.md were found within a
+/// tenth of this.
 const SCHEDULES: usize = 3_000;
 
 fn open(level: IsolationLevel, pairs: &[(u8, u32)]) -> Store {
@@ -82,7 +81,7 @@ fn of_two_inserts_into_a_counted_range_one_fails_or_counts_the_other() {
         let mut seen: Vec<u32> = db.snapshot().range(..).map(|(_, count)| *count).collect();
         seen.sort_unstable();
         let expected: Vec<u32> = (0..committed.iter().filter(|won| **won).count() as u32).collect();
-        assert_eq!(seen, expected, "each saw those before it");
+        assert_eq!(seen, expected, "each saw the earlier ones");
     });
 }
 
@@ -229,7 +228,7 @@ fn transactions_that_retry_all_commit() {
                 thread::spawn(move || {
                     block_on(db.transact(async |tx| {
                         let n = read(tx, 1);
-                        // Lets others in between, so that some lose repeatedly.
+                        // Let other threads run here, so that some transactions lose repeatedly.
                         thread::yield_now();
                         tx.insert(1, n + 1)
                     }))

@@ -1,5 +1,5 @@
-//! Group commit, checkpoints and closing, under hundreds of schedules each, on a disk
-//! in memory that can say at any moment what a power loss would leave.
+//! Group commit, checkpoints and closing, under hundreds of schedules each, on a disk in memory
+//! that can say at any moment what a power loss would leave.
 
 mod support;
 
@@ -38,8 +38,9 @@ async fn increment(db: &Store) -> Result<(), FluxError> {
     .await
 }
 
-/// Two threads count; after each acknowledgement, and after each read of a third, `left`
-/// says what a crash would leave: at least what was acknowledged, or read.
+/// Two threads increment a number and a third reads it. After each acknowledgement and each read,
+/// `left` takes the disk as a crash would leave it. It must hold at least the number that was
+/// acknowledged or read.
 fn count_and_crash(open: fn(&MemDisk) -> Store, power_loss: bool) {
     let disk = MemDisk::default();
     let db = open(&disk);

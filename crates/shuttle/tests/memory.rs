@@ -13,14 +13,14 @@ use support::{MemDisk, explore, options};
 
 type Store = Database<u8, u32>;
 
-/// Schedules per model.
+/// The number of schedules of each model.
 const SCHEDULES: usize = 30_000;
 
-/// The key that goes, and the one that is written because it was there.
+/// `GOES` is the key that is removed; `NOTED` is written by a transaction that has seen `GOES`.
 const GOES: u8 = 1;
 const NOTED: u8 = 2;
 
-/// Writes down that `GOES` is there, if it is; returns whether that was committed.
+/// Writes `NOTED` if `GOES` is there. Returns whether that was committed.
 fn note(db: &Store) -> bool {
     let tx = db.begin();
     let is_there = tx.contains_key(&GOES).expect("a read");
@@ -34,8 +34,8 @@ fn note(db: &Store) -> bool {
     }
 }
 
-/// While `act` lets a key go, one transaction notes that it is there, and a view is taken.
-/// Nobody may commit the note after somebody has seen the key gone and no note.
+/// While `act` makes a key disappear, one transaction notes that the key is there, and this thread
+/// takes a view. The note must not commit after a view has seen neither the key nor the note.
 fn nobody_notes_what_has_been_seen_gone(db: &Store, act: impl FnOnce(Store) + Send + 'static) {
     let noting = {
         let db = db.clone();
@@ -52,10 +52,10 @@ fn nobody_notes_what_has_been_seen_gone(db: &Store, act: impl FnOnce(Store) + Se
     drop(view);
     acting.join().expect("no panic");
     let has_committed = noting.join().expect("no panic");
-    assert!(is_there || is_noted || !has_committed, "it was gone before it was noted");
+    assert!(is_there || is_noted || !has_committed, "the key had gone before the note was committed");
 }
 
-/// Room for two keys of those that follow.
+/// A limit with room for two of the keys in these models.
 fn two_keys(policy: EvictionPolicy) -> Store {
     let builder = Store::builder().max_memory(240).eviction_policy(policy);
     block_on(builder.build()).expect("valid settings")
@@ -108,7 +108,7 @@ impl TimeSource for Time {
     }
 }
 
-/// A key expires, in a database that `open` opens with the time from that source.
+/// Lets a key expire, in a database that `open` opens with this time source.
 fn expire(open: fn(Arc<dyn TimeSource>) -> Store) {
     let time = Arc::new(Time(AtomicU64::new(5)));
     let db = open(Arc::clone(&time) as Arc<dyn TimeSource>);
@@ -137,8 +137,8 @@ fn what_is_not_stable_yet_is_certified_against_the_time_of_stable_views() {
     });
 }
 
-/// The machine sleeps, or its clock is set, while keys wait for their time: its steady clock does
-/// not show it.
+/// The machine sleeps, or its clock is set, while keys wait to expire. Its steady clock shows
+/// neither.
 #[test]
 fn the_clock_of_the_machine_is_followed_forward_and_not_back() {
     const HOUR: Duration = Duration::from_secs(3600);
@@ -151,7 +151,7 @@ fn the_clock_of_the_machine_is_followed_forward_and_not_back() {
         virtual_time::set_time_of_day(2 * millis);
         assert_eq!(told.recv(), Ok(GOES), "the background thread looks at the clock");
         assert!(db.get(&GOES).expect("in memory").is_none());
-        // It has slept once more, and nobody has noticed yet.
+        // The machine has slept once more, and the database has not noticed yet.
         virtual_time::set_time_of_day(9 * millis);
         block_on(db.insert_with_ttl(NOTED, 0, HOUR)).expect("in memory");
         virtual_time::set_time_of_day(-9 * millis);

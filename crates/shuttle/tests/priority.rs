@@ -1,5 +1,6 @@
-//! Priority leases under thousands of schedules: whoever waits goes on, whatever the others do.
-//! A lost wake-up and two who wait for each other show as a deadlock, which shuttle reports.
+//! Priority leases under thousands of schedules: every commit that waits goes on, whatever the
+//! others do. A lost wake-up, and two transactions that wait for each other, show as a deadlock,
+//! which shuttle reports.
 
 mod support;
 
@@ -14,10 +15,10 @@ use support::explore;
 
 type Store = Database<u8, u32>;
 
-/// Schedules per model.
+/// The number of schedules of each model.
 const SCHEDULES: usize = 2_000;
 
-/// Attempts that any rival may overtake.
+/// The number of attempts in which any rival may overtake a transaction.
 const UNPROTECTED: u32 = 4;
 
 fn open() -> Store {
@@ -37,7 +38,7 @@ fn overtake(db: &Store, key: u8) {
     rival.join().expect("no panic");
 }
 
-/// Reads a key, loses until it has priority, lets others run, and adds one to `to`.
+/// Reads a key, loses until it has a lease, lets others run, and adds one to `to`.
 async fn favourite(db: &Store, from: u8, to: u8) -> Result<u32, FluxError> {
     let attempts = Cell::new(0);
     db.transact(async |tx| {
@@ -71,7 +72,7 @@ fn commits_that_were_held_back_are_made_when_the_lease_ends() {
                 spawn(&db, move |db| {
                     for n in 0..3 {
                         block_on(db.insert(1, writer * 10 + n)).expect("it was held back only");
-                        block_on(db.insert(3, n)).expect("nobody reads it");
+                        block_on(db.insert(3, n)).expect("no transaction reads it");
                     }
                 })
             })
@@ -109,7 +110,8 @@ fn nobody_waits_for_their_own_lease() {
             if attempts.get() <= UNPROTECTED {
                 overtake(&db, 1);
             } else {
-                // Loses as often, and then shares the lease. (The stacks of models are small.)
+                // The nested transaction loses as often, and then shares the lease. It is boxed
+                // below because the stacks of models are small.
                 let nested = db.transact(async |inner| {
                     nested.set(nested.get() + 1);
                     let read = *inner.get(&2)?.expect("it is there");
@@ -125,7 +127,7 @@ fn nobody_waits_for_their_own_lease() {
         won.expect("both win");
         let info = db.priority_info();
         assert_eq!((attempts.get(), nested.get()), (UNPROTECTED + 1, UNPROTECTED + 1));
-        // If a lease runs out, another one follows.
+        // If a lease runs out, another one follows, so the number of leases is not checked.
         assert_eq!(info.held_back, 0, "{info:?}");
     });
 }
@@ -136,7 +138,7 @@ fn a_body_that_waits_for_what_it_holds_back_does_not_go_on_for_ever() {
         let db = open();
         let writer = spawn(&db, |db| {
             for n in 0..4 {
-                block_on(db.insert(3, n)).expect("nobody reads it");
+                block_on(db.insert(3, n)).expect("no transaction reads it");
             }
         });
         let attempts = Cell::new(0);
@@ -148,7 +150,8 @@ fn a_body_that_waits_for_what_it_holds_back_does_not_go_on_for_ever() {
             tx.insert(2, read + 1)
         }));
         writer.join().expect("no panic");
-        // When the clock jumps between the commit and the sign of life, the body passes for slow.
+        // If the clock jumps between the commit and the body's sign of life, the body is taken for
+        // a slow one, and its retries run out.
         let is_told =
             matches!(ended, Err(FluxError::ConflictsWithItself | FluxError::RetriesExhausted { .. }));
         assert!(is_told, "{ended:?}");
@@ -159,7 +162,7 @@ fn a_body_that_waits_for_what_it_holds_back_does_not_go_on_for_ever() {
     });
 }
 
-/// Polls a favourite a few times, and then leaves it, or drops it: the others go on, if need be when
+/// Polls a favourite a few times, and then abandons or drops it. The others go on, if need be after
 /// its lease has run out.
 fn left_at(polls: usize, is_dropped: bool) {
     let db = open();
@@ -184,7 +187,7 @@ fn left_at(polls: usize, is_dropped: bool) {
     }
     rival.join().expect("no panic");
     writer.join().expect("no panic");
-    block_on(db.insert(1, 7)).expect("nobody has priority");
+    block_on(db.insert(1, 7)).expect("no lease is left");
 }
 
 #[test]

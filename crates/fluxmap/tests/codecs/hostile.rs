@@ -1,4 +1,4 @@
-//! Bytes that nobody wrote, and values that are too much.
+//! Input that no codec wrote, and values that are too deep or too long to be written.
 
 use crate::matrix::CODECS;
 use crate::types::*;
@@ -8,13 +8,13 @@ use rand::{Rng, SeedableRng};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 
-/// The deepest arrays that are written.
+/// Arrays nested `depth` levels deep.
 fn arrays(depth: usize) -> Value {
     (1..depth).fold(Value::Array(vec![]), |inner, _| Value::Array(vec![inner]))
 }
 
-/// What can be written can be read, up to the limit, within the 2 MiB of stack that
-/// threads have. What is deeper by one is refused, and so is what is far deeper.
+/// A value that nests up to the limit is written, and read within the 2 MiB of stack that a thread
+/// has. A value that nests one level deeper is refused, and so is one that nests far deeper.
 #[test]
 fn the_deepest_values_come_back() {
     #[derive(serde::Serialize, serde::Deserialize, PartialEq, Debug)]
@@ -46,7 +46,7 @@ fn the_deepest_values_come_back() {
     }
 }
 
-/// Finds the largest size that is written, and expects it to be read.
+/// Finds the largest size that the codec writes, and expects it to be read.
 fn deepest<T: Stored + PartialEq + std::fmt::Debug>(
     codec: Codec,
     make: impl Fn(usize) -> T,
@@ -82,8 +82,8 @@ fn bytes_that_nest_too_deep_are_refused() {
     }
 }
 
-/// Lengths of 4 GiB and more, with nothing behind them. That gigabytes were
-/// allocated would show as a test that takes long, or is killed.
+/// Headers claim lengths of 4 GiB and more, with no data behind them. A decoder that allocated
+/// gigabytes for them would show as a test that takes long, or is killed.
 #[test]
 fn claimed_lengths_are_not_believed() {
     for marker in [0xc6, 0xc9, 0xdb, 0xdd, 0xdf] {
@@ -93,7 +93,7 @@ fn claimed_lengths_are_not_believed() {
     }
     let bytes = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01];
     refuses_all(Codec::Postcard, &bytes);
-    // Elements of no bytes: without a limit this would take centuries.
+    // The elements take no bytes: without a limit, decoding them would take centuries.
     let error = Codec::Postcard.decode::<Vec<()>>(&bytes).unwrap_err();
     assert!(error.to_string().contains("65536 elements"), "{error}");
 }
@@ -123,14 +123,15 @@ fn many_elements_of_no_bytes() {
         Codec::MessagePack.encode(&value, &mut bytes).unwrap();
         assert_eq!(Codec::MessagePack.decode::<Vec<()>>(&bytes).unwrap(), value);
     }
-    // Neither are these refused: each element takes a byte.
+    // This many elements are accepted, because each takes a byte.
     let mut bytes = Vec::new();
     Codec::Postcard.encode(&vec![Vec::<()>::new(); 200_000], &mut bytes).unwrap();
     assert_eq!(Codec::Postcard.decode::<Vec<Vec<()>>>(&bytes).unwrap().len(), 200_000);
 }
 
-/// Every shorter prefix, one more byte, every bit flipped, and random bytes: a value
-/// or an error, and never a panic. Prefixes and extensions are always errors.
+/// Decodes every proper prefix of an encoding, the encoding with one more byte, with every bit
+/// flipped, and random bytes. Each must give a value or an error, never a panic. Prefixes and
+/// extensions must be errors.
 fn survives<T: Stored>(codec: Codec, value: &T) {
     let mut bytes = Vec::new();
     codec.encode(value, &mut bytes).unwrap();

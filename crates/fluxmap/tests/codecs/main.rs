@@ -1,12 +1,12 @@
-//! What the codecs give back, what they refuse, and what they do with bytes that
-//! nobody wrote.
+//! Tests of the codecs: which types they give back, which they refuse, and how they treat bytes
+//! that no codec wrote.
 
 mod hostile;
 mod matrix;
 mod shape;
 mod types;
 
-/// The table in the documentation says what happens.
+/// The table of types in the documentation must state the actual outcomes.
 #[test]
 fn the_table_in_the_documentation_is_true() {
     let documented: Vec<&str> = include_str!("../../src/codec.rs")

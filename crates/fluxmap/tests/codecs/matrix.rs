@@ -1,4 +1,4 @@
-//! What comes of every type, in each codec.
+//! The outcome for each type in each codec, as the table of `src/codec.rs` lists it.
 
 use crate::types::*;
 use fluxmap::codec::{Codec, Stored};
@@ -15,8 +15,8 @@ pub(crate) struct Row {
     pub(crate) outcomes: [&'static str; 2],
 }
 
-/// The same type writes and reads. All values must fare alike, and none may come
-/// back different without an error.
+/// Writes and reads a value as the same type. All values must have the same outcome, and none may
+/// come back different without an error.
 fn same<T: Stored + PartialEq + Debug>(name: &'static str, values: &[T]) -> Row {
     let outcomes = CODECS.map(|codec| {
         let outcomes: BTreeSet<_> = values.iter().map(|value| outcome(codec, value)).collect();
@@ -52,7 +52,7 @@ fn outcome<T: Stored + PartialEq + Debug>(codec: Codec, value: &T) -> &'static s
     }
 }
 
-/// `New` reads what `Old` wrote.
+/// Writes a value as `Old` and reads it as `New`.
 fn changed<Old: Stored, New: Stored + PartialEq + Debug>(name: &'static str, old: Old, expected: New) -> Row {
     let outcomes = CODECS.map(|codec| {
         let mut bytes = Vec::new();

@@ -1,4 +1,4 @@
-//! What the bytes look like, where it matters.
+//! The encoded bytes themselves, where their form matters.
 
 use crate::types::*;
 use fluxmap::codec::Codec;
@@ -29,7 +29,7 @@ fn bytes_are_compact() {
     assert_eq!(encoded(Codec::Postcard, &[200u8; 32]).len(), 32);
 }
 
-/// What is written today is read for ever: these bytes stand in files.
+/// Bytes that are written today must be readable for ever, because they are stored in files.
 #[test]
 fn the_format_stays() {
     let old = Old { a: 1, b: 300 };
@@ -44,7 +44,7 @@ fn the_format_stays() {
     assert!((0..=255).filter(|id| Codec::from_id(*id).is_some()).eq([1, 2]));
 }
 
-/// Files of other programs, and of a future that writes bytes differently.
+/// Other programs, and future versions, may write bytes as arrays of numbers.
 #[test]
 fn bytes_written_as_numbers_are_read() {
     let numbers = b"\x92\x01\xcc\xc8";

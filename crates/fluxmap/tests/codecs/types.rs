@@ -1,4 +1,4 @@
-//! The types of the matrix.
+//! The types of the outcome table.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -65,7 +65,7 @@ stored! {
     pub(crate) enum VariantsReordered { B, A }
 }
 
-/// Compares by bits, so that NaN is NaN and -0.0 is not 0.0.
+/// Compares floats by their bits, so that NaN equals NaN and -0.0 differs from 0.0.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Floats(pub(crate) f32, pub(crate) f64);
 
@@ -75,7 +75,7 @@ impl PartialEq for Floats {
     }
 }
 
-/// Writes what it does not read.
+/// Writes a number other than the one it holds, so that it never reads back as it was.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub(crate) struct Liar(pub(crate) u32);
 
@@ -96,7 +96,8 @@ pub(crate) fn plain() -> Plain {
     Plain { name: "Ada 🦀 \u{0} \u{10ffff}".into(), age: 36, tags: vec!["a".into(), String::new()] }
 }
 
-/// Of several sizes, so that the order differs.
+/// A map of `size` entries. The matrix uses several sizes, so that the order of the entries
+/// differs.
 pub(crate) fn hash_map(size: u32) -> HashMap<String, u32> {
     (0..size).map(|n| (format!("key {n}"), n)).collect()
 }

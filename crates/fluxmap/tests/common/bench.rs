@@ -1,5 +1,5 @@
-//! Small databases on which a test states exactly how each commit ends, at either
-//! level: x and y for the anomalies, walked ranges for the phantoms.
+//! Small databases and helpers to state exactly how each commit ends, at each isolation level. The
+//! anomaly tests use the keys x and y, the phantom tests walk ranges.
 
 use std::fmt::Debug;
 use std::hash::Hash;
@@ -12,7 +12,7 @@ use super::{LEVELS, assert_nothing_pinned, commit, content, open_at};
 pub(crate) type Db = Database<String, u64>;
 pub(crate) type Tx = Transaction<String, u64>;
 
-/// How a commit ends.
+/// How a commit ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ends {
     Commits,
@@ -23,7 +23,7 @@ pub(crate) enum Ends {
 }
 pub(crate) use Ends::{Commits, Overwritten, Unserializable};
 
-/// Commits, and asserts how that ends at either level.
+/// Commits `tx`, and asserts that it ends as expected for its isolation level.
 #[track_caller]
 pub(crate) fn ends(tx: Tx, serializable: Ends, snapshot: Ends) {
     let level = tx.isolation_level();
@@ -66,13 +66,13 @@ pub(crate) fn put(tx: &Tx, key: &str, value: u64) {
     tx.insert(key.into(), value).expect("a write is buffered");
 }
 
-/// Everything, as the transaction sees it.
+/// All entries that the transaction sees.
 pub(crate) fn scan(tx: &Tx) -> Vec<(String, u64)> {
     let all = tx.range(..).expect("a range succeeds");
     all.map(|(key, value)| (key, *value)).collect()
 }
 
-/// The keys whose value passes `test`, found by a scan of everything: a predicate.
+/// The keys whose value passes `test`, found by scanning everything: a predicate read.
 pub(crate) fn keys_where(tx: &Tx, test: impl Fn(u64) -> bool) -> Vec<String> {
     let all = scan(tx).into_iter();
     all.filter(|(_, value)| test(*value)).map(|(key, _)| key).collect()
@@ -89,12 +89,12 @@ pub(crate) fn fresh() -> Db {
     two(IsolationLevel::Serializable)
 }
 
-/// A list of items as [`content`] gives it.
+/// Builds a list of items in the form that [`content`] returns.
 pub(crate) fn items(items: &[(&str, u64)]) -> Vec<(String, u64)> {
     items.iter().map(|&(key, value)| (key.to_owned(), value)).collect()
 }
 
-/// The store works as if nothing had happened.
+/// Asserts that the store works as if nothing had happened.
 #[track_caller]
 pub(crate) fn works_on(db: &Db) {
     assert_nothing_pinned(db);
@@ -111,9 +111,9 @@ pub(crate) fn works_on(db: &Db) {
     assert_nothing_pinned(db);
 }
 
-/// A transaction walks (by `walk`) and writes `own`; meanwhile `change` commits.
-/// At Serializable the walker must be refused if `conflicts`, else commit; at
-/// Snapshot it must commit.
+/// A transaction reads through `walk` and writes `own`; before it commits, `change` commits. At
+/// Serializable the transaction must be refused if `conflicts`, and commit otherwise. At Snapshot
+/// it must commit.
 #[track_caller]
 pub(crate) fn certified<K>(
     items: &[K],
@@ -131,7 +131,7 @@ pub(crate) fn certified<K>(
         for key in items {
             filler.insert(key.clone(), 0).expect("a write is buffered");
         }
-        commit(filler).expect("nobody else writes");
+        commit(filler).expect("no other transaction writes");
         let walker = db.begin();
         walk(&walker);
         walker.insert(own.clone(), 1).expect("a write is buffered");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use fluxmap::mem::{EvictionPolicy, MemSize};
 use fluxmap::{Database, DatabaseBuilder, Key, Value};
 
-/// The policies that evict by themselves: all but `Manual`.
+/// The policies that evict on their own: all but `Manual`.
 pub(crate) const EVICTING: [EvictionPolicy; 6] = [
     EvictionPolicy::Lru,
     EvictionPolicy::Lfu,
@@ -15,7 +15,8 @@ pub(crate) const EVICTING: [EvictionPolicy; 6] = [
     EvictionPolicy::S3Fifo,
 ];
 
-/// A database with a limit, in which nothing expires by itself during a test.
+/// A database with a memory limit. The TTL of policy `Ttl` is an hour, so nothing expires during a
+/// test.
 pub(crate) fn limited<K, V>(policy: EvictionPolicy, limit: u64) -> DatabaseBuilder<K, V>
 where
     K: Key + MemSize,

@@ -1,7 +1,7 @@
-//! What several test files share: opening a database, waiting without a runtime,
-//! and the database as a store that the testkit's driver can run.
+//! Helpers that several test files share: opening a database, waiting without a runtime, and the
+//! database as a store that the testkit's driver can run.
 
-// Every test file is a crate of its own and uses a part of this one.
+// Each test file is a crate of its own and uses only a part of this module.
 #![allow(dead_code)]
 
 pub(crate) mod bench;
@@ -17,7 +17,7 @@ use fluxmap_testkit::driver::{Session, Store, ends};
 use fluxmap_testkit::op::Scan;
 use futures::executor::block_on;
 
-/// Both levels, for tests that state what each of them does.
+/// Both isolation levels, for tests that state the outcome at each of them.
 pub(crate) const LEVELS: [IsolationLevel; 2] = [IsolationLevel::Serializable, IsolationLevel::Snapshot];
 
 /// An empty database at `level`.
@@ -47,7 +47,7 @@ where
     block_on(tx.commit())
 }
 
-/// Everything in the database, as plain numbers.
+/// All entries of the database, with the values copied out.
 pub(crate) fn content<K>(db: &Database<K, u64>) -> Vec<(K, u64)>
 where
     K: Ord + Hash + Clone + Send + Sync + 'static,
@@ -55,7 +55,7 @@ where
     db.snapshot().range(..).map(|(key, value)| (key, *value)).collect()
 }
 
-/// Asserts that nothing holds a snapshot any more, so nothing holds back garbage.
+/// Asserts that no snapshot is registered any more, so that none holds back garbage collection.
 #[track_caller]
 pub(crate) fn assert_nothing_pinned<K, V>(db: &Database<K, V>)
 where
@@ -65,7 +65,7 @@ where
     assert_eq!(db.memory_info().live_snapshots, 0, "a snapshot is still registered");
 }
 
-/// Raises a flag when it goes, so that threads which work until then end even if the
+/// Sets a flag when it is dropped. Threads that work until the flag is set then end even if the
 /// test that waits for them panics.
 pub(crate) struct DoneOnDrop<'f>(pub(crate) &'f AtomicBool);
 
@@ -77,11 +77,11 @@ impl Drop for DoneOnDrop<'_> {
 
 /// Prints a line even where the test harness captures the output of tests.
 pub(crate) fn report(line: &str) {
-    // Nothing depends on it: a closed stderr is no failure.
+    // Ignore the error: a closed stderr must not fail a test.
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-/// The database as the driver sees it.
+/// The database in the form that the testkit's driver runs.
 pub(crate) struct Library(pub(crate) Database<u64, u64>);
 
 impl Store for Library {
@@ -122,8 +122,8 @@ impl Session for LibrarySession {
     }
 }
 
-/// Advances a double-ended iterator as `scan` asks: exactly `limit` times, so
-/// that it stops early rather than finding out that there is no more.
+/// Advances a double-ended iterator in the direction of `scan`, at most `limit` times. It stops at
+/// the limit without asking for one item more, because that would read more than the scan asks for.
 pub(crate) fn take<T>(mut items: impl DoubleEndedIterator<Item = T>, scan: &Scan<u64>) -> Vec<T> {
     let mut step = || {
         if scan.reverse { items.next_back() } else { items.next() }

@@ -1,5 +1,5 @@
-//! Closing and dropping: promptly, whatever the settings and whatever is going on, and
-//! with everything synced. A watch ends the program if one of them hangs.
+//! Closing and dropping a database ends it promptly, whatever its settings and whatever it is
+//! doing, and leaves everything synced. A watch ends the program if one of them hangs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 enum How {
     Drop,
     Close,
-    /// While another handle is there, which is dropped after it.
+    /// Close while another handle exists, and drop that handle afterwards.
     CloseAndDrop,
 }
 
@@ -41,7 +41,7 @@ fn end(db: Db, how: How) {
 
 const WAYS: [How; 3] = [How::Drop, How::Close, How::CloseAndDrop];
 
-/// Opens a database that does nothing by itself for an hour, or a million commits.
+/// Opens a database whose background work is not due for an hour, or for a million commits.
 fn slow(disk: &SimDisk, kind: usize, pool: usize) -> Db {
     let builder = Db::builder();
     let options = Config { pool, ..Config::FULL }.options();
@@ -69,7 +69,7 @@ fn every_configuration_ends_with_everything_synced() {
                     block_on(db.insert(key, "x".repeat(400))).expect("it commits");
                 }
                 end(db, how);
-                // The power goes as soon as it has ended.
+                // Cut the power as soon as the database has ended.
                 let again = slow(&disk.power_cut(Loss::Everything), kind, pool);
                 assert_eq!(again.count(..).expect("reads") as u64, commits);
                 assert_eq!(again.recovery_info().expect("durable").torn_tail, None);
@@ -78,13 +78,13 @@ fn every_configuration_ends_with_everything_synced() {
     }
 }
 
-/// Ends `db` on another thread while the disk stands still, and lets it go on when
-/// somebody waits for it.
+/// Ends `db` on another thread while the disk stands still. The disk goes on once a call waits for
+/// it.
 fn end_while_stalled(disk: &SimDisk, db: Db, how: How) {
     std::thread::scope(|scope| {
         let _released = OnDrop(|| disk.stall(false));
         let ending = scope.spawn(move || end(db, how));
-        assert!(disk.wait_stalled(1, PATIENCE), "somebody writes");
+        assert!(disk.wait_stalled(1, PATIENCE), "a call waits for the disk");
         disk.stall(false);
         ending.join().expect("no panic");
     });
@@ -122,7 +122,7 @@ fn a_stalled_disk_that_goes_on_ends_it() {
     }
 }
 
-/// So many pairs that a checkpoint has several blocks.
+/// A database with enough data that a checkpoint has several blocks.
 fn large(disk: &SimDisk) -> Db {
     let config = Config { segment: 1 << 22, ..Config::FULL };
     let db = config.open(disk).expect("it opens");

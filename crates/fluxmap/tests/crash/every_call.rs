@@ -1,5 +1,5 @@
-//! A scripted run crashes at every call; whatever is left is opened, compared, and
-//! written to until it crashes again.
+//! A scripted run crashes at each call of the disk. The files that are left are opened, compared
+//! with the history, and written to until the next crash.
 
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -11,17 +11,17 @@ use crate::script::{Drawer, Run, Step};
 use crate::support::{Config, Left, Level, World, left_by_crash, left_now, names, tail};
 use crate::watch::Watch;
 
-/// Crashes, one after the other, that what is left of the first is put through.
+/// How many crashes follow the first one on the same files.
 const GENERATIONS: u32 = 3;
 
-/// The calls to crash at: one that was asked for, or all until one is not reached.
+/// The calls to crash at: the one in `FLUXMAP_CALL`, or all until a run ends before the crash.
 fn calls() -> impl Iterator<Item = u64> {
     let only: Option<u64> =
         std::env::var("FLUXMAP_CALL").ok().map(|call| call.parse().expect("the call is a number"));
     only.map_or(1..=u64::MAX, |call| call..=call)
 }
 
-/// Runs a script until it ends or crashes; the disk says which.
+/// Runs a script until it ends or the disk crashes; the disk says which.
 fn run(config: Config, disk: &SimDisk, world: World, script: &[Step]) -> World {
     match Run::open(config, disk.clone(), world) {
         Ok(mut run) => {
@@ -46,7 +46,8 @@ fn run(config: Config, disk: &SimDisk, world: World, script: &[Step]) -> World {
     }
 }
 
-/// Opens what is left, compares it, goes on, crashes again, and so on.
+/// Opens the files that are left, compares them, and goes on until the next crash, `generations`
+/// times.
 fn survive(
     config: Config,
     left: Left,
@@ -95,12 +96,12 @@ fn crashes_at_every_call(test: &str, config: Config, steps: usize) {
             let mut drawer = drawer(seed, (repetition << 32) + (call << 8));
             let left = left_by_crash(&disk, drawer.rng().random());
             if left.is_empty() {
-                assert!(call > 10 * steps as u64 / 3, "the script does what it is for: {call} calls");
+                assert!(call > 10 * steps as u64 / 3, "the script makes enough calls: {call} calls");
                 break;
             }
             for left in left {
                 watch.doing(|| format!("{seed}, {config:?}, repetition {repetition}, crash at call {call}"));
-                // All are opened and compared; some go on.
+                // All are opened and compared; a quarter of them run and crash again.
                 let generations = if drawer.rng().random_ratio(1, 4) { GENERATIONS } else { 0 };
                 survive(config, left, world.clone(), generations, &mut drawer, &watch);
             }
@@ -128,7 +129,7 @@ fn relaxed_loses_no_more_bytes_than_it_may() {
     crashes_at_every_call("relaxed, by bytes", Config::at(Level::Bytes(1500)), 20);
 }
 
-/// Without threads: the same code by other hands, and any order of the work.
+/// Without threads: the test does the background work, in any order.
 #[test]
 fn full_without_threads_loses_nothing() {
     for seed in 0..scaled(1) {
@@ -146,13 +147,13 @@ fn relaxed_without_threads_loses_no_more_commits_than_it_may() {
     }
 }
 
-/// Nothing is synced on its own.
+/// The limit is never reached, so nothing is synced on its own.
 #[test]
 fn relaxed_keeps_a_prefix() {
     crashes_at_every_call("relaxed, hardly ever", Config::at(Level::Commits(1_000_000)), 20);
 }
 
-/// What a crash left is opened, and that crashes at every call in turn.
+/// Opens the files that a crash left, and crashes that opening at every call in turn.
 fn recovery_crashes_at_every_call(test: &str, config: Config) {
     let watch = Watch::start(test);
     let seed = Seed::from_env();

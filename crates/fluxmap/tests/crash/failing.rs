@@ -1,5 +1,5 @@
-//! Calls that fail, once or from then on: the commits on their way are in doubt, the
-//! later ones refused, and nothing that was acknowledged is lost.
+//! Calls of the disk fail, once or from then on. The commits in progress are in doubt, the later
+//! ones are refused, and nothing that was acknowledged is lost.
 
 use std::io::ErrorKind;
 
@@ -14,8 +14,8 @@ use crate::script::{Drawer, Run, Step};
 use crate::support::{Config, Left, Level, World, content, left_now, tail};
 use crate::watch::Watch;
 
-/// Plays a script on a disk on which some call fails. Opening may be tried once more,
-/// and a checkpoint may fail; else the first error is the end.
+/// Plays a script on a disk on which some call fails. Opening may fail once and is tried again; a
+/// checkpoint may fail. Any other error ends the run.
 pub(crate) fn play(config: Config, disk: &SimDisk, script: &[Step]) -> World {
     let first = Run::open(config, disk.clone(), World::default());
     let opened = first.or_else(|failed| {
@@ -40,7 +40,7 @@ pub(crate) fn play(config: Config, disk: &SimDisk, script: &[Step]) -> World {
             other => panic!("{step:?} failed: {other:?}"),
         }
         if run.db.is_none() {
-            // What failed was to open it again.
+            // The step closed or dropped the database, and opening it again failed.
             match Run::open(config, disk.clone(), run.world) {
                 Ok(again) => run = again,
                 Err(failed) => return failed.0,
@@ -50,11 +50,11 @@ pub(crate) fn play(config: Config, disk: &SimDisk, script: &[Step]) -> World {
     run.world
 }
 
-/// The log has failed: nothing is written any more, and what is read is what was
-/// acknowledged.
+/// Checks a database whose log has failed: it writes nothing any more, and reads see the
+/// acknowledged state.
 fn ended(run: Run) -> World {
     let Run { world, db, .. } = run;
-    // Close has said it.
+    // The failing step was a close, which returned the error and has ended the database.
     let Some(db) = db else { return world };
     let seen = || assert_eq!(content(&db), *world.state(world.acked), "the last stable state");
     seen();
@@ -65,7 +65,7 @@ fn ended(run: Run) -> World {
     let newest = db.begin();
     let keys: Vec<u64> = newest.range(..).expect("reads go on").map(|(key, _)| key).collect();
     assert!(keys.iter().eq(world.state(world.acked).keys()), "a transaction builds on no lost commit");
-    block_on(newest.commit()).expect("it has read what was acknowledged");
+    block_on(newest.commit()).expect("it has read only acknowledged commits");
     for key in 0..12 {
         let removed = block_on(poll_immediate(db.remove(&key)));
         let expected = world.state(world.acked).contains_key(&key);
@@ -83,11 +83,11 @@ fn ended(run: Run) -> World {
     world
 }
 
-/// Opens all that may be left, goes on a little, and sees that it lasts.
+/// Opens every set of files that may be left, writes a little, and checks that the commits last.
 pub(crate) fn outlives(config: Config, disk: &SimDisk, world: &World, drawer: &mut Drawer, watch: &Watch) {
     let mut ways = left_now(disk, "at the end", drawer.rng().random());
-    // The system forgets what a failed sync has left in memory, as it may at any time. It
-    // counts as a power loss: no system promises more.
+    // Drop the pages that a failed sync left in the page cache, as an operating system may do at
+    // any time. This counts as a power loss, because no system promises more after a failed sync.
     let evicted = disk.process_death();
     evicted.drop_caches();
     ways.push(Left { disk: evicted, lost_power: true, name: "caches dropped".into() });
@@ -97,9 +97,10 @@ pub(crate) fn outlives(config: Config, disk: &SimDisk, world: &World, drawer: &m
         world.crash(config.level, left.lost_power);
         let mut run = open(config, left.disk, world);
         let more: Vec<_> = (0..2).map(|_| drawer.writes()).collect();
-        run.step(&Step::Together(more)).expect("it goes on");
+        run.step(&Step::Together(more)).expect("the database goes on");
         let Run { disk, mut world, db, .. } = run;
-        // Not closed: what was recovered, and acknowledged since, is durable nevertheless.
+        // The database is not closed here: the recovered state and the new acknowledged commits are
+        // durable all the same.
         let cut = disk.power_cut(Loss::Everything);
         drop(db);
         world.crash(config.level, true);
@@ -125,7 +126,7 @@ fn fails_at_every_call(test: &str, config: Config, steps: usize, plan: impl Fn(&
         plan(&disk, call);
         let world = play(config, &disk, &script);
         if disk.calls() < call {
-            assert!(call > 50, "the script does what it is for");
+            assert!(call > 50, "the script makes enough calls");
             return;
         }
         outlives(config, &disk, &world, &mut Drawer::new(seed.rng(call)), &watch);
@@ -158,7 +159,7 @@ fn calls_that_fail_for_good_in_relaxed() {
     });
 }
 
-/// While the log has room, a checkpoint that fails costs nothing but itself.
+/// While the log has room, a failed checkpoint affects nothing else.
 #[test]
 fn a_checkpoint_that_fails_loses_nothing_and_the_database_goes_on() {
     let watch = Watch::start("a checkpoint fails");
@@ -192,9 +193,9 @@ fn a_checkpoint_that_fails_loses_nothing_and_the_database_goes_on() {
             Err(other) => panic!("{other:?}"),
         }
         outlives(config, &disk, &run.world, &mut drawer, &watch);
-        run.step(&Step::Commit(vec![(1, None), (3, Some("three".into()))])).expect("it goes on");
+        run.step(&Step::Commit(vec![(1, None), (3, Some("three".into()))])).expect("the database goes on");
         outlives(config, &disk, &run.world, &mut drawer, &watch);
         run.step(&Step::Checkpoint).expect("the next one succeeds");
-        run.step(&Step::Close).expect("and so does the rest");
+        run.step(&Step::Close).expect("it closes and opens again");
     }
 }

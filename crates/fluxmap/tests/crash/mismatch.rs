@@ -1,5 +1,5 @@
-//! Databases that are opened as something else, and values that would not come back:
-//! refused, with nothing changed.
+//! Databases that are opened with the wrong types, codec or version, and values that would not come
+//! back. Both are refused, and nothing changes.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -21,7 +21,7 @@ fn files(disk: &SimDisk) -> Files {
     disk.files().into_keys().map(|path| (path.clone(), disk.read(&path))).collect()
 }
 
-/// What differs, by the error of opening it.
+/// The part that differs, as the error of opening names it.
 fn refused<K: Key, V: Value>(result: Result<Database<K, V>, FluxError>) -> &'static str {
     match result {
         Err(FluxError::Persistence(PersistenceError::Mismatch { path, what, found, expected })) => {
@@ -42,7 +42,7 @@ fn another_type_codec_or_version_is_refused_and_changes_nothing() {
     for key in 0..30 {
         block_on(db.insert(key, "x".repeat(300))).expect("it commits");
     }
-    // With a draft and a torn tail, perhaps; and one with nothing but the log.
+    // Try the files of a clean close, and those of a process that died with unfinished drafts.
     let dead = clean.process_death();
     dead.write("db/wal.next", b"half a segment".to_vec());
     dead.write("db/snapshot.tmp", b"half a checkpoint".to_vec());
@@ -66,11 +66,11 @@ fn another_type_codec_or_version_is_refused_and_changes_nothing() {
             assert_eq!(open(builder().type_names("u64", "Text")), "value type");
         }
         assert_eq!(files(&disk), before);
-        assert_eq!(content(&config.open(&disk).expect("as what it is, it opens")), expected);
+        assert_eq!(content(&config.open(&disk).expect("it opens with its own types")), expected);
     }
 }
 
-/// Encodes as its number. What is odd does not come back.
+/// Encodes as its number. An odd number can be written, but not read back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Even(u64);
 
@@ -114,7 +114,7 @@ fn what_cannot_be_stored_is_refused_with_nothing_applied() {
         assert_eq!(db.count(..).expect("reads"), 0);
         assert_eq!(db.begin().count(..).expect("reads"), 0);
     }
-    block_on(db.insert(Even(2), Even(2))).expect("it goes on");
+    block_on(db.insert(Even(2), Even(2))).expect("the database goes on");
     assert_eq!(open(&disk.power_cut(Loss::Everything)).count(..).expect("reads"), 1);
     block_on(db.close()).expect("it closes");
     assert_eq!(open(&disk).recovery_info().expect("durable").last_commit, 1, "no commit was lost");

@@ -1,5 +1,5 @@
-//! Writers that are faster than the disk and the checkpoints: they wait, they get on,
-//! and the files stay within their bounds.
+//! Writers that are faster than the disk and the checkpoints must wait, but make progress, and the
+//! files stay within their bounds.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -14,15 +14,15 @@ use crate::support::{Config, Level, OnDrop, SEGMENT, content, names};
 use crate::watch::Watch;
 
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Around the sizes of a segment, and of two.
+/// Sizes of a commit's value, around one and two segments.
 const SIZES: [usize; 8] = [10, 900, 2000, 3800, 4000, 4096, 5000, 9000];
 const LARGEST: u64 = 9000 + 1000;
 
-/// Files and bytes, now.
+/// Checks the number of files and of bytes against their bounds.
 fn check_bounds(config: Config, disk: &SimDisk, keys: u64) {
     let names = names(disk);
     let segments = names.iter().filter(|name| name.starts_with("wal.0")).count();
-    // Beside those with commits, one that is ready.
+    // One segment more may be ready, beside those with commits.
     assert!(segments <= config.pool + 1, "{segments} segments at a pool of {}: {names:?}", config.pool);
     assert!(names.len() <= segments + 4, "a lock, a checkpoint, two drafts: {names:?}");
     let total: u64 = disk.files().values().sum();
@@ -68,7 +68,7 @@ fn files_stay_within_their_bounds() {
     }
 }
 
-/// Every size of a commit around the size of a segment.
+/// Commits of every size around the size of a segment.
 #[test]
 fn a_commit_of_any_size_fits() {
     let watch = Watch::start("sizes");
@@ -90,7 +90,8 @@ fn a_commit_of_any_size_fits() {
     }
 }
 
-/// Too large for the log: refused, with the limit, before anything of it is copied.
+/// A commit too large for the log is refused, with the limit in the error, before any of it is
+/// copied.
 #[test]
 #[ignore = "takes 1 GiB of memory"]
 fn a_commit_above_the_limit_is_refused() {
@@ -102,7 +103,7 @@ fn a_commit_above_the_limit_is_refused() {
         "{refused:?}"
     );
     assert_eq!(db.count(..).expect("reads"), 0);
-    block_on(db.insert(1, "small".into())).expect("it goes on");
+    block_on(db.insert(1, "small".into())).expect("the database goes on");
 }
 
 #[test]
@@ -114,7 +115,7 @@ fn commits_wait_while_the_disk_stands_still_and_go_on() {
     block_on(db.checkpoint()).expect("background work is done");
     let _released = OnDrop(|| disk.stall(false));
     disk.stall(true);
-    // More than may be queued.
+    // Begin more commits than the queue has room for.
     let large = "x".repeat(1 << 20);
     let mut futures: Vec<BoxFuture<'_, Result<(), FluxError>>> =
         (0..40).map(|key| db.insert(key, large.clone()).boxed()).collect();
@@ -127,13 +128,13 @@ fn commits_wait_while_the_disk_stands_still_and_go_on() {
     assert_eq!(db.count(..).expect("reads"), 0);
     watch.doing(|| "released".into());
     disk.stall(false);
-    // Those that wait in vain hold up nobody.
+    // Drop ten commits that still wait for room in the queue: they must not hold up the others.
     futures.truncate(30);
     block_on(join_all(futures)).into_iter().for_each(|commit| commit.expect("it commits"));
     assert_eq!(db.count(..).expect("reads"), 30);
 }
 
-/// Stalls again and again, wherever the log and the checkpointer happen to be.
+/// The disk stalls again and again, wherever the log and the checkpointer happen to be.
 #[test]
 fn a_disk_that_stalls_now_and_then_is_waited_for() {
     let watch = Watch::start("stalls");
@@ -155,7 +156,7 @@ fn a_disk_that_stalls_now_and_then_is_waited_for() {
             }
             while running.load(Ordering::SeqCst) > 0 {
                 disk.stall(true);
-                // If nobody comes, all have ended.
+                // If no call waits within 20 ms, all writers have ended.
                 let _ = disk.wait_stalled(1, Duration::from_millis(20));
                 check_bounds(config, &disk, 2);
                 disk.stall(false);

@@ -1,4 +1,4 @@
-//! Disks that are full, read-only, or in use by another.
+//! Disks that are full or read-only, and databases that are in use elsewhere.
 
 use std::path::Path;
 use std::process::Command;
@@ -30,7 +30,7 @@ fn fills_up(test: &str, config: Config) {
         // Now there is room again.
         disk.set_capacity(u64::MAX);
         let mut run = Run::open(config, disk, world).map_err(|failed| failed.1).expect("it opens");
-        run.play(&drawer.script(4)).expect("and goes on");
+        run.play(&drawer.script(4)).expect("the database goes on");
     }
     assert!(refused > 5, "the disks are small enough to fill up: {refused}");
 }
@@ -117,7 +117,7 @@ fn a_second_opener_is_refused_until_the_first_has_gone() {
     let _watch = Watch::start("locked");
     let (config, disk) = (Config::FULL, SimDisk::new(1));
     for round in 0..3 {
-        let db = config.open(&disk).expect("nobody has it");
+        let db = config.open(&disk).expect("no other handle has it open");
         for _ in 0..2 {
             let second = config.open(&disk);
             assert!(is_locked(&second, Path::new(DIR)), "{second:?}");
@@ -125,14 +125,14 @@ fn a_second_opener_is_refused_until_the_first_has_gone() {
         block_on(db.insert(round, "x".into())).expect("the first goes on");
         let clone = db.clone();
         drop(db);
-        assert!(is_locked(&config.open(&disk), Path::new(DIR)), "a clone has it still");
+        assert!(is_locked(&config.open(&disk), Path::new(DIR)), "a clone still has it open");
         if round == 1 {
             block_on(clone.close()).expect("it closes");
         } else {
             drop(clone);
         }
     }
-    // What could not be opened is not held.
+    // An opening that fails releases the lock.
     for wrong in [("a", "b"), ("c", "d")] {
         let builder = Db::builder().durability_full(config.options()).type_names(wrong.0, wrong.1);
         let refused = block_on(builder.disk(std::sync::Arc::new(disk.clone())).build());
@@ -143,7 +143,7 @@ fn a_second_opener_is_refused_until_the_first_has_gone() {
     disk.clear_faults();
     let db = config.open(&disk).expect("it opens");
     assert_eq!(db.count(..).expect("reads"), 3);
-    // A log that has failed gives the lock back, too.
+    // A database whose log has failed also releases the lock.
     disk.fail_from(1, std::io::ErrorKind::Other);
     assert!(block_on(db.insert(9, "x".into())).is_err());
     drop(db);
@@ -151,10 +151,10 @@ fn a_second_opener_is_refused_until_the_first_has_gone() {
     drop(config.open(&disk).expect("it opens"));
 }
 
-/// Where the other process is to open a database, and whether it may.
+/// The environment variable with the path that the other process is to open.
 const CHILD: &str = "FLUXMAP_TEST_LOCKED";
 
-/// Not a test of its own: what the other process does.
+/// Not a test of its own: the code that the other process runs.
 #[test]
 fn another_process() {
     let Some(path) = std::env::var_os(CHILD) else { return };
@@ -169,7 +169,7 @@ fn another_process_is_refused() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("db");
     let db = block_on(Db::builder().durability_full(PersistenceOptions::new(path.clone())).build());
-    let db = db.expect("nobody has it");
+    let db = db.expect("no other process has it open");
     let refused_elsewhere = || {
         let mut child = Command::new(std::env::current_exe().expect("it has a path"));
         child.args(["--exact", "refused::another_process"]).env(CHILD, &path);

@@ -1,4 +1,4 @@
-//! Scripts: what a database is put through, and the run of one.
+//! Scripts of steps for a database, and their execution.
 
 use futures::FutureExt;
 use futures::executor::block_on;
@@ -14,22 +14,22 @@ use crate::support::{Config, Db, Work, World, Writes, content};
 /// A step of a script.
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
-    /// One transaction, waited for.
+    /// One transaction; the run waits for it.
     Commit(Writes),
-    /// Some, all begun before the first is waited for.
+    /// Several transactions, all begun before the run waits for the first.
     Together(Vec<Writes>),
     Checkpoint,
     Flush,
     /// Close the database and open it again.
     Close,
-    /// The same, without a word.
+    /// Drop the database without closing it, and open it again.
     Drop,
 }
 
-/// Keys are few, so that they are written again and again.
+/// There are few keys, so that each is written again and again.
 const KEYS: u64 = 12;
 
-/// Draws what transactions write: each something that none has written before.
+/// Draws the writes of transactions. Each value is new: none has been written before.
 pub(crate) struct Drawer {
     serial: u64,
     rng: StdRng,
@@ -56,7 +56,7 @@ impl Drawer {
         format!("{}{}", self.serial, "·".repeat(length / 2))
     }
 
-    /// A transaction.
+    /// The writes of one transaction.
     pub(crate) fn writes(&mut self) -> Writes {
         let count = if self.rng.random_ratio(1, 3) { self.rng.random_range(2..5) } else { 1 };
         let mut writes = Writes::new();
@@ -70,7 +70,7 @@ impl Drawer {
         writes
     }
 
-    /// A script of so many steps.
+    /// A script of `steps` steps.
     pub(crate) fn script(&mut self, steps: usize) -> Vec<Step> {
         let mut step = |_| match self.rng.random_range(0..20) {
             0..11 => Step::Commit(self.writes()),
@@ -84,7 +84,7 @@ impl Drawer {
     }
 }
 
-/// A database that is put through a script, with the history that it must match.
+/// A database that plays a script, and the history that it must match.
 pub(crate) struct Run {
     pub(crate) config: Config,
     pub(crate) disk: SimDisk,
@@ -94,7 +94,7 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// Opens the database; checks what is there.
+    /// Opens the database, and checks its content.
     pub(crate) fn open(config: Config, disk: SimDisk, world: World) -> Result<Self, Box<(World, FluxError)>> {
         let mut run = Run { config, disk, world, db: None, work: Work::of(config) };
         match run.reopen() {
@@ -104,7 +104,7 @@ impl Run {
     }
 
     fn reopen(&mut self) -> Result<(), FluxError> {
-        // Without a driver: to build a database needs none.
+        // Block on it without driving background work: building a database needs none.
         let db = block_on(self.config.build_for(&self.work, &self.disk))?;
         self.world.recovered(&db);
         self.db = Some(db);
@@ -115,13 +115,16 @@ impl Run {
         self.db.as_ref().expect("the database is open between the steps")
     }
 
-    /// Plays the steps until one fails. Then nothing that was not acknowledged must be
-    /// seen.
+    /// Plays the steps until one fails. Afterwards reads must see exactly the acknowledged commits.
     pub(crate) fn play(&mut self, steps: &[Step]) -> Result<(), FluxError> {
         let result = steps.iter().try_for_each(|step| self.step(step));
         if let Some(db) = &self.db {
             let World { acked, .. } = self.world;
-            assert_eq!(content(db), *self.world.state(acked), "what is seen after {acked} was acknowledged");
+            assert_eq!(
+                content(db),
+                *self.world.state(acked),
+                "content after commit {acked} was acknowledged"
+            );
         }
         result
     }
@@ -145,7 +148,7 @@ impl Run {
             }
             Step::Drop => {
                 drop(self.db.take());
-                // If it could be closed, all is there; if not, opening it fails.
+                // If the drop could close the log, everything is there. If not, opening fails.
                 self.reopen()
             }
         }
@@ -156,7 +159,7 @@ impl Run {
         let mut begun = Vec::new();
         let mut failure = None;
         for writes in all {
-            // To remove what is not there is no commit.
+            // Removing keys that are absent makes no commit, so the history must not count one.
             let newest = self.world.newest();
             if writes.iter().all(|(key, value)| value.is_none() && !newest.contains_key(key)) {
                 continue;
@@ -168,7 +171,8 @@ impl Run {
                     self.world.refused();
                     failure = Some(error);
                 }
-                // After a failure, what was to be removed is not seen any more.
+                // After a failure reads see the last stable state, where the key to be removed may
+                // be absent.
                 Some(Ok(false)) => self.world.refused(),
                 Some(result) => begun.push((self.world.last(), ready(result).boxed())),
                 None => begun.push((self.world.last(), future)),
@@ -193,8 +197,8 @@ impl Run {
     }
 }
 
-/// Commits through the part of the surface that suits. Returns whether there was anything
-/// to be written.
+/// Commits through the call that fits: insert, remove or a transaction. Returns whether there was
+/// anything to write.
 async fn transaction(db: &Db, mut writes: Writes) -> Result<bool, FluxError> {
     if let [(key, value)] = &mut writes[..] {
         return match value.take() {

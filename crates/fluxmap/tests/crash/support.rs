@@ -1,5 +1,5 @@
-//! What all tests share: opening databases on simulated disks, what may be left of
-//! these, and what must be.
+//! Helpers that all tests here share: opening databases on simulated disks, the files that a crash
+//! may leave, and the state that these must hold.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,16 +17,16 @@ use rand::{Rng, SeedableRng};
 pub(crate) type Db = Database<u64, String>;
 pub(crate) type State = BTreeMap<u64, String>;
 
-/// Where all databases are.
+/// The directory of every database.
 pub(crate) const DIR: &str = "db";
 
-/// What a commit is promised to survive.
+/// The durability level, which says what a commit must survive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Level {
     Full,
-    /// Relaxed, with a sync after so many commits.
+    /// Relaxed, with a sync after this many commits.
     Commits(usize),
-    /// Relaxed, with a sync after so many bytes.
+    /// Relaxed, with a sync after this many bytes.
     Bytes(u64),
 }
 
@@ -36,21 +36,21 @@ pub(crate) struct Config {
     pub(crate) level: Level,
     pub(crate) pool: usize,
     pub(crate) segment: u64,
-    /// There are no threads: the run does the background work, in an order that follows from
-    /// this.
+    /// Without threads if set: the run does the background work, in an order that follows from this
+    /// seed.
     pub(crate) driven: Option<u64>,
 }
 
-/// Whoever does the background work of a run.
+/// Does the background work of a run if the database has no threads.
 pub(crate) struct Work(Option<(Background, StdRng)>);
 
 impl Work {
-    /// Threads, or the run itself.
+    /// Leaves the work to threads, or does it in the run if the configuration is driven.
     pub(crate) fn of(config: Config) -> Self {
         Work(config.driven.map(|seed| (Background::new(seed), StdRng::seed_from_u64(seed))))
     }
 
-    /// Waits for `future`.
+    /// Waits for `future`, and does background work meanwhile.
     #[track_caller]
     pub(crate) fn wait<F: Future>(&mut self, future: F) -> F::Output {
         let Some((background, choices)) = &mut self.0 else { return block_on(future) };
@@ -67,7 +67,7 @@ impl Work {
     }
 }
 
-/// Small segments, so that much happens.
+/// Small, so that segments are ended and recycled often.
 pub(crate) const SEGMENT: u64 = 4096;
 
 impl Config {
@@ -89,7 +89,7 @@ impl Config {
         self.build_for(&Work(None), disk).await
     }
 
-    /// As [`build`](Self::build), with background work done by `work`.
+    /// As [`build`](Self::build), with the background work done by `work`.
     pub(crate) async fn build_for(&self, work: &Work, disk: &SimDisk) -> Result<Db, FluxError> {
         let builder = Db::builder();
         let builder = match &work.0 {
@@ -111,21 +111,21 @@ impl Config {
     }
 }
 
-/// All that reads outside of transactions see.
+/// All entries that reads outside of transactions see.
 pub(crate) fn content(db: &Db) -> State {
     db.snapshot().range(..).map(|(key, value)| (key, value.to_string())).collect()
 }
 
-/// The history of a database, and what of it must be there.
+/// The history of a database, and which part of it must survive.
 #[derive(Clone, Debug)]
 pub(crate) struct World {
-    /// The state after each commit; the first is empty.
+    /// The state after each commit. The first state is empty.
     states: Vec<Arc<State>>,
-    /// At least so many bytes each commit took in the log.
+    /// A lower bound on the bytes that each commit takes in the log.
     sizes: Vec<u64>,
-    /// Up to here it was promised to survive the death of the process.
+    /// The last acknowledged commit: this state must survive the death of the process.
     pub(crate) acked: usize,
-    /// Up to here it is known to survive a power loss.
+    /// The last commit that is known to survive a power loss.
     pub(crate) durable: usize,
 }
 
@@ -135,11 +135,11 @@ impl Default for World {
     }
 }
 
-/// What a transaction writes.
+/// The writes of a transaction: keys, with a value or a deletion.
 pub(crate) type Writes = Vec<(u64, Option<String>)>;
 
 impl World {
-    /// The last commit that was begun.
+    /// The number of the last commit that was begun.
     pub(crate) fn last(&self) -> usize {
         self.states.len() - 1
     }
@@ -152,7 +152,7 @@ impl World {
         &self.states[commit]
     }
 
-    /// A commit is begun, and may be there from now on.
+    /// Notes that a commit has begun; it may be visible from now on.
     pub(crate) fn begin(&mut self, writes: &Writes) {
         let mut state = self.newest().clone();
         let mut size = 0;
@@ -167,13 +167,13 @@ impl World {
         self.sizes.push(size);
     }
 
-    /// The last commit that was begun has been refused.
+    /// Notes that the last commit that was begun has been refused.
     pub(crate) fn refused(&mut self) {
         self.states.pop();
         self.sizes.pop();
     }
 
-    /// Everything up to this commit was acknowledged.
+    /// Notes that every commit up to this one was acknowledged.
     pub(crate) fn acknowledge(&mut self, level: Level, commit: usize) {
         self.acked = self.acked.max(commit);
         if level == Level::Full {
@@ -181,12 +181,13 @@ impl World {
         }
     }
 
-    /// Everything acknowledged was synced.
+    /// Notes that every acknowledged commit was synced.
     pub(crate) fn synced(&mut self) {
         self.durable = self.acked;
     }
 
-    /// What must be there now is all that anybody was promised.
+    /// Notes a crash. A power loss may take the acknowledged commits that the level does not
+    /// protect, and no others.
     pub(crate) fn crash(&mut self, level: Level, lost_power: bool) {
         if !lost_power {
             return;
@@ -208,7 +209,7 @@ impl World {
         self.durable = self.acked;
     }
 
-    /// The database was opened: compares, and goes on from what is there.
+    /// The database was opened: compares its content, and makes it the end of the history.
     #[track_caller]
     pub(crate) fn recovered(&mut self, db: &Db) {
         let info = db.recovery_info().expect("the database is durable");
@@ -221,22 +222,22 @@ impl World {
         assert_eq!(content(db), *self.states[last], "after commit {last}: {info:?}");
         self.states.truncate(last + 1);
         self.sizes.truncate(last + 1);
-        // Opening it syncs all of it.
+        // Opening syncs everything that it recovers.
         (self.acked, self.durable) = (last, last);
     }
 }
 
-/// A disk that a crash may leave.
+/// The disk as a crash may leave it.
 pub(crate) struct Left {
     pub(crate) disk: SimDisk,
     pub(crate) lost_power: bool,
     pub(crate) name: String,
 }
 
-/// How many random losses are tried for each instant.
+/// The number of random losses that are tried for each moment.
 const STORMS: u64 = 6;
 
-/// What a crash at the instant that `disk` is in may leave.
+/// The disks that a crash may leave if it happens in the present state of `disk`.
 pub(crate) fn left_now(disk: &SimDisk, name: &str, seed: u64) -> Vec<Left> {
     let death =
         Left { disk: disk.process_death(), lost_power: false, name: format!("{name}, process death") };
@@ -249,27 +250,28 @@ pub(crate) fn left_now(disk: &SimDisk, name: &str, seed: u64) -> Vec<Left> {
     std::iter::once(death).chain(losses.map(cut)).collect()
 }
 
-/// What the crash that was planned may leave, if it was reached: before the call, and
-/// amid it.
+/// The disks that the planned crash may leave, if its call was reached: just before the call, and
+/// in the middle of it.
 pub(crate) fn left_by_crash(disk: &SimDisk, seed: u64) -> Vec<Left> {
     let instants = [("before", disk.frozen()), ("amid", disk.frozen_midway())];
     let instants = instants.into_iter().filter_map(|(name, instant)| Some((name, instant?)));
     instants.flat_map(|(name, instant)| left_now(&instant, name, seed)).collect()
 }
 
-/// The names of the files of the database.
+/// The names of the database's files.
 pub(crate) fn names(disk: &SimDisk) -> Vec<String> {
     let files = disk.files().into_keys();
     files.filter_map(|path| Some(path.strip_prefix(Path::new(DIR)).ok()?.display().to_string())).collect()
 }
 
-/// The last calls, for a failure's report.
+/// The last calls of the disk, for the report of a failure.
 pub(crate) fn tail(disk: &SimDisk, calls: usize) -> String {
     let trace = disk.trace();
     trace[trace.len().saturating_sub(calls)..].join("\n    ")
 }
 
-/// Does something at the end, also when a test fails: what would else be waited for.
+/// Calls a function when it is dropped, also when a test fails. Else a test that fails could wait
+/// for ever.
 pub(crate) struct OnDrop<F: Fn()>(pub(crate) F);
 
 impl<F: Fn()> Drop for OnDrop<F> {

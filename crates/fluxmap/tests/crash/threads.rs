@@ -1,5 +1,5 @@
-//! Several threads commit at the same time, with group commit, and the disk crashes at
-//! some call. Every commit counts a number on, so its order is known.
+//! Several threads commit at the same time, with group commit, and the disk crashes at some call.
+//! Every commit increments one counter, so the order of commits is known.
 
 use std::sync::Mutex;
 
@@ -13,18 +13,18 @@ use crate::support::{Config, Db, Left, Level, left_by_crash, left_now, tail};
 use crate::watch::Watch;
 
 const THREADS: u64 = 4;
-/// The number of commits.
+/// The key of the number of commits.
 const TOTAL: u64 = 100;
-/// Two accounts, whose sum is always this.
+/// The keys of two accounts, whose sum is always [`SUM`].
 const ACCOUNTS: [u64; 2] = [200, 201];
 const SUM: i64 = 1000;
 
-/// What one thread knows.
+/// The commits of one thread.
 #[derive(Clone, Debug, Default)]
 struct Diary {
-    /// The commits of its own that it was told of, and how many it had been by then.
+    /// The numbers of its acknowledged commits.
     acknowledged: Vec<u64>,
-    /// The one that was on its way at the crash.
+    /// The number of the commit whose outcome the crash left unknown.
     in_doubt: Option<u64>,
 }
 
@@ -35,8 +35,8 @@ where
     text.unwrap_or("0").parse().expect("a number")
 }
 
-/// One commit: counts on, notes the count under the thread's key, and moves money. `told`
-/// hears of every attempt.
+/// One commit: increments the counter, stores the count under the thread's key, and moves money.
+/// Each attempt stores its number in `told`, because a commit in doubt does not return it.
 async fn count(db: &Db, thread: u64, amount: i64, told: &Mutex<u64>) -> Result<u64, FluxError> {
     db.transact(async |tx| {
         let next = number::<u64>(tx.get(&TOTAL)?.as_deref().map(String::as_str)) + 1;
@@ -55,8 +55,8 @@ async fn count(db: &Db, thread: u64, amount: i64, told: &Mutex<u64>) -> Result<u
     .await
 }
 
-/// All threads commit until the disk crashes, or they have had enough. Returns up to which
-/// commit somebody was promised something: up to `base`, if it crashed before it was open.
+/// All threads commit until the disk crashes, or each has made its commits. Returns the last commit
+/// that was acknowledged, or `base` if the disk crashed before the database was open.
 fn work(config: Config, disk: &SimDisk, diaries: &mut [Diary], base: u64, watch: &Watch) -> u64 {
     let db = match config.open(disk) {
         Ok(db) => db,
@@ -66,6 +66,7 @@ fn work(config: Config, disk: &SimDisk, diaries: &mut [Diary], base: u64, watch:
         }
     };
     check(&db, diaries, base);
+    // The first run opens the accounts, and a crash may have undone that.
     if base == 0 && db.get(&ACCOUNTS[0]).expect("reads").is_none() {
         let tx = db.begin();
         tx.insert(ACCOUNTS[0], SUM.to_string()).expect("buffered");
@@ -98,7 +99,7 @@ fn work(config: Config, disk: &SimDisk, diaries: &mut [Diary], base: u64, watch:
     all.copied().max().unwrap_or(0).max(base)
 }
 
-/// What is there is the state after some commit, not before `floor`, whatever the thread.
+/// Checks that the content is the state after some commit, not before `floor`, for every thread.
 fn check(db: &Db, diaries: &mut [Diary], floor: u64) {
     let snapshot = db.snapshot();
     let read = |key: u64| snapshot.get(&key).expect("reads");
@@ -111,7 +112,8 @@ fn check(db: &Db, diaries: &mut [Diary], floor: u64) {
         let found: u64 = number(read(thread).as_deref().map(String::as_str));
         let own = diary.acknowledged.iter().copied().chain(diary.in_doubt);
         let expected = own.filter(|commit| *commit <= total).max().unwrap_or(0);
-        // What is in doubt took its number only if it is there.
+        // A commit in doubt may be missing although `total` has passed its number: another one took
+        // that number.
         let before = diary.acknowledged.iter().copied().filter(|commit| *commit <= total).max();
         assert!(
             found == expected || (diary.in_doubt == Some(expected) && found == before.unwrap_or(0)),
@@ -124,10 +126,10 @@ fn check(db: &Db, diaries: &mut [Diary], floor: u64) {
         }
         diary.in_doubt = None;
     }
-    assert_eq!(newest, total, "the last commit is one of somebody's");
+    assert_eq!(newest, total, "the last commit belongs to one of the threads");
 }
 
-/// Up to which commit all must be there.
+/// The number of the commit up to which everything must have survived.
 fn floor(level: Level, left: &Left, promised: u64) -> u64 {
     match level {
         Level::Commits(commits) if left.lost_power => promised.saturating_sub(commits as u64),

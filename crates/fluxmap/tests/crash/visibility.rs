@@ -1,5 +1,5 @@
-//! What a crash can undo is shown to nobody outside of a transaction, and acknowledged
-//! to nobody at all.
+//! No read outside of a transaction sees a commit that a crash can undo, and no acknowledgement
+//! rests on one.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,7 +21,7 @@ fn pending<T>(future: &mut BoxFuture<'_, T>) -> bool {
     block_on(poll_immediate(future)).is_none()
 }
 
-/// A database with 1 → "old", and a disk on which nothing is written or synced.
+/// A database with 1 → "old", on a disk that neither writes nor syncs for now.
 fn stalled(config: Config) -> (SimDisk, Db) {
     let disk = SimDisk::new(1);
     let db = config.open(&disk).expect("it opens");
@@ -44,7 +44,7 @@ fn reads_do_not_see_a_commit_until_it_is_synced() {
     let mut first = db.insert(1, "new".into()).boxed();
     let mut second = db.insert(2, "more".into()).boxed();
     assert!(pending(&mut first) && pending(&mut second));
-    assert!(disk.wait_stalled(1, PATIENCE), "the log thread is at it");
+    assert!(disk.wait_stalled(1, PATIENCE), "the log thread writes");
 
     let old = State::from([(1, "old".to_owned())]);
     let unseen = |when: &str| {
@@ -57,11 +57,11 @@ fn reads_do_not_see_a_commit_until_it_is_synced() {
         let streamed: Vec<u64> =
             block_on(db.snapshot().range_stream(..).map(|pair| pair.expect("reads").0).collect());
         assert_eq!(streamed, [1]);
-        assert_eq!(reopened(config, &disk.power_cut(Loss::Everything)), old, "what is on the disk, {when}");
+        assert_eq!(reopened(config, &disk.power_cut(Loss::Everything)), old, "the state on the disk, {when}");
     };
     unseen("while it is being written");
 
-    // A transaction builds on it, and is acknowledged no sooner.
+    // A transaction that has read the unsynced commit is acknowledged no sooner than that commit.
     let tx = db.begin();
     assert_eq!(tx.get(&1).expect("reads").as_deref().map(String::as_str), Some("new"));
     tx.insert(3, "built".into()).expect("buffered");
@@ -70,14 +70,14 @@ fn reads_do_not_see_a_commit_until_it_is_synced() {
     let reader = db.begin();
     assert!(reader.contains_key(&3).expect("reads"));
     let mut reader = reader.commit().boxed();
-    // Nor is an error that tells of it.
+    // An error of a body that has read it waits, too.
     let mut told = db
         .transact(async |tx| match tx.contains_key(&3)? {
             true => Err(FluxError::Configuration("it is there".into())),
             false => Ok(()),
         })
         .boxed();
-    // Nor one that found nothing to change.
+    // A swap that found nothing to change waits as well.
     let mut swapped = db.compare_and_swap(3, None, Some("mine".into())).boxed();
     assert!(pending(&mut reader) && pending(&mut told) && pending(&mut swapped));
     unseen("while others build on it");
@@ -101,10 +101,10 @@ fn relaxed_commits_are_not_seen_until_they_are_written() {
     let config = Config { segment: 1 << 16, ..Config::at(Level::Commits(1000)) };
     let (disk, db) = stalled(config);
     let _released = OnDrop(|| disk.stall(false));
-    // The write is made by whoever commits.
+    // At `Relaxed` the committing thread writes the log itself, and the stalled disk blocks it.
     std::thread::scope(|scope| {
         let writer = scope.spawn(|| block_on(db.insert(1, "new".into())));
-        assert!(disk.wait_stalled(1, PATIENCE), "it is at it");
+        assert!(disk.wait_stalled(1, PATIENCE), "the commit is being written");
         assert_eq!(db.get(&1).expect("reads").as_deref().map(String::as_str), Some("old"));
         assert_eq!(reopened(config, &disk.process_death())[&1], "old");
         disk.stall(false);
@@ -114,7 +114,8 @@ fn relaxed_commits_are_not_seen_until_they_are_written() {
     assert_eq!(reopened(config, &disk.process_death())[&1], "new");
 }
 
-/// While some commit, others read, pull the plug, and look whether it is still there.
+/// Two threads commit. Meanwhile this one reads, crashes the disk, and checks that the crash left
+/// what it had read.
 fn what_was_read_stays(config: Config, crash: impl Fn(&SimDisk) -> SimDisk + Sync) {
     let disk = SimDisk::new(3);
     let db = config.open(&disk).expect("it opens");
@@ -172,7 +173,7 @@ fn a_hot_counter_commits_far_more_often_than_it_is_synced() {
         disk.stall(true);
         let step = |text: &String| (text.parse::<u64>().expect("a number") + 1).to_string();
         let mut tasks: Vec<_> = (0..TASKS).map(|_| db.update(&1, step).boxed()).collect();
-        assert!(tasks.iter_mut().all(pending), "nobody is acknowledged while the disk stands still");
+        assert!(tasks.iter_mut().all(pending), "no commit is acknowledged while the disk stands still");
         disk.stall(false);
         block_on(join_all(tasks)).into_iter().for_each(|counted| drop(counted.expect("it commits")));
     }
@@ -181,8 +182,8 @@ fn a_hot_counter_commits_far_more_often_than_it_is_synced() {
     assert!(synced * 10 <= TASKS * ROUNDS, "{} commits took {synced} syncs", TASKS * ROUNDS);
 }
 
-/// Polls each kind of commit so often and drops it; then it has not happened, or it is
-/// there after reopening, whoever waited.
+/// Polls each kind of commit a number of times and drops it. It has then either not happened, or it
+/// is durable after reopening although nothing waited for it.
 fn dropped_after_polls(config: Config, is_stalled: bool) {
     type Make = for<'d> fn(&'d Db) -> BoxFuture<'d, ()>;
     let kinds: [(&str, Make); 4] = [

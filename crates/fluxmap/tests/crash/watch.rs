@@ -1,14 +1,14 @@
-//! What a test is just doing: told when it fails, and when it hangs.
+//! Reports the current step of a test when it fails, and when it hangs.
 
 use std::fmt::Write as _;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// How long nothing may happen. No test takes a tenth of it for a step.
+/// How long a test may go without a step. No step takes a tenth of this.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Ends the program if a test hangs, and says where a test failed.
+/// Ends the program if a test hangs, and prints at which step a test failed.
 pub(crate) struct Watch {
     shared: Arc<Shared>,
     watcher: Option<JoinHandle<()>>,
@@ -41,14 +41,14 @@ impl Watch {
         Watch { shared, watcher: Some(watcher) }
     }
 
-    /// Says what comes next.
+    /// Replaces the description of the current step.
     pub(crate) fn doing(&self, what: impl FnOnce() -> String) {
         let mut state = self.shared.state();
         state.doing = what();
         state.steps += 1;
     }
 
-    /// Adds to what was said.
+    /// Adds a line to the description.
     pub(crate) fn and(&self, what: impl FnOnce() -> String) {
         let mut state = self.shared.state();
         let more = what();

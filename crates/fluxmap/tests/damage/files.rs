@@ -1,5 +1,5 @@
-//! Damage to whole files: cut off, deleted, emptied, swapped, and replaced by those of
-//! another database or of another time.
+//! Damage to whole files: truncated, deleted, emptied, swapped, and replaced by files of another
+//! database or of an earlier time.
 
 use crate::common::report;
 use crate::layout::{CHECKPOINT, Expected, Frame, Layout, segment_name, segment_number};
@@ -24,7 +24,7 @@ fn scenarios() -> impl Iterator<Item = (Scenario, Layout, String)> {
     })
 }
 
-/// Cuts each file off at each length.
+/// Truncates each file at each length.
 fn truncate_everything(end: End) {
     let scenario = Scenario::write(Level::Full, end, true).with_short_leftovers();
     let layout = Layout::read(&scenario.files);
@@ -134,7 +134,8 @@ fn files_of_another_database() {
             let mut files = scenario.files.clone();
             files.insert(name.clone(), other.files[name].clone());
             let outcome = open_damaged(&scenario, &files, &what);
-            // The log is read after the checkpoint, so it is the one that does not fit.
+            // A foreign checkpoint is read first, so the error names the log, which does not match
+            // it.
             let stranger = if name == CHECKPOINT { &segment_name(theirs.log_segment) } else { name };
             let expected = match layout.matters(name) {
                 true => Expected::Damaged { file: stranger.clone(), offset: 24 },
@@ -143,7 +144,7 @@ fn files_of_another_database() {
             assert_outcome(&outcome, &expected, &what);
             tally.add(&outcome);
         }
-        // One more segment at the end, as if it had been made ready.
+        // Add a foreign segment at the end, as if it had been made ready for the log.
         let end = scenario.files.keys().filter_map(|name| segment_number(name)).max().unwrap_or(0) + 1;
         let mut files = scenario.files.clone();
         let mut stranger = other.files[&segment_name(4)].clone();
@@ -159,16 +160,16 @@ fn files_of_another_database() {
     report(&format!("damage: files of another database: {tally}"));
 }
 
-/// Puts each file back as it was after each commit. All is detected or has no effect, with
-/// one exception: the segment that the log ends in, as it was. That is, byte by byte, what
-/// a process leaves that is killed then, and nothing can tell it from that; unless the
-/// checkpoint covers more.
+/// Puts each file back as it was after each earlier commit. This must be detected or have no
+/// effect, with one exception: the segment in which the log ends. Its older content is, byte for
+/// byte, what a process leaves that is killed at that moment, so nothing can tell the two apart,
+/// unless the checkpoint covers later commits.
 #[test]
 fn files_of_another_time() {
     let mut tally = Tally::default();
     for (mut scenario, layout, name_of_it) in scenarios() {
         let newest = segment_name(layout.newest());
-        // The last commit in the segments before it.
+        // The last commit in the segments before the newest one.
         let before = layout.frames.iter().rfind(|frame| frame.at.0 < layout.newest()).expect("one").first - 1;
         for (commit, earlier) in std::mem::take(&mut scenario.earlier).into_iter().enumerate() {
             for (name, bytes) in earlier {
@@ -191,7 +192,8 @@ fn files_of_another_time() {
     report(&format!("damage: files of another time: {tally}"));
 }
 
-/// The order of the log is in the files, not in when they were changed.
+/// The order of the segments follows from their content, not from the modification times of the
+/// files.
 #[test]
 fn times_of_files_do_not_matter() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -215,14 +217,14 @@ fn times_of_files_do_not_matter() {
     }
 }
 
-/// What the scenarios are to be like: else the tests above say little.
+/// The scenarios must contain every kind of part, or the tests above would prove little.
 #[test]
 fn the_scenarios_have_all_there_is_to_damage() {
     for (scenario, layout, name_of_it) in scenarios() {
         let kinds = |kind: u8| layout.frames.iter().filter(|frame: &&Frame| frame.kind == kind).count();
         assert!(kinds(1) > 10 && kinds(3) >= 1, "{name_of_it}: commits, ends of segments");
-        assert_eq!(kinds(2) > 0, scenario.level == Level::Relaxed, "{name_of_it}: how far it is synced");
-        assert_eq!(kinds(4) > 0, name_of_it.ends_with("Closed"), "{name_of_it}: that it is closed");
+        assert_eq!(kinds(2) > 0, scenario.level == Level::Relaxed, "{name_of_it}: marks of synced positions");
+        assert_eq!(kinds(4) > 0, name_of_it.ends_with("Closed"), "{name_of_it}: the mark of a clean close");
         assert!(layout.covered > 0 && layout.blocks.len() >= 3, "{name_of_it}: a checkpoint");
         assert_eq!(layout.last() as usize + 1, scenario.states.len(), "{name_of_it}");
         assert!(scenario.files.contains_key(&segment_name(layout.newest() + 1)), "{name_of_it}: a ready one");

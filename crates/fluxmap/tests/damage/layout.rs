@@ -1,5 +1,5 @@
-//! A reader of the files of its own, written from `docs/format.md` and not from the
-//! engine: where each part begins and ends, and what damage to it must lead to.
+//! A second reader of the files, written from `docs/format.md` and not from the engine. It finds
+//! where each part begins and ends, and derives what opening must report after damage to that part.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -21,34 +21,35 @@ pub(crate) struct Frame {
     pub(crate) kind: u8,
 }
 
-/// What opening a damaged database must come to.
+/// The expected result of opening a damaged database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Expected {
     /// An error that names this file and this offset.
     Damaged { file: String, offset: u64 },
     /// An error that names this file as missing.
     Missing { file: String },
-    /// All from this place on is cut off, which leaves the commits up to `last`.
+    /// A torn tail: everything from this offset on is cut off, which leaves the commits up to
+    /// `last`.
     Cut { file: String, offset: u64, last: u64 },
-    /// The commits up to `last` are there, and nothing says that there were more: the gap
-    /// that `docs/format.md` admits where a segment's header does not say how long it is.
+    /// The commits up to `last` are there, and nothing shows that there were more. `docs/format.md`
+    /// admits this gap for segments whose header does not state their length.
     Unnoticed { last: u64 },
-    /// Nothing has changed.
+    /// Opening finds the same content as before the damage.
     NoEffect,
 }
 
-/// Where everything is in an undamaged database.
+/// The positions of all parts in the files of an undamaged database.
 #[derive(Clone, Debug)]
 pub(crate) struct Layout {
-    /// The segment in which the log goes on after the checkpoint.
+    /// The segment in which the log continues after the checkpoint.
     pub(crate) log_segment: u64,
-    /// The commit that the checkpoint was taken after.
+    /// The last commit that the checkpoint contains.
     pub(crate) covered: u64,
-    /// Where the headers of the files end.
+    /// The end of the header of each file.
     pub(crate) headers: BTreeMap<String, usize>,
-    /// How long the segments were made, where their headers say so.
+    /// The lengths with which the segments were made, where their headers state them.
     pub(crate) made: BTreeMap<String, usize>,
-    /// Where the checkpoint's header and blocks begin.
+    /// The beginnings of the checkpoint's header and blocks.
     pub(crate) blocks: Vec<usize>,
     /// The frames of the log after the checkpoint, in order.
     pub(crate) frames: Vec<Frame>,
@@ -63,17 +64,17 @@ pub(crate) fn segment_name(number: u64) -> String {
     format!("wal.{number:010}")
 }
 
-/// The number of the segment of this name.
+/// The number of the segment with this name.
 pub(crate) fn segment_number(name: &str) -> Option<u64> {
     name.strip_prefix("wal.")?.parse().ok()
 }
 
-/// The number that stands at an offset, little-endian.
+/// Reads a little-endian number of `size` bytes at an offset.
 pub(crate) fn number(bytes: &[u8], at: usize, size: usize) -> u64 {
     bytes[at..at + size].iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
-/// Where a file's header ends; its checksum must hold.
+/// The end of a file's header, whose checksum must be right.
 pub(crate) fn header_end(bytes: &[u8]) -> usize {
     let end = number(bytes, 14, 2) as usize;
     let crc = crc32c::crc32c_append(crc32c::crc32c(&bytes[..8]), &bytes[12..end]);
@@ -135,12 +136,12 @@ impl Layout {
         }
     }
 
-    /// The last commit.
+    /// The number of the last commit.
     pub(crate) fn last(&self) -> u64 {
         self.frames.last().map_or(self.covered, |frame| frame.first + u64::from(frame.commits) - 1)
     }
 
-    /// The segment that the log ends in.
+    /// The segment in which the log ends.
     pub(crate) fn newest(&self) -> u64 {
         match self.frames.last() {
             Some(frame) if frame.kind == END_OF_SEGMENT => frame.at.0 + 1,
@@ -149,12 +150,12 @@ impl Layout {
         }
     }
 
-    /// Whether a file counts at all.
+    /// Whether opening the database reads a file.
     pub(crate) fn matters(&self, file: &str) -> bool {
         file == CHECKPOINT || segment_number(file).is_some_and(|segment| segment >= self.log_segment)
     }
 
-    /// What must follow from a change of a byte.
+    /// The expected result if a byte is changed.
     pub(crate) fn on_flip(&self, file: &str, offset: usize) -> Expected {
         let damaged = |offset: usize| Expected::Damaged { file: file.to_string(), offset: offset as u64 };
         if file == CHECKPOINT {
@@ -171,7 +172,7 @@ impl Layout {
         self.frames.iter().position(hit).map_or(Expected::NoEffect, |lost| self.on_loss(lost, &[]))
     }
 
-    /// What must follow if a file ends at `length`, before it should.
+    /// The expected result if a file is truncated at `length`.
     pub(crate) fn on_truncation(&self, file: &str, length: usize) -> Expected {
         let segment = segment_number(file);
         if !self.matters(file) || file == CHECKPOINT || length < self.headers[file] {
@@ -186,7 +187,7 @@ impl Layout {
             .collect();
         match gone.first().map(|lost| self.on_loss(*lost, &gone)) {
             None => Expected::NoEffect,
-            // So little of the frame is left that it cannot be told from nothing.
+            // Too little of the frame is left to tell it from the end of the log.
             Some(Expected::Cut { offset, last, .. }) if (length as u64) < offset + 8 => {
                 if last == self.last() { Expected::NoEffect } else { Expected::Unnoticed { last } }
             }
@@ -194,14 +195,15 @@ impl Layout {
         }
     }
 
-    /// What must follow if a frame cannot be read, and neither can those in `gone`: it is
-    /// damage if a later one says that the log was synced beyond its beginning.
+    /// The expected result if the frame `lost` cannot be read, and neither can those in `gone`. It
+    /// is damage if a remaining later frame says that the log was synced beyond the beginning of
+    /// the lost one.
     fn on_loss(&self, lost: usize, gone: &[usize]) -> Expected {
         let frame = self.frames[lost];
         let (file, offset) = (segment_name(frame.at.0), frame.at.1 as u64);
         let later = (lost + 1..self.frames.len()).filter(|index| !gone.contains(index));
         let last = frame.first - 1;
-        // A log that ends before its checkpoint has lost something in any case.
+        // A log that ends before its checkpoint has lost commits in any case.
         match later.map(|index| self.frames[index]).any(|later| later.synced > frame.at)
             || last < self.covered
         {
@@ -210,7 +212,7 @@ impl Layout {
         }
     }
 
-    /// What must follow if a file is not there.
+    /// The expected result if a file is deleted.
     pub(crate) fn on_deletion(&self, file: &str) -> Expected {
         match !self.matters(file) || segment_number(file).is_some_and(|segment| segment > self.newest()) {
             true => Expected::NoEffect,
@@ -219,7 +221,7 @@ impl Layout {
     }
 }
 
-/// The file's name, without the directory.
+/// The name of the file, without the directory.
 pub(crate) fn file_name(path: &Path) -> String {
     PathBuf::from(path.file_name().unwrap_or_default()).display().to_string()
 }

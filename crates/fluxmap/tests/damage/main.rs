@@ -1,8 +1,8 @@
-//! Damage to the files of small databases: each byte flipped, each length cut off, each
-//! file deleted, emptied, swapped, and replaced by that of another database or another
-//! time. Whatever is done, what comes of it is one of three (see `outcome.rs`): it is
-//! detected and named, or a torn tail is cut and reported, or it has no effect. And which
-//! of them follows from the format, as `layout.rs` reads it.
+//! Damage to the files of small databases: each byte flipped, each file truncated at each length,
+//! deleted, emptied, swapped, and replaced by that of another database or of an earlier time. Each
+//! damage must have one of three outcomes (see `outcome.rs`): it is detected and named, a torn tail
+//! is cut and reported, or it has no effect. The format determines which of the three, as
+//! `layout.rs` reads it.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -16,14 +16,14 @@ use layout::{Expected, Layout};
 use outcome::{Tally, assert_outcome, open_damaged};
 use scenario::{End, Level, Scenario};
 
-/// The bits that are flipped in each byte, one after the other; in a byte that says nothing,
-/// both at once.
+/// The bits that are flipped in each byte, one after the other. In a byte whose damage has no
+/// effect, both are flipped at once, which saves time.
 const MASKS: [u8; 2] = [0x01, 0x80];
 const BOTH: [u8; 1] = [0x81];
 
 /// Flips each byte of each file.
 fn flip_everything(level: Level, end: End) {
-    // At `Full` only: nothing reads them, whatever the level.
+    // Write leftover files at `Full` only, because opening reads them at neither level.
     let scenario = Scenario::write(level, end, level == Level::Full).with_short_leftovers();
     let layout = Layout::read(&scenario.files);
     let mut tally = Tally::default();
@@ -40,7 +40,7 @@ fn flip_everything(level: Level, end: End) {
                 let outcome = open_damaged(&scenario, &files, &what);
                 assert_outcome(&outcome, &expected, &what);
                 if let (Expected::Cut { last, .. }, End::Closed) = (&expected, end) {
-                    assert_eq!(*last, layout.last(), "{what}: it was closed, so that no flip loses a commit");
+                    assert_eq!(*last, layout.last(), "{what}: after a clean close no flip may lose a commit");
                 }
                 tally.add(&outcome);
                 files.insert(name.clone(), bytes.clone());

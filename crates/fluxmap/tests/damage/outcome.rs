@@ -1,25 +1,25 @@
-//! What came of opening a damaged database: one of three, or a defect.
+//! The outcome of opening a damaged database: one of three, or a defect.
 
 use crate::layout::{Expected, Files, file_name};
 use crate::scenario::{Scenario, content, disk_with, files_on, open};
 use fluxmap::{FluxError, PersistenceError};
 use std::fmt;
 
-/// What is allowed to come of damage.
+/// The outcomes that damage may have.
 #[derive(Debug)]
 pub(crate) enum Outcome {
-    /// Detected, and named.
+    /// The damage was detected, and the error names the file.
     Detected(PersistenceError),
-    /// A torn tail, cut: reported, with the last commit that is left.
+    /// A torn tail was cut off and reported; `last` is the last commit that is left.
     Cut { file: String, offset: u64, last: u64 },
-    /// Provably without effect: all commits are there.
+    /// The damage had no effect: all commits are there.
     NoEffect,
-    /// Commits are lost, up to `last`, and nothing says so. Allowed only where
+    /// Commits after `last` are lost, and no error says so. This is allowed only where
     /// `docs/format.md` says that it cannot be noticed.
     Unnoticed { last: u64 },
 }
 
-/// How often each of them came.
+/// The number of times each outcome occurred.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
     pub(crate) detected: u64,
@@ -51,12 +51,12 @@ impl fmt::Display for Tally {
     }
 }
 
-/// Opens what is left of a scenario's database, and looks at what comes of it.
+/// Opens the damaged files of a scenario's database, and classifies the outcome.
 ///
 /// # Panics
 ///
-/// If it is anything but an [`Outcome`]: another error, an empty database, a state that
-/// never was, or a failure that has changed a file.
+/// If the outcome is not an [`Outcome`]: another kind of error, an empty database, a state that
+/// never existed, or a failure that has changed a file.
 pub(crate) fn open_damaged(scenario: &Scenario, files: &Files, what: &dyn fmt::Display) -> Outcome {
     let disk = disk_with(files);
     let db = match open(&disk, scenario.level) {
@@ -71,7 +71,7 @@ pub(crate) fn open_damaged(scenario: &Scenario, files: &Files, what: &dyn fmt::D
         Err(error) => panic!("{what}: not an error of the files: {error}"),
     };
     let info = db.recovery_info().expect("it is durable");
-    assert!(!info.created, "{what}: it was taken for a new one");
+    assert!(!info.created, "{what}: opening took it for a new database");
     let last = info.last_commit;
     let state = scenario.states.get(last as usize);
     assert!(state == Some(&content(&db)), "{what}: not the state after commit {last}");
@@ -82,7 +82,7 @@ pub(crate) fn open_damaged(scenario: &Scenario, files: &Files, what: &dyn fmt::D
     }
 }
 
-/// Asserts that the outcome is the one that follows from the format.
+/// Asserts that the outcome is the one that the format demands.
 pub(crate) fn assert_outcome(outcome: &Outcome, expected: &Expected, what: &dyn fmt::Display) {
     let as_expected = match (outcome, expected) {
         (

@@ -1,5 +1,5 @@
-//! Small databases, each with a checkpoint and a log of several segments, and what they
-//! held after each of their commits.
+//! Small databases, each with a checkpoint and a log of several segments, and their content after
+//! each commit.
 
 use crate::layout::{CHECKPOINT, Files, file_name, header_end, number, segment_name, segment_number};
 use fluxmap::persistence::PersistenceOptions;
@@ -15,32 +15,32 @@ use std::time::Duration;
 pub(crate) type Content = BTreeMap<u64, String>;
 pub(crate) type Db = Database<u64, String>;
 
-/// When commits are durable.
+/// The durability level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Level {
     Full,
     Relaxed,
 }
 
-/// How the database was left.
+/// How the process left the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
     Closed,
     Killed,
 }
 
-/// A database that was written.
+/// A database that has been written, as files.
 pub(crate) struct Scenario {
     pub(crate) level: Level,
     pub(crate) files: Files,
-    /// What there was after each commit; the first is that of commit 0.
+    /// The content after each commit, beginning with commit 0.
     pub(crate) states: Vec<Content>,
-    /// The files as they were earlier, after each commit.
+    /// All files as they were after each commit.
     pub(crate) earlier: Vec<Files>,
 }
 
 const DIRECTORY: &str = "db";
-/// The smallest there is.
+/// The smallest size that is allowed.
 const SEGMENT: u64 = 4096;
 
 /// Opens a database on a disk.
@@ -60,7 +60,7 @@ pub(crate) fn open(disk: &SimDisk, level: Level) -> Result<Db, FluxError> {
     }
 }
 
-/// A disk with these files, all of them durable.
+/// A disk that holds these files, all of them durable.
 pub(crate) fn disk_with(files: &Files) -> SimDisk {
     let disk = SimDisk::new(1);
     for (name, bytes) in files {
@@ -77,7 +77,7 @@ pub(crate) fn content(db: &Db) -> Content {
     db.snapshot().range(..).map(|(key, value)| (key, value.to_string())).collect()
 }
 
-/// The `n`-th commit: mostly of one key, now and then of several, or a removal.
+/// Makes the `n`-th commit: mostly of one key, in some rounds of several keys or a removal.
 fn change(db: &Db, n: u64) -> Content {
     let tx = db.begin();
     match n % 5 {
@@ -87,14 +87,14 @@ fn change(db: &Db, n: u64) -> Content {
             }
         }
         4 => drop(tx.remove(&(n - 3)).expect("a read succeeds")),
-        // Of different lengths.
+        // The values have different lengths.
         _ => tx.insert(n, "x".repeat(60 + n as usize % 7 * 30)).expect("a buffered write succeeds"),
     }
     block_on(tx.commit()).expect("a commit succeeds");
     content(db)
 }
 
-/// Waits until a segment has been made ready behind the one that the log is in.
+/// Waits until the segment after the one in use has been made ready.
 fn files_at_rest(disk: &SimDisk) -> Files {
     loop {
         let disk = disk.process_death();
@@ -113,9 +113,9 @@ fn files_at_rest(disk: &SimDisk) -> Files {
 }
 
 impl Scenario {
-    /// Writes a database that has a checkpoint, segments that it does not cover, the last
-    /// of them made out of one that was used, and one that is ready; `leftovers` are a
-    /// segment that the checkpoint covers, and drafts, as a crash leaves them.
+    /// Writes a database with a checkpoint, segments that it does not cover, the last of which is a
+    /// recycled one, and a segment that is ready. `leftovers` adds a segment that the checkpoint
+    /// covers, and drafts, as a crash leaves them.
     pub(crate) fn write(level: Level, end: End, leftovers: bool) -> Scenario {
         let disk = SimDisk::new(7);
         let db = open(&disk, level).expect("a new database opens");
@@ -139,10 +139,10 @@ impl Scenario {
             }
             earlier.last().cloned().unwrap_or_default()
         };
-        // Until the second is in use, and the third is ready.
+        // Commit until the second segment is in use and the third is ready.
         let before = commits_until(3, 3);
         block_on(db.checkpoint()).expect("a checkpoint can be written");
-        // Until the third is in use, and the fourth is made out of the first.
+        // Commit until the third is in use and the fourth has been made out of the first.
         let mut files = commits_until(4, 4);
         if end == End::Closed {
             block_on(db.close()).expect("it closes");
@@ -156,8 +156,8 @@ impl Scenario {
         }
         Scenario { level, files, states, earlier }
     }
-    /// With no more than the beginning of the segment that the checkpoint covers: it saves
-    /// time, and as long as there is a checkpoint nobody looks at it.
+    /// Keeps only the beginning of the segment that the checkpoint covers. This saves time, and no
+    /// reader looks at that segment as long as there is a checkpoint.
     pub(crate) fn with_short_leftovers(mut self) -> Scenario {
         self.files.entry(segment_name(1)).and_modify(|bytes| bytes.truncate(300));
         self

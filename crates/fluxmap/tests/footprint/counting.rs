@@ -1,5 +1,5 @@
-//! The file system of the machine, which counts what is asked of it. Nothing is synced: no
-//! power is lost here.
+//! A disk that passes calls on to the machine's file system and counts them. It syncs nothing,
+//! because no test here loses power.
 
 use fluxmap::disk::{Disk, DiskFile, Lock, OpenMode, OsDisk};
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ struct Counts {
     written: AtomicU64,
     largest_read: AtomicU64,
     looks: AtomicU64,
-    /// How often a file of a name was created.
+    /// The number of times that a file of each name was created.
     created: Mutex<BTreeMap<String, u64>>,
     watch: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
@@ -40,7 +40,7 @@ impl CountingDisk {
         self.0.written.load(Ordering::SeqCst)
     }
 
-    /// The most that was asked for in one read.
+    /// The largest number of bytes asked for in one read.
     pub(crate) fn largest_read(&self) -> u64 {
         self.0.largest_read.load(Ordering::SeqCst)
     }
@@ -49,17 +49,17 @@ impl CountingDisk {
         self.0.largest_read.store(0, Ordering::SeqCst);
     }
 
-    /// How often a file of this name was created.
+    /// The number of times that a file of this name was created.
     pub(crate) fn created(&self, name: &str) -> u64 {
         self.0.created.lock().expect("no panic").get(name).copied().unwrap_or_default()
     }
 
-    /// Has `watch` called after each write and each change of a name.
+    /// Sets a function to call after each write and each change of a name.
     pub(crate) fn watch(&self, watch: impl Fn() + Send + Sync + 'static) {
-        assert!(self.0.watch.set(Box::new(watch)).is_ok(), "there is one");
+        assert!(self.0.watch.set(Box::new(watch)).is_ok(), "a watch is already set");
     }
 
-    /// How often that was called.
+    /// The number of times that the watch was called.
     pub(crate) fn looks(&self) -> u64 {
         self.0.looks.load(Ordering::SeqCst)
     }

@@ -1,4 +1,4 @@
-//! What a durable database takes: bytes written for each byte that is stored, room on the
+//! The resources that a durable database takes: bytes written for each byte stored, room on the
 //! disk, and memory while files are read and large values are written.
 
 mod counting;
@@ -23,12 +23,12 @@ fn open(options: PersistenceOptions, disk: &CountingDisk) -> Db {
     block_on(builder.check_writes(false).disk(Arc::new(disk.clone())).build()).expect("it opens")
 }
 
-/// Bytes of all files, and of those of the log.
+/// The bytes of all files, and of the files of the log.
 fn sizes(dir: &Path) -> (u64, u64) {
     let (mut all, mut log) = (0, 0);
     for entry in std::fs::read_dir(dir).expect("a directory") {
         let entry = entry.expect("a file");
-        // It may be renamed or removed meanwhile.
+        // A file may be renamed or removed between listing it and asking for its size.
         let Ok(details) = entry.metadata() else { continue };
         all += details.len();
         if entry.file_name().to_string_lossy().starts_with("wal.") {
@@ -38,7 +38,7 @@ fn sizes(dir: &Path) -> (u64, u64) {
     (all, log)
 }
 
-/// Whatever the size of the database: while it is filled, and while it is updated.
+/// The bound holds for every size of the database, while it is filled and while it is updated.
 #[test]
 fn a_byte_is_written_less_than_four_times() {
     for keys in [100, 4_000, 24_000] {
@@ -49,7 +49,7 @@ fn a_byte_is_written_less_than_four_times() {
         for key in 0..keys {
             block_on(db.insert(key, vec![1; VALUE])).expect("it commits");
         }
-        // The first segments are made whatever is written.
+        // Allow for the first segments, which are written in full whatever is stored.
         let filled = disk.written();
         assert!(filled < 4 * payload(keys) + (1 << 20), "{keys} keys: {filled} bytes");
         let mut state = 1_u64;
@@ -79,7 +79,7 @@ fn a_pool_bounds_the_log_while_it_is_written_and_opened_again() {
             wal_segment_size_bytes: segment,
             ..PersistenceOptions::new(path.clone())
         };
-        // Of the smallest segments, it takes two.
+        // A log of the smallest segments takes two of them.
         let bound = (pool as u64 * segment).max(8192);
         let disk = CountingDisk::default();
         disk.watch(move || {
@@ -91,11 +91,11 @@ fn a_pool_bounds_the_log_while_it_is_written_and_opened_again() {
             for n in 0..300 {
                 block_on(db.insert(n % 20, vec![round; VALUE])).expect("it commits");
             }
-            // Nothing is queued any more.
+            // Flush first, so that nothing is queued when the database closes.
             block_on(db.flush()).expect("it is synced");
             block_on(db.close()).expect("it closes");
         }
-        assert!(disk.looks() > 100, "somebody looked");
+        assert!(disk.looks() > 100, "the watch was called");
     }
 }
 
@@ -116,7 +116,7 @@ fn segments_are_used_again_rather_than_made() {
     let before = disk.written();
     write(2);
     let made = disk.created("wal.next") - created;
-    assert!(made <= 1, "{made} segments were made although there were some to be used again");
+    assert!(made <= 1, "{made} segments were made although there were some to be recycled");
     let written = disk.written() - before;
     assert!(written < payload + payload / 4, "{written} bytes for {payload}");
 }
@@ -128,7 +128,7 @@ fn an_empty_database_takes_little_room() {
     let db = block_on(Db::builder().durability_full(PersistenceOptions::new(path.clone())).build());
     let db = db.expect("it opens");
     block_on(db.insert(1, vec![1])).expect("it commits");
-    // A missing segment is made before a checkpoint is written.
+    // The checkpoint waits until a missing segment has been made.
     block_on(db.checkpoint()).expect("a checkpoint");
     let (all, _) = sizes(&path);
     assert!(all <= 2 << 20, "{all} bytes");
@@ -156,11 +156,11 @@ fn opening_reads_pieces_of_bounded_size() {
     let db = open(options, &disk);
     assert_eq!(db.count(..).expect("a read"), 20_000);
     let largest = disk.largest_read();
-    // A group of commits is a frame of up to 4 MiB, and is read at once.
+    // A group of commits is one frame of up to 4 MiB, which is read at once.
     assert!((1..=5 << 20).contains(&largest), "{largest} bytes were read at once");
 }
 
-/// Bytes that are made as they are written, and counted.
+/// A value that is generated as it is serialized, while `MADE` counts its bytes.
 struct Endless(u64);
 
 static MADE: AtomicU64 = AtomicU64::new(0);
@@ -191,7 +191,7 @@ fn a_value_that_is_too_large_is_refused_before_it_is_encoded() {
         panic!("{refused:?}");
     };
     assert!(bytes >= 3 << 30 && limit == 1 << 30, "{bytes} of {limit}");
-    assert_eq!(MADE.load(Ordering::Relaxed), 0, "nothing was encoded in vain");
-    block_on(db.insert(1, Endless(300_000))).expect("it goes on");
+    assert_eq!(MADE.load(Ordering::Relaxed), 0, "no byte was encoded before the refusal");
+    block_on(db.insert(1, Endless(300_000))).expect("the database goes on");
     assert_eq!(db.get(&1).expect("a read").map(|value| value.0), Some(300_000));
 }

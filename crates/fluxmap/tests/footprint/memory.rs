@@ -1,4 +1,4 @@
-//! How much memory a process takes at its peak, each thing in a process of its own.
+//! Peak memory of a process for each kind of work, measured in a process of its own.
 
 use crate::counting::CountingDisk;
 use crate::sizes;
@@ -14,32 +14,33 @@ use std::sync::Arc;
 
 type Db = Database<u64, String>;
 
-/// Set for a child: `part,directory`.
+/// The variable that tells a child what to do: `part,directory`.
 const CHILD: &str = "FLUXMAP_FOOTPRINT_CHILD";
 
 const MIB: u64 = 1 << 20;
-/// Of what is stored: in the checkpoint, and as often as said in the log.
+/// The size of each value. All data are stored once in the checkpoint, and `REWRITES` times in the
+/// log.
 const VALUE: u64 = 64 << 10;
 const KEYS: u64 = 160;
 const DATA: u64 = KEYS * VALUE;
 const REWRITES: u64 = 9;
-/// A single value.
+/// The size of a single large value.
 const LARGE: u64 = 24 * MIB;
 
-/// A figure of the process in bytes, where the system tells.
+/// A figure of this process in bytes, on systems that publish it.
 fn status(name: &str) -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with(name))?;
     Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
 }
 
-/// The child; nothing when it is not asked for.
+/// The child process's work. Does nothing when this runs as an ordinary test.
 #[test]
 fn child() {
     let Ok(asked) = env::var(CHILD) else { return };
     let (part, dir) = asked.split_once(',').expect("two fields");
     let dir = Path::new(dir);
-    // What the value itself takes does not count.
+    // Make the value before the measurement, so that its own memory does not count.
     let value = vec![1; if part == "value" { LARGE as usize } else { 0 }];
     let before = status("VmRSS");
     match part {
@@ -87,7 +88,7 @@ async fn open(dir: &Path) -> Db {
     Db::builder().durability_full(options).build().await.expect("it opens")
 }
 
-/// By how many bytes the memory of a process grows that does this.
+/// The number of bytes by which a process's memory grows while it does `part`.
 fn growth(part: &str, dir: &Path) -> u64 {
     let output = Command::new(env::current_exe().expect("this program"))
         .args(["memory::child", "--exact", "--nocapture", "--test-threads=1"])
@@ -112,7 +113,7 @@ fn files_are_read_without_being_kept() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("db");
     let options = PersistenceOptions {
-        // So that the log is not checkpointed.
+        // The pool is large, so that no checkpoint shortens the log.
         wal_pool_size: 32,
         ..PersistenceOptions::new(path.clone())
     };
@@ -135,7 +136,8 @@ fn files_are_read_without_being_kept() {
     for part in ["dump", "salvage", "backup"] {
         grows_at_most(4 * MIB, part, &path);
     }
-    // What is stored, and what is gathered, waits, and is applied, of 16 MiB each.
+    // Allow twice the stored data, and three batches of 16 MiB: one being gathered, one waiting,
+    // one being applied.
     grows_at_most(2 * DATA + 3 * 16 * MIB, "open", &path);
 }
 

@@ -11,14 +11,14 @@ thread_local! {
     static DEPTH: Cell<usize> = const { Cell::new(0) };
 }
 
-/// What destructors have done.
+/// Counts of the destructors' calls.
 #[derive(Default)]
 struct Seen {
     dropped: AtomicUsize,
     deepest: AtomicUsize,
 }
 
-/// When it is dropped, it writes its key's double, if it has a database.
+/// If it has a database, its destructor inserts another value under `key + KEYS`.
 struct Committing {
     key: u64,
     db: Option<Database<u64, Committing>>,
@@ -33,7 +33,8 @@ impl Drop for Committing {
         self.seen.dropped.fetch_add(1, Ordering::Relaxed);
         if let Some(db) = self.db.take() {
             let harmless = Committing { key: self.key, db: None, seen: Arc::clone(&self.seen) };
-            // Destructors run within the polls of other futures, where no executor may block.
+            // Poll the commit once: destructors run within the polls of other futures, where no
+            // executor may block.
             let committed = db.insert(self.key + KEYS, harmless).now_or_never();
             committed.expect("nothing waits in memory").expect("it commits");
         }
@@ -43,8 +44,8 @@ impl Drop for Committing {
 
 const KEYS: u64 = 3_000;
 
-/// However many wait to be dropped, they are dropped one after the other, and not each from
-/// within the one before: else the stack would not hold them.
+/// Destructors run one after the other, however many values wait to be dropped. If each ran within
+/// the one before, the stack would overflow.
 #[test]
 fn destructors_that_commit_run_one_after_the_other() {
     let seen = Arc::<Seen>::default();

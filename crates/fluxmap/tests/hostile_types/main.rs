@@ -1,8 +1,8 @@
-//! Keys and values whose `Ord`, `Hash`, `Eq`, `Clone` and `Drop` panic. Every
-//! operation is run with a panic planted in the first call, the second, and so on
-//! until it gets through. Whatever panicked, the store is then wholly before or wholly
-//! after the operation, its look-ups agree with its scans, it works on, nothing
-//! stays registered, and in the end every key and value was dropped exactly once.
+//! Keys and values whose `Ord`, `Hash`, `Eq`, `Clone` and `Drop` panic. Each test runs an operation
+//! with a panic planted in the first such call, then in the second, and so on until the operation
+//! succeeds. After every panic the store must be wholly in the state before or wholly in the state
+//! after the operation, its look-ups must agree with its scans, it must go on working, and nothing
+//! may stay registered. In the end every key and value must have been dropped exactly once.
 
 mod committing;
 #[path = "../common/mod.rs"]
@@ -64,12 +64,12 @@ fn panics_in_reads() {
     });
 }
 
-/// Reads in a transaction, over its own writes, and the certification of both.
+/// Reads in a transaction, also of its own writes, and the certification of both.
 #[test]
 fn panics_in_transactions() {
     let begun_before_a_commit = |rig: &Rig| {
         let tx = rig.db.begin();
-        // Something to be certified against: it changes nothing that is read.
+        // A commit to certify against. It changes nothing that the transaction reads.
         rig.insert(50, 0);
         tx
     };
@@ -92,7 +92,7 @@ fn panics_in_transactions() {
     });
 }
 
-/// One commit of many new keys, so that the store's own structure has to grow.
+/// One commit of many new keys, so that the index has to grow.
 #[test]
 fn panics_while_the_store_grows() {
     for size in [0, 30] {
@@ -102,10 +102,10 @@ fn panics_while_the_store_grows() {
                 let key = rig.key(2 * id + 1);
                 tx.insert(key, rig.value(id)).expect("a write is buffered");
             }
-            commit(tx).expect("it is blind");
+            commit(tx).expect("it has read nothing");
         });
     }
-    // Growth one key at a time: every size of a small store is passed.
+    // Grow by one key at a time, through every size of a small store.
     for size in 0..40 {
         for call in [Call::Hash, Call::Compare, Call::Clone] {
             for nth in [1, 2, 3, 5, 8, 13, 21, 34, 55] {
@@ -125,8 +125,8 @@ fn panics_while_the_store_grows() {
     }
 }
 
-/// Garbage collection runs user code, too: `Ord` and `Hash` to find what goes, `Drop`
-/// to let it go.
+/// Garbage collection runs user code, too: `Ord` and `Hash` to find the keys to remove, `Drop` to
+/// free them.
 #[test]
 fn panics_in_vacuum() {
     let garbage = |rig: &Rig| {
@@ -148,7 +148,7 @@ fn panics_in_vacuum() {
 
 type Step = fn(&Rig, &Tx);
 
-/// Keys 3 and 60 written, and a savepoint after that.
+/// Begins a transaction that writes keys 3 and 60, and sets a savepoint after that.
 fn begun(rig: &Rig) -> (Tx, Savepoint) {
     let tx = rig.db.begin();
     tx.insert(rig.key(3), rig.value(1)).expect("a write is buffered");
@@ -157,16 +157,15 @@ fn begun(rig: &Rig) -> (Tx, Savepoint) {
     (tx, savepoint)
 }
 
-/// One more write, and the commit.
+/// Writes once more, and commits.
 fn ended(rig: &Rig, tx: Tx) -> Content {
     tx.insert(rig.key(13), rig.value(1)).expect("a write is buffered");
-    commit(tx).expect("nobody else writes");
+    commit(tx).expect("no other transaction writes");
     rig.content()
 }
 
-/// A panic in one call of a transaction does not spoil the transaction: the call has
-/// happened or not, a return to a savepoint undoes it in either case, and the rest
-/// commits.
+/// A panic in one call of a transaction does not spoil the transaction. The call has taken effect
+/// or not, a rollback to a savepoint undoes it in either case, and the rest commits.
 #[test]
 fn a_transaction_survives_a_panic_in_one_of_its_calls() {
     let steps: [(&str, Step); 8] = [
@@ -216,6 +215,7 @@ fn a_transaction_survives_a_panic_in_one_of_its_calls() {
                     assert!(now == after || (result.is_err() && now == before), "{what}\n{now:?}");
                 }
                 rig.works_on(&what, lost_by_the_compiler(call));
+                // The step made fewer such calls, so every one of them has been tried.
                 if through {
                     break;
                 }
@@ -224,8 +224,8 @@ fn a_transaction_survives_a_panic_in_one_of_its_calls() {
     }
 }
 
-/// A panic under a return to a savepoint leaves the writes as before or as after it,
-/// and the return can be tried again.
+/// A panic during a rollback to a savepoint leaves the writes as before or as after the rollback,
+/// which can then be tried again.
 #[test]
 fn a_panic_in_a_return_to_a_savepoint() {
     let seen = |tx: &Tx| -> Content {
@@ -250,7 +250,7 @@ fn a_panic_in_a_return_to_a_savepoint() {
             assert!(now == after || (result.is_err() && now == before), "{call:?} number {nth}: {now:?}");
             tx.rollback_to(&savepoint).expect("the savepoint is still there");
             assert_eq!(seen(&tx), after, "{call:?} number {nth}, the second time");
-            commit(tx).expect("nobody else writes");
+            commit(tx).expect("no other transaction writes");
             assert_eq!(rig.content(), after);
             rig.works_on("a return to a savepoint", lost_by_the_compiler(call));
             if through {
@@ -260,8 +260,9 @@ fn a_panic_in_a_return_to_a_savepoint() {
     }
 }
 
-/// Dropping a database, a snapshot or a transaction in which some key or value panics
-/// when dropped: the panic comes out or is swallowed, the rest is dropped all the same.
+/// Drops a database, a snapshot or a transaction in which some key or value panics when it is
+/// dropped. The panic may come out or be swallowed, but everything else must be dropped all the
+/// same.
 #[test]
 fn panics_in_drops_leak_nothing() {
     type Work = fn(Rig) -> Ledger;

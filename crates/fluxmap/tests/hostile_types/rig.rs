@@ -1,5 +1,5 @@
-//! A database of hostile keys and values, and the loop that plants a panic in every
-//! call that an operation makes into user code.
+//! A database of hostile keys and values, and the loop that plants a panic in every call that an
+//! operation makes to user code.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ pub(crate) type Db = Database<HostileKey, HostileValue>;
 pub(crate) type Tx = Transaction<HostileKey, HostileValue>;
 pub(crate) type Content = Vec<(u64, u64)>;
 
-/// A database of hostile keys, with the book of all that was made for it.
+/// A database of hostile keys, with a ledger of every key and value made for it.
 pub(crate) struct Rig {
     pub(crate) ledger: Ledger,
     pub(crate) fuse: Fuse,
@@ -23,7 +23,7 @@ pub(crate) struct Rig {
 }
 
 impl Rig {
-    /// Even keys below `2 * size`, among them updated and deleted ones.
+    /// A database of even keys below `2 * size`, some of them updated or deleted.
     pub(crate) fn new(level: IsolationLevel, size: u64) -> Self {
         let rig = Rig { ledger: Ledger::default(), fuse: Fuse::default(), db: open_at(level) };
         for id in 0..size {
@@ -50,7 +50,7 @@ impl Rig {
         block_on(self.db.insert(self.key(id), self.value(number))).expect("an insert commits");
     }
 
-    /// Everything, after asserting that all ways to read agree on it.
+    /// The content of the database, after asserting that all ways to read it agree.
     #[track_caller]
     pub(crate) fn content(&self) -> Content {
         let plain = |(key, value): (HostileKey, Arc<HostileValue>)| (key.id(), value.number());
@@ -73,7 +73,8 @@ impl Rig {
         up
     }
 
-    /// The store works on: it commits, forgets, and drops all but `lost` in the end.
+    /// Asserts that the store goes on working: it commits, frees old versions, and in the end drops
+    /// all but `lost` objects.
     #[track_caller]
     pub(crate) fn works_on(self, what: &str, lost: usize) {
         let before = self.content();
@@ -107,7 +108,7 @@ pub(crate) fn each_panic(what: &str, size: u64, work: impl Fn(&Rig)) {
     each_panic_after(what, size, |_| (), |rig, ()| work(rig));
 }
 
-/// The same, where `prepare` runs without panics first and hands something over.
+/// As [`each_panic`], but first runs `prepare` without panics and hands its result to `work`.
 pub(crate) fn each_panic_after<T>(
     what: &str,
     size: u64,
@@ -115,6 +116,7 @@ pub(crate) fn each_panic_after<T>(
     work: impl Fn(&Rig, T),
 ) {
     for level in [IsolationLevel::Serializable, IsolationLevel::Snapshot] {
+        // Run once without panics, to learn the content before and after.
         let rig = Rig::new(level, size);
         let prepared = prepare(&rig);
         let before = rig.content();

@@ -1,5 +1,5 @@
-//! Looking into the files of a database without its types: what is there, what is wrong,
-//! and what can be saved. Whatever the bytes are, nothing panics, and nothing is changed.
+//! Inspection of a database's files without its types: their content, their damage, and what can be
+//! saved. No bytes may make it panic, and it changes nothing.
 
 mod salvage;
 mod support;
@@ -25,7 +25,7 @@ async fn stat_verify_and_records_agree_with_what_was_done() {
     assert_eq!((checkpoint.commit, checkpoint.pairs), (20, Some(20)));
     let of = |state| stat.segments.iter().filter(move |segment| segment.state == state);
     assert_eq!(of(SegmentState::Active).count(), 1, "{stat:?}");
-    // The next is made beside the commits, and not at all if the database is closed before.
+    // The next segment is made in the background, and not at all if the database closes before.
     assert!(of(SegmentState::Spare).count() <= 1, "{stat:?}");
     assert!(of(SegmentState::Full).count() >= 1, "{stat:?}");
     assert_eq!(of(SegmentState::Active).next().and_then(|segment| segment.last_commit), Some(43));
@@ -81,7 +81,7 @@ async fn the_segment_kept_ready_is_a_spare_one() {
     let (_temporary, dir) = place();
     let db = open(&dir).await.expect("it is new");
     db.insert(1, "one".into()).await.expect("a commit");
-    // A missing segment is made before a checkpoint is written.
+    // The checkpoint waits until a missing segment has been made.
     db.checkpoint().await.expect("a checkpoint");
     db.close().await.expect("it closes");
     let stat = inspect::stat(&dir).expect("it is there");
@@ -160,7 +160,7 @@ async fn a_database_in_use_is_only_looked_at() {
         refused = Some(inspect::verify(&dir, |_, _| {}).map_err(locked));
     })
     .expect("it is sound");
-    assert_eq!(refused.expect("it was tried"), Err(true), "those who look keep others out");
+    assert_eq!(refused.expect("it was tried"), Err(true), "an inspection locks others out");
 }
 
 #[test]
@@ -186,9 +186,9 @@ fn what_is_no_database_is_said_to_be_none() {
 async fn a_database_whose_creation_was_interrupted_is_empty() {
     let (temporary, dir) = place();
     open(&dir).await.expect("it is new").close().await.expect("it closes");
-    fs::remove_file(dir.join("snapshot.db")).expect("it is gone");
+    fs::remove_file(dir.join("snapshot.db")).expect("the file is removed");
     for spare in &segments(&dir)[1..] {
-        fs::remove_file(spare).expect("it is gone");
+        fs::remove_file(spare).expect("the file is removed");
     }
     let summary = inspect::verify(&dir, |_, _| {}).expect("it is sound");
     assert_eq!((summary.last_commit, summary.checkpoint_pairs), (0, 0));

@@ -1,4 +1,4 @@
-//! What can be saved of damaged databases. Whatever the bytes are, nothing panics.
+//! Salvage of damaged databases. No bytes may make it panic.
 
 use crate::support::{State, build, contents, copy, files, open, place, salvaged, segments};
 use fluxmap::inspect::{self, Image, Operation, SegmentState};
@@ -9,8 +9,8 @@ use std::io::Write as _;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-/// Whatever single byte is not as it was written: strict and lenient agree on whether
-/// something is wrong, and what is salvaged is never anything that was not stored.
+/// Changes a single byte anywhere. The strict and the lenient reader must agree on whether
+/// something is wrong, and salvage must never return a value that was not stored.
 #[tokio::test]
 async fn any_byte_may_be_damaged() {
     let (temporary, dir) = place();
@@ -29,7 +29,8 @@ async fn any_byte_may_be_damaged() {
     let (mut torn, mut without_effect, mut detected) = (0, 0, 0);
     for file in files(&damaged) {
         let bytes = fs::read(&file).expect("bytes");
-        // All of the checkpoint, of the headers and of some frames.
+        // Try each of the first 300 bytes of a file, which include its header, and every 53rd byte
+        // after them.
         for at in (0..bytes.len()).filter(|at| *at < 300 || at % 53 == 0) {
             let mut flipped = bytes.clone();
             flipped[at] ^= 0x40;
@@ -79,14 +80,15 @@ async fn any_file_may_end_anywhere() {
     }
 }
 
-/// `fs::write` without emptying the file first, after which some file systems sync it.
+/// As `fs::write`, but without emptying the file first, because some file systems sync a file after
+/// that.
 fn rewrite(file: &Path, bytes: &[u8]) {
     let file = fs::OpenOptions::new().write(true).open(file).expect("a file");
     (&file).write_all(bytes).expect("bytes");
     file.set_len(bytes.len() as u64).expect("a length");
 }
 
-/// Changes bytes of a file.
+/// Changes the bytes of a file.
 fn damage(file: &Path, change: impl FnOnce(&mut Vec<u8>)) {
     let mut bytes = fs::read(file).expect("bytes");
     change(&mut bytes);
@@ -107,7 +109,7 @@ async fn a_header_with_one_bad_byte_loses_nothing_and_with_two_not_much() {
                 bytes[bad[1]] ^= if bad[0] == bad[1] { 0 } else { 0x55 };
             });
             if bad[0] != bad[1] && file == segments(&damaged)[0] {
-                // With every header as bad, nobody knows of which types it is.
+                // If all headers are this damaged, nothing tells the types of the database.
                 break;
             }
         }
@@ -125,17 +127,18 @@ async fn the_other_blocks_of_a_damaged_checkpoint_are_kept() {
         .await
         .expect("a commit");
     for n in 0..20 {
-        // So that the log goes on in other segments.
+        // Fill some segments, so that the log continues in later ones.
         db.insert(2000 + n, "x".repeat(300)).await.expect("a commit");
     }
     db.checkpoint().await.expect("a checkpoint");
     db.insert(1000, "in the log".into()).await.expect("a commit");
     db.close().await.expect("it closes");
 
-    // Else the log may still have what the checkpoint loses.
+    // Delete the segments that the checkpoint covers. They could otherwise supply the pairs that
+    // the checkpoint loses.
     let stat = inspect::stat(&dir).expect("it is there");
     for segment in stat.segments.iter().filter(|segment| segment.state == SegmentState::NotNeeded) {
-        fs::remove_file(dir.join(name_of(segment.number))).expect("it is gone");
+        fs::remove_file(dir.join(name_of(segment.number))).expect("the file is removed");
     }
     let checkpoint = dir.join("snapshot.db");
     let mut offsets = Vec::new();
@@ -149,7 +152,7 @@ async fn the_other_blocks_of_a_damaged_checkpoint_are_kept() {
     assert!(offsets.len() >= 3, "{offsets:?}");
     let second = offsets[1] as usize;
     let pristine = fs::read(&checkpoint).expect("bytes");
-    // In the checksum, the length (made huge), the number, the kind, and the payload.
+    // Damage the checksum, the length (made huge), the number, the kind, and the payload in turn.
     for (at, byte) in [(0, 0xff), (7, 0xff), (9, 7), (20, 9), (5000, 0xff)] {
         damage(&checkpoint, |bytes| bytes[second + at] ^= byte);
         let error = inspect::verify(&dir, |_, _| {}).expect_err("it is damaged");
@@ -186,11 +189,12 @@ async fn segments_that_are_gone_or_mixed_up_cost_no_more_than_what_was_in_them()
     let full: Vec<_> =
         stat.segments.iter().filter(|segment| segment.state == SegmentState::Full).copied().collect();
 
+    // A segment is missing: only its commits are lost.
     let gap = copied("gap");
     fs::remove_file(
         segments(&gap).into_iter().find(|file| file.ends_with(name_of(full[0].number))).expect("it"),
     )
-    .expect("it is gone");
+    .expect("the file is removed");
     assert!(matches!(inspect::verify(&gap, |_, _| {}), Err(PersistenceError::Missing { .. })));
     let (image, report) = Image::salvage(&gap, |_, _| {}).expect("the rest is sound");
     let (first, last) = (full[0].first_commit.expect("a commit"), full[0].last_commit.expect("a commit"));
@@ -198,6 +202,7 @@ async fn segments_that_are_gone_or_mixed_up_cost_no_more_than_what_was_in_them()
     assert!(report.damage.iter().any(|damage| damage.why.contains("missing")), "{report:?}");
     assert_eq!(image.last_commit(), sound.last_commit);
 
+    // Two segments have each other's names: nothing is lost.
     let swapped = copied("swapped");
     let [one, two] = [0, 1].map(|place| segments(&swapped)[place].clone());
     let aside = swapped.join("aside");
@@ -209,12 +214,13 @@ async fn segments_that_are_gone_or_mixed_up_cost_no_more_than_what_was_in_them()
     assert_eq!(State::of(&image), sound);
     assert_eq!((report.damage.len(), report.missing.len()), (2, 0), "{report:?}");
 
+    // The checkpoint is missing: the log alone is left, until a whole draft takes its place.
     let headless = copied("headless");
-    fs::remove_file(headless.join("snapshot.db")).expect("it is gone");
+    fs::remove_file(headless.join("snapshot.db")).expect("the file is removed");
     assert!(matches!(inspect::verify(&headless, |_, _| {}), Err(PersistenceError::Missing { .. })));
     let (image, report) = Image::salvage(&headless, |_, _| {}).expect("the log is sound");
     assert!(!report.is_complete());
-    assert!(image.pair_count() >= 20, "what the log has after the checkpoint: {report:?}");
+    assert!(image.pair_count() >= 20, "the commits of the log after the checkpoint: {report:?}");
     drop(image);
     fs::rename(copied("draft").join("snapshot.db"), headless.join("snapshot.tmp")).expect("a draft");
     assert_eq!(salvaged(&headless), sound, "a whole draft");
@@ -282,14 +288,14 @@ async fn hostile_bytes_are_no_more_than_damage() {
                 // Garbage of any length, with or without a sound header before it.
                 0 => bytes = (0..random() % 500).map(|_| random() as u8).collect(),
                 1 => bytes.iter_mut().skip(71).for_each(|byte| *byte = random() as u8),
-                // Runs of ones: lengths and numbers that are as large as can be.
+                // Runs of ones, which make lengths and numbers as large as possible.
                 2 => {
                     for _ in 0..20 {
                         let at = (random() as usize) % (bytes.len() - 8);
                         bytes[at..at + 8].fill(0xff);
                     }
                 }
-                // The marks of frames where there are none.
+                // Marks of frames at places where no frames are.
                 3 => {
                     let mark = bytes[32..36].to_vec();
                     for at in (100..bytes.len() - 4).step_by(64) {

@@ -1,4 +1,4 @@
-//! Databases to look into.
+//! Databases for the tests of inspection.
 
 use fluxmap::inspect::Image;
 use fluxmap::persistence::PersistenceOptions;
@@ -21,14 +21,14 @@ pub(crate) async fn open(dir: &Path) -> Result<Db, FluxError> {
     Database::builder().durability_full(options).build().await
 }
 
-/// A temporary directory, and the one of the database in it.
+/// A temporary directory, and the path of the database in it.
 pub(crate) fn place() -> (tempfile::TempDir, PathBuf) {
     let temporary = tempfile::tempdir().expect("a directory");
     let dir = temporary.path().join("db");
     (temporary, dir)
 }
 
-/// A checkpoint of 20 pairs, and after it a log of three segments.
+/// Builds a database with a checkpoint of 20 pairs, followed by a log of three segments.
 pub(crate) async fn build(dir: &Path) -> BTreeMap<u64, String> {
     let db = open(dir).await.expect("it is new");
     for n in 0..20 {
@@ -50,7 +50,7 @@ pub(crate) fn contents(db: &Db) -> BTreeMap<u64, String> {
     db.snapshot().range(..).map(|(key, value)| (key, value.to_string())).collect()
 }
 
-/// Names, bytes and times of all files.
+/// Names, bytes and modification times of all files.
 pub(crate) fn state(dir: &Path) -> Vec<(String, Vec<u8>, SystemTime)> {
     let mut files: Vec<_> = fs::read_dir(dir)
         .expect("a directory")
@@ -83,11 +83,11 @@ pub(crate) fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// What an image shows.
+/// The content of an image.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct State {
     pub(crate) last_commit: u64,
-    /// Values, and when they expire.
+    /// The values, and when they expire.
     pub(crate) pairs: BTreeMap<Vec<u8>, (Vec<u8>, Option<NonZeroU64>)>,
 }
 
@@ -106,7 +106,7 @@ impl State {
     }
 }
 
-/// What can be made of a sound database.
+/// The content that salvage finds in a sound database.
 pub(crate) fn salvaged(dir: &Path) -> State {
     State::of(&Image::salvage(dir, |_, _| {}).expect("it is sound").0)
 }

@@ -1,4 +1,4 @@
-//! What an interleaving is made of, and how proptest draws one.
+//! The steps of an interleaving, and how proptest draws them.
 
 use std::ops::Bound;
 
@@ -6,19 +6,20 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-/// Few keys, so that transactions meet; with the empty one and nested prefixes.
+/// There are few keys, so that transactions conflict. Among them are the empty key and nested
+/// prefixes.
 pub(crate) const KEYS: [&str; 7] = ["", "a", "aa", "ab", "b", "ba", "c"];
 pub(crate) const TRANSACTIONS: usize = 3;
 pub(crate) const SNAPSHOTS: usize = 3;
 
-/// One step of an interleaving. A transaction or snapshot begins when its number is
-/// first used, and anew after it has ended.
+/// One step of an interleaving. A transaction or snapshot begins when its number is first used, and
+/// begins anew after it has ended.
 #[derive(Clone, Debug)]
 pub(crate) enum Act {
     Txn(usize, TxnAct),
     View(usize, ViewAct),
     Vacuum,
-    /// A commit in one step, outside the open transactions.
+    /// A commit of one insert, outside the open transactions.
     Blind(&'static str),
 }
 
@@ -49,14 +50,14 @@ pub(crate) enum ViewAct {
     Release,
 }
 
-/// What is done while an iterator is open.
+/// The steps taken while an iterator is open.
 #[derive(Clone, Debug)]
 pub(crate) enum WalkAct {
     Next,
     NextBack,
     Put(&'static str),
     Remove(&'static str),
-    /// Runs it out, upwards or downwards.
+    /// Runs the iterator to its end, upwards or downwards.
     Drain(bool),
 }
 

@@ -1,7 +1,7 @@
-//! Random interleavings of several open transactions and snapshots on one thread,
-//! against the testkit's model: every read is compared, every commit is decided as
-//! the rule of the level says, and no history that brute force finds unserializable
-//! may commit. `FLUXMAP_SEED` replays a run.
+//! Random interleavings of several open transactions and snapshots on one thread, checked against
+//! the testkit's model. Every read is compared, every commit must be decided by the rule of the
+//! isolation level, and no history may commit that brute force finds unserializable. `FLUXMAP_SEED`
+//! replays a run.
 
 mod acts;
 #[path = "../common/mod.rs"]
@@ -30,7 +30,7 @@ fn plain(item: (String, Arc<u64>)) -> Item {
     (item.0, *item.1)
 }
 
-/// A transaction of the database beside the model's.
+/// A transaction of the database beside its model.
 struct Pair {
     real: Transaction<String, u64>,
     model: ModelTxn<String, u64>,
@@ -38,7 +38,7 @@ struct Pair {
     begin: u64,
 }
 
-/// The database and the model, step by step.
+/// The database and its model, which take the same steps.
 struct World {
     db: Database<String, u64>,
     level: Level,
@@ -51,12 +51,12 @@ struct World {
     tally: Tally,
 }
 
-/// How commits were decided.
+/// How many commits were decided in each way.
 #[derive(Clone, Copy, Debug, Default)]
 struct Tally {
     committed: u64,
     refused: u64,
-    /// Refused, although some order would have explained the history with them.
+    /// Refused although some serial order explains the history with them.
     refused_serializable: u64,
 }
 
@@ -145,18 +145,18 @@ impl World {
                 assert_ne!(verdict, Verdict::Commit, "refused without a conflict");
                 self.tally.refused += 1;
             }
-            (Err(error), _) => panic!("not an answer at this level: {error}"),
+            (Err(error), _) => panic!("no commit may fail like this at this level: {error}"),
         }
     }
 
     fn serializable(&self) -> bool {
-        // One commit needs at least one step; the rest of a long run is left to the
-        // model, which has no limit.
+        // Bound the work of brute force to the first commits. The model, which has no such limit,
+        // checks the rest of a long run.
         let small = &self.history[..self.history.len().min(MOST)];
         is_serializable(&BTreeMap::new(), small, Order::Strict)
     }
 
-    /// Lets everything go and compares what is left.
+    /// Ends all transactions and snapshots, and compares the final content.
     fn finish(mut self) -> Tally {
         self.txns = Default::default();
         self.views = Default::default();
@@ -216,7 +216,7 @@ impl Pair {
                 walk(real, model, real.range(*ends).expect("a range succeeds"), *ends, acts, value);
             }
             TxnAct::Prefix(prefix, acts) => {
-                // No key in use sorts after "p~" and still starts with p.
+                // No key in use starts with the prefix and sorts after `prefix~`.
                 let above = format!("{prefix}~");
                 let items = real.prefix(*prefix).expect("a prefix succeeds");
                 walk(real, model, items, (Bound::Included(prefix), Bound::Excluded(&above)), acts, value);
@@ -274,7 +274,7 @@ fn walk(
             let item = item.map(plain);
             assert_eq!(item, model.step(&mut walk, reverse), "in {ends:?}, reverse {reverse}");
             if item.is_none() {
-                // Once it has ended an iterator owes nothing more.
+                // After its end an iterator promises nothing, so ask it for nothing more.
                 return;
             }
             if !drain {
@@ -288,7 +288,7 @@ fn scan(ends: Ends) -> Scan<String> {
     Scan { lower: ends.0.map(str::to_owned), upper: ends.1.map(str::to_owned), ..Scan::all() }
 }
 
-/// Reads in a snapshot, and compares with the state of its time.
+/// Reads in a snapshot, and compares with the state at the time it was taken.
 fn look(view: &Snapshot<String, u64>, state: &BTreeMap<String, u64>, act: &ViewAct) {
     match act {
         ViewAct::Get(key) => {
@@ -323,7 +323,7 @@ fn look(view: &Snapshot<String, u64>, state: &BTreeMap<String, u64>, act: &ViewA
     }
 }
 
-/// Runs `cases` random interleavings at `level`; returns how commits were decided.
+/// Runs `cases` random interleavings at `level`, and returns how the commits were decided.
 fn interleavings(level: Level, cases: u32) -> Tally {
     let cases = u32::try_from(scaled(cases.into())).expect("a modest scale");
     let seed = Seed::from_env();
@@ -349,9 +349,9 @@ fn interleavings(level: Level, cases: u32) -> Tally {
     total.get()
 }
 
-/// Serializable: what is read is exactly the snapshot under the own writes; a commit
-/// is refused exactly if something that was read has changed; every history that
-/// commits is strictly serializable by brute force.
+/// Serializable: a transaction reads exactly its snapshot under its own writes; a commit is refused
+/// exactly if something that it read has changed; and brute force finds every committed history
+/// strictly serializable.
 #[test]
 fn serializable_interleavings_follow_the_model() {
     let Tally { committed, refused, refused_serializable } = interleavings(Level::Serializable, 4_000);
@@ -360,12 +360,13 @@ fn serializable_interleavings_follow_the_model() {
         "model: {committed} transactions committed, {refused} refused; \
          {refused_serializable} of those ({share:.0} %) would have been serializable"
     ));
-    // A run that refuses nothing, or nothing rightly, compares nothing.
+    // A run in which no refusal was necessary, or no refusal was needless, is too tame to test the
+    // rule.
     assert!(committed > 200 && refused > refused_serializable && refused_serializable > 0);
 }
 
-/// Snapshot: the same reads; a commit is refused exactly if something that was
-/// written has been committed since (first committer wins).
+/// Snapshot: reads are the same; a commit is refused exactly if something that it writes has been
+/// committed since it began (first committer wins).
 #[test]
 fn snapshot_interleavings_follow_the_model() {
     let Tally { committed, refused, .. } = interleavings(Level::Snapshot, 4_000);

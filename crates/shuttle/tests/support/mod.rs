@@ -1,4 +1,4 @@
-//! What the models share: how they are explored, and a disk in memory that can say at any
+//! Helpers that the models share: how they are explored, and a disk in memory that can say at any
 //! moment what a power loss would leave.
 
 #![allow(dead_code, unreachable_pub)]
@@ -12,24 +12,25 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// What each thread of a model has. An atomic of shuttle's takes a hundred bytes and more, and
-/// opening a database puts several hundreds of them on the stack: shuttle's 60 KiB overflow.
+/// The stack of each thread of a model. An atomic of shuttle's takes a hundred bytes and more, and
+/// opening a database puts several hundreds of them on the stack, so that shuttle's 60 KiB would
+/// overflow.
 const STACK: usize = 256 << 10;
 
-/// Runs a model under so many schedules.
+/// Runs a model under this many schedules: half of them chosen uniformly, half with few
+/// preemptions.
 pub fn explore(schedules: usize, model: impl Fn() + Send + Sync + 'static) {
     let model = Arc::new(model);
     let again = Arc::clone(&model);
     let mut config = Config::new();
     config.stack_size = STACK;
     Runner::new(RandomScheduler::new(schedules / 2), config.clone()).run(move || model());
-    // Few preemptions at chosen points find what uniform choice rarely does
-    // (Burckhardt et al., "A randomized scheduler with probabilistic guarantees
-    // of finding bugs", ASPLOS 2010).
+    // A few preemptions at chosen points find faults that a uniform choice rarely finds (Burckhardt
+    // et al., "A randomized scheduler with probabilistic guarantees of finding bugs", ASPLOS 2010).
     Runner::new(PctScheduler::new(3, schedules / 2), config).run(move || again());
 }
 
-/// What a file holds, and what of it is synced. Names are durable at once.
+/// The bytes of a file, and those of them that are synced. Names are durable at once.
 #[derive(Clone, Debug, Default)]
 struct Content {
     written: Vec<u8>,
@@ -47,13 +48,14 @@ struct NoLock;
 
 impl Lock for NoLock {}
 
-/// Not shuttle's: recovery reads on a real thread, and nothing is decided here.
+/// Locks a mutex of the standard library. It is not shuttle's, because recovery reads on a real
+/// thread, and no schedule depends on this lock.
 fn open_up<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl MemDisk {
-    /// What would be left now, by the death of the process or by a power loss.
+    /// The disk as the death of the process, or a power loss, would leave it now.
     pub fn left(&self, power_loss: bool) -> MemDisk {
         let files = open_up(&self.0);
         let left = files.iter().map(|(path, content)| {
@@ -129,7 +131,7 @@ impl DiskFile for MemFile {
             }
             content.written[offset as usize..end].copy_from_slice(bytes);
         }
-        // Writing takes time, in which others run.
+        // Let other threads run in the middle of a write.
         thread::yield_now();
         Ok(())
     }
@@ -142,7 +144,7 @@ impl DiskFile for MemFile {
     }
 }
 
-/// Options for tiny segments.
+/// Options with the smallest segments.
 pub fn options(pool: usize) -> PersistenceOptions {
     PersistenceOptions { wal_path: "db".into(), wal_pool_size: pool, wal_segment_size_bytes: 4096 }
 }
