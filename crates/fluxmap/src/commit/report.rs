@@ -1,4 +1,4 @@
-//! What is said about what a database holds.
+//! Reports about the contents of a database and the memory that they take.
 
 use super::Committer;
 use crate::info::{KeyMetadata, MemoryInfo};
@@ -9,7 +9,7 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 impl<K: Ord + Hash + Clone, V> Committer<K, V> {
-    /// What is known of a key.
+    /// Returns the metadata of a key.
     pub(crate) fn metadata(&self, pair: &Resident<'_, K, Arc<V>>) -> KeyMetadata<K> {
         let access = pair.access();
         let age = self.index.generation().wrapping_sub(access.stamp()) % STAMPS;
@@ -27,7 +27,7 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
         }
     }
 
-    /// What is held, in bytes and numbers.
+    /// Returns the figures about memory, in bytes and counts.
     pub(crate) fn memory_info(&self) -> MemoryInfo {
         let order = self.order.lock();
         let structure = self.index.structure();
