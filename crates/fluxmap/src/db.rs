@@ -444,7 +444,9 @@ impl<K: Key, V: Value> Database<K, V> {
         View::stable(&self.shared).ttl(key)
     }
 
-    /// Makes the value under `key` stay for ever, and returns whether it was going to expire.
+    /// Removes the expiry time of the value under `key`, and returns whether it had one. Under
+    /// [`EvictionPolicy::Ttl`](crate::mem::EvictionPolicy::Ttl) the value gets the default time to live
+    /// anew.
     ///
     /// # Errors
     ///
