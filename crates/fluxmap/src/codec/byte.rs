@@ -1,13 +1,13 @@
-//! Takes a `u8` out of something that is one.
+//! Extracts a `u8` from a value that serializes as one.
 
 use serde::Serialize;
 use serde::ser::{self, Impossible, Serializer};
 use std::fmt;
 
-/// The serializer that returns a `u8`, and takes nothing else.
+/// A serializer that accepts a `u8` only, and returns it.
 pub(super) struct Byte;
 
-/// What was serialized is not a `u8`.
+/// The serialized value is not a `u8`.
 #[derive(Debug)]
 pub(super) struct NotAByte;
 

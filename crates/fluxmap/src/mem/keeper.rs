@@ -327,7 +327,7 @@ impl Books {
 struct Sums {
     /// The keys that the batch gives a value.
     keys: u64,
-    /// Those of them that had a value before.
+    /// The keys among these that had a value before.
     superseded: u64,
     /// The weight of `keys` with their new values, in units.
     more: u64,
