@@ -64,12 +64,12 @@ async fn slow_among_writers() -> Result<(), FluxError> {
         })
         .await?;
         let attempts = attempts.into_inner();
-        println!("  it has committed after {attempts} attempts and {:.1?}", began.elapsed());
+        println!("  the slow transaction committed after {attempts} attempts and {:.1?}", began.elapsed());
     }
     done.store(true, Ordering::Relaxed);
     for (key, writer) in (HOT..).zip(writers) {
         let latencies = writer.await.expect("no panic")?;
-        report(if key == HOT { "writer of what it reads" } else { "writer of something else" }, &latencies);
+        report(if key == HOT { "writer of the key it reads" } else { "writer of another key" }, &latencies);
     }
     println!("  {:?}", db.priority_info());
     Ok(())
@@ -119,10 +119,10 @@ async fn transfers(tasks: u64, yields_within: bool, time: Duration) -> Result<f6
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> Result<(), FluxError> {
     let seconds = std::env::args().nth(1).and_then(|seconds| seconds.parse().ok()).unwrap_or(2);
-    println!("a transaction of {SLOW:?} that reads what a task writes every millisecond:");
+    println!("a transaction of {SLOW:?} that reads a key which a task writes every millisecond:");
     slow_among_writers().await?;
     for yields_within in [false, true] {
-        println!("transfers between {ACCOUNTS} accounts, that yield within: {yields_within}:");
+        println!("transfers between {ACCOUNTS} accounts, with a yield within each: {yields_within}:");
         for _ in 0..ROUNDS {
             let few = transfers(2, yields_within, Duration::from_secs(seconds)).await?;
             let many = transfers(64, yields_within, Duration::from_secs(seconds)).await?;

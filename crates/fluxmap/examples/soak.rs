@@ -131,7 +131,7 @@ impl Load<'_> {
     }
 
     fn check(&self, key: Key, value: &Value) {
-        self.counts.audit(value.key == key, || format!("{key:?} holds what belongs to {:?}", value.key));
+        self.counts.audit(value.key == key, || format!("{key:?} has the value of {:?}", value.key));
         let expires = value.expires.unwrap_or(u64::MAX);
         self.counts
             .audit(now() < expires.saturating_add(LATE), || format!("{key:?} was seen after its time"));
@@ -342,7 +342,7 @@ fn main() -> ExitCode {
 
     let (early, late) = quarters(&seen);
     if seen.is_empty() {
-        println!("SKIPPED: this system does not tell the resident memory of a process");
+        println!("SKIPPED: this system does not report the resident memory of a process");
     }
     let is_flat = late as f64 <= early as f64 * GROWTH;
     let failed = counts.failed.load(Ordering::Relaxed);

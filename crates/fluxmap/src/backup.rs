@@ -89,7 +89,7 @@ impl Unfinished<'_> {
 impl Drop for Unfinished<'_> {
     fn drop(&mut self) {
         if let Err(error) = self.clear_away() {
-            tracing::warn!(%error, "files of a copy that failed stay; the next attempt replaces them");
+            tracing::warn!(%error, "files of a failed copy could not be removed; the next attempt replaces them");
         }
     }
 }
@@ -106,7 +106,7 @@ fn check_is_free(directory: &Directory) -> Result<(), PersistenceError> {
     for number in directory.segments()? {
         if number != BACKUP_SEGMENT || !SegmentReader::open(directory, number)?.is_empty()? {
             let why = format!(
-                "there are segments of a database's log in {path}, without its checkpoint; choose another directory for the copy, or look at it with `fluxmap salvage`"
+                "there are segments of a database's log in {path}, without its checkpoint; choose another directory for the copy, or rescue the log with `fluxmap salvage`"
             );
             return Err(PersistenceError::Unavailable(why));
         }

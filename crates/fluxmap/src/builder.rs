@@ -555,7 +555,7 @@ impl<K, V, S: BuilderState> DatabaseBuilder<K, V, S> {
             );
         }
         if self.memory.life.is_some_and(|life| life.is_zero()) {
-            return refuse("`eviction_ttl` is zero: no key would ever be there");
+            return refuse("`eviction_ttl` is zero: every key would expire at once");
         }
         match self.memory.max_snapshot_age.is_some_and(|age| age.is_zero()) {
             true => refuse("`max_snapshot_age` is zero; leave it out for no limit"),

@@ -340,11 +340,11 @@ impl Reader {
                 Ok(Some(Block { offset: start, is_bare: kind == BARE_PAIRS, payload }))
             }
             END if Fields(self.pieces.get(payload, 8)?).u64() != Some(self.pairs) => {
-                damaged(&self.pieces, "the number of pairs is not what the end says")
+                damaged(&self.pieces, "the number of pairs differs from the one in the end of the file")
             }
-            END if end != self.length() => damaged(&self.pieces, "something follows the end"),
+            END if end != self.length() => damaged(&self.pieces, "bytes follow the end"),
             END => Ok(None),
-            _ => damaged(&self.pieces, "a block is of no kind that is known"),
+            _ => damaged(&self.pieces, "a block is of an unknown kind"),
         }
     }
 

@@ -80,7 +80,7 @@ impl Checkpointer {
         for number in segments {
             // A segment that stays does no harm, and is removed when the database is opened next.
             if let Err(error) = self.directory.remove(&segment_name(number)) {
-                tracing::warn!(%error, "a segment that is not needed any more stays");
+                tracing::warn!(%error, "a segment that is not needed any more could not be removed");
             }
         }
     }

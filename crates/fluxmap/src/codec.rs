@@ -367,7 +367,7 @@ impl Codec {
         if canonical::same_but_for_order(self, bytes, &again) {
             return Ok(());
         }
-        let what = "it comes back as something else; look at its `Serialize` and `Deserialize`, \
+        let what = "it reads back as another value; look at its `Serialize` and `Deserialize`, \
                     or at attributes such as `with`, `skip_serializing` and `untagged`";
         Err(self.error::<T>("cannot restore", what.to_owned()))
     }
@@ -386,7 +386,7 @@ impl fmt::Display for Codec {
     }
 }
 
-const MORE_BYTES: &str = "there are more bytes than the value takes; they were written for another type";
+const MORE_BYTES: &str = "there are more bytes than the value takes; the bytes were written for another type";
 
 /// Bytes appended to a vector. They are removed again on drop, unless `keep` is set.
 struct Appended<'a> {

@@ -36,7 +36,9 @@ use thiserror::Error as ThisError;
 pub enum FluxError {
     /// Another transaction committed a change to a key or range that this one had read. Nothing of this
     /// one was applied. Run it again, or let [`Database::transact`](crate::Database::transact) do so.
-    #[error("another transaction changed what this one had read; nothing was applied, run it again")]
+    #[error(
+        "another transaction changed a key or range that this one had read; nothing was applied, run it again"
+    )]
     SerializationConflict,
     /// Under [`IsolationLevel::Snapshot`](crate::IsolationLevel::Snapshot): another
     /// transaction committed a write to a key that this one writes, too. Nothing
@@ -69,7 +71,7 @@ pub enum FluxError {
     /// `tx.insert` was meant. Nothing of the transaction was applied; the other commits were, once for
     /// each attempt.
     #[error(
-        "the body of this transaction commits, by itself or in a task that it waits for, a change of what the transaction has read, and so conflicts with itself each time it runs; write through the transaction it is given (`tx`) instead of the database, or make the other commit before or after it"
+        "the body of this transaction commits a change to a key that the transaction has read, itself or in a task that it waits for, and so conflicts with itself each time it runs; write through the transaction that it is given (`tx`) instead of the database, or make the other commit before or after this transaction"
     )]
     ConflictsWithItself,
     /// `begin` was called on a [`Handle`](crate::Handle) that is in a transaction.
@@ -90,12 +92,12 @@ pub enum FluxError {
     /// There is no room for the write within the memory limit, and
     /// [`EvictionPolicy::Manual`](crate::mem::EvictionPolicy::Manual) evicts nothing. Nothing of the
     /// transaction was applied.
-    #[error("the memory limit is reached; evict or remove something, or raise `max_memory`")]
+    #[error("the memory limit is reached; evict or remove keys, or raise `max_memory`")]
     MemoryLimitExceeded,
     /// The transaction's writes take more memory than the whole limit. Nothing of it was applied, and
     /// nothing was evicted for it.
     #[error(
-        "this takes {bytes} bytes, and the memory limit is {limit}; raise `max_memory`, or write less at once"
+        "the write takes {bytes} bytes, and the memory limit is {limit}; raise `max_memory`, or write less at once"
     )]
     ExceedsMemoryLimit {
         /// The bytes that the writes take.
@@ -116,7 +118,9 @@ pub enum FluxError {
     Persistence(#[from] PersistenceError),
     /// An earlier error of the log ended all commits; reads continue with the last state that is known
     /// to be durable. Nothing of this commit was applied. Remove the cause, and open the database again.
-    #[error("the database takes no more commits since its log failed; see to the cause and open it again")]
+    #[error(
+        "the database takes no more commits because its log has failed; remove the cause and open the database again"
+    )]
     FatalPersistenceError {
         /// The error of the log.
         source: PersistenceError,
@@ -124,7 +128,7 @@ pub enum FluxError {
     /// The log failed while this commit was on its way to the disk. After the database has been opened
     /// again, the commit is there wholly or not at all.
     #[error(
-        "the log failed while this commit was on its way to the disk; open the database again to see whether it is there"
+        "the log failed while this commit was on its way to the disk; open the database again to see whether the commit is there"
     )]
     OutcomeUnknown {
         /// The error of the log.
@@ -134,7 +138,7 @@ pub enum FluxError {
     /// because something else holds it. It closes with the last holder: drop the holders, or call
     /// `close` on the last clone.
     #[error(
-        "all that was committed is synced, but the database stays open: {clones} more of its clones, {transactions} of its transactions and {snapshots} of its snapshots are held; drop them, or close the last clone"
+        "all commits are synced, but the database stays open: {clones} more of its clones, {transactions} of its transactions and {snapshots} of its snapshots are held; drop them, or close the last clone"
     )]
     StillOpen {
         /// Other clones of the [`Database`](crate::Database), and commits that wait for the disk.
@@ -181,13 +185,13 @@ pub enum PersistenceError {
         source: Arc<io::Error>,
     },
     /// The directory is open already, in this process or in another.
-    #[error("{} is in use by another `Database`, in this process or another; close that first, with all its clones, handles, transactions and snapshots", path.display())]
+    #[error("{} is in use by another `Database`, in this process or another; close that one first, with all its clones, handles, transactions and snapshots", path.display())]
     Locked {
         /// The directory.
         path: PathBuf,
     },
     /// The content of a file is not what was written to it. Nothing has been changed.
-    #[error("{} is damaged at offset {offset}: {what}; restore a backup, or copy what is sound with `fluxmap salvage`", path.display())]
+    #[error("{} is damaged at offset {offset}: {what}; restore a backup, or copy the sound parts with `fluxmap salvage`", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -197,7 +201,7 @@ pub enum PersistenceError {
         what: String,
     },
     /// A required file is missing. Nothing has been changed.
-    #[error("{} is missing: {why}; restore it or a backup, or copy what is left with `fluxmap salvage`", path.display())]
+    #[error("{} is missing: {why}; restore it or a backup, or copy the remaining parts with `fluxmap salvage`", path.display())]
     Missing {
         /// The file.
         path: PathBuf,
@@ -205,7 +209,7 @@ pub enum PersistenceError {
         why: &'static str,
     },
     /// There is no database in a directory that is to be inspected, or none whose creation was finished.
-    #[error("{} is not there, or no database: there is no checkpoint and no log; give the directory of one", path.display())]
+    #[error("{} does not exist, or is no database: there is no checkpoint and no log; give the directory of a database", path.display())]
     NoDatabase {
         /// The directory.
         path: PathBuf,
@@ -213,7 +217,7 @@ pub enum PersistenceError {
     /// The database was written with another type, schema version or codec than it is opened with, or
     /// with other fields of a type of that name. Nothing has been changed. For a mismatch of fields, see
     /// [`check_fields`](crate::DatabaseBuilder::check_fields).
-    #[error("{} was written with {what} {found}, and is opened with {expected}; open it with what it was written with, or choose another directory", path.display())]
+    #[error("{} was written with {what} {found}, and is opened with {expected}; open it with the same {what} that it was written with, or choose another directory", path.display())]
     Mismatch {
         /// The file that records the properties.
         path: PathBuf,
@@ -245,7 +249,7 @@ pub enum PersistenceError {
     },
     /// A stored key or value has a correct checksum but cannot be decoded, because its type has changed.
     /// Nothing has been changed on disk.
-    #[error("a {what} in {} at offset {offset} cannot be decoded: {source}; open the database with the types it was written with", path.display())]
+    #[error("a {what} in {} at offset {offset} cannot be decoded: {source}; open the database with the types that it was written with", path.display())]
     Undecodable {
         /// `key` or `value`.
         what: &'static str,
@@ -257,7 +261,7 @@ pub enum PersistenceError {
         source: Box<CodecError>,
     },
     /// A commit is too large for the log. It is refused as soon as that is known. Nothing was applied.
-    #[error("the commit takes {bytes} bytes in the log or more, and {limit} is the most; split it")]
+    #[error("the commit takes at least {bytes} bytes in the log, and the most is {limit}; split it")]
     TooLarge {
         /// The least number of bytes that it takes.
         bytes: usize,
@@ -268,7 +272,7 @@ pub enum PersistenceError {
     /// to one log would destroy it, so only the process that opened the database writes; in the fork
     /// nothing can be committed. See [`Database`](crate::Database#processes).
     #[error(
-        "the database was opened by process {opened_by}, of which this one is a fork, and only that one may write to its files; open databases after forking"
+        "the database was opened by process {opened_by}, of which this process is a fork, and only the process that opened the database may write to its files; open databases after forking"
     )]
     OtherProcess {
         /// The process that opened the database.

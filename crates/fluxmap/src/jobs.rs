@@ -316,7 +316,7 @@ fn join(running: JoinHandle<()>) {
     // A value that the job's own thread drops may be the last holder of the database: a thread cannot
     // join itself.
     if !is_current(&running) && running.join().is_err() {
-        tracing::error!("a background thread of a database had panicked");
+        tracing::error!("a background thread of a database has panicked");
     }
 }
 
@@ -338,8 +338,8 @@ fn drive_to_the_end(mut jobs: Vec<Arc<Entry>>) {
         });
         if !goes_on {
             let left: Vec<_> = jobs.iter().map(|entry| entry.name).collect();
-            tracing::error!(?left, "background work of a database waits for nobody who is there");
-            debug_assert!(goes_on, "{left:?} wait for nobody who is there");
+            tracing::error!(?left, "background work of a database waits for work that no one does");
+            debug_assert!(goes_on, "{left:?} wait for work that no one does");
             return;
         }
     }

@@ -137,7 +137,7 @@ impl<K: Key, V: Value> Shared<K, V> {
             return Ok(());
         }
         let mut gone = gone.into_iter();
-        tracing::warn!(keys = gone.len(), "the memory limit has no room for all that is stored; evicting");
+        tracing::warn!(keys = gone.len(), "the memory limit has no room for all stored keys; evicting");
         let mut timestamp = 0;
         while gone.len() > 0 {
             // No other user has the database yet, so no lease exists; this only waits for the log.

@@ -13,7 +13,7 @@ pub(super) struct NotAByte;
 
 impl fmt::Display for NotAByte {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("one of its bytes is not a byte")
+        f.write_str("one of its bytes is not a `u8`")
     }
 }
 impl std::error::Error for NotAByte {}

@@ -94,7 +94,7 @@ impl<K, V> Coder<K, V> {
 
     /// Returns the error for a key that differs from the original after decoding.
     pub(crate) fn comes_back_different(&self) -> CodecError {
-        let problem = "it is another key when it is read back; do not leave out what it is compared by";
+        let problem = "it reads back as another key; do not leave out fields by which keys are compared";
         CodecError {
             codec: self.codec,
             type_name: self.key_type().to_string(),

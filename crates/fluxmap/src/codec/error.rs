@@ -34,7 +34,7 @@ pub(crate) enum EncodeError {
 /// Explains an error of postcard.
 pub(super) fn postcard_text(error: &postcard::Error) -> String {
     match error {
-        postcard::Error::WontImplement => "the type asks what comes next, which postcard does not write down \
+        postcard::Error::WontImplement => "the type asks for the kind of the next value, which postcard does not write \
              (tagged and untagged enums, `flatten` and `serde_json::Value` ask); use Codec::MessagePack"
             .to_owned(),
         postcard::Error::SerializeSeqLengthUnknown => {

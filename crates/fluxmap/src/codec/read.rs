@@ -163,7 +163,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Asked<'_, V> {
         // Not in postcard, where the aliases of a struct's fields count as further fields.
         let left_over = elements.inner.size_hint() != Some(0) && !self.place.account.is_postcard();
         if left_over && elements.inner.next_element::<IgnoredAny>()?.is_some() {
-            return Err(A::Error::custom("it has more elements than the type has room for"));
+            return Err(A::Error::custom("there are more elements than the type has room for"));
         }
         Ok(value)
     }

@@ -86,7 +86,7 @@ impl<S: Serializer> ser::SerializeTuple for Tuple<'_, S> {
             State::Bytes(Some(bytes)) if bytes.filled == bytes.length => {
                 bytes.serializer.serialize_bytes(&bytes.bytes[..bytes.filled])
             }
-            State::Bytes(_) => Err(S::Error::custom("the tuple has fewer elements than it said")),
+            State::Bytes(_) => Err(S::Error::custom("the tuple has fewer elements than it announced")),
         }
     }
 }

@@ -87,7 +87,7 @@ impl<S: Serializer> Watched<'_, S> {
         }
         put(&piece[..filled])?;
         if left != filled {
-            return Err(S::Error::custom("it has not as many elements as it said"));
+            return Err(S::Error::custom("it has fewer or more elements than it announced"));
         }
         output.mute(true);
         let nothing = self.inner.serialize_bytes(&[]);

@@ -127,7 +127,7 @@ pub(super) fn read_segment(
         })
     });
     if let Err(error) = read {
-        damage.push(source.damage_from(0, format!("{error}; what is behind that is left out")));
+        damage.push(source.damage_from(0, format!("{error}; the rest of the file is left out")));
     }
 }
 

@@ -98,7 +98,7 @@ pub(super) fn source(
         }
     };
     if let Some((header, start)) = mend(kind, &bytes) {
-        let why = format!("{what}; with one other byte it is sound, and it is read as that");
+        let why = format!("{what}; changing one byte makes it sound, and it is read in that form");
         damage.push(source.damage(0..start as u64, why));
         return Ok(Some(known(source, (header, start))));
     }
@@ -106,7 +106,7 @@ pub(super) fn source(
         damage.push(source.damage(0..length, what));
         return Ok(None);
     };
-    damage.push(source.damage_from(0, format!("{what}; what is behind it was looked for nevertheless")));
+    damage.push(source.damage_from(0, format!("{what}; the rest of the file was searched nevertheless")));
     (source.salt, source.number) = (salt, number);
     Ok(Some(source))
 }

@@ -172,7 +172,7 @@ impl Stat {
         };
         let first = checkpoint.log_segment;
         if !self.in_use && !directory.segments()?.contains(&first) {
-            let why = "the checkpoint says that the log goes on in it";
+            let why = "the checkpoint says that the log continues in it";
             self.problems.push(missing(&segment_name(first), why));
         }
         Ok(())

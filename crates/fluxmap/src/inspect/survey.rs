@@ -62,7 +62,7 @@ impl Survey {
         let Some(identity) = identity else {
             let path = directory.path().display();
             let why = format!(
-                "no file in {path} has a header that can be read, so nobody knows of which types it is; restore a backup"
+                "no file in {path} has a header that can be read, so the types of the database are unknown; restore a backup"
             );
             return Err(PersistenceError::Unavailable(why));
         };
@@ -91,7 +91,7 @@ impl Survey {
             if let Some(name) = name.filter(|name| *name != header.number) {
                 let (number, at) = (header.number, 40..48);
                 let why = format!(
-                    "it is segment {number}, under the name of segment {name}; it is read as what it is"
+                    "it is segment {number}, under the name of segment {name}; it is read as segment {number}"
                 );
                 self.damage.push(found.damage(at, why));
             }

@@ -368,7 +368,7 @@ impl Ended {
                     waited_milliseconds = milliseconds(waited),
                     has_run_out,
                     is_followed,
-                    "a transaction that kept losing had priority; commits that would have undone its reads waited"
+                    "a transaction that kept losing had priority; commits that would have changed its reads waited"
                 )
             };
         }

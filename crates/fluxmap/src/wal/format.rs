@@ -173,7 +173,7 @@ impl FileHeader {
             return Err(damaged("the file ends within its header"));
         }
         if bytes[..8] != kind.magic() {
-            return Err(damaged("it does not begin like a file of this kind"));
+            return Err(damaged("the file does not begin like one of its kind"));
         }
         let length = Self::length(bytes).ok_or(damaged("the length of the header is impossible"))?;
         let bytes = bytes.get(..length).ok_or(damaged("the file ends within its header"))?;
@@ -188,7 +188,7 @@ impl FileHeader {
             return Err(BadHeader::Version(version));
         }
         let header = Self::decode_fields(kind, fields);
-        header.map(|header| (header, length)).ok_or(damaged("its fields make no sense"))
+        header.map(|header| (header, length)).ok_or(damaged("the fields of the header make no sense"))
     }
 
     /// Returns the salt and the number of a damaged header, unchecked.

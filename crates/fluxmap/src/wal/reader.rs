@@ -200,7 +200,7 @@ pub(crate) fn replay(
     let missing =
         |number, why| PersistenceError::Missing { path: directory.path_of(&segment_name(number)), why };
     if numbers.first() != Some(&first) {
-        return Err(missing(first, "the checkpoint says that the log goes on in it"));
+        return Err(missing(first, "the checkpoint says that the log continues in it"));
     }
     if let Some(pair) = numbers.windows(2).find(|pair| pair[1] != pair[0] + 1) {
         return Err(missing(pair[0] + 1, "there are segments before and after it"));
@@ -235,7 +235,7 @@ pub(crate) fn replay(
                 lsn += 1;
             }
             if lsn != header.first + u64::from(header.commits) {
-                return Err(at.damaged("the number of commits in it is not what it says"));
+                return Err(at.damaged("the frame's number of commits differs from its header"));
             }
             next = Some(lsn);
             synced = synced.max(header.synced);
@@ -269,7 +269,7 @@ pub(crate) fn replay(
             bytes: total,
         });
     }
-    Err(missing(numbers[numbers.len() - 1] + 1, "the segment before it says that the log goes on in it"))
+    Err(missing(numbers[numbers.len() - 1] + 1, "the segment before it says that the log continues in it"))
 }
 
 /// Decides whether the log may end at `position`: see the top of the file. Returns whether there are
@@ -289,7 +289,7 @@ fn judge_break(
             torn = true;
             if frame.header.synced > position {
                 let what = format!(
-                    "what was written and synced there cannot be read: {} has a later part of the log at offset {}",
+                    "synced data there cannot be read: {} has a later part of the log at offset {}",
                     segment.pieces.path().display(),
                     frame.offset
                 );
