@@ -328,6 +328,7 @@ impl Reader {
         if self.pieces.checksum(begun, payload..end)? != Some(crc) {
             return damaged(&self.pieces, "the checksum of a block does not match");
         }
+        // The block is sound, but it was moved, or a block before it is missing.
         if number != self.number {
             return damaged(&self.pieces, "a block is not in its place");
         }

@@ -365,8 +365,8 @@ impl<K: Key, V: Value> Database<K, V> {
     /// Commits writes that depend on no read.
     pub(crate) async fn write_blindly(&self, writes: impl Writes<K, V>) -> Result<(), FluxError> {
         // If a lease held this commit back, dropping `_held_back` reports that the commit has been made.
-        // Drop it only when this function returns, but before a task that waits for this commit can go
-        // on.
+        // Keep it until this function returns, so that the report comes before a task that waits for
+        // this commit goes on.
         let mut _held_back = None;
         if !self.shared.may_commit_at_once() {
             let committer = &self.shared.committer;

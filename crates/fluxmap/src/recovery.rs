@@ -76,6 +76,8 @@ pub(crate) fn recover<K: Key, V: Value>(
                 files.identity.expect_shapes(found, path)?;
             }
             let header = checkpoint.header.clone();
+            // Resume the expiry clock first: times to live that are given to values while loading count
+            // from it.
             committer.hand.resume(header.time);
             load_checkpoint(&mut checkpoint, coder, committer, gone, &mut info)?;
             // The next checkpoint records the current fields of the types.
@@ -89,9 +91,12 @@ pub(crate) fn recover<K: Key, V: Value>(
     };
     info.created = info.checkpoint_bytes == 0;
     let tail = load_log(directory, &identity, log_segment, coder, committer, gone, &mut info)?;
+    // Everything has been read: evict what is still beyond the limit.
     committer.keep_limit(true, gone);
+    // The next salts must differ from those of earlier runs: see `Host::stir`.
     committer.host.stir(tail.salt ^ tail.last);
     info.torn_tail = tail.torn_tail(directory);
+    // The existing files have been read and checked. Only from here on may they be changed.
     let (pool, writer) = go_on(files, tail, info.checkpoint_bytes)?;
     info.duration = committer.host.now().saturating_duration_since(started);
     tracing::info!(?info, "recovered");

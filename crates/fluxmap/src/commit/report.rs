@@ -44,6 +44,7 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
             }
         };
         let (backlog, evictions) = (order.writer.backlog() as u64, order.keeper.evictions);
+        // The rest needs no lock: let commits go on.
         drop(order);
         let log_buffer_bytes = self.durable.as_ref().map_or(0, |durable| durable.log.buffered_bytes());
         let (hits, misses) = self.index.lookups();

@@ -102,6 +102,7 @@ pub(super) fn source(
         damage.push(source.damage(0..start as u64, why));
         return Ok(Some(known(source, (header, start))));
     }
+    // Use the salt unchecked: without it no block or frame of the file can be recognized.
     let Some((salt, number)) = FileHeader::as_it_stands(&bytes) else {
         damage.push(source.damage(0..length, what));
         return Ok(None);

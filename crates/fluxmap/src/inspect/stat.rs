@@ -203,6 +203,7 @@ impl Stat {
         let state = match last_kind {
             _ if number < log_segment => SegmentState::NotNeeded,
             Some(FrameKind::EndOfSegment) if *goes_on => SegmentState::Full,
+            // The log ends in the first segment that does not end with a mark.
             _ if std::mem::take(goes_on) => {
                 self.closed = last_kind == Some(FrameKind::Closed);
                 SegmentState::Active

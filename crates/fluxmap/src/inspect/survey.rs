@@ -70,6 +70,7 @@ impl Survey {
         survey.note_missing(directory, log_segment)?;
         for (name, found, noted) in segments {
             let number = found.header.as_ref().map(|header| header.number).or(name);
+            // A complete checkpoint covers the segments before `log_segment`.
             let is_needed = !is_whole || number >= log_segment;
             if is_needed {
                 survey.damage.extend(noted);

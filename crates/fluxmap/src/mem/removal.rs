@@ -50,8 +50,8 @@ struct Victim<'r, K, V> {
 /// The amount of room to make, and the commit that needs it.
 pub(crate) struct Need {
     /// The commit that needs the room, and how many keys it has written: these keys stay. `None` while
-    /// the database is opened: nobody reads yet, and keys are removed at the last timestamp, without a
-    /// commit of their own.
+    /// the database is opened: there are no readers yet, and keys are removed at the last timestamp,
+    /// without a commit of their own.
     written: Option<(Timestamp, usize)>,
     /// The bytes that are still to be removed, unless the limit is kept before.
     left: u64,

@@ -170,8 +170,11 @@ fn tree<'a, K: 'a, V>(keys: impl Iterator<Item = &'a K>) -> usize {
         let address = std::ptr::from_ref(key).addr();
         for level in &mut levels {
             if level.next.is_none() {
+                // The previous node of this level is complete: this key begins another one.
                 level.nodes += 1;
             } else if level.next != Some(address) {
+                // The key is not adjacent, so the node of this level is complete, and the key belongs to
+                // a level above.
                 level.next = None;
                 continue;
             }

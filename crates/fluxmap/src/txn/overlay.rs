@@ -162,6 +162,7 @@ impl<'t, K: Key, V: Value> TransactionRange<'t, K, V> {
             }
             flow
         })?;
+        // The own writes after the last committed pair.
         while let (ControlFlow::Continue(()), Some((key, write))) = (&flow, own.take()) {
             if let Some(value) = write {
                 flow = visit(&key, &value);
@@ -171,6 +172,7 @@ impl<'t, K: Key, V: Value> TransactionRange<'t, K, V> {
                 false => own = self.next_own(Some(&key), direction),
             }
         }
+        // `visit` broke at this key: only the pairs up to it count as read.
         if stop.is_some() {
             self.finished = false;
             match direction {

@@ -219,6 +219,7 @@ pub(crate) fn replay(
         while !is_ended && let Some(frame) = segment.frame(offset)? {
             let at = at(offset);
             let SoundFrame { header, end, .. } = frame;
+            // The log may begin with commits that the checkpoint covers, but without a gap after those.
             let expected = next.unwrap_or(header.first.clamp(1, covered + 1));
             if header.first != expected {
                 let what = format!("commit {expected} should follow, and commit {} does", header.first);
@@ -227,6 +228,7 @@ pub(crate) fn replay(
             let mut lsn = header.first;
             for commit in commits(frame.payload(&mut segment.pieces)?) {
                 let commit = commit.map_err(|_| at.damaged("the commits in it make no sense"))?;
+                // The checkpoint has the earlier commits already.
                 if lsn > covered {
                     visit(lsn, commit, at)?;
                     count += 1;
@@ -251,6 +253,7 @@ pub(crate) fn replay(
         let position = Position { segment: number, offset };
         let later = numbers[index + 1..].to_vec();
         let torn = judge_break(directory, identity, &mut segment, position, &later)?;
+        // A checkpoint covers synced commits only, so a log that ends before it has been damaged.
         if last < covered {
             let what = format!("the log ends with commit {last}, and the checkpoint covers up to {covered}");
             return Err(at(offset).damaged(what));
