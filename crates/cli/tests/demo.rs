@@ -1,4 +1,4 @@
-//! `fluxmap demo`: no audit may find money made or lost.
+//! `fluxmap demo`: no audit may find that money was made or lost.
 
 mod common;
 
@@ -38,7 +38,7 @@ fn audits_find_the_sum_at_both_isolation_levels() {
     for isolation in ["serializable", "snapshot"] {
         let report = demo(&["--isolation", isolation, "--accounts", "200"]);
         assert_sound(&report, 200);
-        // The audit after the end is one; the auditors must have come to their turn as well.
+        // One audit is made after the end. More than two show that the auditors ran as well.
         assert!(number(&report, "audits") > 2, "{report}");
         assert_eq!(report["isolation"], isolation);
     }
