@@ -34,7 +34,7 @@ pub(super) enum OnDuplicate {
 pub(super) struct LoadOptions {
     /// Refuse everything if one record is malformed.
     pub(super) strict: bool,
-    /// What to do with a repeated key.
+    /// The treatment of a record with a repeated key.
     pub(super) on_duplicate: OnDuplicate,
 }
 

@@ -1,4 +1,4 @@
-//! What the simulated disk and the real one have in common.
+//! The contract that both the simulated disk and the real one keep.
 
 use std::io::ErrorKind;
 use std::path::Path;
