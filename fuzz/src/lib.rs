@@ -115,7 +115,7 @@ pub fn open_and_compare(files: &Files) {
             let (first, last) = (content(&db), db.recovery_info().expect("durable").last_commit);
             drop(db);
             let db = open(&disk).expect("what was opened can be opened again");
-            assert!(first == content(&db), "it comes back as something else");
+            assert!(first == content(&db), "opening it again shows another content");
             assert_eq!(db.recovery_info().expect("durable").last_commit, last);
         }
     }

@@ -83,6 +83,8 @@ impl<K: Key, V: Value> Model<K, V> {
             return Verdict::Commit;
         }
         let since = &self.changes[txn.snapshot..];
+        // Whether a commit since the snapshot certainly wrote a matching key, and whether one perhaps did
+        // (the removal of an absent key).
         let clash = |hit: &dyn Fn(&K) -> bool| {
             (
                 since.iter().any(|change| change.sure.iter().any(hit)),

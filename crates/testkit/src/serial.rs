@@ -31,7 +31,7 @@ pub fn witness<K: Key, V: Value>(
     history: &[Committed<K, V>],
     order: Order,
 ) -> Option<Vec<usize>> {
-    assert!(history.len() <= MOST, "a history for brute force is small");
+    assert!(history.len() <= MOST, "the history has too many transactions for brute force");
     // before[i]: the transactions that real time puts before i, as a bit mask.
     let before: Vec<u32> = history
         .iter()
@@ -74,6 +74,7 @@ impl<K: Key, V: Value> Search<'_, K, V> {
         }
         for next in 0..self.history.len() {
             let bit = 1 << next;
+            // Skip a transaction that is placed already, or that real time puts after one that is not.
             if placed & bit != 0 || self.before[next] & !placed != 0 {
                 continue;
             }
@@ -85,6 +86,7 @@ impl<K: Key, V: Value> Search<'_, K, V> {
                 self.path.pop();
             }
         }
+        // The same set and state may be reached in another order: remember that it leads nowhere.
         self.dead_ends.insert((placed, state.clone()));
         false
     }

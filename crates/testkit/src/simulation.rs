@@ -270,6 +270,7 @@ impl Simulation {
                 shared.advance_to(next);
                 continue;
             }
+            // Numbers below `ready.len()` choose a task; the last one chooses background work, if due.
             let chosen = self.choose(count);
             match ready.get(usize::try_from(chosen).unwrap_or(usize::MAX)) {
                 Some(task) if *task == id => {
@@ -296,6 +297,8 @@ impl Simulation {
     fn crash_if_due(&mut self) -> bool {
         let Some(Plan { step, crash }) = self.crash else { return false };
         let disk = self.shared.disk();
+        // The disk has frozen its state if the planned call was reached. Otherwise the plan names a step,
+        // and the present state of the disk counts.
         let instant = match (disk.frozen(), disk.frozen_midway()) {
             (Some(before), Some(midway)) => {
                 if self.choose(2) == 0 {

@@ -44,7 +44,7 @@ pub(crate) fn run(options: &Options, json: bool) {
         let trace = match Trace::read(path) {
             Ok(trace) => trace,
             Err(error) => {
-                eprintln!("{} is no trace: {error}", path.display());
+                eprintln!("{} is not a trace: {error}", path.display());
                 std::process::exit(1);
             }
         };

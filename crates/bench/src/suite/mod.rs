@@ -103,7 +103,7 @@ pub(crate) fn run(options: &Options, json: bool) {
     if let Some(out) = &options.out
         && let Err(error) = std::fs::create_dir_all(out)
     {
-        refuse(&format!("the results cannot go to {}: {error}", out.display()));
+        refuse(&format!("cannot write the results to {}: {error}", out.display()));
     }
     let record: Record<Vec<Sample>> = match &options.from {
         Some(path) => {

@@ -92,9 +92,10 @@ impl Bank {
 
     /// Takes over the accounts that the database holds, and opens more until there are `count`.
     pub(super) async fn with(accounts: Database<u64, u64>, count: u64) -> anyhow::Result<Self> {
+        // Accounts are numbered from 0 without gaps, so the last number gives their count.
         let existing = accounts.begin().last()?.map_or(0, |(account, _)| account.saturating_add(1));
         if accounts.count(..)? as u64 != existing {
-            bail!("the database is not that of a bank: its keys are not the accounts from 0 on");
+            bail!("this is not the database of a bank: its keys are not account numbers from 0 on");
         }
         let count = count.max(existing);
         let mut opening = accounts.begin();

@@ -170,7 +170,7 @@ async fn one_round(
 /// Starts a process and kills it. Returns the number of the last transfer of each task that the process
 /// reported as committed.
 fn kill_one(dir: &Path, args: &DemoArgs, random: &mut StdRng) -> anyhow::Result<Counts> {
-    let program = std::env::current_exe().context("cannot find this program")?;
+    let program = std::env::current_exe().context("cannot find the executable of this program")?;
     let mut child = Command::new(program)
         .arg("crash-worker")
         .arg(dir)
@@ -216,6 +216,7 @@ fn lines_of(child: &mut Child) -> anyhow::Result<Receiver<String>> {
 /// possibly before the database is open.
 fn listen(lines: &Receiver<String>, random: &mut StdRng) -> anyhow::Result<Counts> {
     let mut acknowledged = Counts::new();
+    // An early kill may hit recovery itself, before the process has reported anything.
     let early = random.random_ratio(1, 8);
     let limit = Duration::from_millis(random.random_range(0..LONGEST_MS));
     let mut left = random.random_range(0..=MOST_TRANSFERS);
@@ -246,7 +247,7 @@ fn note_acknowledged(line: &str, acknowledged: &mut Counts) -> anyhow::Result<()
     }
     let parsed =
         line.split_once(' ').and_then(|(task, number)| Some((task.parse().ok()?, number.parse().ok()?)));
-    let (task, number) = parsed.with_context(|| format!("the process said {line:?}"))?;
+    let (task, number) = parsed.with_context(|| format!("unexpected output of the process: {line:?}"))?;
     acknowledged.insert(task, number);
     Ok(())
 }

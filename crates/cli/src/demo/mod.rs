@@ -132,6 +132,7 @@ pub(crate) async fn run(args: &DemoArgs, out: &mut Output) -> anyhow::Result<Ver
     let latencies = run_tasks(args, seed, &bank).await?;
     let took = started.elapsed();
     let last = bank.audit(Lens::Transaction).await.context("the last audit failed")?;
+    // Collect the counts before reopening: that consumes the bank.
     let report = report(args, seed, &bank, latencies, last);
     let reopened = match &args.durable {
         Some(dir) => Some(durable::reopen(args, dir, bank).await?),
@@ -140,6 +141,7 @@ pub(crate) async fn run(args: &DemoArgs, out: &mut Output) -> anyhow::Result<Ver
     let level = args.durable.as_ref().map(|_| args.durability.name());
     let report = Report { took, resident_at_start, level, recovery, reopened, ..report };
     let verdict = if report.is_good() { Verdict::Good } else { Verdict::Bad };
+    // If an audit failed, the exit code must say so, even if the report cannot be written.
     if let (Err(error), Verdict::Good) = (print(&report, out), verdict) {
         return Err(error).context("cannot write the report");
     }

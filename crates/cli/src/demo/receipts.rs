@@ -109,6 +109,7 @@ pub(super) fn audit(books: &Books) -> anyhow::Result<BooksAudit> {
         let task = ((key & !RECEIPTS) >> TASK_SHIFT) as u32;
         let last = receipts.entry(task).or_insert(0);
         let number = key & NUMBER_MASK;
+        // Receipts come in the order of their numbers: a gap between two counts the missing ones.
         wrong += number - *last - 1;
         *last = number;
         // Undo the transfer. After all receipts are undone, every account must have its initial balance.

@@ -73,7 +73,7 @@ fn pairs(
 ) -> anyhow::Result<()> {
     // Add this context to decoding errors only: an output that cannot be written is no fault of the
     // database.
-    let unreadable = || format!("cannot show what is in {}; --headers can", dir.display());
+    let unreadable = || format!("cannot decode the pairs in {}; use --headers", dir.display());
     let mut line = |pair: Pair<'_>| -> anyhow::Result<()> {
         let key = to_key(pair.key).with_context(unreadable)?;
         let value = to_value(pair.value).with_context(unreadable)?;

@@ -51,6 +51,7 @@ pub(crate) fn verify(args: &VerifyArgs, out: &mut Output) -> anyhow::Result<Verd
     if !args.json {
         out.line(format_args!("damaged: {error}"))?;
     }
+    // `verify` stops at the first damage. Search all files again to list the rest.
     if args.all {
         let bar = bytes_bar("searching", args.json);
         let found = inspect::find_damage(&args.dir, |done, total| show(&bar, done, total))?;

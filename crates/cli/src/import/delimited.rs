@@ -34,6 +34,8 @@ pub(super) fn next_record<R: BufRead>(lines: &mut Lines<R>, dialect: Dialect) ->
     loop {
         match fed {
             Ok(true) => return Ok(Some((number, Ok(splitter.finish())))),
+            // A stray quote may open a field that reaches the end of the file: do not keep all of it
+            // in memory.
             Ok(false) if size > LONGEST => {
                 fed = Err(format!("a quoted field is longer than {} MiB", LONGEST >> 20));
             }
@@ -49,6 +51,7 @@ pub(super) fn next_record<R: BufRead>(lines: &mut Lines<R>, dialect: Dialect) ->
                 None => fed = Err("bad quoting: the quote is never closed".to_owned()),
             },
             Err(reason) => {
+                // The quote may be the only mistake: read the lines after it again as other records.
                 lines.give_back(ahead.into_iter());
                 return Ok(Some((number, Err(reason))));
             }

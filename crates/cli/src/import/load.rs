@@ -91,6 +91,7 @@ pub(super) async fn load<R: BufRead>(
             continue;
         }
         pending += 1;
+        // An import that a later record may refuse must stay one transaction, to be rolled back.
         if pending >= BATCH && !whole {
             batch.commit().await?;
             batch = db.begin();
@@ -116,7 +117,7 @@ fn store(
     let taken = batch.contains_key(key.as_str())?;
     if taken && options.on_duplicate == OnDuplicate::Error {
         summary.refused = true;
-        let reason = format!("the key {key:?} is that of an earlier record");
+        let reason = format!("the key {key:?} belongs to an earlier record");
         return Ok(Err(Malformed { line, reason }));
     }
     summary.records += 1;

@@ -112,6 +112,7 @@ impl<R: BufRead> Records<R> {
             Shape::Rows { dialect, layout, key, width } => {
                 let read = delimited::next_record(&mut self.lines, *dialect);
                 let Some((line, split)) = read.context(CANNOT_READ)? else { return Ok(None) };
+                // Without a header, the first good row sets the number of fields for all others.
                 if let (None, Ok(fields)) = (&width, &split) {
                     check_key(*key, fields.len())?;
                     *width = Some(fields.len());

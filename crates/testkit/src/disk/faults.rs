@@ -141,6 +141,6 @@ impl SimDisk {
 
 /// The number of the `n`-th call from now.
 fn nth(state: &State, n: u64) -> u64 {
-    assert!(n > 0, "the next call is the first, there is none before it");
+    assert!(n > 0, "`n` counts from 1: the next call is the first");
     state.calls.saturating_add(n)
 }

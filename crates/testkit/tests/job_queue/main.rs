@@ -135,7 +135,7 @@ fn simulate_with(
         let main = process(simulation.machine(), bug, outside.clone());
         match simulation.run(main) {
             Ok(Ended::Returned(Ok(())) | Ended::Crashed) => {}
-            Ok(Ended::Returned(Err(error))) => outside.broken(format!("it failed: {error}")),
+            Ok(Ended::Returned(Err(error))) => outside.broken(format!("the process failed: {error}")),
             Err(stuck) => outside.broken(stuck.to_string()),
         }
         if let Some(broken) = outside.with(|world| world.broken.clone()) {

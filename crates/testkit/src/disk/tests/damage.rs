@@ -1,4 +1,4 @@
-//! Damage done behind the store's back.
+//! Damage that a test does directly to files.
 
 use std::path::{Path, PathBuf};
 
