@@ -108,13 +108,13 @@ pub fn open_and_compare(files: &Files) {
             left.remove(&path_of("lock"));
             let mut before = files.clone();
             before.remove(&path_of("lock"));
-            assert!(left == before, "opening failed, and has changed a file");
+            assert!(left == before, "opening failed, but changed a file");
         }
         Err(error) => panic!("not an error of the files: {error}"),
         Ok(db) => {
             let (first, last) = (content(&db), db.recovery_info().expect("durable").last_commit);
             drop(db);
-            let db = open(&disk).expect("what was opened can be opened again");
+            let db = open(&disk).expect("a database that was opened can be opened again");
             assert!(first == content(&db), "opening it again shows another content");
             assert_eq!(db.recovery_info().expect("durable").last_commit, last);
         }

@@ -35,7 +35,7 @@ impl Output {
         writeln!(self.writer, "{text}").map_err(unwritable)
     }
 
-    /// Writes one JSON object on a line of its own.
+    /// Writes one JSON object as one line.
     pub(crate) fn object(&mut self, object: &Value) -> io::Result<()> {
         writeln!(self.writer, "{object}").map_err(unwritable)
     }

@@ -17,7 +17,9 @@ use crate::shell::answer;
 
 /// The options of `fluxmap shell`.
 #[derive(Debug, Args)]
-#[command(after_help = "FLUXMAP_HISTORY names a file that keeps what was typed at the prompt.")]
+#[command(
+    after_help = "The environment variable FLUXMAP_HISTORY names a file that keeps the history of the prompt."
+)]
 pub(crate) struct ShellArgs {
     /// The directory of the database.
     dir: PathBuf,
@@ -31,7 +33,7 @@ pub(crate) struct ShellArgs {
     #[arg(long)]
     create: bool,
 
-    /// Print the answers as JSON, one object a line.
+    /// Print the answers as JSON, one object per line.
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -65,7 +65,7 @@ use syn::{Attribute, Data, DeriveInput, Error, Field, Fields, Index, LitStr, Mem
 /// # }
 /// ```
 ///
-/// # What cannot be derived
+/// # Limits
 ///
 /// `MemSize` cannot be derived for a union, because it is not known which field is in use:
 ///

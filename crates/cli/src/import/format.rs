@@ -5,7 +5,7 @@ use std::path::Path;
 /// The format of the records of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {
-    /// One JSON object a line.
+    /// One JSON object per line.
     JsonLines,
     /// Fields separated by this ASCII character.
     Delimited(u8),

@@ -27,7 +27,9 @@ use crate::store;
 
 /// The options of `fluxmap import`.
 #[derive(Debug, Args)]
-#[command(after_help = "FLUXMAP_HISTORY names a file that keeps what was typed at the prompt.")]
+#[command(
+    after_help = "The environment variable FLUXMAP_HISTORY names a file that keeps the history of the prompt."
+)]
 pub(crate) struct ImportArgs {
     /// The file of records; `-` is standard input.
     file: PathBuf,
@@ -90,7 +92,7 @@ enum FormatChoice {
     Auto,
     /// Delimited: CSV, TSV and their relatives.
     Csv,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Jsonl,
 }
 
