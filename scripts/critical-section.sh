@@ -1,12 +1,12 @@
 #!/bin/sh
-# How long a commit holds the commit lock, by the number of its writes, single-threaded: the part
-# of the samples that perf finds in `Order::apply` (all that is done under the lock, but for
-# taking it and letting it go), of the time that a transaction takes. KEYS says how many keys
-# there are. Skips loudly without perf.
+# Measures how long a commit holds the commit lock, by the number of its writes, on one thread: the time
+# of a transaction, times the share of its samples that perf finds in `Order::apply`. This function does
+# all the work under the lock, except taking and releasing it. The variable KEYS sets the number of keys.
+# Without perf, the script prints SKIPPED.
 set -eu
 cd "$(dirname "$0")/.."
 command -v perf >/dev/null || { echo "SKIPPED: there is no perf here" >&2; exit 0; }
-# perf finds callers by frame pointers.
+# perf needs frame pointers to find callers.
 export RUSTFLAGS="-C force-frame-pointers=yes" CARGO_TARGET_DIR=target/frame-pointers
 cargo build --release --quiet -p fluxmap-bench --example instructions
 program=$CARGO_TARGET_DIR/release/examples/instructions

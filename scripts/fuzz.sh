@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Feeds hostile bytes to the readers of the log and of the checkpoint, on one core:
+# Feeds hostile bytes to the readers of the log and of the checkpoint, on one core.
 #
 #   scripts/fuzz.sh [seconds for each target, by default 300] [target ...]
 #
-# Needs the nightly compiler and a C++ compiler, which builds libFuzzer. It sets the
-# compiler's flags by hand, so that cargo-fuzz need not be installed; `cargo fuzz run log`
-# does the same where it is.
+# The script needs the nightly compiler, and a C++ compiler to build libFuzzer. It sets the
+# compiler's flags itself, so cargo-fuzz need not be installed. If it is, `cargo fuzz run log`
+# does the same.
 set -euo pipefail
 cd "$(dirname "$0")/../fuzz"
 
@@ -24,9 +24,9 @@ shift || true
 targets=("$@")
 [ ${#targets[@]} -gt 0 ] || targets=(log checkpoint)
 
-# No address sanitizer, which makes the threads of each opening ten times as slow: what
-# is fuzzed is safe code, and scripts/sanitize.sh looks after the index.
-# With a target given, build scripts are not instrumented.
+# Do not use the address sanitizer, which makes the threads of each opening ten times as slow:
+# the fuzzed code is safe, and scripts/sanitize.sh checks the index.
+# Give cargo a target, so that build scripts are not instrumented.
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/fuzz"
 export RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module -Ccodegen-units=1 \
 -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
@@ -36,7 +36,7 @@ cargo +nightly build --release --target "$target"
 
 for name in "${targets[@]}"; do
     mkdir -p "corpus/$name" "artifacts/$name"
-    # The codec allocates in proportion to its input, and so does everything else.
+    # The limit of memory can be low: the codec and all other code allocate in proportion to the input.
     nice -n 19 "$CARGO_TARGET_DIR/$target/release/$name" "corpus/$name" -artifact_prefix="artifacts/$name/" \
         -max_total_time="$seconds" -max_len=4096 -rss_limit_mb=2048 -timeout=20 -print_final_stats=1
 done

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Random concurrent histories from real threads, each through the checker that decides strict
-# serializability, until so many transactions have committed:
+# Runs random concurrent histories on real threads, and checks each for strict serializability, until
+# the given number of transactions has committed.
 #
 #   scripts/histories.sh [transactions, by default 10000000]
 #
-# The last line sums up; exit status 1 at the first history that no order explains.
+# The last line is a summary. The exit status is 1 at the first history that no order explains.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 wanted=${1:-10000000}
-# One scale of the three tests that count is some 120,000 transactions.
+# With scale 1, the three tests that are counted commit some 120,000 transactions.
 scale=8
 cargo test --release --quiet -p fluxmap --test histories --no-run
 committed=0

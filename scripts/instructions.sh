@@ -1,10 +1,10 @@
 #!/bin/sh
 # Counts the instructions of operations with callgrind:
 #   scripts/instructions.sh [-k KEYS] [-o OPEN] [-n COUNT] OPERATION...
-# OPEN transactions are open at timestamps of their own meanwhile. Skips loudly without valgrind.
-# The operations are those of crates/bench/examples/instructions.rs: get, snapshot, begin,
-# snapshot-get, update, insert, transact, transfer, visit, scan, on-call, and reads-N and writes-N
-# for some N.
+# Meanwhile OPEN transactions are open, each at a different timestamp. The operations are those of
+# crates/bench/examples/instructions.rs: get, snapshot, begin, snapshot-get, update, insert,
+# transact, transfer, visit, scan, on-call, and reads-N and writes-N for some N. Without valgrind,
+# the script prints SKIPPED.
 set -eu
 cd "$(dirname "$0")/.."
 keys=10000 open=0 count=20000
@@ -17,7 +17,7 @@ while getopts k:o:n: option; do
     esac
 done
 shift $((OPTIND - 1))
-[ $# -gt 0 ] || { echo "which operations? See the beginning of this script" >&2; exit 2; }
+[ $# -gt 0 ] || { echo "name at least one operation: the beginning of this script lists them" >&2; exit 2; }
 command -v valgrind >/dev/null || { echo "SKIPPED: there is no valgrind here" >&2; exit 0; }
 cargo build --release --quiet -p fluxmap-bench --example instructions
 program=${CARGO_TARGET_DIR:-target}/release/examples/instructions
@@ -26,7 +26,7 @@ total() {
         sed -n 's/.*Collected : //p'
 }
 for operation in "$@"; do
-    "$program" "$operation" "$keys" 0 1 # Ends everything if there is none of that name.
+    "$program" "$operation" "$keys" 0 1 # Ends the script if there is no operation of this name.
 done
 nothing=$(total nothing "$count")
 for operation in "$@"; do

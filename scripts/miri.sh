@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs short versions of the index's tests under Miri, which checks each access
-# against Rust's rules: with Tree Borrows, and again with Stacked Borrows. Needs
-# the nightly components miri and rust-src. Some ten minutes.
+# Runs short versions of the index's tests under Miri, which checks each memory access
+# against Rust's rules: first with Tree Borrows, then with Stacked Borrows. The script needs
+# the nightly components miri and rust-src, and takes some ten minutes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Runs the tests of FluxMap 0.3.7 against this FluxMap: its files `db`, `isolation` and
-# `memory`, as the registry has them. Nothing of them is kept here. Three minutes, most of
-# which is for building.
+# Runs the tests of FluxMap 0.3.7 against this FluxMap: the files `db`, `isolation` and
+# `memory`, as published in the registry. This repository has no copy of them. The script takes
+# three minutes, mostly for building.
 #
-# They run as they are, except for the tests named at the end, each with its reason. The other
-# two test files of 0.3.7, `skiplist` and `persistence`, are about its inner parts.
+# The tests run unchanged, except for those named at the end of this script, each with the reason. The
+# other two test files of 0.3.7, `skiplist` and `persistence`, test its internals and are left out.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 repo=$PWD
@@ -13,7 +13,7 @@ version=0.3.7
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
-# The crate under another name, so that cargo fetches its sources and builds none of them.
+# A crate that only depends on 0.3.7: cargo downloads the sources, and builds nothing.
 mkdir -p "$scratch/fetch/src"
 touch "$scratch/fetch/src/lib.rs"
 cat >"$scratch/fetch/Cargo.toml" <<TOML
@@ -33,8 +33,8 @@ if ! (cd "$scratch/fetch" && cargo vendor --quiet --versioned-dirs "$scratch/ven
 fi
 theirs="$scratch/vendor/fluxmap-$version"
 
-# Their tests as those of a crate that has our library as `fluxmap`. The lock file is ours, for
-# the same versions of everything that both need.
+# A crate with the tests of 0.3.7, whose dependency `fluxmap` is this library. With this
+# repository's lock file, common dependencies have the same versions.
 mkdir -p "$scratch/run/src" "$scratch/run/tests"
 touch "$scratch/run/src/lib.rs"
 cat >"$scratch/run/Cargo.toml" <<TOML
@@ -58,7 +58,7 @@ cp "$repo/Cargo.lock" "$scratch/run/Cargo.lock"
 cp "$theirs/tests/db.rs" "$theirs/tests/isolation.rs" "$theirs/tests/memory.rs" "$scratch/run/tests/"
 
 skips=()
-# skip TEST REASON: a test that is not run.
+# skip TEST REASON: leaves a test out.
 skip() {
     if ! grep -q "fn $1(" "$scratch/run/tests/"*.rs; then
         echo "there is no test $1 to skip" >&2
@@ -68,27 +68,27 @@ skip() {
     echo "not run: $1 ($2)"
 }
 
-# change FILE FROM TO REASON: replaces one text in a test, which must be there.
+# change FILE FROM TO REASON: replaces a text in a test. The text must be there.
 change() {
     local file="$scratch/run/tests/$1"
     if ! grep -qF -- "$2" "$file"; then
         echo "tests/$1 has no '$2' to change" >&2
         exit 1
     fi
-    # The first argument is the pattern, taken as it stands.
+    # \Q takes the text literally, not as a pattern.
     FROM="$2" TO="$3" perl -pi -e 's/\Q$ENV{FROM}\E/$ENV{TO}/g' "$file"
     echo "changed in $1: '$2' to '$3' ($4)"
 }
 
 skip test_commit_logs_to_wal \
-    "reads the log as CBOR from a file wal.0; ours has a format of its own, see docs/format.md"
+    "reads the log as CBOR from a file wal.0; this library has another format, see docs/format.md"
 change db.rs 'An automatic eviction policy requires max_memory to be set.' \
     'an `eviction_policy` needs `max_memory`: without a limit, nothing is evicted' \
-    "compares the words of an error"
+    "compares the text of an error message"
 change db.rs '// Now, when Tx1 tries to commit, ' 'h1.insert("elsewhere".to_string(), 0).await.unwrap(); // ' \
-    "wants a transaction that has only read to fail; here it commits, in its place before the other, so it has to write"
+    "expects a read-only transaction to fail; here it commits, serialized before the other one, so the test makes it write"
 change memory.rs '// Access key2 to make it' 'handle.insert("key3".to_string(), 3).await.unwrap(); // Access key2 to make it' \
-    "wants two reads with no write between them told apart by their time; our LRU tells them apart by the writes between them"
+    "expects LRU to order two reads by time; this library orders reads by the writes between them, so the test makes one"
 
 CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$repo/target}/peer-tests" \
     cargo test --manifest-path "$scratch/run/Cargo.toml" --no-fail-fast -- "${skips[@]}"

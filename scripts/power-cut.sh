@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
-# Cuts a file system off under a database that is being written to, as a loss of power
-# does, and checks what comes back. By hand, as root: it mounts ext4 and XFS from files.
+# Shuts a file system down under a database that is being written to, as a loss of power does,
+# and checks the database afterwards. Run it by hand, as root: it mounts ext4 and XFS from files.
 #
 #   scripts/power-cut.sh [rounds for each file system, by default 10]
 #
-# The shutdown ioctl without a flush of the journal drops what the file system has not
-# written. Even rounds run in `Full`, where nothing acknowledged may be lost; odd ones in
-# `Relaxed`, where what is left must be a prefix of each writer's commits. The writer and the
-# checks are those of crates/fluxmap/tests/kill.rs.
+# The shutdown ioctl, without a flush of the journal, drops all data that the file system has not
+# written. Even rounds run at `Full`, where no acknowledged commit may be lost. Odd rounds run at
+# `Relaxed`, where the commits that survive must be a prefix of each writer's commits. The writer
+# and the checks are those of crates/fluxmap/tests/kill.rs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 skip() { echo "SKIPPED: $*" >&2; }
 
 [ "$(id -u)" = 0 ] || { skip "mounting needs root, so no power was cut"; exit 0; }
-command -v python3 >/dev/null || { skip "the ioctl is issued from python3, which is not there"; exit 0; }
+command -v python3 >/dev/null || { skip "the script needs python3 to issue the ioctl, and there is none"; exit 0; }
 rounds=${1:-10}
 
 program=$(cargo test -p fluxmap --test kill --no-run --message-format=json |
@@ -35,8 +35,8 @@ cleanup() {
 }
 trap cleanup EXIT
 
-# EXT4_IOC_SHUTDOWN and XFS_IOC_GOINGDOWN are one number, _IOR('X', 125, __u32); 2 means that the
-# journal is not flushed.
+# EXT4_IOC_SHUTDOWN and XFS_IOC_GOINGDOWN are the same number, _IOR('X', 125, __u32). The argument 2
+# means not to flush the journal.
 cut_off() {
     python3 -c 'import fcntl, os, struct, sys
 directory = os.open(sys.argv[1], os.O_RDONLY)
@@ -62,15 +62,15 @@ try() {
         local level=full segments=4096,3 heard=$work/heard
         [ $((round % 2)) = 0 ] || level=relaxed
         [ $((round % 4)) -lt 2 ] || segments=1048576,3
-        # Each level on a directory of its own: what `Relaxed` loses, `Full` must not be
-        # asked for.
+        # Each level has its own directory: the check at `Full` would miss the commits that a
+        # round at `Relaxed` may lose.
         FLUXMAP_KILL_CHILD="$round,$level,$segments,$mount/$level" \
             "$program" child --exact --nocapture --test-threads=1 >"$heard" 2>"$work/errors" &
         child=$!
-        # Until it has got somewhere; where exactly is left to chance.
+        # Wait until the process has acknowledged a random number of commits.
         while [ "$(wc -l <"$heard")" -lt $((RANDOM % 900 + 20)) ] && kill -0 "$child" 2>/dev/null; do :; done
         cut_off
-        # It may still say that it has committed something, and may not: its disk is gone.
+        # Kill the process at once: its disk is gone, so it must acknowledge no more commits.
         kill -9 "$child" 2>/dev/null || true
         wait "$child" 2>/dev/null || true
         child=
@@ -83,7 +83,7 @@ try() {
             tee "$work/said" | grep '^check:' || { cat "$work/said" >&2; exit 1; }
     done
     umount "$mount"
-    echo "$kind: $rounds cuts, nothing lost that was promised"
+    echo "$kind: $rounds cuts, no acknowledged commit was lost"
 }
 
 try ext4 -q

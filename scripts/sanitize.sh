@@ -2,17 +2,18 @@
 # Runs the tests of the index under the sanitizers of the nightly compiler:
 #
 #   address   use after free, double free, out of bounds; and leaks at the end
-#   leak      leaks alone, without the other's slower memory
+#   leak      leaks alone, without the slower memory access of address
 #   thread    data races
 #
-# Four minutes, of which three to build. Arguments pick sanitizers: all by default.
+# Arguments select sanitizers; all run by default. They take four minutes, three of them for
+# building.
 #
-# The standard library is not instrumented, so thread sanitizer knows of no
-# synchronization inside it. The tests use locks and joins that it does see; one
-# test that ends an index by the count of `Arc` alone is left out. What the index
-# does needs no exception: each free follows the last look by an Acquire load of
-# the slot that the reader released, which thread sanitizer understands, and what
-# the fences order is that a reader does not get there at all.
+# The standard library is not instrumented, so the thread sanitizer does not see the
+# synchronization inside it. It does see the locks and joins that the tests use. One test is
+# left out, because it ends an index by the reference count of an `Arc` alone. The index
+# itself needs no exception. Before it frees an object, it loads with Acquire the slot that
+# the last reader released, which the thread sanitizer understands. The fences, which it
+# does not understand, only keep later readers from reaching the object.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -28,8 +29,8 @@ fi
 
 suppressions=$(mktemp)
 trap 'rm -f "$suppressions"' EXIT
-# What the test harness shares between its threads: a channel of results, the
-# test to run, what it prints.
+# Data that the test harness shares between its threads: a channel of results, the test to
+# run, and its captured output.
 cat >"$suppressions" <<'END'
 race:test::event::CompletedTest
 race:Arc<std::sync::poison::mutex::Mutex<core::option::Option<test::run_test
@@ -38,7 +39,7 @@ END
 export TSAN_OPTIONS="suppressions=$suppressions"
 
 base="${CARGO_TARGET_DIR:-target}"
-# Fewer rounds, since each step takes longer.
+# Run fewer rounds, because each step takes longer.
 export FLUXMAP_TEST_DIVISOR=4
 
 run() {
@@ -56,7 +57,7 @@ run() {
 for sanitizer in "${@:-address leak thread}"; do
     for each in $sanitizer; do
         case $each in
-            # What is named so leaks by design.
+            # Tests with "forgotten" in their names leak by design.
             address | leak) run "$each" --skip forgotten ;;
             thread) run thread --test-threads 1 --skip threads_share_the_end ;;
             *)

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Mixed load at a memory limit from four threads, with audits:
+# Runs a mixed load at a memory limit from four threads, with audits.
 #
 #   scripts/soak.sh [SECONDS [POLICY...]]
 #
-# SECONDS, by default an hour, are shared by the policies, by default all of them, each in a
-# process of its own. Fails if any audit does, if a thread dies, or if the memory of a process
-# is not flat: the largest of the last quarter more than a tenth above that of the second.
+# The policies (all by default) share the SECONDS (an hour by default). Each runs in a separate
+# process. The script fails if an audit fails, if a thread dies, or if the memory of a process is
+# not flat: if its maximum in the last quarter is more than a tenth above that in the second.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

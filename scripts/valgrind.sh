@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Runs short versions of the index's tests under valgrind's memcheck: invalid
-# reads and writes, use of memory that was never set, double frees, leaks. It
-# watches the optimized program as it is, standard library included. Two minutes,
-# most of which to build.
+# Runs short versions of the index's tests under valgrind's memcheck, which finds invalid
+# reads and writes, use of uninitialized memory, double frees and leaks. It checks the
+# optimized program, including the standard library. The script takes two minutes, mostly
+# for building.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,6 +17,6 @@ export "CARGO_TARGET_${host}_RUNNER=valgrind --quiet --error-exitcode=9 --leak-c
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/valgrind"
 export FLUXMAP_TEST_DIVISOR=10
 
-# What is named so leaks by design.
+# Tests with "forgotten" in their names leak by design.
 cargo test --release --package fluxmap-index --lib --tests --no-fail-fast -- \
     --test-threads 1 --skip forgotten "$@"

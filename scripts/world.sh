@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Whole lives of databases under simulation, on two cores, with ever new seeds:
+# Simulates whole lives of databases, on two cores, with one new seed after another.
 #
 #   scripts/world.sh [seconds, by default 600] [first seed] [options of the program, such as --profile recovery]
 #
-# The last line says what was done; exit status 1 if anything was wrong. A failure prints its
-# seed, a smaller world that fails as well, and the command that replays it.
+# The last line is a summary. The exit status is 1 if a world failed. A failure prints its seed, a
+# smaller world that fails as well, and the command that replays it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The yardstick of the simulation: plants each fault of crates/world/faults.txt, one at a time,
-# and runs worlds until it falls. Prints for each the seconds and the worlds that it took.
+# Measures how well the simulation finds bugs. It plants each fault of crates/world/faults.txt, one at a
+# time, and runs worlds until one fails. For each fault it prints the seconds and the worlds that this took.
 #
 #   scripts/yardstick.sh [seconds for each fault at most, by default 600] [fault ...]
 #
-# Exit status 1 if one has not fallen.
+# The exit status is 1 if a fault was not found.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -15,7 +15,7 @@ if [ ${#faults[@]} -eq 0 ]; then
     mapfile -t faults < <(sed -n 's/^\([a-z][a-z0-9-]*\).*/\1/p' crates/world/faults.txt)
 fi
 
-# A build of its own: the faults are not in any other.
+# Use a separate build directory: no other build contains the faults.
 export FLUXMAP_YARDSTICK=1 CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/yardstick"
 cargo build --quiet -p fluxmap-world
 stands=0

@@ -1,6 +1,6 @@
-//! A checkpoint of hostile bytes, behind a sound header or not. The first byte says how
-//! much of it is made to look right: its first bit the checksums of the blocks, the
-//! second their numbers, the third the header.
+//! A checkpoint of hostile bytes, after a sound header or not. The bits of the first byte choose
+//! which parts are corrected: the first bit the checksums of the blocks, the second their numbers,
+//! the third the header.
 #![no_main]
 
 use fluxmap_fuzz::{base, header_end, open_and_compare, path_of, seal, seal_header, write_seeds};
@@ -8,7 +8,7 @@ use libfuzzer_sys::fuzz_target;
 
 const BLOCK_HEADER: usize = 24;
 
-/// Makes blocks of what there is, as far as their lengths go.
+/// Corrects the checksums, and the lengths and numbers if need be, of the blocks that the bytes form.
 fn seal_blocks(bytes: &mut [u8], numbers: bool) {
     let mut at = header_end(bytes);
     let mut number = 0_u64;
@@ -32,7 +32,8 @@ fuzz_target!(init: write_seeds("checkpoint", "snapshot.db"), |data: &[u8]| {
     let path = path_of("snapshot.db");
     let mut bytes = files[&path].clone();
     let length = header_end(&bytes);
-    // With the third bit: from the commit that it covers on; salt and database stay.
+    // With the third bit, the hostile bytes begin at the field of the covered commit. The salt and the
+    // database's number before it stay as they are.
     bytes.truncate(if how & 4 != 0 { 40 } else { length });
     bytes.extend(hostile);
     bytes.resize(bytes.len().max(length), 0);

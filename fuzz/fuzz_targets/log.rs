@@ -1,6 +1,6 @@
-//! A log of hostile bytes, behind sound headers or not. The first byte says how much of it
-//! is made to look right: its first bit the checksums of the frames, the second their
-//! marks, the third the header, the fourth whether another segment follows.
+//! A log of hostile bytes, after sound headers or not. The bits of the first byte choose which parts
+//! are corrected: the first bit the checksums of the frames, the second their marks, the third the
+//! header. The fourth bit makes another segment follow.
 #![no_main]
 
 use fluxmap_fuzz::{base, header_end, open_and_compare, path_of, seal, seal_header, write_seeds};
@@ -8,7 +8,7 @@ use libfuzzer_sys::fuzz_target;
 
 const FRAME_HEADER: usize = 48;
 
-/// Makes frames of what there is, as far as their lengths go.
+/// Corrects the checksums, and the lengths and marks if need be, of the frames that the bytes form.
 fn seal_frames(bytes: &mut [u8], marks: bool) {
     let mut at = header_end(bytes);
     while at + FRAME_HEADER <= bytes.len() {
@@ -29,7 +29,8 @@ fn segment(sound: &[u8], how: u8, hostile: &[u8]) -> Vec<u8> {
     let mut bytes = sound.to_vec();
     let mut start = header_end(&bytes);
     if how & 4 != 0 {
-        // From the segment's number on; salt and database stay.
+        // The hostile bytes begin at the field of the segment's number. The salt and the database's
+        // number before it stay as they are.
         start = 40;
     }
     let length = header_end(&bytes);

@@ -1,8 +1,8 @@
-//! What the fuzz targets share: files that are sound up to a point, and a database that
-//! is opened on them.
+//! Code that the fuzz targets share: it makes files that are sound up to a point, and opens a
+//! database on them.
 //!
-//! Whatever the bytes are, opening may not panic. If it fails, no file has changed; if it
-//! does not, what it shows is what it shows again when it is opened once more.
+//! Whatever the bytes are, opening must not panic. If it fails, it must not have changed a file. If
+//! it succeeds, opening the database once more must show the same content.
 
 use fluxmap::persistence::PersistenceOptions;
 use fluxmap::{Database, FluxError};
@@ -48,7 +48,7 @@ fn content(db: &Db) -> BTreeMap<u16, Vec<u8>> {
     db.snapshot().range(..).map(|(key, value)| (key, value.to_vec())).collect()
 }
 
-/// The files of a small database: a checkpoint, a segment in use, and one that is ready.
+/// The files of a small database: a checkpoint, a segment in use, and one that is ready for use.
 pub fn base() -> Files {
     static BASE: OnceLock<Files> = OnceLock::new();
     BASE.get_or_init(|| {
@@ -67,7 +67,7 @@ pub fn base() -> Files {
     .clone()
 }
 
-/// Where a file's header ends.
+/// The offset at which a file's header ends.
 pub fn header_end(bytes: &[u8]) -> usize {
     usize::from(u16::from_le_bytes([bytes[14], bytes[15]]))
 }
@@ -78,8 +78,8 @@ pub fn seal_header(bytes: &mut [u8]) {
     bytes[8..12].copy_from_slice(&crc.to_le_bytes());
 }
 
-/// Writes what a target begins with: the sound bytes of a file, for each of the ways in which
-/// the target puts them together.
+/// Writes the seeds of a target's corpus: the sound bytes of a file, for each combination of the bits
+/// that choose how the target puts the file together.
 pub fn write_seeds(target: &str, name: &str) {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
     fs::create_dir_all(&directory).expect("a directory");
@@ -92,7 +92,8 @@ pub fn write_seeds(target: &str, name: &str) {
     }
 }
 
-/// Puts the checksum of what begins at `at` right; it covers what is behind it.
+/// Corrects the checksum of the frame or block that begins at `at`. The checksum covers the bytes
+/// after it, up to `end`.
 pub fn seal(bytes: &mut [u8], at: usize, end: usize) {
     let salt: [u8; 8] = bytes[32..40].try_into().expect("eight bytes");
     let crc = crc32c::crc32c_append(crc32c::crc32c(&salt), &bytes[at + 4..end]);
@@ -107,14 +108,14 @@ pub fn open_and_compare(files: &Files) {
             left.remove(&path_of("lock"));
             let mut before = files.clone();
             before.remove(&path_of("lock"));
-            assert!(left == before, "opening failed, and has changed a file");
+            assert!(left == before, "opening failed, but changed a file");
         }
         Err(error) => panic!("not an error of the files: {error}"),
         Ok(db) => {
             let (first, last) = (content(&db), db.recovery_info().expect("durable").last_commit);
             drop(db);
-            let db = open(&disk).expect("what was opened can be opened again");
-            assert!(first == content(&db), "it comes back as something else");
+            let db = open(&disk).expect("a database that was opened can be opened again");
+            assert!(first == content(&db), "opening it again shows another content");
             assert_eq!(db.recovery_info().expect("durable").last_commit, last);
         }
     }

@@ -1,9 +1,9 @@
-//! Does one kind of operation again and again, single-threaded, so that instructions can be
-//! counted: `scripts/instructions.sh` runs it under callgrind, once with and once without the
-//! operations, and divides the difference.
+//! Does one kind of operation again and again on a single thread, so that instructions can be counted.
+//! `scripts/instructions.sh` runs this program under callgrind, once with and once without the operations,
+//! and divides the difference.
 //!
-//! Arguments: the operation, how many keys there are, how many transactions are open beside
-//! it, how often it is done.
+//! Arguments: the operation, the number of keys, the number of other open transactions, and the number
+//! of repetitions.
 
 use fluxmap::{Database, FluxError, Transaction};
 use futures::executor::block_on;
@@ -15,8 +15,8 @@ use std::ops::ControlFlow;
 
 type Db = Database<String, Vec<u8>>;
 
-/// With room for all of it at once: what growing a string costs depends on the heap, which
-/// differs from one operation to the other, and would not cancel out.
+/// Makes a key. The string gets its whole capacity at once: the cost of growing a string depends on the
+/// state of the heap, which differs between operations, so it would not cancel out in the difference.
 fn key(number: usize) -> String {
     let mut key = String::with_capacity(24);
     write!(key, "user{number:016}").expect("a string takes it");
@@ -33,14 +33,14 @@ fn value(number: i64) -> Vec<u8> {
     value
 }
 
-/// Moves one unit from one account to the other.
+/// Moves one unit from one account to another.
 async fn transfer(tx: &mut Transaction<String, Vec<u8>>, from: &str, to: &str) -> Result<(), FluxError> {
     let [left, right] = tx.get_many([from, to])?.map(|found| found.map_or(0, |value| number(&value)));
     tx.insert(from.to_string(), value(left - 1))?;
     tx.insert(to.to_string(), value(right + 1))
 }
 
-/// Counts what has a prefix, and puts a key there or deletes it.
+/// Visits the keys with a prefix, and removes `own` if it is among them, or else inserts it.
 fn on_call(tx: &Transaction<String, Vec<u8>>, prefix: &str, own: &str) -> Result<(), FluxError> {
     let mut is_there = false;
     let _ = tx.prefix(prefix)?.visit(|key, _| {
@@ -54,7 +54,7 @@ fn on_call(tx: &Transaction<String, Vec<u8>>, prefix: &str, own: &str) -> Result
 }
 
 fn operate(db: &Db, what: &str, keys: usize, count: usize, random: &mut SmallRng) {
-    // The same numbers are drawn for every operation, so that drawing them cancels out.
+    // Draw the same numbers for every operation, so that drawing cancels out in the difference.
     let mut done = 0;
     for turn in 0..count {
         let (one, other) = (key(random.random_range(0..keys)), key(random.random_range(0..keys)));
@@ -101,7 +101,7 @@ fn operate(db: &Db, what: &str, keys: usize, count: usize, random: &mut SmallRng
                 let _ = black_box(scanned.expect("a scan"));
             }
             "on-call" => {
-                // One key has the prefix, and another one if it is put there.
+                // One key has the prefix, and a second one while `own` is there.
                 let (prefix, own) = (one.as_str(), format!("{one}!"));
                 let body = async |tx: &mut Transaction<_, _>| on_call(tx, prefix, &own);
                 block_on(db.transact(body)).expect("a commit");
@@ -125,7 +125,7 @@ fn main() {
     }
     let open: Vec<_> = (0..open)
         .map(|number| {
-            // Each at a timestamp of its own.
+            // Commit first, so that each open transaction has a different timestamp.
             block_on(db.insert(key(number % keys), value(1000))).expect("a commit");
             db.begin()
         })

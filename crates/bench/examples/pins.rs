@@ -1,6 +1,6 @@
-//! What it costs a reader to announce itself, by reclaimer: the measurement behind
-//! the choice in ARCHITECTURE.md. Medians of interleaved rounds, in nanoseconds for
-//! a pin and its release.
+//! The cost for a reader to pin itself, for three reclaimers: the measurement behind the choice in
+//! ARCHITECTURE.md. The figures are medians of interleaved rounds, in nanoseconds for a pin and its
+//! release.
 
 use fluxmap_index::Index;
 use std::hint::black_box;

@@ -1,15 +1,15 @@
-//! What the program is asked for, and what it cannot do.
+//! Checks of arguments, and the refusal of arguments that the program cannot use.
 
-/// A number that is not zero.
+/// Parses a number that is at least 1.
 pub(crate) fn positive(text: &str) -> Result<usize, String> {
     match text.parse() {
-        Ok(0) => Err("it must be at least 1".to_string()),
+        Ok(0) => Err("the number must be at least 1".to_string()),
         Ok(number) => Ok(number),
         Err(error) => Err(format!("{error}")),
     }
 }
 
-/// Ends the program because it was asked for something that it cannot do.
+/// Ends the program with an error message, because it cannot do what the arguments ask for.
 pub(crate) fn refuse(why: &str) -> ! {
     eprintln!("error: {why}");
     std::process::exit(2);

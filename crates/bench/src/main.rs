@@ -1,5 +1,5 @@
-//! The benchmark program: FluxMap side by side with what else one could take, in one
-//! run, in interleaved rounds, as medians.
+//! The benchmark program. It measures FluxMap side by side with other stores, in one run, in interleaved
+//! rounds, and shows medians.
 
 #![forbid(unsafe_code)]
 
@@ -19,7 +19,7 @@ use clap::{Parser, Subcommand};
 struct Options {
     #[command(subcommand)]
     what: What,
-    /// Prints JSON instead of tables.
+    /// Print JSON instead of tables.
     #[arg(long, global = true)]
     json: bool,
 }
@@ -27,7 +27,7 @@ struct Options {
 #[derive(Subcommand)]
 enum What {
     Suite(suite::Options),
-    /// One store in one group of workloads, for `suite`.
+    /// Measure one store in one group of workloads; `suite` starts this.
     #[command(hide = true)]
     Single(suite::Single),
     Durable(durable::Options),

@@ -1,4 +1,4 @@
-//! Tables, progress bars and medians, and what was measured where.
+//! Tables, progress bars, medians, and the description of a measurement.
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use cpu_time::{ProcessTime, ThreadTime};
@@ -9,23 +9,23 @@ use std::io::{ErrorKind, IsTerminal, Write};
 use std::process::{Command, exit};
 use std::time::Duration;
 
-/// What was measured, and where.
+/// The description of a measurement: its arguments, the program's commit, and the machine.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct About {
     /// The arguments of this program.
     arguments: Vec<String>,
-    /// The commit that is checked out, with `-dirty` behind it if anything has been changed;
-    /// empty if git does not tell.
+    /// The commit that is checked out, with `-dirty` appended if a file has been changed; empty if git
+    /// does not say.
     commit: String,
-    /// As the system calls it; empty if it does not tell.
+    /// The name of the processor; empty if the system does not say.
     processor: String,
-    /// How many threads run at a time.
+    /// The number of threads that can run at a time.
     cores: usize,
     system: String,
 }
 
 impl About {
-    /// About what this process measures.
+    /// The description of a measurement by this process.
     pub(crate) fn this() -> Self {
         let source = ["-C", env!("CARGO_MANIFEST_DIR")];
         let describe = ["describe", "--always", "--dirty", "--exclude=*"];
@@ -50,7 +50,7 @@ impl Display for About {
     }
 }
 
-/// Results, and what they are about: all that this program prints or writes as JSON.
+/// Results and their description. All JSON output of this program has this form.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Record<R> {
     pub(crate) about: About,
@@ -58,7 +58,7 @@ pub(crate) struct Record<R> {
 }
 
 impl<R: Serialize> Record<R> {
-    /// Of what this process has measured.
+    /// A record of results that this process has measured.
     pub(crate) fn new(results: R) -> Self {
         Record { about: About::this(), results }
     }
@@ -68,8 +68,8 @@ impl<R: Serialize> Record<R> {
     }
 }
 
-/// Prints a line. Ends the program if that cannot be done, in silence if whoever read it has
-/// had enough.
+/// Prints a line. If this fails, ends the program: without a message if the reader has closed its end of
+/// the pipe.
 pub(crate) fn print(line: impl Display) {
     match writeln!(std::io::stdout(), "{line}") {
         Ok(()) => {}
@@ -81,7 +81,7 @@ pub(crate) fn print(line: impl Display) {
     }
 }
 
-/// A progress bar, if anybody is looking.
+/// A progress bar. It is hidden if standard error is not a terminal.
 pub(crate) fn bar(steps: usize) -> ProgressBar {
     let bar =
         if std::io::stderr().is_terminal() { ProgressBar::new(steps as u64) } else { ProgressBar::hidden() };
@@ -91,7 +91,7 @@ pub(crate) fn bar(steps: usize) -> ProgressBar {
     bar
 }
 
-/// The middle of some numbers, or what is halfway between the two in the middle.
+/// The median of some numbers. Of an even number, it is the mean of the two in the middle.
 pub(crate) fn median(numbers: &[f64]) -> f64 {
     let mut sorted = numbers.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -99,7 +99,7 @@ pub(crate) fn median(numbers: &[f64]) -> f64 {
     (middle(sorted.len().saturating_sub(1) / 2) + middle(sorted.len() / 2)) / 2.0
 }
 
-/// A Markdown table; all columns but the first are numbers.
+/// A Markdown table whose columns, except the first, hold numbers.
 pub(crate) fn table<'h>(header: impl IntoIterator<Item = &'h str>, rows: Vec<Vec<String>>) -> Table {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN).set_content_arrangement(ContentArrangement::Disabled);
@@ -111,22 +111,22 @@ pub(crate) fn table<'h>(header: impl IntoIterator<Item = &'h str>, rows: Vec<Vec
     table
 }
 
-/// Processor time of all threads of this process so far, where the system tells.
+/// Processor time of all threads of this process so far; zero if the system does not say.
 pub(crate) fn cpu_time() -> Duration {
     ProcessTime::try_now().map_or(Duration::ZERO, |time| time.as_duration())
 }
 
-/// Processor time of this thread so far, where the system tells.
+/// Processor time of this thread so far; zero if the system does not say.
 pub(crate) fn thread_cpu_time() -> Duration {
     ThreadTime::try_now().map_or(Duration::ZERO, |time| time.as_duration())
 }
 
-/// What of this process is in memory, where the system tells.
+/// Resident memory of this process; zero if the system does not say.
 pub(crate) fn resident_bytes() -> u64 {
     status("VmRSS:")
 }
 
-/// What this process has in memory that belongs to no file, where the system tells.
+/// Resident memory of this process that belongs to no file; zero if the system does not say.
 pub(crate) fn anonymous_bytes() -> u64 {
     status("RssAnon:")
 }

@@ -1,4 +1,4 @@
-//! How fast a database comes back, and what a checkpoint takes in memory.
+//! The speed of recovery, and the memory that writing a checkpoint takes.
 
 use crate::input::positive;
 use crate::output::{Record, bar, cpu_time, median, print, resident_bytes, table};
@@ -14,25 +14,26 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-/// Measures recovery from a checkpoint and from the log.
+/// Measure recovery from a checkpoint and from the log.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Where the files go.
+    /// The directory for the files.
     #[arg(long, default_value = "target/bench-recovery")]
     dir: PathBuf,
-    /// Keys of 20 bytes with values of 100.
+    /// The number of keys, of 20 bytes, with values of 100.
     #[arg(long, default_value_t = 1_000_000, value_parser = positive)]
     keys: usize,
-    /// How often the database is opened each way; medians are shown.
+    /// How often the database is opened from each; medians are shown.
     #[arg(long, default_value_t = 5, value_parser = positive)]
     rounds: usize,
-    /// Opens what is there, and prints how many keys and records a second that made,
-    /// and the microseconds of processor time for each.
+    /// Only open the database that is there. Print the keys and records recovered per second, and the
+    /// microseconds of processor time for each.
     #[arg(long, hide = true)]
     open: bool,
 }
 
-/// Opens the database in a process of its own, as a restart would.
+/// Opens the database in a separate process, as a restart would. Returns keys and records per second, and
+/// microseconds of processor time for each.
 fn measure(options: &Options) -> (f64, f64) {
     let program = std::env::current_exe().expect("it runs");
     let mut command = Command::new(program);
@@ -52,7 +53,7 @@ fn open_only(options: &Options) {
     print(format_args!("{} {}", count / info.duration.as_secs_f64(), cpu / count));
 }
 
-/// Runs it.
+/// Runs the benchmark.
 pub(crate) fn run(options: &Options, json: bool) {
     if options.open {
         return open_only(options);
@@ -117,13 +118,13 @@ fn row(name: &str, rounds: &[(f64, f64)]) -> Vec<String> {
 }
 
 fn open(dir: &Path) -> Database<String, Vec<u8>> {
-    // Large enough for no checkpoint to be written by itself.
+    // Make the log so large that no checkpoint is written automatically.
     let options = PersistenceOptions { wal_pool_size: 1000, ..PersistenceOptions::new(dir.join("db")) };
     let builder = Database::<String, Vec<u8>>::builder().durability_relaxed(options);
     block_on(builder.flush_interval(Duration::from_secs(1)).build()).expect("it opens")
 }
 
-/// The most memory while `work` runs.
+/// Runs `work`. Returns the peak of resident memory meanwhile, and the result.
 fn peak_while<T>(work: impl FnOnce() -> T) -> (u64, T) {
     let done = AtomicBool::new(false);
     thread::scope(|scope| {

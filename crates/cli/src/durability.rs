@@ -1,4 +1,4 @@
-//! The options that say how a bank is kept on disk.
+//! The command-line options for keeping a bank on disk.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -12,16 +12,16 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value as Json, json};
 
-/// Syncs this often if no limit was given.
+/// The interval between syncs with `--relaxed` if the user gives no limit.
 const FLUSH_INTERVAL_MS: u64 = 100;
 
-/// Where a log was cut off, or would be, for programs.
+/// The place where opening cut off a torn log, or would cut it off, as JSON.
 pub(crate) fn torn_tail_json(torn: Option<&TornTail>) -> Option<Json> {
     torn.map(|torn| json!({ "file": torn.path.display().to_string(), "offset": torn.offset }))
 }
 
-/// What a transfer that has committed survives, and how the log is cut. Goes with a group `disk` of
-/// arguments that say that there is a disk.
+/// The durability of committed transfers, and the size of the log. The command that uses these options
+/// must define an argument group `disk`: the arguments that put the bank on disk.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct DurabilityArgs {
     /// A committed transfer survives a power loss. This is the default.
@@ -44,18 +44,18 @@ pub(crate) struct DurabilityArgs {
     #[arg(long, value_name = "N", requires = "relaxed", value_parser = clap::value_parser!(u64).range(1..))]
     flush_bytes: Option<u64>,
 
-    /// The size of the largest segments of the log, in KiB.
+    /// The size of the largest log segments, in KiB.
     #[arg(long, value_name = "KIB", requires = "disk", default_value_t = 16 * 1024, value_parser = clap::value_parser!(u64).range(4..=1 << 20))]
     segment_kib: u64,
 
-    /// Bounds the log to the size of this many segments; by default it grows to twice the size
-    /// of what is stored, at least 8 MiB.
+    /// Limit the log to the size of this many segments. By default the log grows to twice the size
+    /// of the stored pairs, and to at least 8 MiB.
     #[arg(long, value_name = "N", requires = "disk", value_parser = clap::value_parser!(u16).range(1..=1_000))]
     segments: Option<u16>,
 }
 
 impl DurabilityArgs {
-    /// A builder for a database in `dir`.
+    /// Configures `builder` to keep the database in `dir`.
     pub(crate) fn configure<K, V>(
         &self,
         builder: DatabaseBuilder<K, V>,
@@ -90,12 +90,12 @@ impl DurabilityArgs {
         builder
     }
 
-    /// For people.
+    /// The name of the durability level, as reports show it.
     pub(crate) fn name(&self) -> &'static str {
         if self.relaxed { "relaxed" } else { "full" }
     }
 
-    /// The same options for another process.
+    /// The options as command-line arguments, for a child process.
     pub(crate) fn to_arguments(&self) -> Vec<OsString> {
         let mut arguments = vec![if self.relaxed { "--relaxed".into() } else { "--full".into() }];
         let mut option = |name: &str, value: Option<u64>| {

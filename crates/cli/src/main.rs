@@ -1,10 +1,11 @@
-//! The program `fluxmap`: what it accepts on its command line, and its exit codes.
+//! The program `fluxmap`: its command line and its exit codes.
 //!
-//! Exit codes: see [`EXIT_CODES`]. A reader that closes its end of our output early (`| head`)
-//! ends the program quietly with 0.
+//! [`EXIT_CODES`] lists the exit codes. If the reader of the output closes its end early (`| head`),
+//! the program ends quietly with 0.
 
 #![forbid(unsafe_code)]
-// Standard output and error may be closed pipes, on which the macros panic: `output` writes.
+// Standard output and standard error may be closed pipes, on which `println!` and `eprintln!` panic.
+// Write through `output` instead.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod demo;
@@ -26,14 +27,14 @@ use fluxmap::{FluxError, PersistenceError};
 
 use crate::output::{Output, is_broken_pipe, note};
 
-/// What scripts are told.
+/// The exit codes, as `--help` explains them.
 const EXIT_CODES: &str = "Exit codes:
-  0  all went well, and what was looked into is sound
-  1  an audit, a query or an import failed, something is damaged, or the system refused something
+  0  the command succeeded, and any database that it checked is sound
+  1  an audit, a query or an import failed, a database is damaged, or the system refused an operation
   2  the command line was wrong
-  3  the database is in use: close it, and try again";
+  3  another process has the database open: close it there, and try again";
 
-/// A bank under load, a store for your records, and the tools to look into databases on disk, on an
+/// A bank under load, a store for your records, and tools to inspect databases on disk, built on an
 /// embedded transactional map.
 #[derive(Debug, Parser)]
 #[command(name = "fluxmap", version, about, after_help = EXIT_CODES)]
@@ -42,7 +43,7 @@ struct Cli {
     command: Command,
 }
 
-/// What the program does.
+/// The subcommands.
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Transfer money between accounts from many tasks at once, and audit the bank meanwhile.
@@ -51,23 +52,23 @@ enum Command {
     Import(import::ImportArgs),
     /// Answer queries about a database of records on disk, and change it.
     Shell(store::ShellArgs),
-    /// Show what is in the files of a database, in use or not.
+    /// Show what the files of a database contain. The database may be in use.
     Stat(files::StatArgs),
     /// Check every record and block of a database.
     Verify(files::VerifyArgs),
-    /// Print the pairs of a database as JSON, or where each stands and how large it is.
+    /// Print the pairs of a database as JSON, or the position and size of each.
     Dump(files::DumpArgs),
-    /// Copy whatever is sound of a damaged database into a new one.
+    /// Copy the undamaged part of a database into a new one.
     Salvage(files::SalvageArgs),
     /// Copy a database that is not in use into a new one.
     Backup(files::BackupArgs),
-    /// Make transfers until killed.
+    /// Make transfers until the crash test kills this process.
     #[command(hide = true)]
     CrashWorker(demo::CrashWorkerArgs),
 }
 
 impl Command {
-    /// Whether answers are to be JSON.
+    /// Whether the user asked for JSON answers.
     fn prints_json(&self) -> bool {
         match self {
             Command::Demo(args) => args.json,
@@ -83,16 +84,16 @@ impl Command {
     }
 }
 
-/// How a run that could be carried out ended.
+/// How a run ended that met no error of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
-    /// Everything that was asked for holds.
+    /// Every check passed and every query succeeded.
     Good,
     /// An audit failed, a query failed or an import was refused; the reason has been printed.
     Bad,
 }
 
-/// An error with its causes, but for those that it tells itself.
+/// The text of an error and of its causes. A cause whose text an outer error repeats is left out.
 fn in_full(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain().map(ToString::to_string) {
@@ -116,7 +117,7 @@ fn main() -> ExitCode {
             let text = in_full(&error);
             note(format_args!("fluxmap: {text}"));
             if json {
-                // For programs. Whether it can be printed changes nothing any more.
+                // Programs read this object. If it cannot be printed, they still get the exit code.
                 let object = serde_json::json!({ "error": text, "in_use": is_in_use(&error) });
                 let mut out = output::Output::new(true);
                 let _ = out.object(&object).and_then(|()| out.flush());
@@ -135,7 +136,7 @@ fn is_in_use(error: &anyhow::Error) -> bool {
     })
 }
 
-/// Runs the chosen command on a runtime of its own.
+/// Runs the chosen command on its own tokio runtime.
 fn run(cli: Cli) -> anyhow::Result<Verdict> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_time()

@@ -2,7 +2,7 @@
 
 /// The resident set in bytes; `None` where the system does not say (anything but Linux).
 pub(crate) fn resident_bytes() -> Option<u64> {
-    // `status` counts in kB, so the size of a page need not be known, as `statm` would require.
+    // `statm` counts in pages, whose size varies; `status` counts in kB.
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     parse_resident(&status)
 }

@@ -1,26 +1,26 @@
-//! Where text leaves the program: answers on standard output, notes on standard error.
+//! The program's output: answers on standard output, notes on standard error.
 //!
-//! Both may be pipes that were closed at the other end. A failed answer is an error like any
-//! other (see [`is_broken_pipe`]); a failed note is dropped, since nobody is left to read it.
+//! Both may be pipes that were closed at the other end. An answer that cannot be written is an error like
+//! any other (see [`is_broken_pipe`]). A note that cannot be written is dropped: nobody is left to read it.
 
 use std::fmt::Display;
 use std::io::{self, BufWriter, Write};
 
 use serde_json::Value;
 
-/// Standard output, as text for people or as JSON, one object a line.
+/// Standard output, as text for people or as JSON with one object per line.
 pub(crate) struct Output {
     writer: Box<dyn Write>,
     json: bool,
 }
 
 impl Output {
-    /// Answers are JSON if `json` is set.
+    /// Writes to standard output. Answers are JSON if `json` is set.
     pub(crate) fn new(json: bool) -> Self {
         Self::to(BufWriter::new(io::stdout()), json)
     }
 
-    /// Answers go to `writer`.
+    /// Writes to `writer` instead of standard output.
     pub(crate) fn to(writer: impl Write + 'static, json: bool) -> Self {
         Self { writer: Box::new(writer), json }
     }
@@ -35,34 +35,34 @@ impl Output {
         writeln!(self.writer, "{text}").map_err(unwritable)
     }
 
-    /// Writes one JSON object on a line of its own.
+    /// Writes one JSON object as one line.
     pub(crate) fn object(&mut self, object: &Value) -> io::Result<()> {
         writeln!(self.writer, "{object}").map_err(unwritable)
     }
 
-    /// Writes `text` or `object`, whichever was asked for.
+    /// Writes `object` if answers are JSON, else `text`.
     pub(crate) fn answer(&mut self, text: impl Display, object: &Value) -> io::Result<()> {
         if self.json { self.object(object) } else { self.line(text) }
     }
 
-    /// Hands everything written so far to the reader.
+    /// Hands the buffered answers to the reader.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         self.writer.flush().map_err(unwritable)
     }
 }
 
-/// Says that it is the output which cannot be written, and no file of a database.
+/// Adds to `error` that the output could not be written, so that a user does not suspect the database.
 fn unwritable(error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("cannot write the output: {error}"))
 }
 
 /// Writes one line on standard error.
 pub(crate) fn note(message: impl Display) {
-    // Standard error is the last resort; if it is closed there is nobody to tell.
+    // Standard error is the last resort: if it is closed, nobody can be told.
     let _ = writeln!(io::stderr(), "{message}");
 }
 
-/// Whether `error` only says that the reader of our output has had enough.
+/// Whether `error` was caused by a reader that closed its end of the output.
 pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error
         .chain()

@@ -1,13 +1,13 @@
-//! Bars that show how far long work has come.
+//! Progress bars for long operations.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// A bar over bytes, hidden if `json` is set or standard error is no terminal.
+/// A bar that counts bytes. It is hidden if `json` is set or standard error is not a terminal.
 pub(crate) fn bytes_bar(what: &'static str, json: bool) -> ProgressBar {
     bar(what, "{msg} {bar:40} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left", json)
 }
 
-/// A bar over things that are counted, hidden likewise.
+/// A bar that counts items, hidden in the same cases as [`bytes_bar`].
 pub(crate) fn count_bar(what: &'static str, json: bool) -> ProgressBar {
     bar(what, "{msg} {bar:40} {human_pos} of {human_len}, {eta} left", json)
 }

@@ -1,10 +1,10 @@
-//! One stored record: its fields in the order of the file, and how it shows itself.
+//! One stored record: its fields in the order of the file, and its form as text and as JSON.
 //!
-//! On disk a record is the JSON value that [`Record::to_json`] gives, so a program that opens the
-//! database with `serde_json::Value` finds just that.
+//! On disk a record is the JSON value that [`Record::to_json`] returns, so another program can open the
+//! database with `serde_json::Value` as the value type.
 //!
-//! On a line of text a field that would be ambiguous is quoted as the shell reads it, so a
-//! record never takes more than one line whatever it contains.
+//! As text, a record takes one line whatever it contains: a field that would be ambiguous is quoted in
+//! the syntax that the shell reads.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,30 +14,31 @@ use serde_json::{Map, Value};
 
 use crate::shell::words::quote;
 
-/// What the rows of one delimited file have in common.
+/// The column names and the delimiter, which all rows of one delimited file share.
 #[derive(Debug)]
 pub(crate) struct Layout {
     /// The names of the columns; `None` if the file has no header.
     pub(crate) names: Option<Vec<String>>,
-    /// What stands between two fields when a row without names is shown.
+    /// The character between two fields when a row without names is shown.
     pub(crate) delimiter: char,
 }
 
-/// A value of the database that an import fills.
+/// A value of a database of records.
 #[derive(Debug)]
 pub(crate) enum Record {
     /// A row of a delimited file.
     Row {
         /// Shared by all rows of the file.
         layout: Arc<Layout>,
-        /// As many as the layout has names.
+        /// The fields of the row: as many as the layout has names, if it has names.
         fields: Box<[Box<str>]>,
     },
-    /// An object of a JSON Lines file, or one that was typed in.
+    /// An object from a JSON Lines file, or one that a user typed.
     Object(Map<String, Value>),
-    /// Plain text that was typed in.
+    /// Plain text that a user typed.
     Text(Box<str>),
-    /// Any other JSON: a row without names that has been on disk, or what another program wrote.
+    /// Any other JSON value: a row without names that was read from disk, or a value that another program
+    /// wrote.
     Other(Value),
 }
 
@@ -63,7 +64,7 @@ impl<'de> Deserialize<'de> for Record {
 }
 
 impl Record {
-    /// What `set` stores for `text`: the members of a JSON object, else the text itself.
+    /// The record that `set` stores for `text`: an object if `text` is a JSON object, else the text itself.
     pub(crate) fn typed(text: &str) -> Self {
         match serde_json::from_str(text) {
             Ok(Value::Object(members)) => Self::Object(members),
@@ -71,7 +72,7 @@ impl Record {
         }
     }
 
-    /// An object by column name, an array if the columns have no names, or a string.
+    /// The record as JSON. A row is an object by column name, or an array if the columns have no names.
     pub(crate) fn to_json(&self) -> Value {
         match self {
             Self::Row { layout, fields } => {
@@ -123,13 +124,13 @@ fn pair(name: &str, value: &str) -> String {
     format!("{}={}", plain_or_quoted(name), plain_or_quoted(value))
 }
 
-/// Quoted if the end of `text` could not be told otherwise.
+/// Quotes `text` if a reader could not tell where it ends.
 fn plain_or_quoted(text: &str) -> String {
     let special = |c: char| c.is_whitespace() || c.is_control() || c == '"' || c == '=';
     if text.contains(special) { quote(text) } else { text.to_owned() }
 }
 
-/// `text` itself, or quoted if it would not stay on its line.
+/// Quotes `text` if it contains a control character, such as a line break.
 pub(crate) fn one_line(text: &str) -> String {
     if text.contains(char::is_control) { quote(text) } else { text.to_owned() }
 }

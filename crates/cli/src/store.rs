@@ -1,4 +1,4 @@
-//! Databases of records on disk: `fluxmap shell`, and what `fluxmap import --db` fills.
+//! Databases of records on disk: `fluxmap shell` opens them, and `fluxmap import --db` fills them.
 //!
 //! Keys are strings and values are JSON, so a program opens such a database as a
 //! `Database<String, serde_json::Value>`.
@@ -17,13 +17,15 @@ use crate::shell::answer;
 
 /// The options of `fluxmap shell`.
 #[derive(Debug, Args)]
-#[command(after_help = "FLUXMAP_HISTORY names a file that keeps what was typed at the prompt.")]
+#[command(
+    after_help = "The environment variable FLUXMAP_HISTORY names a file that keeps the history of the prompt."
+)]
 pub(crate) struct ShellArgs {
     /// The directory of the database.
     dir: PathBuf,
 
-    /// Queries to answer, one each: 'get KEY', 'set KEY VALUE', 'count', ... ('help' lists them).
-    /// Without any, queries are read from standard input, at a prompt if that is a terminal.
+    /// Queries to answer, one per argument: 'get KEY', 'set KEY VALUE', 'count', ... ('help' lists
+    /// them). If none is given, queries are read from standard input: at a prompt if it is a terminal.
     #[arg(value_name = "QUERY")]
     queries: Vec<String>,
 
@@ -31,7 +33,7 @@ pub(crate) struct ShellArgs {
     #[arg(long)]
     create: bool,
 
-    /// Print the answers as JSON, one object a line.
+    /// Print the answers as JSON, one object per line.
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -55,7 +57,8 @@ pub(crate) async fn run(args: &ShellArgs, out: &mut Output) -> anyhow::Result<Ve
 pub(crate) async fn open(dir: &Path) -> anyhow::Result<Database<String, Record>> {
     let db = Database::builder()
         .durability_full(PersistenceOptions::new(dir.to_owned()))
-        // What it is on disk.
+        // `Record` is serialized as a `serde_json::Value`, so other programs may open the database with
+        // that type. Name it in the files instead of `Record`.
         .type_names("String", "Value")
         .build()
         .await
@@ -70,7 +73,11 @@ pub(crate) async fn open(dir: &Path) -> anyhow::Result<Database<String, Record>>
     Ok(db)
 }
 
-/// Ends it, and says if its end did not make it to the disk.
+/// Closes the database.
+///
+/// # Errors
+///
+/// If the last changes cannot be written to disk.
 pub(crate) async fn close(db: Database<String, Record>) -> anyhow::Result<()> {
     db.close().await.context("cannot close the database")
 }

@@ -1,4 +1,4 @@
-//! `fluxmap demo`: no audit may find money made or lost.
+//! `fluxmap demo`: no audit may find that money was made or lost.
 
 mod common;
 
@@ -10,7 +10,7 @@ fn demo(options: &[&str]) -> Value {
     arguments.extend(options);
     let run = run(&arguments);
     assert_eq!(run.code, 0, "{run:?}");
-    assert_eq!(run.err, "", "there is no progress where nobody watches");
+    assert_eq!(run.err, "", "no progress is shown without a terminal");
     assert_eq!(run.lines().len(), 1, "{run:?}");
     object(&run.out)
 }
@@ -38,7 +38,7 @@ fn audits_find_the_sum_at_both_isolation_levels() {
     for isolation in ["serializable", "snapshot"] {
         let report = demo(&["--isolation", isolation, "--accounts", "200"]);
         assert_sound(&report, 200);
-        // The audit after the end is one; the auditors must have come to their turn as well.
+        // One audit is made after the end. More than two show that the auditors ran as well.
         assert!(number(&report, "audits") > 2, "{report}");
         assert_eq!(report["isolation"], isolation);
     }
@@ -58,7 +58,7 @@ fn a_bank_without_auditors_is_audited_at_the_end() {
     let report = demo(&["--auditors", "0", "--tasks", "1"]);
     assert_sound(&report, 1_000);
     assert_eq!(number(&report, "audits"), 1, "{report}");
-    assert_eq!(number(&report, "retries"), 0, "one task meets nobody: {report}");
+    assert_eq!(number(&report, "retries"), 0, "one task alone meets no conflict: {report}");
 }
 
 #[test]

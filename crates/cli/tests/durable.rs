@@ -77,7 +77,7 @@ fn killed_processes_lose_nothing_that_they_had_acknowledged() {
     let variants: [&[&str]; 3] = [
         &["--full", "--segment-kib", "8"],
         &["--relaxed", "--segment-kib", "8"],
-        // In place, twice.
+        // This variant runs twice in the same directory.
         &["--relaxed", "--flush-commits", "50", "--durable", &dir],
     ];
     for options in [variants[0], variants[1], variants[2], variants[2]] {

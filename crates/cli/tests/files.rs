@@ -13,7 +13,7 @@ use serde_json::json;
 
 const CSV: &str = "code,name\nNO,Norway\nDK,Denmark\nSE,Sweden\n";
 
-/// A database of three records, and its directory.
+/// Imports three records into a database. Returns the files, and the database's directory.
 fn countries() -> (Files, String) {
     let files = Files::new();
     let file = files.write("countries.csv", CSV);
@@ -28,7 +28,7 @@ fn directory(files: &Files, name: &str) -> String {
     files.path().join(name).display().to_string()
 }
 
-/// Names, bytes and times of all files.
+/// The name, content and modification time of each file in `dir`.
 fn state(dir: &str) -> Vec<(PathBuf, Vec<u8>, SystemTime)> {
     let mut files: Vec<_> = fs::read_dir(dir)
         .expect("a directory")
@@ -238,7 +238,7 @@ fn other_types_show_as_json_or_as_headers() {
     let dumped = run(&["dump", &dir]);
     let mut keys: Vec<_> =
         dumped.objects().iter().map(|pair| pair["key"].as_u64().expect("a number")).collect();
-    // They are in the order of their last commits: no checkpoint has them yet.
+    // The keys come in the order of their last commits, since no checkpoint contains them yet.
     keys.sort_unstable();
     assert_eq!(keys, (0..12).collect::<Vec<_>>());
     let sum: u64 = dumped.objects().iter().map(|pair| pair["value"].as_u64().expect("a number")).sum();
@@ -271,15 +271,15 @@ async fn postcard_shows_as_json_where_everybody_knows_the_types() {
     db.close().await.expect("it closes");
     let dumped = run(&["dump", &unknown]);
     assert_eq!((dumped.code, dumped.lines().len()), (0, 2), "{dumped:?}");
-    assert!(dumped.err.contains("takes the types") && dumped.lines()[1].ends_with("put\t1\t3"), "{dumped:?}");
+    assert!(dumped.err.contains("its Rust types") && dumped.lines()[1].ends_with("put\t1\t3"), "{dumped:?}");
 }
 
-/// The device takes nothing, as a disk that is full does.
+/// `/dev/full` refuses every write, as a full disk does.
 #[cfg(target_os = "linux")]
 #[test]
 fn output_that_cannot_be_written_is_not_blamed_on_the_database() {
     let (files, dir) = countries();
-    // More than the program keeps to itself before it writes.
+    // The dump of these records is larger than the program's output buffer.
     let many: String = (0..2_000).map(|n| format!("{n},somewhere\n")).collect();
     let file = files.write("many.csv", format!("code,name\n{many}"));
     let large = directory(&files, "large");
@@ -302,6 +302,6 @@ fn output_that_cannot_be_written_is_not_blamed_on_the_database() {
         let said = String::from_utf8_lossy(&ended.stderr);
         assert_eq!(ended.status.code(), Some(1), "{arguments:?}: {said}");
         assert!(said.contains("fluxmap: cannot write the output: "), "{arguments:?}: {said}");
-        assert!(!said.contains("cannot show what is in"), "{arguments:?}: {said}");
+        assert!(!said.contains("cannot decode the pairs"), "{arguments:?}: {said}");
     }
 }

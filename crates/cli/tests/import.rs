@@ -1,4 +1,4 @@
-//! `fluxmap import`: what is read, what is reported, what is refused.
+//! `fluxmap import`: the formats that it reads, the errors that it reports, the files that it refuses.
 
 mod common;
 

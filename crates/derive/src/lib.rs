@@ -1,5 +1,5 @@
-//! `#[derive(MemSize)]` for [FluxMap](https://docs.rs/fluxmap), which has it as
-//! `fluxmap::mem::MemSize` with its feature `derive`.
+//! `#[derive(MemSize)]` for [FluxMap](https://docs.rs/fluxmap). With its feature `derive`, FluxMap
+//! re-exports the macro as `fluxmap::mem::MemSize`.
 
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]
@@ -10,8 +10,8 @@ use syn::meta::ParseNestedMeta;
 use syn::spanned::Spanned;
 use syn::{Attribute, Data, DeriveInput, Error, Field, Fields, Index, LitStr, Member, Path, Result};
 
-/// Derives `fluxmap::mem::MemSize`: the value itself, with what each of its fields owns on
-/// the heap.
+/// Derives `fluxmap::mem::MemSize`. The size is that of the value itself, plus the heap memory that
+/// each of its fields owns.
 ///
 /// ```
 /// use fluxmap::mem::{MemSize, allocated};
@@ -28,12 +28,12 @@ use syn::{Attribute, Data, DeriveInput, Error, Field, Fields, Index, LitStr, Mem
 /// # let _ = (Shape::Point::<u64>, Shape::Path(vec![1_u64]));
 /// ```
 ///
-/// All fields need `MemSize`, and so do the type parameters that they mention.
+/// All fields must implement `MemSize`, and so must the type parameters that they mention.
 ///
 /// # Attributes
 ///
-/// `#[mem_size(skip)]` on a field takes it to own nothing; its type need not be `MemSize`.
-/// It is for types of other crates, and for what should not count:
+/// With `#[mem_size(skip)]`, a field counts as owning no heap memory, and its type need not implement
+/// `MemSize`. Use it for types of other crates, and for memory that should not count:
 ///
 /// ```
 /// # mod elsewhere { pub struct Handle; }
@@ -49,8 +49,7 @@ use syn::{Attribute, Data, DeriveInput, Error, Field, Fields, Index, LitStr, Mem
 /// # assert_eq!(session.mem_size(), size_of::<Session>());
 /// ```
 ///
-/// `#[mem_size(crate = "path")]` on the type says where FluxMap is, if it is not
-/// `::fluxmap`:
+/// `#[mem_size(crate = "path")]` on the type gives the path of FluxMap, if it is not `::fluxmap`:
 ///
 /// ```
 /// mod prelude {
@@ -66,9 +65,9 @@ use syn::{Attribute, Data, DeriveInput, Error, Field, Fields, Index, LitStr, Mem
 /// # }
 /// ```
 ///
-/// # What cannot be derived
+/// # Limits
 ///
-/// Of a union nobody knows which field is there:
+/// `MemSize` cannot be derived for a union, because it is not known which field is in use:
 ///
 /// ```compile_fail
 /// #[derive(fluxmap::mem::MemSize)]
@@ -78,7 +77,7 @@ use syn::{Attribute, Data, DeriveInput, Error, Field, Fields, Index, LitStr, Mem
 /// }
 /// ```
 ///
-/// Misspelt attributes are errors, and so are attributes in the wrong place:
+/// A misspelt attribute, or one in the wrong place, is an error:
 ///
 /// ```compile_fail
 /// #[derive(fluxmap::mem::MemSize)]
@@ -99,7 +98,7 @@ use syn::{Attribute, Data, DeriveInput, Error, Field, Fields, Index, LitStr, Mem
 /// }
 /// ```
 ///
-/// So are fields whose size cannot be told:
+/// A field whose type does not implement `MemSize` is an error, too:
 ///
 /// ```compile_fail
 /// struct Unknown;
@@ -136,7 +135,7 @@ fn implementation(input: DeriveInput) -> Result<TokenStream> {
             })
             .collect::<Result<_>>()?,
         Data::Union(data) => {
-            let message = "`MemSize` cannot be derived for a union: which of its fields is there?";
+            let message = "`MemSize` cannot be derived for a union: it is not known which field is in use";
             return Err(Error::new(data.union_token.span, message));
         }
     };
@@ -152,18 +151,19 @@ fn implementation(input: DeriveInput) -> Result<TokenStream> {
     Ok(quote! {
         #[automatically_derived]
         impl #impl_generics #krate::mem::MemSize for #name #type_generics #where_clause {
-            // Fields may be references, and those are what is to be measured.
+            // A field may be a reference. Then the size of the reference itself is wanted.
             #[allow(clippy::size_of_ref)]
             fn mem_size(&self) -> usize {
-                // Through `*`: a reference to an enum without variants is not seen to be impossible.
+                // Match on `*self`: for an enum without variants, a match on `self`, which is a reference,
+                // would need an arm.
                 match *self { #(#arms)* }
             }
         }
     })
 }
 
-/// The arm that adds up what the fields of a struct or variant own. The types of those that
-/// count are added to `counted`.
+/// The match arm that adds up the heap memory of the fields of a struct or variant. The types of the
+/// fields that count are added to `counted`.
 fn arm(
     name: TokenStream,
     fields: &Fields,
@@ -183,7 +183,7 @@ fn arm(
         let value = format_ident!("__field_{index}", span = Span::mixed_site());
         let ty = &field.ty;
         patterns.push(quote!(#member: ref #value,));
-        // The error for a field that is not `MemSize` points at its type.
+        // With this span, the error for a field that is not `MemSize` points at the field's type.
         let span = ty.span().resolved_at(Span::mixed_site());
         terms.push(quote_spanned! {span=>
             .saturating_add(
@@ -193,11 +193,11 @@ fn arm(
         });
         counted.push(quote!(#ty));
     }
-    // Braces fit structs and variants of all shapes.
+    // A pattern with braces fits structs and variants of all shapes.
     Ok(quote!(#name { #(#patterns)* .. } => ::core::mem::size_of_val(self) #(#terms)*,))
 }
 
-/// Whether a field says that it does not count.
+/// Whether a field has `#[mem_size(skip)]`.
 fn skipped(field: &Field) -> Result<bool> {
     let mut skipped = false;
     options(&field.attrs, |option| {
@@ -210,7 +210,7 @@ fn skipped(field: &Field) -> Result<bool> {
     Ok(skipped)
 }
 
-/// Calls `each` for everything that stands in `#[mem_size(…)]`.
+/// Calls `each` for every option in `#[mem_size(…)]`.
 fn options(attributes: &[Attribute], mut each: impl FnMut(ParseNestedMeta) -> Result<()>) -> Result<()> {
     attributes
         .iter()

@@ -1,4 +1,4 @@
-//! What `#[derive(MemSize)]` says of types of every shape.
+//! The sizes that `#[derive(MemSize)]` computes for types of every shape.
 
 use fluxmap::mem::{MemSize, allocated};
 use std::collections::HashMap;
@@ -9,7 +9,7 @@ fn text(bytes: usize) -> String {
     "x".repeat(bytes)
 }
 
-/// What a value owns on the heap.
+/// The heap memory that a value owns.
 fn heap<T: MemSize>(value: T) -> usize {
     value.mem_size() - size_of::<T>()
 }
@@ -129,7 +129,7 @@ fn types_that_contain_themselves() {
     assert_eq!(heap(Tree::Node(leaf(), leaf())), 2 * (allocated(size_of::<Tree<String>>()) + allocated(100)));
 }
 
-/// Is not `MemSize`.
+/// A type that does not implement `MemSize`.
 struct Foreign([u64; 4]);
 
 #[derive(MemSize)]
@@ -143,7 +143,7 @@ struct Skips<T> {
 }
 
 #[derive(MemSize)]
-#[expect(dead_code, reason = "nobody reads what is skipped")]
+#[expect(dead_code, reason = "the skipped fields are never read")]
 enum Skipping {
     One(#[mem_size(skip)] Foreign, String),
     Two {
@@ -170,7 +170,7 @@ mod prelude {
 }
 
 mod scope {
-    //! Where everything that generated code could mean has another meaning.
+    //! A scope in which the names that generated code might use have another meaning.
 
     #[allow(dead_code)]
     mod core {}
@@ -194,7 +194,7 @@ fn names_of_all_kinds() {
     assert_eq!(heap(scope::r#type { r#match: text(100) }), allocated(100));
 }
 
-/// Says something silly.
+/// A type whose `MemSize` returns an arbitrary number.
 struct Says(usize);
 
 impl MemSize for Says {

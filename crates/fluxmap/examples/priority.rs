@@ -1,9 +1,9 @@
-//! What others notice of a transaction that keeps losing: `priority [SECONDS]`.
+//! How priority for a transaction that keeps losing affects other commits: `priority [SECONDS]`.
 //!
-//! First, a transaction that takes 300 ms and reads a key that a task writes all the time, among
-//! tasks that write other keys: how many attempts it takes, and how long the others' commits
-//! take. Then transfers between ten accounts by 2 and by 64 tasks, as in the benchmark and with
-//! a yield within each transfer: how many of them commit.
+//! The first part runs a transaction that takes 300 ms and reads a key that a task writes all the time,
+//! among tasks that write other keys. It shows how many attempts the transaction needs, and how long the
+//! other commits take. The second part runs transfers between ten accounts by 2 and by 64 tasks, as in
+//! the benchmark, with and without a yield within each transfer, and shows how many commit.
 
 use fluxmap::{Database, FluxError};
 use rand::rngs::SmallRng;
@@ -14,14 +14,14 @@ use std::time::{Duration, Instant};
 
 type Db = Database<u64, u64>;
 
-/// The key that the slow transaction reads. The others follow.
+/// The key that the slow transaction reads. The keys of the other writers follow it.
 const HOT: u64 = 0;
 const WRITERS: u64 = 4;
 const SLOW: Duration = Duration::from_millis(300);
 const ACCOUNTS: u64 = 10;
 const ROUNDS: u32 = 5;
 
-/// Writes one key, again and again, until `done`; returns how long each commit took.
+/// Writes one key repeatedly until `done`; returns how long each commit took.
 async fn write(db: Db, key: u64, done: Arc<AtomicBool>) -> Result<Vec<Duration>, FluxError> {
     let mut latencies = Vec::new();
     while !done.load(Ordering::Relaxed) {
@@ -64,12 +64,12 @@ async fn slow_among_writers() -> Result<(), FluxError> {
         })
         .await?;
         let attempts = attempts.into_inner();
-        println!("  it has committed after {attempts} attempts and {:.1?}", began.elapsed());
+        println!("  the slow transaction committed after {attempts} attempts and {:.1?}", began.elapsed());
     }
     done.store(true, Ordering::Relaxed);
     for (key, writer) in (HOT..).zip(writers) {
         let latencies = writer.await.expect("no panic")?;
-        report(if key == HOT { "writer of what it reads" } else { "writer of something else" }, &latencies);
+        report(if key == HOT { "writer of the key it reads" } else { "writer of another key" }, &latencies);
     }
     println!("  {:?}", db.priority_info());
     Ok(())
@@ -99,7 +99,7 @@ async fn transfers(tasks: u64, yields_within: bool, time: Duration) -> Result<f6
                     })
                     .await?;
                     committed.fetch_add(1, Ordering::Relaxed);
-                    // A task that never waits keeps its thread for itself.
+                    // Yield, because a task that never waits keeps its thread for itself.
                     tokio::task::yield_now().await;
                 }
                 Ok::<_, FluxError>(())
@@ -119,10 +119,10 @@ async fn transfers(tasks: u64, yields_within: bool, time: Duration) -> Result<f6
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> Result<(), FluxError> {
     let seconds = std::env::args().nth(1).and_then(|seconds| seconds.parse().ok()).unwrap_or(2);
-    println!("a transaction of {SLOW:?} that reads what a task writes every millisecond:");
+    println!("a transaction of {SLOW:?} that reads a key which a task writes every millisecond:");
     slow_among_writers().await?;
     for yields_within in [false, true] {
-        println!("transfers between {ACCOUNTS} accounts, that yield within: {yields_within}:");
+        println!("transfers between {ACCOUNTS} accounts, with a yield within each: {yields_within}:");
         for _ in 0..ROUNDS {
             let few = transfers(2, yields_within, Duration::from_secs(seconds)).await?;
             let many = transfers(64, yields_within, Duration::from_secs(seconds)).await?;

@@ -1,6 +1,6 @@
-//! Mixed load at a memory limit, for as long as you like: `soak [SECONDS [POLICY]]`. Audits
-//! what it reads, watches the resident memory of the process, and fails if either is wrong.
-//! To be run by `scripts/soak.sh`.
+//! Runs a mixed load at a memory limit for a given time: `soak [SECONDS [POLICY]]`. Audits the values
+//! that it reads, watches the resident memory of the process, and fails if either is wrong.
+//! `scripts/soak.sh` runs it.
 
 use fluxmap::mem::EvictionPolicy;
 use fluxmap::{Database, FluxError, Snapshot};
@@ -15,19 +15,19 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 const LIMIT: u64 = 32 << 20;
 const THREADS: u64 = 4;
-/// How often the figures are looked at, and every how many looks they are printed.
+/// The interval between two looks at the figures, and the number of looks per printed line.
 const LOOK: Duration = Duration::from_millis(500);
 const LOOKS_PER_LINE: u32 = 10;
-/// The greatest part by which the process may have grown.
+/// The largest factor by which the process may have grown.
 const GROWTH: f64 = 1.10;
 
-/// Keys of each kind: three times what has room.
+/// The number of keys of each kind: together three times as many as there is room for.
 const PLAIN: u64 = 60_000;
 const EXPIRING: u64 = 10_000;
 const GROUPS: u64 = 5_000;
-/// Keys that are always written together.
+/// The number of keys in a group, which are always written together.
 const GROUP: u64 = 4;
-/// How much later than its time a value may still be seen, where the machine is busy.
+/// By how many milliseconds after its expiry a value may still be seen, if the machine is busy.
 const LATE: u64 = 5_000;
 
 type Db = Database<Key, Value>;
@@ -36,8 +36,7 @@ type Db = Database<Key, Value>;
 enum Key {
     Plain(u64),
     Expiring(u64),
-    /// The members of a group that are there were written by one transaction. Others may
-    /// have been evicted.
+    /// The present members of a group were written by one transaction. Others may have been evicted.
     Member(u64, u64),
 }
 
@@ -48,10 +47,10 @@ impl fluxmap::mem::MemSize for Key {
 }
 
 struct Value {
-    /// What it was written for.
+    /// The key for which it was written.
     key: Key,
     stamp: u64,
-    /// In milliseconds since 1970, if it expires.
+    /// When it expires, in milliseconds since 1970, if it does.
     expires: Option<u64>,
     filling: Vec<u8>,
 }
@@ -66,11 +65,11 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
-/// Resident bytes, or `None` where the system does not say.
+/// Returns the resident bytes of the process, or `None` if the system does not report them.
 fn resident() -> Option<u64> {
     let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
     let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
-    // With larger pages the figure is too small, always by the same factor.
+    // With larger pages the figure is too small, but always by the same factor.
     Some(pages * 4096)
 }
 
@@ -93,7 +92,7 @@ impl Counts {
     }
 }
 
-/// One of the threads.
+/// The state of one thread.
 struct Load<'l> {
     db: &'l Db,
     counts: &'l Counts,
@@ -101,23 +100,23 @@ struct Load<'l> {
     held: Option<Held>,
 }
 
-/// A snapshot that is kept for a while.
+/// A snapshot that is held for a while.
 struct Held {
     view: Snapshot<Key, Value>,
-    /// The stamps that it has shown.
+    /// The stamps that the snapshot has shown.
     seen: Vec<(Key, Option<u64>)>,
     until: Instant,
 }
 
 impl Load<'_> {
     fn value(&mut self, key: Key, expires: Option<u64>) -> Value {
-        // Mostly small, some large.
+        // Most values are small, some are large.
         let most = if self.random.random_ratio(1, 50) { 16_384 } else { 1_600 };
         let filling = vec![0xa5; self.random.random_range(0..most)];
         Value { key, stamp: self.random.random(), expires, filling }
     }
 
-    /// Mostly among few keys.
+    /// Returns a number that is mostly one of a few.
     fn number(&mut self, of: u64) -> u64 {
         let of = if self.random.random_bool(0.7) { of / 8 } else { of };
         self.random.random_range(0..of)
@@ -132,13 +131,13 @@ impl Load<'_> {
     }
 
     fn check(&self, key: Key, value: &Value) {
-        self.counts.audit(value.key == key, || format!("{key:?} holds what belongs to {:?}", value.key));
+        self.counts.audit(value.key == key, || format!("{key:?} has the value of {:?}", value.key));
         let expires = value.expires.unwrap_or(u64::MAX);
         self.counts
             .audit(now() < expires.saturating_add(LATE), || format!("{key:?} was seen after its time"));
     }
 
-    /// Where the policy chooses nothing, the user makes room.
+    /// Handles the result of a write. If the policy evicts nothing, it makes room.
     fn settle<T>(&mut self, result: Result<T, FluxError>) -> Option<T> {
         match result {
             Ok(done) => return Some(done),
@@ -161,7 +160,7 @@ impl Load<'_> {
         None
     }
 
-    /// Writes a group with one stamp, if what is there of it has one.
+    /// Writes a group with one stamp, after checking that its present members share one.
     fn write_group(&mut self) {
         let group = self.number(GROUPS);
         let stamp = self.random.random();
@@ -174,12 +173,12 @@ impl Load<'_> {
             tx.insert(value.key, Value { stamp, ..value }).expect("a write is buffered");
         }
         let committed = block_on(tx.commit());
-        // What a transaction reads that cannot commit is one state all the same.
+        // The reads of a transaction are one state, even if the transaction cannot commit.
         self.counts.audit(is_same, || format!("group {group} is torn"));
         self.settle(committed);
     }
 
-    /// Reads groups, and whatever stands between them, in one pass over a snapshot.
+    /// Reads groups, and the keys between them, in one pass over a snapshot.
     fn scan(&mut self) {
         let start = self.number(GROUPS);
         let view = self.db.snapshot();
@@ -193,7 +192,7 @@ impl Load<'_> {
         }
     }
 
-    /// Takes a snapshot, or sees whether it shows what it showed.
+    /// Takes a snapshot, or checks that the held one still shows the same.
     fn hold(&mut self) {
         match &self.held {
             None => {
@@ -268,7 +267,7 @@ fn policy(name: &str) -> Option<EvictionPolicy> {
         .find(|policy| format!("{policy:?}").eq_ignore_ascii_case(name))
 }
 
-/// The largest of the second quarter and of the last.
+/// Returns the largest value of the second quarter and of the last.
 fn quarters(seen: &[u64]) -> (u64, u64) {
     let quarter = seen.len() / 4;
     let largest = |part: &[u64]| part.iter().copied().max().unwrap_or(0);
@@ -338,12 +337,12 @@ fn main() -> ExitCode {
         }
     }
     over.store(true, Ordering::Relaxed);
-    // All of them, before the verdict.
+    // Join all threads before the verdict.
     let died = threads.into_iter().map(thread::JoinHandle::join).filter(Result::is_err).count();
 
     let (early, late) = quarters(&seen);
     if seen.is_empty() {
-        println!("SKIPPED: this system does not tell the resident memory of a process");
+        println!("SKIPPED: this system does not report the resident memory of a process");
     }
     let is_flat = late as f64 <= early as f64 * GROWTH;
     let failed = counts.failed.load(Ordering::Relaxed);

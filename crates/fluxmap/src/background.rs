@@ -1,10 +1,10 @@
-//! Background work that is done by whoever drives it: a database without threads, in virtual
-//! time, whose runs replay.
+//! Background work that the caller drives: a database without threads, in virtual time, whose runs can
+//! be replayed.
 //!
-//! A database writes its log, makes checkpoints, and removes what has expired on threads of its
-//! own, which it starts when it needs them. One that is
-//! [built](crate::DatabaseBuilder::background) with a [`Background`] has none: its holder does
-//! the work, a [step](Background::step) at a time, and moves the clocks.
+//! A database writes its log, makes checkpoints, and removes expired keys on threads of its own, which
+//! it starts when it needs them. A database that is [built](crate::DatabaseBuilder::background) with a
+//! [`Background`] has no threads: the holder of the `Background` does the work, one
+//! [step](Background::step) at a time, and moves the clocks.
 //!
 //! ```
 //! use fluxmap::background::Step;
@@ -33,32 +33,31 @@
 //! # What is it for?
 //!
 //! For tests of a whole application that are as deterministic as arithmetic: every task, every
-//! piece of background work, every clock and every disk call of a run follows from one seed, so
-//! a failure can be seen again. `fluxmap-testkit` has a small executor that does this, with a
-//! disk that crashes. And for a program that has a loop of its own already, or no threads.
+//! piece of background work, every clock and every disk call of a run follows from one seed, so a
+//! failure can be reproduced. `fluxmap-testkit` has a small executor that does this, with a disk that
+//! crashes. It also serves programs that have a loop of their own, or no threads.
 //!
 //! # Who waits for whom?
 //!
-//! A commit to a database on disk is acknowledged when the log's work has been stepped, so
-//! somebody has to step while it is awaited: a loop that polls futures and steps in turn, or
-//! [`drive`](Background::drive). Waiting for such a commit with a plain `block_on` and nobody
-//! who steps waits for ever. A database in memory acknowledges by itself.
+//! A commit to a database on disk is acknowledged when the log's work has been stepped, so some code has
+//! to step while the commit is awaited: a loop that polls futures and steps in turn, or
+//! [`drive`](Background::drive). Awaiting such a commit with a plain `block_on`, and without stepping,
+//! never ends. A database in memory acknowledges by itself.
 //!
-//! Building a database, [`backup_to`](crate::Database::backup_to),
-//! [`close`](crate::Database::close) and dropping the last handle need nobody: they do what
-//! there is to do on the calling thread, and return when it is done. Wakers and destructors run
-//! on the thread that steps. If one of these drops the last handle amid a step of the database's
-//! own work, what is left to do is done by the steps that follow.
+//! Building a database, [`backup_to`](crate::Database::backup_to), [`close`](crate::Database::close) and
+//! dropping the last handle need no stepping: they do their work on the calling thread, and return when
+//! it is done. Wakers and destructors run on the thread that steps. If one of these drops the last
+//! handle amid a step of the database's own work, the following steps do the rest.
 //!
 //! # What follows from the seed?
 //!
-//! How keys are hashed, the numbers by which databases and files are told apart, and, with
-//! [`step_with`](Background::step_with), the order of the work, if the caller draws its choices
-//! from a seed, too. The numbers depend on what is found on disk as well: they must not repeat
-//! when the next [`Background`] that opens the same files has the same seed, or what an earlier
-//! life left in a file that is used again could pass for this one's. With a [`Disk`](crate::disk::Disk) that is as deterministic, a run makes
-//! the same calls with the same bytes every time. The program must hold its side: a `HashMap`
-//! of the standard library iterates in another order each time.
+//! The hashing of keys, the numbers that identify databases and files, and, with
+//! [`step_with`](Background::step_with), the order of the work, if the caller draws its choices from a
+//! seed, too. The numbers also depend on the contents of the disk: they must not repeat when the next
+//! [`Background`] that opens the same files has the same seed; otherwise bytes that an earlier run left
+//! in a reused file could be taken for valid ones. With a [`Disk`](crate::disk::Disk) that is as
+//! deterministic, a run makes the same calls with the same bytes every time. The program must be
+//! deterministic as well: a `HashMap` of the standard library iterates in another order each time.
 
 use crate::jobs::{Entry, Job, Running, Signal};
 use crate::sync::{Instant, Mutex};
@@ -69,18 +68,18 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Background work of any number of databases, with the clocks that they go by. Clones are the
-/// same. See the [module](self).
+/// Background work of any number of databases, with the clocks that they use. Clones share the same
+/// state. See the [module](self).
 #[derive(Clone)]
 pub struct Background {
     shared: Arc<Shared>,
 }
 
 struct Shared {
-    /// The one that was stepped last is at the end.
+    /// In the order of their last steps; the job that was stepped last is at the end.
     jobs: Mutex<Vec<Arc<Entry>>>,
     times: Mutex<Times>,
-    /// Some instant. Only what passes since then matters, and that is virtual.
+    /// An arbitrary instant. Only the time since then matters, and that is virtual.
     begin: Instant,
     /// The state of the random numbers.
     random: Mutex<u64>,
@@ -88,30 +87,31 @@ struct Shared {
 
 struct Times {
     elapsed: Duration,
-    /// What time of day it was at the beginning, as the clock is set now.
+    /// The time of day at the beginning, according to the clock as it is set now.
     day: SystemTime,
 }
 
 /// The time of day at which a [`Background`] begins: in November 2023.
 const BEGIN: Duration = Duration::from_secs(1_700_000_000);
 
-/// The end of time: a century. Beyond, the instants of some platforms overflow.
+/// The end of time, after a century. Later instants overflow on some platforms.
 const END: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-/// What a [step](Background::step) came to.
+/// The result of a [step](Background::step).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// A piece of work was done. There may be more.
     Worked,
-    /// There is nothing to do until the clock has [advanced](Background::advance) by so much,
-    /// or somebody uses a database.
+    /// There is nothing to do until the clock has [advanced](Background::advance) by this much, or a
+    /// database is used.
     In(Duration),
-    /// There is nothing to do until somebody uses a database.
+    /// There is nothing to do until a database is used.
     Idle,
 }
 
 impl Background {
-    /// No work yet, at time zero. What is random about the databases follows from `seed`.
+    /// Creates a `Background` without work, at time zero. Everything random about its databases follows
+    /// from `seed`.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         let times = Times { elapsed: Duration::ZERO, day: UNIX_EPOCH + BEGIN };
@@ -124,23 +124,22 @@ impl Background {
         Background { shared: Arc::new(shared) }
     }
 
-    /// Does one piece of the work that is due: of the job that was stepped least recently.
+    /// Does one piece of the work that is due, for the job that was stepped least recently.
     ///
-    /// A piece is a write of the log, a sync of it, a block of a checkpoint, a new segment, or
-    /// one look at what has expired. Takes time in proportion to the number of open databases,
-    /// and what the piece takes.
+    /// A piece is a write of the log, a sync of it, a block of a checkpoint, a new segment, or one
+    /// removal of expired keys. Takes time proportional to the number of open databases, plus the time
+    /// of the piece.
     ///
     /// # Panics
     ///
-    /// If the work does: a [`Disk`](crate::disk::Disk) of the user's own, for instance. The
-    /// database takes no more commits then.
+    /// If the work panics: in a [`Disk`](crate::disk::Disk) of your own, for instance. The database then
+    /// takes no more commits.
     pub fn step(&self) -> Step {
         self.step_with(0)
     }
 
-    /// As [`step`](Self::step), but `choice` says which of the jobs that are due, modulo how
-    /// many there are. Drawn from a seed, choices explore orders in which threads could have
-    /// worked.
+    /// Like [`step`](Self::step), but `choice`, modulo the number of jobs that are due, selects the job.
+    /// Choices drawn from a seed explore orders in which threads could have worked.
     pub fn step_with(&self, choice: u64) -> Step {
         let now = self.instant();
         let mut due = Vec::new();
@@ -159,14 +158,14 @@ impl Background {
         // Smaller than `due`'s length, which is a `usize`.
         let job = jobs.remove(due[(choice % count) as usize]);
         jobs.push(Arc::clone(&job));
-        // A step may use this very object: it wakes tasks and drops values.
+        // Unlock before stepping: a step wakes tasks and drops values, which may use this object.
         drop(jobs);
         job.step();
         Step::Worked
     }
 
-    /// When a [step](Self::step) would do something: now if it is zero, `None` if not before
-    /// somebody uses a database.
+    /// Returns when a [step](Self::step) would do something: zero means now, `None` not before a
+    /// database is used.
     #[must_use]
     pub fn due_in(&self) -> Option<Duration> {
         let now = self.instant();
@@ -175,9 +174,9 @@ impl Background {
         next.map(|next| next.saturating_duration_since(now))
     }
 
-    /// Runs `future`, and does what is due whenever that waits.
+    /// Awaits `future`, and does the work that is due whenever the future waits.
     ///
-    /// If there is nothing to do, it waits as `future` does. The clock stays where it is.
+    /// If no work is due, it waits as `future` does. The clock does not move.
     ///
     /// ```
     /// # use fluxmap::{Background, Database, FluxError, persistence::PersistenceOptions};
@@ -211,31 +210,30 @@ impl Background {
         .await
     }
 
-    /// How far the steady clock has come. Flush intervals, ages of snapshots, intervals of the
-    /// vacuum, and deadlines go by it.
+    /// Returns how far the steady clock has come. It governs flush intervals, ages of snapshots,
+    /// intervals of the vacuum, and deadlines.
     #[must_use]
     pub fn now(&self) -> Duration {
         self.shared.times.lock().elapsed
     }
 
-    /// Lets time pass, on both clocks. What is due then is done by the steps that follow. Time
-    /// ends after a hundred years.
+    /// Moves both clocks forward. The following steps do the work that is due then. Time ends after a
+    /// hundred years.
     pub fn advance(&self, by: Duration) {
         let mut times = self.shared.times.lock();
         times.elapsed = times.elapsed.saturating_add(by).min(END);
     }
 
-    /// The time of day, which databases read when they are opened: keys expire by it, and by
-    /// what has passed on the steady clock since.
+    /// Returns the time of day, which databases read when they are opened. Keys expire by that time plus
+    /// the time passed on the steady clock since.
     #[must_use]
     pub fn time_of_day(&self) -> SystemTime {
         let times = self.shared.times.lock();
         times.day + times.elapsed
     }
 
-    /// Sets the time of day, as an administrator does or a time server; the steady clock goes
-    /// on. A database that is open does not notice. Does nothing if `to` is too early to be
-    /// represented.
+    /// Sets the time of day, as an administrator or a time server does; the steady clock goes on. An
+    /// open database does not notice. Does nothing if `to` is too early to be represented.
     pub fn set_time_of_day(&self, to: SystemTime) {
         let mut times = self.shared.times.lock();
         if let Some(day) = to.checked_sub(times.elapsed).filter(|day| day.checked_add(END).is_some()) {
@@ -243,12 +241,12 @@ impl Background {
         }
     }
 
-    /// The steady time.
+    /// Returns the steady time.
     pub(crate) fn instant(&self) -> Instant {
         self.shared.begin + self.now()
     }
 
-    /// The next number: SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
+    /// Returns the next number of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
     pub(crate) fn random(&self) -> u64 {
         let mut state = self.shared.random.lock();
         *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -258,7 +256,7 @@ impl Background {
         mixed ^ (mixed >> 31)
     }
 
-    /// Lets the numbers that follow depend on this, too.
+    /// Mixes `with` into the numbers that follow.
     pub(crate) fn stir(&self, with: u64) {
         let stirred = self.random() ^ with;
         *self.shared.random.lock() = stirred;
@@ -267,7 +265,7 @@ impl Background {
     pub(crate) fn start(&self, name: &'static str, signal: &Arc<Signal>, job: Box<dyn Job>) -> Running {
         let (running, entry) = Running::driven(name, signal, job);
         let mut jobs = self.shared.jobs.lock();
-        // Else a program that opens and closes without a step would keep them all.
+        // Otherwise a program that opens and closes databases without a step would keep all their jobs.
         jobs.retain(|job| !job.has_ended());
         jobs.push(entry);
         running

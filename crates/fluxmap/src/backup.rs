@@ -1,5 +1,4 @@
-//! New databases out of pairs: backups of open ones, and copies of files that nobody
-//! has open.
+//! Creates new databases from pairs: backups of open databases, and copies of the files of closed ones.
 
 use crate::checkpoint::{Draft, Pairs, Written, publish_draft, write_draft};
 use crate::error::PersistenceError;
@@ -9,12 +8,12 @@ use crate::wal::reader::SegmentReader;
 use crate::wal::segment::{self, MIN_SIZE};
 use std::mem;
 
-/// The log of a backup goes on in this one: not in the first, with which a new database
-/// begins. So without its checkpoint, no backup looks like a new database.
+/// The log of a backup begins in this segment, not in the first one, with which a new database begins.
+/// So a backup that lost its checkpoint cannot be mistaken for a new database.
 const BACKUP_SEGMENT: u64 = 2;
 
-/// Writes the files of a new database, under a number of its own, that holds `pairs`.
-/// `progress` is called after each block.
+/// Writes the files of a new database that holds `pairs`, under a number of its own. `progress` is
+/// called after each block.
 pub(crate) fn write_database(
     directory: &Directory,
     identity: &Identity,
@@ -26,8 +25,8 @@ pub(crate) fn write_database(
     })
 }
 
-/// As [`write_database`], of pairs that come one after the other, after this commit: `write`
-/// puts them into the draft.
+/// Like [`write_database`], for pairs that `write` puts into the draft one after the other; they are the
+/// state after this commit.
 pub(crate) fn write_database_of(
     directory: &Directory,
     identity: &Identity,
@@ -35,7 +34,7 @@ pub(crate) fn write_database_of(
     write: impl FnOnce(&mut Draft) -> Result<(), PersistenceError>,
 ) -> Result<(), PersistenceError> {
     create_database(directory, identity, |directory, identity| {
-        // The database that it will be begins with the machine's time.
+        // Time 0: the new database begins with the machine's time.
         let mut draft = Draft::create(directory, identity, commit, 0, BACKUP_SEGMENT)?;
         write(&mut draft)?;
         draft.finish()
@@ -47,7 +46,7 @@ fn create_database(
     identity: &Identity,
     write: impl FnOnce(&Directory, &Identity) -> Result<(), PersistenceError>,
 ) -> Result<(), PersistenceError> {
-    // Before anything is created: it may be the directory that is being copied.
+    // Check before anything is created: the directory may be the one that is being copied.
     check_is_free(directory)?;
     let directory = &directory.clone().create()?;
     let _lock = directory.lock()?;
@@ -62,15 +61,15 @@ fn create_database(
     Ok(())
 }
 
-/// A copy that is being written. Unless it is finished, whatever ends it, its files go: another
-/// attempt is to find the directory, and a full disk, as this one did.
+/// A copy that is being written. Unless it is finished, dropping this removes its files, so that the
+/// next attempt finds the directory, and a full disk, as this one did.
 struct Unfinished<'d> {
     directory: &'d Directory,
 }
 
 impl Unfinished<'_> {
-    /// Removes all that an attempt may have left. What holds pairs goes first: a crash in between
-    /// leaves what [`check_is_free`] takes for an unfinished copy.
+    /// Removes all files that an attempt may have left. The files that hold pairs go first, so that a
+    /// crash in between leaves only what [`check_is_free`] takes for an unfinished copy.
     fn clear_away(&self) -> Result<(), PersistenceError> {
         let names = self.directory.names()?;
         let segment = segment_name(BACKUP_SEGMENT);
@@ -90,14 +89,14 @@ impl Unfinished<'_> {
 impl Drop for Unfinished<'_> {
     fn drop(&mut self) {
         if let Err(error) = self.clear_away() {
-            tracing::warn!(%error, "files of a copy that failed stay; the next attempt replaces them");
+            tracing::warn!(%error, "files of a failed copy could not be removed; the next attempt replaces them");
         }
     }
 }
 
-/// Refuses a directory with a database, or with what is left of one. An unfinished copy, which a
-/// process that was killed has left, is replaced: it has no checkpoint, and a log without commits
-/// that begins where those of copies do.
+/// Refuses a directory with a database, or with the remains of one. An unfinished copy left by a process
+/// that was killed is accepted and replaced: it has no checkpoint, and a log without commits that begins
+/// in the segment where logs of copies do.
 fn check_is_free(directory: &Directory) -> Result<(), PersistenceError> {
     let path = directory.path().display();
     if directory.find(CHECKPOINT)?.is_some() {
@@ -107,7 +106,7 @@ fn check_is_free(directory: &Directory) -> Result<(), PersistenceError> {
     for number in directory.segments()? {
         if number != BACKUP_SEGMENT || !SegmentReader::open(directory, number)?.is_empty()? {
             let why = format!(
-                "there are segments of a database's log in {path}, without its checkpoint; choose another directory for the copy, or look at it with `fluxmap salvage`"
+                "there are segments of a database's log in {path}, without its checkpoint; choose another directory for the copy, or rescue the log with `fluxmap salvage`"
             );
             return Err(PersistenceError::Unavailable(why));
         }

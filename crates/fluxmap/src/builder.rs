@@ -1,4 +1,4 @@
-//! How a database is configured.
+//! The configuration of a database.
 
 use crate::background::Background;
 use crate::codec::{Codec, Coder, Stored};
@@ -25,10 +25,10 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How far the configuration of durability has come.
+/// The state of the durability settings, in the type of a [`DatabaseBuilder`].
 pub trait BuilderState: sealed::Sealed {}
 
-/// A configuration that leaves nothing to be said, so that the database can be built.
+/// A state in which nothing is missing, so that the database can be built.
 #[diagnostic::on_unimplemented(
     message = "relaxed durability needs to know when to sync before the database can be built",
     label = "no flush limit has been set",
@@ -42,15 +42,15 @@ mod sealed {
     pub trait Sealed {}
 }
 
-/// Nothing has been said about durability: a database in memory.
+/// No durability was set: the database is in memory.
 #[derive(Debug)]
 pub struct Initial;
 
-/// Relaxed durability was asked for, and it has not been said yet when to sync.
+/// Relaxed durability was set, but no flush limit yet.
 #[derive(Debug)]
 pub struct RelaxedDurability;
 
-/// Durability is configured.
+/// Durability is fully configured.
 #[derive(Debug)]
 pub struct Buildable;
 
@@ -61,7 +61,7 @@ impl BuilderState for Initial {}
 impl BuilderState for RelaxedDurability {}
 impl BuilderState for Buildable {}
 
-/// Configures a [`Database`]: from [`Database::builder`].
+/// Configures a [`Database`]; returned by [`Database::builder`].
 ///
 /// ```
 /// use fluxmap::{Database, IsolationLevel};
@@ -80,7 +80,7 @@ impl BuilderState for Buildable {}
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct DatabaseBuilder<K, V, S: BuilderState = Initial> {
     settings: Settings,
-    /// How to encode K and V, captured where their bounds are known.
+    /// The encoding of K and V, captured where the bounds of `serde` are known.
     coder: Option<Coder<K, V>>,
     pub(crate) memory: MemoryOptions<K, V>,
     types: Types<K, V, S>,
@@ -95,23 +95,23 @@ struct Settings {
     vacuum: Option<VacuumOptions>,
     skiplist_p: f64,
     durability: Option<PersistenceOptions>,
-    /// At relaxed durability.
+    /// The flush limits, at relaxed durability.
     flush: Option<FlushLimits>,
     codec: Option<Codec>,
     check_writes: bool,
     check_fields: bool,
     schema_version: u32,
-    /// Of the key and the value, if not what the compiler calls them.
+    /// The names of the key and value types, if they differ from the compiler's.
     type_names: Option<(String, String)>,
     disk: Arc<dyn Disk>,
-    /// If it was said.
+    /// The eviction policy, if one was set.
     eviction: Option<EvictionPolicy>,
     background: Option<Background>,
 }
 
 /// A quarter of the nodes of each level reach the next: Pugh's recommendation.
 const DEFAULT_SKIPLIST_P: f64 = 0.25;
-/// Outside these the index would be a list, or mostly links.
+/// Outside this range the index would be nearly a list, or mostly links.
 const SKIPLIST_P: std::ops::RangeInclusive<f64> = 0.05..=0.75;
 
 impl<K, V> DatabaseBuilder<K, V> {
@@ -163,9 +163,9 @@ impl<K, V> DatabaseBuilder<K, V> {
         }
     }
 
-    /// Asks for commits that survive a power loss: `commit` returns when it would.
-    /// Commits that wait at the same time share one sync, so many of them together are
-    /// much faster than one after the other.
+    /// Asks for commits that survive a power loss: `commit` returns when the commit would survive one.
+    /// Commits that wait at the same time share one sync, so concurrent commits are much faster than one
+    /// after the other.
     pub fn durability_full(self, options: PersistenceOptions) -> DatabaseBuilder<K, V, Buildable>
     where
         K: Stored,
@@ -174,9 +174,9 @@ impl<K, V> DatabaseBuilder<K, V> {
         self.with_durability(options)
     }
 
-    /// Asks for commits that survive the death of the process, and lose no more to a
-    /// power loss than the flush limits say, of which at least one is to be set next.
-    /// What survives is always the state after some commit, with all before it.
+    /// Asks for commits that survive the death of the process. A power loss takes no more commits than
+    /// the flush limits say; at least one limit must be set next. The surviving state is always the
+    /// state after some commit, with all commits before it.
     ///
     /// ```compile_fail,E0277
     /// # use fluxmap::{Database, persistence::PersistenceOptions};
@@ -212,59 +212,55 @@ impl<K, V, S: BuilderState> DatabaseBuilder<K, V, S> {
         DatabaseBuilder { settings, coder, memory, types: PhantomData }
     }
 
-    /// The isolation level of all transactions. [`IsolationLevel::Serializable`]
-    /// by default.
+    /// Sets the isolation level of all transactions, by default [`IsolationLevel::Serializable`].
     pub fn isolation_level(mut self, level: IsolationLevel) -> Self {
         self.settings.isolation_level = level;
         self
     }
 
-    /// Looks for versions that nobody can see any more in regular intervals, on a
-    /// background thread. Commits remove most of them as they go; this serves a
-    /// database that is written in bursts. Off by default.
+    /// Removes versions that no reader can see any more in regular intervals, on a background thread.
+    /// Commits remove most of these versions as they go; this serves a database that is written in
+    /// bursts. Off by default.
     pub fn auto_vacuum(mut self, options: VacuumOptions) -> Self {
         self.settings.vacuum = Some(options);
         self
     }
 
-    /// The share of the index's nodes that reach the next level of its skiplist:
-    /// from 0.05 to 0.75, by default 0.25. Larger takes more memory and, up to a
-    /// point, less time.
+    /// Sets the share of the index's nodes that reach the next level of its skiplist: from 0.05 to 0.75,
+    /// by default 0.25. A larger share takes more memory and, up to a point, less time.
     pub fn skiplist_p(mut self, p: f64) -> Self {
         self.settings.skiplist_p = p;
         self
     }
 
-    /// How keys and values are encoded in a durable database.
-    /// [`Codec::MessagePack`] by default. A database is opened with the codec that it was
-    /// created with.
+    /// Sets how a durable database encodes keys and values, by default [`Codec::MessagePack`]. A
+    /// database can be opened only with the codec that it was created with.
     pub fn codec(mut self, codec: Codec) -> Self {
         self.settings.codec = Some(codec);
         self
     }
 
-    /// Whether every key and value that is written to a durable database is decoded on
-    /// the way, to make sure that it will come back. On by default; without, what a type
-    /// encodes but cannot decode is found when the database is opened next, which fails
-    /// then.
+    /// Sets whether every key and value that is written to a durable database is decoded at the same
+    /// time, to make sure that it can be read back. On by default. Without this check, a value that its
+    /// type encodes but cannot decode is found only when the database is opened next, and then the
+    /// opening fails.
     pub fn check_writes(mut self, check: bool) -> Self {
         self.settings.check_writes = check;
         self
     }
 
-    /// Whether a durable database is refused whose keys or values were written with other fields
-    /// than their types have now. On by default. It concerns [`Codec::Postcard`], which writes no
-    /// names: a struct whose fields were reordered, or another type of the same name, would be
-    /// read as something that it is not. New variants at the end of an enum, and integers of
-    /// another width, are let through.
+    /// Sets whether a durable database is refused if its keys or values were written with other fields
+    /// than their types have now. On by default. The check concerns [`Codec::Postcard`], which writes no
+    /// names: a struct whose fields were reordered, or another type of the same name, would be misread.
+    /// New variants at the end of an enum, and integers of another width, are accepted.
     ///
-    /// The fields are looked for when the database is built, by having the types' `Deserialize`
-    /// read made-up values; what it does not take stays unknown, and agrees with everything.
-    /// Databases that were last written to by a version before 0.5 do not say what fields they were
-    /// written with, and do so from their next checkpoint on.
+    /// The fields are determined when the database is built, by letting the types' `Deserialize` read
+    /// made-up values. Fields behind a value that `Deserialize` rejects stay unknown, and unknown fields
+    /// match everything. The files of a database last written by a version before 0.5 do not record the
+    /// fields; they do so from the next checkpoint on.
     ///
-    /// To be turned off, once, after a field was renamed: that changes nothing in the files. The
-    /// next checkpoint says what the fields are now.
+    /// Turn the check off, once, after renaming a field: renaming changes nothing in the files. The next
+    /// checkpoint records the new fields.
     ///
     /// ```
     /// # use fluxmap::{Database, FluxError, PersistenceError, codec::Codec, persistence::PersistenceOptions};
@@ -296,42 +292,38 @@ impl<K, V, S: BuilderState> DatabaseBuilder<K, V, S> {
         self
     }
 
-    /// The version of the user's types, by default 0. A durable database that was written
-    /// with another version is not opened.
+    /// Sets the version of your types, by default 0. A durable database that was written with another
+    /// version is not opened.
     pub fn schema_version(mut self, version: u32) -> Self {
         self.settings.schema_version = version;
         self
     }
 
-    /// What the types of keys and values are called in the files of a durable database,
-    /// by default what the compiler calls them, without the modules they are in. A
-    /// database that was written with other types is not opened. To be used when a
-    /// type is renamed. See also [`check_fields`](Self::check_fields).
+    /// Sets the names of the key and value types in the files of a durable database, by default the
+    /// compiler's names without their modules. A database that was written with other names is not
+    /// opened. Use this when a type is renamed. See also [`check_fields`](Self::check_fields).
     pub fn type_names(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.settings.type_names = Some((key.into(), value.into()));
         self
     }
 
-    /// Where the files of a durable database are: by default in the file system of the
-    /// machine.
+    /// Sets the disk that holds the files of a durable database, by default the machine's file system.
     pub fn disk(mut self, disk: Arc<dyn Disk>) -> Self {
         self.settings.disk = disk;
         self
     }
 
-    /// Limits the memory that keys and values take, with what it takes to find them, in bytes.
-    /// When a commit exceeds it, others go at once, in a commit that follows it:
-    /// see [`eviction_policy`](Self::eviction_policy). Off by default.
+    /// Limits the memory, in bytes, that keys, values and the index take. When a commit exceeds the
+    /// limit, other keys are evicted at once, in a further commit: see
+    /// [`eviction_policy`](Self::eviction_policy). Off by default.
     ///
-    /// What is kept for open snapshots counts beside the limit, and so do commits that have not
-    /// been written to the log yet and room in the index that keys have left:
-    /// [`memory_info`](Database::memory_info) tells of all of these. See also
-    /// [`max_snapshot_age`](Self::max_snapshot_age).
+    /// Versions kept for open snapshots do not count against the limit, nor do commits that have not
+    /// been written to the log yet, nor free space in the index: [`memory_info`](Database::memory_info)
+    /// reports all of these. See also [`max_snapshot_age`](Self::max_snapshot_age).
     ///
-    /// **A durable database that is opened with a smaller limit evicts as it is read, and what it
-    /// evicts is gone from its files when `build` returns.** Under
-    /// [`EvictionPolicy::Manual`] nothing goes then either: it opens above the limit, and takes
-    /// no more until there is room.
+    /// **A durable database that is opened with a smaller limit evicts keys as it is read, and these
+    /// keys are gone from its files when `build` returns.** Under [`EvictionPolicy::Manual`] nothing is
+    /// evicted: the database opens above the limit, and refuses commits until there is room.
     ///
     /// ```
     /// # use fluxmap::{Database, mem::EvictionPolicy};
@@ -360,43 +352,44 @@ impl<K, V, S: BuilderState> DatabaseBuilder<K, V, S> {
         self
     }
 
-    /// What goes when the memory limit is reached. [`EvictionPolicy::Lru`] by default.
+    /// Sets the policy that chooses keys to evict at the memory limit, by default
+    /// [`EvictionPolicy::Lru`].
     pub fn eviction_policy(mut self, policy: EvictionPolicy) -> Self {
         self.settings.eviction = Some(policy);
         self
     }
 
-    /// How long keys live under [`EvictionPolicy::Ttl`], from when they were last written;
-    /// values that are written with a time of their own keep to that, and `update` and
-    /// `compare_and_swap` keep the time that there is. Needs no memory limit.
+    /// Sets how long keys live under [`EvictionPolicy::Ttl`], counted from the last write. A value that
+    /// is written with a time to live of its own keeps it, and `update` and `compare_and_swap` keep the
+    /// expiry time of the old value. Needs no memory limit.
     ///
-    /// Keys that are in the files of a durable database and have no time, such as those written
-    /// without this policy, get this life when the database is opened, from then on. Those that
-    /// have one keep it, also if it is longer.
+    /// Keys in the files of a durable database that have no expiry time, such as keys written without
+    /// this policy, get this time to live when the database is opened, counted from then. Keys that have
+    /// an expiry time keep it, even a later one.
     pub fn eviction_ttl(mut self, ttl: Duration) -> Self {
         self.memory.life = Some(ttl);
         self
     }
 
-    /// Has `listener` told of every key that goes without a transaction that removed it, once,
-    /// with what it held and why. It is called after that has happened, on the thread of
-    /// whoever made the room (a committing one, or the background thread), with no lock held:
-    /// it may use the database. The copy of the key that it is given is made, and that for the log is
-    /// encoded, without a lock as well (the [crate's documentation](crate) lists what runs
-    /// under which). It should be quick, and panics in it are contained. In a durable database, what it is
-    /// told of may not be durable yet; of keys for which there is no room when it is opened,
-    /// it is not told. Neither is it of a key that is written again after its time is over and
+    /// Calls `listener` once for every key that is removed without a transaction (by an eviction or an
+    /// expiry), with the key's value and the cause. The call comes after the removal, on the thread that
+    /// made the room (a committing thread or the background thread), with no lock held, so the listener
+    /// may use the database. The key is also copied for the listener, and encoded for the log, without a
+    /// lock (the [crate's documentation](crate) lists which code runs under which lock). The listener
+    /// should be quick; its panics are contained. In a durable database, the removal may not be durable
+    /// yet when it is reported. Not reported are keys evicted because there is no room for them when the
+    /// database is opened, and expired keys that are written again before they were removed.
     /// before it was removed.
     ///
-    /// The listener may use the database, and commit. Evictions for the sake of what it commits are
-    /// told when it has returned, by the listener's outermost call on that thread, in their order;
-    /// so it must not wait for one of those. A listener that puts back every key that it is told of
-    /// keeps the commit that evicted the first of them from ever returning: give each key one more
+    /// The listener may also commit. Evictions caused by such a commit are reported after the listener
+    /// has returned, in their order, by the outermost call on that thread; so the listener must not wait
+    /// for one of them. A listener that puts back every key that is reported keeps the commit that
+    /// evicted the first of them from ever returning: put a key back at most once.
     /// chance, and not more.
     ///
     /// The database holds the listener, so a listener that uses the database must hold it as a
-    /// [`WeakDatabase`](crate::WeakDatabase), whose documentation has an example: a clone of the
-    /// [`Database`] in it would keep the database open for ever.
+    /// [`WeakDatabase`](crate::WeakDatabase), whose documentation has an example. A clone of the
+    /// [`Database`] inside the listener would keep the database open for ever.
     ///
     /// ```
     /// # use fluxmap::{Database, mem::EvictionCause};
@@ -418,31 +411,31 @@ impl<K, V, S: BuilderState> DatabaseBuilder<K, V, S> {
         self
     }
 
-    /// Ends snapshots and transactions that have been open for this long: their next read
-    /// fails with [`FluxError::SnapshotTooOld`], and what was kept for them goes. Iterators of a
-    /// [`Snapshot`](crate::Snapshot), which have no place for an error, panic: use `try_next` or
-    /// streams. Off by default: they keep what they see for as long as they are held.
+    /// Ends snapshots and transactions that have been open for this long: their next read fails with
+    /// [`FluxError::SnapshotTooOld`], and the versions kept for them are freed. Iterators of a
+    /// [`Snapshot`](crate::Snapshot), which cannot return an error, panic: use `try_next` or streams.
+    /// Off by default: readers then keep their versions for as long as they are open.
     pub fn max_snapshot_age(mut self, age: Duration) -> Self {
         self.memory.max_snapshot_age = Some(age);
         self
     }
 
-    /// Where the time comes from by which keys expire.
+    /// Sets the source of the time by which keys expire.
     ///
-    /// By default it is the larger of the machine's clock and the last time with what has passed
-    /// since on its steady clock. So it follows a clock that is set forward and a machine that has
-    /// slept, within a second, and neither runs back nor stands still when the clock is set
-    /// back. A durable database keeps the time in its checkpoints, and goes on from there when it
-    /// is opened with an earlier one.
+    /// By default the time is the larger of two: the machine's clock, and the last known time plus the
+    /// time passed since on the steady (monotonic) clock. So it follows, within a second, a clock that
+    /// is set forward or a machine that has slept, and when the clock is set back it neither runs back
+    /// nor stands still. A durable database keeps the time in its checkpoints, and continues from there
+    /// if the clock shows an earlier time when it is opened.
     pub fn time_source(mut self, source: Arc<dyn TimeSource>) -> Self {
         self.memory.time_source = Some(source);
         self
     }
 
-    /// Starts no threads: the holder of `background` does the work of the database, in its
-    /// virtual time. Several databases may share one. See [`background`](crate::background).
+    /// Starts no threads: the holder of `background` does the work of the database, in virtual time.
+    /// Several databases may share one `Background`. See [`background`](crate::background).
     ///
-    /// A [`time_source`](Self::time_source) still says by which time keys expire.
+    /// If a [`time_source`](Self::time_source) is set, it still decides when keys expire.
     pub fn background(mut self, background: &Background) -> Self {
         self.settings.background = Some(background.clone());
         self
@@ -453,24 +446,22 @@ impl<K, V, S: BuilderState> DatabaseBuilder<K, V, S> {
 macro_rules! flush_conditions {
     ($state:ty) => {
         impl<K, V> DatabaseBuilder<K, V, $state> {
-            /// At relaxed durability, begins to sync a commit at the latest this long after
-            /// it: a power loss takes no more than what was committed in that time and
-            /// in the time that one sync takes.
+            /// At relaxed durability, starts to sync a commit at most this long after it: a power loss
+            /// takes no more than the commits of that time and of the time that one sync takes.
             pub fn flush_interval(mut self, interval: Duration) -> DatabaseBuilder<K, V, Buildable> {
                 self.settings.flush.get_or_insert_default().interval = Some(interval);
                 self.into_state()
             }
 
-            /// At relaxed durability, a power loss takes no more than this many commits. A
-            /// sync begins at half of them; commits wait for it at the limit.
+            /// At relaxed durability, a power loss takes no more than this many commits. A sync starts
+            /// when half as many are waiting; at the limit, commits wait for the sync.
             pub fn flush_after_commits(mut self, commits: usize) -> DatabaseBuilder<K, V, Buildable> {
                 self.settings.flush.get_or_insert_default().after_commits = Some(commits as u64);
                 self.into_state()
             }
 
-            /// At relaxed durability, a power loss takes no more than commits of this many
-            /// bytes together. A sync begins at half of them; commits wait for it at the
-            /// limit.
+            /// At relaxed durability, a power loss takes no more than commits of this many bytes
+            /// together. A sync starts at half of the limit; at the limit, commits wait for the sync.
             pub fn flush_after_bytes(mut self, bytes: u64) -> DatabaseBuilder<K, V, Buildable> {
                 self.settings.flush.get_or_insert_default().after_bytes = Some(bytes);
                 self.into_state()
@@ -483,22 +474,20 @@ flush_conditions!(RelaxedDurability);
 flush_conditions!(Buildable);
 
 impl<K: Key, V: Value, S: BuilderState> DatabaseBuilder<K, V, S> {
-    /// Builds the database. A durable one is created, or read back from its files,
-    /// on a thread of its own, unless it has a [`background`](Self::background).
+    /// Builds the database. A durable database is created, or read back from its files, on a thread of
+    /// its own, unless it has a [`background`](Self::background).
     ///
     /// # Errors
     ///
-    /// [`FluxError::Configuration`] if the settings do not fit together or ask
-    /// for something that is not built yet; nothing has been created then.
+    /// [`FluxError::Configuration`] if the settings do not fit together; nothing has then been created.
     ///
     /// [`FluxError::Persistence`] if the files cannot be created or read, are
     /// damaged, in use, or were written with other types or settings: see
-    /// [`PersistenceError`](crate::PersistenceError). Nothing has been changed then.
+    /// [`PersistenceError`](crate::PersistenceError). Nothing has then been changed.
     ///
     /// # Cancel safety
     ///
-    /// If the future is dropped, a durable database is opened nevertheless, and
-    /// closed at once.
+    /// If the future is dropped, a durable database is still opened, and closed at once.
     pub async fn build(self) -> Result<Database<K, V>, FluxError>
     where
         S: Complete,
@@ -549,7 +538,7 @@ impl<K, V, S: BuilderState> DatabaseBuilder<K, V, S> {
     fn check_memory(&self) -> Result<(), FluxError> {
         let refuse = |why: &str| Err(FluxError::Configuration(why.into()));
         let is_ttl = self.settings.eviction == Some(EvictionPolicy::Ttl);
-        // Under `Manual` nothing is evicted with a limit either.
+        // `Manual` without a limit is allowed: it evicts nothing in any case.
         let is_manual = self.settings.eviction == Some(EvictionPolicy::Manual);
         if self.memory.limit.is_some_and(|(limit, _)| limit == 0) {
             return refuse("`max_memory` is 0, which leaves room for nothing; leave it out for no limit");
@@ -566,7 +555,7 @@ impl<K, V, S: BuilderState> DatabaseBuilder<K, V, S> {
             );
         }
         if self.memory.life.is_some_and(|life| life.is_zero()) {
-            return refuse("`eviction_ttl` is zero: no key would ever be there");
+            return refuse("`eviction_ttl` is zero: every key would expire at once");
         }
         match self.memory.max_snapshot_age.is_some_and(|age| age.is_zero()) {
             true => refuse("`max_snapshot_age` is zero; leave it out for no limit"),
@@ -609,7 +598,7 @@ impl Settings {
         }
     }
 
-    /// How a durable database is to be opened; `None` for one in memory.
+    /// Turns the settings into the options for opening a durable database; `None` for one in memory.
     fn storage<K, V>(self, coder: Option<Coder<K, V>>) -> Option<Options<K, V>> {
         let (options, coder) = (self.durability?, coder?.with_codec(self.codec.unwrap_or_default()));
         let (key_type, value_type) =

@@ -10,8 +10,8 @@ use std::borrow::Borrow;
 use std::sync::Arc;
 
 impl<K: Key, V: Value> Database<K, V> {
-    /// The values under `keys`, in their order, all at one moment. As many keys as you like;
-    /// see [`get_many`](Self::get_many) for a few whose number is known.
+    /// Returns the values under `keys`, in their order, all read at one moment. Takes any number of
+    /// keys; see [`get_many`](Self::get_many) for a few keys whose number is known when compiling.
     ///
     /// ```
     /// # use fluxmap::Database;
@@ -40,8 +40,8 @@ impl<K: Key, V: Value> Database<K, V> {
         self.snapshot().get_each(keys)
     }
 
-    /// The pairs of a range, lazily, from either end, as they are now: those of a
-    /// [`snapshot`](Self::snapshot) that is taken for it, and kept until the iterator is dropped.
+    /// Returns the pairs of a range as they are now, lazily, from either end. The iterator takes a
+    /// [`snapshot`](Self::snapshot) and keeps it until it is dropped.
     ///
     /// ```
     /// # use fluxmap::Database;
@@ -61,7 +61,7 @@ impl<K: Key, V: Value> Database<K, V> {
         self.snapshot().range(range)
     }
 
-    /// The pairs whose keys start with `prefix`, like [`range`](Self::range).
+    /// Returns the pairs whose keys start with `prefix`, like [`range`](Self::range).
     ///
     /// # Panics
     ///
@@ -70,7 +70,7 @@ impl<K: Key, V: Value> Database<K, V> {
         self.snapshot().prefix(prefix)
     }
 
-    /// The smallest key, with what it holds.
+    /// Returns the smallest key, with its value.
     ///
     /// # Errors
     ///
@@ -79,7 +79,7 @@ impl<K: Key, V: Value> Database<K, V> {
         self.snapshot().first()
     }
 
-    /// The greatest key, with what it holds.
+    /// Returns the greatest key, with its value.
     ///
     /// # Errors
     ///
@@ -88,7 +88,7 @@ impl<K: Key, V: Value> Database<K, V> {
         self.snapshot().last()
     }
 
-    /// How many keys a range holds. Linear in what it counts.
+    /// Counts the keys of a range. Takes time linear in their number.
     ///
     /// # Errors
     ///
@@ -97,9 +97,8 @@ impl<K: Key, V: Value> Database<K, V> {
         View::stable(&self.shared).count(Span::range(range))
     }
 
-    /// How many keys there are: exactly, and by counting them, in linear time, as
-    /// [`count(..)`](Self::count) does. [`memory_info`](Self::memory_info) knows about how many
-    /// there are, in constant time.
+    /// Counts all keys, exactly and in linear time, as [`count(..)`](Self::count) does.
+    /// [`memory_info`](Self::memory_info) returns an approximate number in constant time.
     ///
     /// # Errors
     ///
@@ -108,7 +107,7 @@ impl<K: Key, V: Value> Database<K, V> {
         self.count(..)
     }
 
-    /// Whether there is no key. Logarithmic time.
+    /// Returns whether there is no key. Takes logarithmic time.
     ///
     /// # Errors
     ///
@@ -117,11 +116,11 @@ impl<K: Key, V: Value> Database<K, V> {
         self.snapshot().is_empty()
     }
 
-    /// Puts all of `pairs` there in one commit, replacing what is there: all of them are seen,
-    /// or none. Of two with one key, the later counts. Never conflicts.
+    /// Puts all `pairs` in one commit, replacing old values: readers see all of them or none. If a key
+    /// occurs twice, the later pair counts. Never conflicts.
     ///
-    /// Commits of others wait while it is published, tens of nanoseconds for each pair; hand
-    /// over millions in parts.
+    /// Other commits wait while this one is published, tens of nanoseconds per pair; pass millions of
+    /// pairs in several calls.
     ///
     /// ```
     /// # use fluxmap::Database;
@@ -152,8 +151,9 @@ impl<K: Key, V: Value> Database<K, V> {
         }
     }
 
-    /// Removes every key of a range in one commit, and returns how many there were. Linear in
-    /// what it removes. A write of others into the range meanwhile makes it run again.
+    /// Removes every key of a range in one commit, and returns how many were removed. Takes time linear
+    /// in the number of removed keys. If another commit writes into the range meanwhile, the removal
+    /// runs again.
     ///
     /// ```
     /// # use fluxmap::Database;
@@ -180,7 +180,7 @@ impl<K: Key, V: Value> Database<K, V> {
         self.transact(async |tx| tx.remove_range(bounds.clone())).await
     }
 
-    /// Removes every key in one commit, and returns how many there were: see
+    /// Removes every key in one commit, and returns how many were removed: see
     /// [`remove_range`](Self::remove_range).
     ///
     /// # Errors
@@ -194,8 +194,8 @@ impl<K: Key, V: Value> Database<K, V> {
         self.remove_range(..).await
     }
 
-    /// Removes the smallest key, and returns it with what it held. No two calls return the same
-    /// pair, so several tasks can share out what there is to do.
+    /// Removes the smallest key, and returns it with its value. No two calls return the same pair, so
+    /// several tasks can share a queue of work.
     ///
     /// ```
     /// # use fluxmap::Database;
@@ -216,14 +216,13 @@ impl<K: Key, V: Value> Database<K, V> {
     ///
     /// # Cancel safety
     ///
-    /// As [`transact`](Self::transact): if the future is dropped, the pair may have been removed
-    /// in a durable database, and is returned to nobody then.
+    /// As [`transact`](Self::transact): in a durable database, if the future is dropped, the pair may
+    /// have been removed although no caller received it.
     pub async fn pop_first(&self) -> Result<Option<(K, Arc<V>)>, FluxError> {
         self.transact(async |tx| tx.pop_first()).await
     }
 
-    /// Removes the greatest key, and returns it with what it held: see
-    /// [`pop_first`](Self::pop_first).
+    /// Removes the greatest key, and returns it with its value: see [`pop_first`](Self::pop_first).
     ///
     /// # Errors
     ///

@@ -1,8 +1,8 @@
 //! Checkpoints: all pairs as they were after one commit, in one file.
 //!
-//! After its header come blocks, each with a checksum of its own, and at the end a
-//! block that says how many there were. A checkpoint is written under a draft's name
-//! and synced before it replaces the one before, so a file of this name is complete.
+//! After the file's header come blocks, each with its own checksum, and at the end a block with the
+//! number of pairs. A checkpoint is written under a draft's name and synced before it replaces the
+//! previous one, so a file under the checkpoint's name is complete.
 
 use crate::disk::OpenMode;
 use crate::error::PersistenceError;
@@ -27,36 +27,35 @@ type Result<T> = std::result::Result<T, PersistenceError>;
 /// | 20 | 1 | 1: pairs as format version 1 has them; 2: the end; 3: pairs |
 /// | 21 | 3 | zero |
 ///
-/// The payload of a block of pairs are puts, as in a commit in the log. In version 1: for
-/// each pair the length of the key (4 bytes), the key, the length of the value (4 bytes),
-/// the value. Of the end: the number of pairs in the file (8 bytes).
+/// The payload of a block of pairs is a sequence of puts, encoded as in a commit in the log. In version
+/// 1 each pair is the length of the key (4 bytes), the key, the length of the value (4 bytes), the
+/// value. The payload of the end is the number of pairs in the file (8 bytes).
 const BLOCK_HEADER: usize = 24;
 const BARE_PAIRS: u8 = 1;
 const END: u8 = 2;
 const PAIRS: u8 = 3;
 
-/// A block is full when it has this many bytes.
+/// The size in bytes from which on a block is full.
 pub(crate) const BLOCK_SIZE: usize = 256 << 10;
-/// Bytes between two syncs while a checkpoint is written: small enough not to keep the
+/// The number of bytes between two syncs while a checkpoint is written: small enough not to keep the
 /// disk from the log for long.
 const SYNC_EVERY: u64 = 4 << 20;
 
-/// Where the pairs of a checkpoint come from.
+/// The source of a checkpoint's pairs.
 pub(crate) trait Pairs {
-    /// The commit after which they are.
+    /// Returns the commit after which the pairs are read.
     fn timestamp(&self) -> Lsn;
 
-    /// The time by which it is decided which of them have expired, as far as it has come; 0 if
-    /// none can have.
+    /// Returns the latest known time by which keys expire; 0 if no key can have expired.
     fn time(&self) -> Time;
 
     /// Appends about [`BLOCK_SIZE`] bytes of pairs, each as
-    /// [`push_operation`](crate::wal::format::push_operation) does, and returns how many;
-    /// zero at the end.
+    /// [`push_operation`](crate::wal::format::push_operation) does, and returns their number; zero at
+    /// the end.
     fn fill(&mut self, block: &mut Vec<u8>) -> Result<u32>;
 }
 
-/// How far the writing has come.
+/// The progress of writing.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Written {
     pub(crate) pairs: u64,
@@ -68,14 +67,14 @@ pub(crate) struct Draft {
     file: NamedFile,
     salt: u64,
     block: Vec<u8>,
-    /// Of the next block.
+    /// The number of the next block.
     number: u64,
     written: Written,
     synced: u64,
 }
 
 impl Draft {
-    /// Of the pairs after a commit, from where the log goes on in this segment.
+    /// Creates a draft for the pairs after a commit. The log continues in segment `log_segment`.
     pub(crate) fn create(
         directory: &Directory,
         identity: &Identity,
@@ -99,7 +98,7 @@ impl Draft {
         Ok(draft)
     }
 
-    /// Where the next block is put together: to be appended to.
+    /// Returns the buffer of the next block, to append pairs to.
     pub(crate) fn block(&mut self) -> &mut Vec<u8> {
         if self.block.is_empty() {
             self.block.resize(BLOCK_HEADER, 0);
@@ -107,15 +106,15 @@ impl Draft {
         &mut self.block
     }
 
-    /// Writes the block, which has so many pairs.
+    /// Writes the block, which has this many pairs.
     pub(crate) fn write_block(&mut self, pairs: u32) -> Result<Written> {
         self.write_sealed(pairs, PAIRS)?;
         self.written.pairs += u64::from(pairs);
         Ok(self.written)
     }
 
-    /// Writes the next block of `pairs`. Returns whether there are more: if not, the draft is
-    /// whole, and durable.
+    /// Writes the next block of `pairs`. Returns whether there are more: if not, the draft is complete
+    /// and durable.
     pub(crate) fn write_next(&mut self, pairs: &mut dyn Pairs) -> Result<bool> {
         match pairs.fill(self.block())? {
             0 => self.finish().map(|()| false),
@@ -123,7 +122,7 @@ impl Draft {
         }
     }
 
-    /// Ends it, and makes it durable.
+    /// Writes the end, and makes the draft durable.
     pub(crate) fn finish(&mut self) -> Result<()> {
         let pairs = self.written.pairs;
         self.block().extend(pairs.to_le_bytes());
@@ -131,7 +130,7 @@ impl Draft {
         if planted("checkpoint-draft-unsynced") { Ok(()) } else { self.file.sync() }
     }
 
-    /// How far it has come.
+    /// Returns how much has been written.
     pub(crate) fn written(&self) -> Written {
         self.written
     }
@@ -174,7 +173,7 @@ pub(crate) fn write_draft(
     Ok(())
 }
 
-/// Puts the draft in the place of the checkpoint before it.
+/// Puts the draft in the place of the previous checkpoint.
 pub(crate) fn publish_draft(directory: &Directory) -> Result<()> {
     directory.rename(CHECKPOINT_DRAFT, CHECKPOINT)?;
     if planted("checkpoint-directory-unsynced") { Ok(()) } else { directory.sync() }
@@ -194,31 +193,30 @@ fn block_crc(salt: u64, rest: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&salt.to_le_bytes()), rest)
 }
 
-/// A block whose checksum holds, wherever it is.
+/// A block whose checksum is correct, wherever in the file it is.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SoundBlock {
     pub(crate) number: u64,
     pub(crate) is_end: bool,
     is_bare: bool,
-    /// In the block; at the end, in the file.
+    /// The number of pairs in the block or, for the end, in the file.
     pub(crate) pairs: u64,
     pub(crate) offset: u64,
-    /// Where it ends.
+    /// The offset at which the block ends.
     pub(crate) end: u64,
 }
 
-/// The length of the end of a checkpoint.
+/// The length of a checkpoint's end.
 const END_LENGTH: u64 = BLOCK_HEADER as u64 + 8;
 
 impl SoundBlock {
-    /// The block at an offset of a file, if there is a sound one whose number is at most
-    /// `highest`.
+    /// Returns the block at this offset of a file, if it is sound and its number is at most `highest`.
     pub(crate) fn read(pieces: &mut Pieces, salt: u64, offset: u64, highest: u64) -> Result<Option<Self>> {
         let header = pieces.get(offset, BLOCK_HEADER)?;
         let Some(BlockHeader { crc, length, number, pairs, kind }) = BlockHeader::parse(header) else {
             return Ok(None);
         };
-        // All of this before the checksum, which takes time where blocks are looked for.
+        // Check these fields before the checksum, which is slow while a search tries many offsets.
         if number > highest || ![BARE_PAIRS, PAIRS, END].contains(&kind) || header[21..] != [0; 3] {
             return Ok(None);
         }
@@ -234,7 +232,7 @@ impl SoundBlock {
         Ok(pairs.map(|pairs| SoundBlock { number, is_end, is_bare, pairs, offset, end }))
     }
 
-    /// What is in it: nothing at the end.
+    /// Returns the block's pairs: none for the end.
     pub(crate) fn content<'p>(&self, pieces: &'p mut Pieces) -> Result<Block<'p>> {
         let start = self.offset + BLOCK_HEADER as u64;
         let length = if self.is_end { 0 } else { (self.end - start) as usize };
@@ -243,7 +241,7 @@ impl SoundBlock {
     }
 }
 
-/// The header of a block, as it stands.
+/// The fields of a block's header.
 struct BlockHeader {
     crc: u32,
     length: u32,
@@ -286,7 +284,7 @@ pub(crate) struct Pair<'r> {
 }
 
 impl Reader {
-    /// The checkpoint of a directory, if it has one.
+    /// Opens the checkpoint of a directory, if there is one.
     pub(crate) fn open(directory: &Directory) -> Result<Option<Self>> {
         let Some(file) = directory.find(CHECKPOINT)? else {
             return Ok(None);
@@ -300,20 +298,20 @@ impl Reader {
         self.pieces.file()
     }
 
-    /// How long the file is.
+    /// Returns the length of the file.
     pub(crate) fn length(&self) -> u64 {
         self.pieces.length()
     }
 
-    /// How many pairs the file has, as its end says; `None` if there is no sound end.
+    /// Returns the number of pairs according to the end of the file; `None` if there is no sound end.
     pub(crate) fn total_pairs(&mut self) -> Result<Option<u64>> {
         let offset = self.length().saturating_sub(END_LENGTH);
         let block = SoundBlock::read(&mut self.pieces, self.header.salt, offset, u64::MAX)?;
         Ok(block.filter(|block| block.is_end).map(|block| block.pairs))
     }
 
-    /// The next block, checked, or `None` after the last. A checkpoint is sound
-    /// only if the last has been reached.
+    /// Reads and checks the next block; `None` after the last. A checkpoint is sound only if its end has
+    /// been reached.
     pub(crate) fn next_block(&mut self) -> Result<Option<Block<'_>>> {
         let start = self.offset;
         let damaged = |pieces: &Pieces, what: &str| Err(pieces.file().damaged(start, what));
@@ -330,6 +328,7 @@ impl Reader {
         if self.pieces.checksum(begun, payload..end)? != Some(crc) {
             return damaged(&self.pieces, "the checksum of a block does not match");
         }
+        // The block is sound, but it was moved, or a block before it is missing.
         if number != self.number {
             return damaged(&self.pieces, "a block is not in its place");
         }
@@ -342,22 +341,22 @@ impl Reader {
                 Ok(Some(Block { offset: start, is_bare: kind == BARE_PAIRS, payload }))
             }
             END if Fields(self.pieces.get(payload, 8)?).u64() != Some(self.pairs) => {
-                damaged(&self.pieces, "the number of pairs is not what the end says")
+                damaged(&self.pieces, "the number of pairs differs from the one in the end of the file")
             }
-            END if end != self.length() => damaged(&self.pieces, "something follows the end"),
+            END if end != self.length() => damaged(&self.pieces, "bytes follow the end"),
             END => Ok(None),
-            _ => damaged(&self.pieces, "a block is of no kind that is known"),
+            _ => damaged(&self.pieces, "a block is of an unknown kind"),
         }
     }
 
-    /// Pairs in the blocks so far.
+    /// Returns the number of pairs in the blocks read so far.
     pub(crate) fn pairs(&self) -> u64 {
         self.pairs
     }
 }
 
 impl<'r> Block<'r> {
-    /// The encoded pairs.
+    /// Returns the encoded pairs.
     pub(crate) fn pairs(&self) -> impl Iterator<Item = std::result::Result<Pair<'r>, Nonsense>> + use<'r> {
         let (bare, tagged) = if self.is_bare { (self.payload, &[][..]) } else { (&[][..], self.payload) };
         let tagged = operations(tagged).map(|operation| match operation? {
@@ -368,7 +367,7 @@ impl<'r> Block<'r> {
     }
 }
 
-/// Pairs as format version 1 has them.
+/// Returns the pairs of a payload in format version 1.
 fn bare_pairs(payload: &[u8]) -> impl Iterator<Item = std::result::Result<Pair<'_>, Nonsense>> {
     let mut fields = Fields(payload);
     std::iter::from_fn(move || {
@@ -384,6 +383,6 @@ fn bare_pairs(payload: &[u8]) -> impl Iterator<Item = std::result::Result<Pair<'
     })
 }
 
-/// The longest block: a pair that is larger than a commit was refused when it was written.
+/// The longest block. A pair that is larger than a commit was refused when it was written.
 pub(crate) const MAX_BLOCK: usize = MAX_COMMIT + 2 * BLOCK_SIZE;
 const _: () = assert!(MAX_BLOCK < u32::MAX as usize);

@@ -1,5 +1,5 @@
-//! The checkpointer: makes segments ahead, writes checkpoints, a block in each step, and
-//! gives segments that a checkpoint covers back to the pool.
+//! The checkpointer makes segments in advance, writes checkpoints, one block in each step, and returns
+//! segments that a checkpoint covers to the pool.
 
 use crate::checkpoint::{Draft, Pairs, Written, publish_draft};
 use crate::disk::Lock;
@@ -19,26 +19,26 @@ use std::sync::Arc;
 
 type Result<T> = std::result::Result<T, PersistenceError>;
 
-/// Where checkpoints find what is stored.
+/// The source of the stored pairs.
 pub(crate) trait Source: Send + Sync {
-    /// All pairs as they are now, and stable; `None` if the database is gone.
+    /// Returns all pairs of the present stable state; `None` if the database is gone.
     fn pairs(&self) -> Option<Box<dyn Pairs + Send>>;
 }
 
-/// What checkpoints are made of.
+/// The parts that checkpoints need.
 pub(crate) struct Checkpointer {
     pub(crate) directory: Directory,
     pub(crate) identity: Identity,
     pub(crate) log: Arc<Log>,
     pub(crate) source: Box<dyn Source>,
-    /// Requests that have been served.
+    /// The number of requests that have been served.
     pub(crate) served: Progress,
-    /// How the last attempt went.
+    /// The result of the last attempt.
     pub(crate) outcome: Mutex<Option<Result<CheckpointInfo>>>,
 }
 
 impl Checkpointer {
-    /// Has a checkpoint written that covers everything that is stable now.
+    /// Requests a checkpoint that covers everything that is stable now, and waits for it.
     ///
     /// Cancel-safe: the checkpoint is written in any case.
     pub(crate) async fn checkpoint(&self) -> Result<CheckpointInfo> {
@@ -48,14 +48,14 @@ impl Checkpointer {
         self.outcome.lock().clone().unwrap_or_else(|| Err(closing()))
     }
 
-    /// Why the last attempt failed, if it did.
+    /// Returns the error of the last attempt, if it failed.
     pub(crate) fn last_failure(&self) -> Option<PersistenceError> {
         self.outcome.lock().as_ref().and_then(|outcome| outcome.as_ref().err().cloned())
     }
 
     fn note_failure(&self, error: &PersistenceError, is_needed: bool, what: &'static str) {
         if is_needed {
-            // The log cannot go on without: better an error than waiting for ever.
+            // The log cannot go on without it: an error is better than waiting for ever.
             self.log.fail(error.clone());
         } else if !self.log.pool.is_stopping() {
             tracing::warn!(%error, "{what}; it will be tried again");
@@ -78,17 +78,17 @@ impl Checkpointer {
 
     fn remove(&self, segments: Vec<u64>) {
         for number in segments {
-            // One that stays is ignored, and looked at again when the database is opened.
+            // A segment that stays does no harm, and is removed when the database is opened next.
             if let Err(error) = self.directory.remove(&segment_name(number)) {
-                tracing::warn!(%error, "a segment that is not needed any more stays");
+                tracing::warn!(%error, "a segment that is not needed any more could not be removed");
             }
         }
     }
 
-    /// Begins a checkpoint, which will have served these requests.
+    /// Begins a checkpoint, which will serve the requests up to this number.
     fn begin(&self, requests: u64) -> Result<Underway> {
         let started = self.log.now();
-        // So that everything in segments that have ended is stable, and covered.
+        // Sync first, so that all segments that have ended are stable, and covered by the checkpoint.
         if !planted("checkpoint-ahead-of-the-log") {
             self.log.sync()?;
         }
@@ -99,7 +99,7 @@ impl Checkpointer {
         Ok(Underway { requests, started, commit, first, draft, pairs: Some(pairs) })
     }
 
-    /// Does the next piece of a checkpoint; returns what came of it if it was the last.
+    /// Does the next piece of a checkpoint; returns the result if it was the last.
     fn proceed(&self, underway: &mut Underway) -> Result<Option<CheckpointInfo>> {
         let Some(pairs) = &mut underway.pairs else { return self.publish(underway).map(Some) };
         if self.log.pool.is_stopping() {
@@ -111,10 +111,11 @@ impl Checkpointer {
         Ok(None)
     }
 
-    /// Puts a checkpoint that is whole in the place of the one before.
+    /// Puts a complete checkpoint in the place of the previous one.
     fn publish(&self, underway: &Underway) -> Result<CheckpointInfo> {
         let Underway { commit, first, .. } = *underway;
-        // What a checkpoint covers is durable: else the log could end before it.
+        // The covered commits must be durable first: otherwise, after a crash, the log could end before
+        // the checkpoint.
         if !planted("checkpoint-ahead-of-the-log") {
             self.log.sync_up_to(commit)?;
         }
@@ -141,26 +142,26 @@ pub(crate) const CHECKPOINT: &str = "fluxmap-checkpoint";
 /// Makes segments and checkpoints until the log has ended.
 pub(crate) struct CheckpointJob {
     checkpointer: Arc<Checkpointer>,
-    /// Requests that have been dealt with.
+    /// The number of requests that have been handled.
     served: u64,
     /// Whether the last checkpoint could not be written.
     failed: bool,
     underway: Option<Underway>,
-    /// While the job lives, nobody else opens the directory.
+    /// While the job lives, no other process can open the directory.
     _lock: Arc<dyn Lock>,
 }
 
-/// A checkpoint that has been begun.
+/// A checkpoint under way.
 struct Underway {
-    /// That it will have served.
+    /// The requests that it will have served.
     requests: u64,
     started: Instant,
-    /// It covers this commit and those before.
+    /// The last commit that it covers.
     commit: Lsn,
-    /// The first segment that is needed behind it.
+    /// The first segment that is needed after it.
     first: u64,
     draft: Draft,
-    /// `None` when they have all been written. They hold a snapshot, and the database.
+    /// `None` once all pairs have been written. They hold a snapshot and the database.
     pairs: Option<Box<dyn Pairs + Send>>,
 }
 
@@ -170,7 +171,7 @@ impl CheckpointJob {
         CheckpointJob { checkpointer, served: 0, failed: false, underway: None, _lock: lock }
     }
 
-    /// Does the next piece of the checkpoint that has been begun.
+    /// Does the next piece of the checkpoint under way.
     fn write(&mut self, mut underway: Underway) {
         let requests = underway.requests;
         let checkpointer = &self.checkpointer;
@@ -185,7 +186,8 @@ impl CheckpointJob {
         let checkpointer = &self.checkpointer;
         self.failed = outcome.is_err();
         if let Err(error) = &outcome {
-            // It may be all that a full disk has room for. If it stays, it does no harm.
+            // The draft may take all the room that a full disk has left. If it cannot be removed, it
+            // does no harm.
             let _ = checkpointer.directory.remove(CHECKPOINT_DRAFT);
             let is_needed = checkpointer.log.pool.awaits_checkpoint();
             checkpointer.note_failure(error, is_needed, "a checkpoint could not be written");
@@ -207,7 +209,7 @@ impl Job for CheckpointJob {
     fn step(&mut self) -> Done {
         let pool = &self.checkpointer.log.pool;
         if let Some(underway) = self.underway.take() {
-            // The log must not wait for a segment until the checkpoint is done.
+            // Make segments between blocks: the log must not wait for one until the checkpoint is done.
             match pool.urgent_task(underway.draft.written().bytes) {
                 Some(make) => {
                     self.checkpointer.make(make);
@@ -234,7 +236,7 @@ impl Job for CheckpointJob {
     }
 }
 
-/// A panic of a key's or value's own code is an error.
+/// Turns a panic of user code of keys or values into an error.
 fn contained<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
         Err(PersistenceError::Unavailable("a key or a value panicked while it was being encoded".into()))

@@ -1,15 +1,15 @@
-//! How keys and values become bytes, and come back.
+//! How keys and values are encoded as bytes, and decoded.
 //!
 //! # Which codec?
 //!
-//! [`Codec::MessagePack`], the default, writes the names of fields and says what
-//! comes next. Types may grow: a field may be added with `#[serde(default)]`, taken
-//! away, or moved, and untagged enums, `flatten` and `serde_json::Value` come back.
+//! [`Codec::MessagePack`], the default, writes the names of fields and the kind of each value. Types may
+//! change: a field may be added with `#[serde(default)]`, removed, or moved, and untagged enums,
+//! `flatten` and `serde_json::Value` can be read back.
 //!
-//! [`Codec::Postcard`] is smaller and faster, and knows nothing but the values, in
-//! the order of the fields. It is for types that do not change. It cannot read back
-//! types that ask what comes next, and **takes a struct whose fields were reordered
-//! for the old one**, as the table shows.
+//! [`Codec::Postcard`] is smaller and faster, and writes nothing but the values, in the order of the
+//! fields. It is for types that do not change. It cannot read back types whose `Deserialize` asks for
+//! the kind of the next value, and **takes a struct whose fields were reordered for the old one**, as
+//! the table shows.
 //!
 //! ```
 //! use fluxmap::codec::Codec;
@@ -20,14 +20,13 @@
 //! # Ok::<(), fluxmap::codec::CodecError>(())
 //! ```
 //!
-//! # Which types come back?
+//! # Which types can be read back?
 //!
-//! "equal": comes back as what it was. "refused by `encode`" and "refused by
-//! `check`" (and by [`Codec::decode`], which would be too late): an error that says
-//! what to use instead. The lower half is about types that changed: "read" if the
-//! old bytes give the value one expects, "refused by `decode`" if they give an
-//! error, and "mistaken" if they give another value. A test compares this table
-//! with what happens.
+//! "equal": the decoded value equals the encoded one. "refused by `encode`" and "refused by `check`"
+//! (and by [`Codec::decode`], which would be too late): an error that says what to use instead. The
+//! lower part is about types that changed: "read" if the old bytes give the expected value, "refused by
+//! `decode`" if they give an error, and "mistaken" if they give another value. A test compares this
+//! table with the actual results.
 //!
 //! | type | MessagePack | Postcard |
 //! |---|---|---|
@@ -96,10 +95,9 @@
 //! | `Vec<u8>` read with `serde_bytes` | read | read |
 //! | `[u8; 16]` read as `[u8; 15]` | refused by `decode` | refused by `decode` |
 //!
-//! `encode` looks at each value, and so does what it refuses. What `check` refuses
-//! is, in the table, refused for each value of that type. If the type is only one
-//! variant of an enum, or inside of an `Option`, then only values that have it are
-//! refused: with types of this kind, check each value, not just the first.
+//! Whether `encode` refuses depends on each value. In the table, "refused by `check`" means that every
+//! value of the type is refused. If that type is only one variant of an enum, or inside of an `Option`,
+//! then only values that contain it are refused: with such types, check each value, not just the first.
 //!
 //! # How values are written
 //!
@@ -107,31 +105,29 @@
 //! Sequences of `u8` (`Vec<u8>`, `HashSet<u8>`, …), and arrays and tuples of 8 to 32
 //! of them, are written as bytes, with `serde_bytes` or without. The format counts
 //! as human-readable, which concerns a few types: an `IpAddr` or `Uuid` is written
-//! as text. That is longer, but serde's buffers (for internally tagged and untagged
-//! enums and `flatten`) take all formats for human-readable and could not read
-//! anything else.
+//! as text. That is longer, but serde's buffers (for internally tagged and untagged enums and `flatten`)
+//! treat all formats as human-readable and could not read any other form.
 //!
-//! Types that show themselves as bytes and take anything, such as `ciborium::Value`
-//! and `rmpv::Value`, get a sequence of numbers instead; `check` refuses that.
+//! Types that serialize as bytes and accept any kind of value, such as `ciborium::Value` and
+//! `rmpv::Value`, read a sequence of numbers instead; `check` refuses that.
 //!
 //! # Types that differ in their fields only
 //!
 //! The table is about one encoding and one decoding. A durable database does more: with postcard, it
-//! keeps the names of all fields and variants in its files, with their order and kinds, and is not
-//! opened with a type that would be mistaken for the one it was written with, be that an older
-//! version of the same type or another one of that name. New variants at the end of an enum and
-//! integers of another width are no mistake. See
+//! keeps the names of all fields and variants in its files, with their order and kinds. It refuses to
+//! open with a type that would misread the files, be that an older version of the same type or another
+//! type of that name. New variants at the end of an enum and integers of another width are accepted. See
 //! [`DatabaseBuilder::check_fields`](crate::DatabaseBuilder::check_fields).
 //!
 //! # Limits
 //!
-//! A value may nest 128 levels deep, in either codec: structs, enums, options,
-//! sequences and maps inside of each other count one each. `encode` refuses more, as
-//! reading it could exhaust the stack. The encoding of a value may take 4 GiB. In
-//! postcard, 65,536 elements of sequences may take no bytes (such as `()`).
+//! A value may nest 128 levels deep, in either codec: each struct, enum, option, sequence and map inside
+//! another one counts as a level. `encode` refuses more levels, because reading them could exhaust the
+//! stack. The encoding of a value may take 4 GiB. In postcard, at most 65,536 elements of sequences may
+//! take no bytes (such as `()`).
 //!
-//! Whatever bytes it is given, `decode` returns a value or an error; it allocates in
-//! proportion to the bytes there are, not to the lengths that they claim.
+//! `decode` returns a value or an error, whatever bytes it is given; it allocates in proportion to the
+//! number of bytes, not to the lengths that they claim.
 
 mod byte;
 mod canonical;
@@ -160,26 +156,26 @@ use serde::de::{Deserialize, DeserializeOwned};
 use std::fmt;
 use std::io::ErrorKind;
 
-/// What can be written to files and read back. Implemented for every type that
-/// qualifies: derive serde's `Serialize` and `Deserialize`.
+/// A type that can be written to files and read back. Implemented for every type that qualifies: derive
+/// serde's `Serialize` and `Deserialize`.
 pub trait Stored: Serialize + DeserializeOwned {}
 impl<T: Serialize + DeserializeOwned> Stored for T {}
 
-/// How keys and values are written; see the [module's documentation](self).
+/// The encoding of keys and values; see the [module's documentation](self).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Codec {
-    /// [MessagePack](https://msgpack.org) with named fields: lets types change, and
-    /// takes all of serde's attributes.
+    /// [MessagePack](https://msgpack.org) with named fields: lets types change, and supports all of
+    /// serde's attributes.
     #[default]
     MessagePack,
-    /// [postcard](https://postcard.jamesmunns.com/wire-format): small and fast, for
-    /// types that stay as they are.
+    /// [postcard](https://postcard.jamesmunns.com/wire-format): small and fast, for types that do not
+    /// change.
     Postcard,
 }
 
 impl Codec {
-    /// The number that stands for this codec in the headers of files.
+    /// Returns the number that stands for this codec in the headers of files.
     pub fn id(self) -> u8 {
         match self {
             Codec::MessagePack => 1,
@@ -187,7 +183,7 @@ impl Codec {
         }
     }
 
-    /// The codec with this number, if there is one.
+    /// Returns the codec with this number, if there is one.
     ///
     /// ```
     /// # use fluxmap::codec::Codec;
@@ -218,9 +214,8 @@ impl Codec {
     ///
     /// # Errors
     ///
-    /// If the codec cannot write such a value, if it would not be read back, if it
-    /// nests too deep, or if its `Serialize` fails. `into` is as it was, then, and
-    /// also if `Serialize` panics.
+    /// If the codec cannot write the value, if the value could not be read back, if it nests too deep,
+    /// or if its `Serialize` fails. On an error, and also if `Serialize` panics, `into` is unchanged.
     pub fn encode<T: Serialize + ?Sized>(self, value: &T, into: &mut Vec<u8>) -> Result<(), CodecError> {
         let longest = into.len().saturating_add(u32::MAX as usize);
         self.encode_within(value, into, longest).map_err(|error| match error {
@@ -229,8 +224,8 @@ impl Codec {
         })
     }
 
-    /// As [`encode`](Self::encode), unless `into` would become longer than `longest`: then it
-    /// ends as soon as that is known.
+    /// Like [`encode`](Self::encode), but fails if `into` would become longer than `longest`, as soon as
+    /// that is known.
     pub(crate) fn encode_within<T: Serialize + ?Sized>(
         self,
         value: &T,
@@ -279,7 +274,7 @@ impl Codec {
         }
     }
 
-    /// The value that `bytes`, all of them, are the encoding of.
+    /// Decodes the value that `bytes` encode, all of them.
     ///
     /// ```
     /// # use fluxmap::codec::Codec;
@@ -291,8 +286,8 @@ impl Codec {
     ///
     /// # Errors
     ///
-    /// If `bytes` are not the encoding of a `T`, or are longer, or the codec cannot
-    /// read a `T`.
+    /// If `bytes` are not the encoding of a `T`, or contain more than that, or if the codec cannot read
+    /// a `T`.
     pub fn decode<T: DeserializeOwned>(self, bytes: &[u8]) -> Result<T, CodecError> {
         let account = Account::of_reading(self, bytes.len());
         let place = Place::top(&account, READ_DEPTH);
@@ -302,7 +297,7 @@ impl Codec {
                 T::deserialize(read::Watched { inner: &mut deserializer, place })
                     .map_err(|error| error.to_string())
                     .and_then(|value| match bool::deserialize(&mut deserializer) {
-                        // There is no marker to read any more.
+                        // An end of input here means that all bytes have been read.
                         Err(RmpError::InvalidMarkerRead(end)) if end.kind() == ErrorKind::UnexpectedEof => {
                             Ok(value)
                         }
@@ -328,8 +323,8 @@ impl Codec {
         })
     }
 
-    /// Whether `bytes`, which are an encoded `T`, come back as what they were:
-    /// decodes them, encodes what came out, and compares.
+    /// Checks that `bytes`, an encoded `T`, can be read back unchanged: decodes them, encodes the
+    /// result, and compares.
     ///
     /// ```
     /// # use fluxmap::codec::Codec;
@@ -346,23 +341,22 @@ impl Codec {
     /// # Ok::<(), fluxmap::codec::CodecError>(())
     /// ```
     ///
-    /// Hash maps and hash sets come back in another order. So the order of elements
-    /// is not compared: in MessagePack, that of the entries of each map and of the
-    /// elements of each sequence; in postcard, which does not tell where elements
-    /// begin, that of all bytes. (Bytes that agree as they stand are not looked at
-    /// any further.)
+    /// Hash maps and hash sets are read back in another order. So the order of elements is not compared:
+    /// in MessagePack, that of the entries of each map and of the elements of each sequence; in
+    /// postcard, which does not record where elements begin, that of all bytes. (Bytes that are
+    /// identical are not compared any further.)
     ///
-    /// What it cannot see, therefore: a `Deserialize` that changes nothing but the
-    /// order (in postcard: that of bytes); what is not in the bytes, as a field with
-    /// `#[serde(skip)]` or a variant of an untagged enum that looks like an earlier
-    /// one; and what happens to other values of the type.
+    /// Therefore the check cannot detect three things: a `Deserialize` that changes only the order (in
+    /// postcard: of bytes); the loss of data that is not in the bytes, such as a field with
+    /// `#[serde(skip)]` or a variant of an untagged enum that looks like an earlier one; and failures of
+    /// other values of the type.
     ///
     /// # Errors
     ///
-    /// If they cannot be decoded, or come back as something else.
+    /// If the bytes cannot be decoded, or encode to something else afterwards.
     pub fn check<T: Serialize + DeserializeOwned>(self, bytes: &[u8]) -> Result<(), CodecError> {
         let value: T = self.decode(bytes)?;
-        // Without a second copy, which only what comes back in another order needs.
+        // Compare while encoding: a second copy is needed only if the order differs.
         let output = Output::compare(bytes);
         let written = self.serialize(&value, &Account::of_writing(self, &output), &output);
         if written.is_ok() && output.is_same() {
@@ -373,7 +367,7 @@ impl Codec {
         if canonical::same_but_for_order(self, bytes, &again) {
             return Ok(());
         }
-        let what = "it comes back as something else; look at its `Serialize` and `Deserialize`, \
+        let what = "it reads back as another value; look at its `Serialize` and `Deserialize`, \
                     or at attributes such as `with`, `skip_serializing` and `untagged`";
         Err(self.error::<T>("cannot restore", what.to_owned()))
     }
@@ -392,9 +386,9 @@ impl fmt::Display for Codec {
     }
 }
 
-const MORE_BYTES: &str = "there are more bytes than the value takes; they were written for another type";
+const MORE_BYTES: &str = "there are more bytes than the value takes; the bytes were written for another type";
 
-/// Bytes that are taken away again unless they are to be kept.
+/// Bytes appended to a vector. They are removed again on drop, unless `keep` is set.
 struct Appended<'a> {
     into: &'a mut Vec<u8>,
     start: usize,

@@ -1,15 +1,14 @@
-//! THE order of commits.
+//! The write order of commits.
 //!
-//! [`Committer::commit`] is the only function that changes what readers see, beside the deletes
-//! of `mem/removal.rs`, which go the same way from the stamp on. One
-//! at a time, under one lock, a commit is certified, stamped, queued for the log and
-//! published. Looking up keys, finding places, allocating, encoding, and most of the
-//! certification happen before the lock is taken; writing and syncing the log, making room, and
-//! destructors, after it is released.
+//! [`Committer::commit`] is the only function that changes what readers see, apart from the deletes of
+//! `mem/removal.rs`, which take the same steps from the stamp on. Commits are certified, stamped, queued
+//! for the log and published one at a time, under one lock. Hashing, finding places in the index,
+//! allocating, encoding, and most of the certification happen before the lock is taken; writing and
+//! syncing the log, making room, and destructors, after it is released.
 //!
-//! Under the commit lock run `Ord`, `Eq` and `Clone` of keys (staging, trimming) and the time
-//! source, and under the log's queue lock, which is taken within it, no code of the user's at all: no
-//! `Serialize`, no `Deserialize` and no destructor.
+//! User code that runs under the commit lock: `Ord`, `Eq` and `Clone` of keys (staging, trimming) and
+//! the time source. Under the log's queue lock, which is taken within the commit lock, no user code runs
+//! at all: no `Serialize`, no `Deserialize` and no destructor.
 
 pub(crate) mod dispose;
 mod moment;
@@ -42,42 +41,43 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-/// How often a large read set is checked outside the lock, each time against
-/// what was committed during the check before, until the rest is checked inside.
+/// How often a large read set is checked outside the lock. Each check covers the commits made during the
+/// previous one; the remainder is checked under the lock.
 const CHECKS_OUTSIDE: usize = 3;
 
-/// No timestamp: the clock does not get this far.
+/// Marks the absence of a snapshot: the clock never reaches this timestamp.
 const NO_SNAPSHOT: Timestamp = Timestamp::MAX;
 
-/// Everything that commits and reads of one database share.
+/// The state that all commits and reads of one database share.
 pub(crate) struct Committer<K, V> {
     pub(crate) index: Arc<Index<K, Arc<V>>>,
     pub(crate) clock: Arc<Clock>,
-    /// How commits become durable, if they do.
+    /// The log and the encoding, in a durable database.
     pub(crate) durable: Option<Durable<K, V>>,
     pub(crate) active: Active,
     pub(crate) hand: Hand,
-    /// Is told of evictions.
+    /// Called with every evicted key.
     pub(crate) listener: Option<Listener<K, V>>,
     /// The memory limit, in bytes, and how keys and values are weighed against it.
     limit: Option<(u64, Weigher<K, V>)>,
-    /// How reads of keys are counted.
+    /// How the index notes reads of keys, for the eviction policy.
     noting: Noting,
-    /// How long every key lives that is not given a life of its own.
+    /// The time to live of values that are written without one.
     life: Option<Duration>,
-    /// Whether values that were read back have been given that life, which is not in the files yet.
+    /// Whether recovery gave that time to live to values whose files do not have it yet.
     pub(crate) gave_lives: AtomicBool,
     hasher: HashState,
     pub(crate) host: Host,
-    /// The snapshot whose end would let much garbage go, or [`NO_SNAPSHOT`].
+    /// The snapshot whose end would free much garbage, or [`NO_SNAPSHOT`].
     blocker: AtomicU64,
-    /// Whether a key expires before the background thread is to wake.
+    /// Whether a key expires before the background thread would wake by itself.
     alarm_is_due: AtomicBool,
     pub(crate) order: Apart<Mutex<Order<K, V>>>,
 }
 
-/// On cache lines of its own (two, because the adjacent-line prefetcher of x86 pairs them).
-/// Every commit writes what is in here, and every get needs what would be beside it.
+/// A value on cache lines of its own (two, because the adjacent-line prefetcher of x86 pairs them).
+/// Every commit writes the [`Order`], and every get reads the fields that would otherwise share its
+/// lines.
 #[repr(align(128))]
 pub(crate) struct Apart<T>(T);
 
@@ -89,20 +89,20 @@ impl<T> Deref for Apart<T> {
     }
 }
 
-/// What only the holder of the commit lock touches.
+/// The state that only the holder of the commit lock touches.
 pub(crate) struct Order<K, V> {
     pub(crate) writer: Writer<K, Arc<V>>,
     pub(crate) keeper: Keeper,
     collector: Collector,
-    /// When the background thread will look for expired keys, or the end of time.
+    /// When the background thread looks for expired keys next, or the end of time.
     pub(crate) alarm: Time,
-    /// Superseded weight at which garbage is looked for again.
+    /// The weight of superseded versions at which garbage is collected early.
     collect_at: u64,
 }
 
-/// What is said about a database's memory.
+/// The memory settings of a database.
 pub(crate) struct MemoryOptions<K, V> {
-    /// In bytes, with how to measure.
+    /// The memory limit in bytes, and the functions that measure keys and values.
     pub(crate) limit: Option<(u64, Weigher<K, V>)>,
     pub(crate) policy: EvictionPolicy,
     pub(crate) life: Option<Duration>,
@@ -179,11 +179,11 @@ impl<K, V> Committer<K, V> {
 }
 
 impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
-    /// Applies the writes as one, if `certificate` holds; a write that rests on
-    /// nothing that was read needs none. On an error nothing has happened.
+    /// Applies the writes as one commit, if `certificate` holds; writes that depend on no read need no
+    /// certificate. On an error nothing has happened.
     ///
-    /// Returns the commit's timestamp. In a durable database, it is to be acknowledged
-    /// when the clock's stable hand has reached that, which it will, whether anybody
+    /// Returns the commit's timestamp. In a durable database, the commit may be acknowledged once the
+    /// clock's stable timestamp has reached it. It will reach it whether or not a caller waits.
     /// waits or not.
     pub(crate) fn commit(
         &self,
@@ -213,16 +213,16 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
             if let Some(certificate) = certificate
                 && let Err(conflict) = certificate.check(&reader, &batch, checked_until)
             {
-                // It may have met a commit whose versions are there and whose timestamp is
-                // not: wait for it, so that whoever runs again does not meet it again.
+                // The check may have met versions of a commit whose timestamp is not published yet. Wait
+                // for that commit, or the retry would begin before it and conflict with it again.
                 drop(self.order.lock());
                 return Err(conflict);
             }
             checks += 1;
 
             let mut order = self.order.lock();
-            // Certify. What was committed since the check above is all that can
-            // be new, and what has expired since; mostly that is nothing.
+            // Certify. Only commits and expiries since the check above can be new; mostly there are
+            // none.
             let until = self.hand.advance();
             let is_old = self.clock.applied() != checked_at && !planted("certified-outside-only")
                 || order.keeper.has_expired(checked_until, until) && !planted("time-is-looked-at-once");
@@ -232,11 +232,13 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
                 }
                 certificate.check(&reader, &batch, until)?;
             }
-            // Only now: while it had not ended, nothing that it had to find was trimmed.
+            // Check the snapshot's age last: while it was registered, no version that certification must
+            // see could be trimmed; if it has been ended since, the checks above prove nothing.
             certificate.map_or(Ok(()), |certificate| self.active.check(certificate.snapshot))?;
             if may_reap && order.keeper.is_taken_by_expired(until) {
-                // `Manual` evicts nothing, but expired keys still take memory: remove them
-                // before refusing the write. Without the lock: that runs code of the keys'.
+                // `Manual` evicts nothing, but expired keys still take memory: remove them before
+                // refusing the write. Release the lock first, because removal runs user code of the
+                // keys.
                 drop(order);
                 may_reap = self.remove_expired(&mut telling.gone).is_ok();
                 continue;
@@ -244,11 +246,11 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
             let before = self.limit.map(|_| self.index.structure());
             match order.apply(&mut batch, self, record) {
                 Ok(timestamp) => {
-                    // Keys that go for the sake of this commit go in one of their own behind
-                    // it, so that it may rest on them.
+                    // Evict in a commit after this one, so that this transaction may have read the keys
+                    // evicted for it.
                     let need = Need::all(&order, self, Some((timestamp, writes)));
                     let room = need.map(|need| {
-                        // Boxed, as moving it is not for free, and mostly there is none.
+                        // Boxed, because moving a `Removal` has a cost and mostly there is none.
                         let mut room = Box::new((Removal::new(self, &reader, &mut telling.gone), need));
                         let evicted = room.0.make_room(&mut order, &mut room.1);
                         (evicted, room)
@@ -258,9 +260,9 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
                 }
                 Err(refused) => {
                     drop((order, batch));
-                    // Else it would keep what is trimmed.
+                    // Drop the reader before trimming: its pin keeps trimmed versions from being freed.
                     drop(reader);
-                    // New keys have left entries without a version.
+                    // Staging has linked entries for new keys, which have no version now: trim them.
                     self.trim(writes);
                     if let Some(before) = before {
                         self.order.lock().keeper.after_refusal(before, self.index.structure());
@@ -270,30 +272,29 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
             }
         };
         if let Some(durable) = &self.durable {
-            // Before the destructors: they may panic, or wait for commits.
+            // Wake the log before the destructors run: they may panic, or wait for commits.
             durable.log.after_commit();
         }
         if let Some((_, mut room)) = room {
             let (removal, need) = &mut *room;
             self.go_on_making_room(removal, need);
         }
-        // Outside the lock: destructors of keys and values, and then `telling`.
+        // Outside the lock: destructors of keys and values, and then the listener (when `telling` is
+        // dropped).
         drop(batch);
         drop(reader);
         dispose(freed);
         Ok(timestamp)
     }
 
-    /// Gives a value that is to be written the life that every value has, if it has none of
-    /// its own.
+    /// Gives a value without an expiry time the time to live of [`EvictionPolicy::Ttl`], if that is set.
     fn give_life(&self, write: &mut Write<V>) {
         if let (Some(Put { expires: expires @ 0, .. }), Some(life)) = (write, self.life) {
             *expires = self.hand.after(life);
         }
     }
 
-    /// Adds a write to a batch, with all that is to be said about it.
-    /// Returns what it weighs, in units.
+    /// Adds a write to a batch, with its hash, expiry time and weight. Returns the weight in units.
     fn prepare(&self, batch: &mut Batch<'_, K, Arc<V>>, key: K, write: Write<V>) -> u64 {
         let hash = self.hash(&key);
         let expires = write.as_ref().map_or(0, |put| put.expires);
@@ -309,7 +310,7 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
         tail.filter(|_| is_put).map_or(0, |tail| u64::from(tail.weight))
     }
 
-    /// Refuses what is larger than the limit by itself, before it has left a trace.
+    /// Refuses a commit that is larger than the limit by itself, before it has left a trace.
     fn check_weight(&self, weight: u64) -> Result<(), FluxError> {
         let bytes = to_bytes(weight);
         match self.limit {
@@ -318,8 +319,8 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
         }
     }
 
-    /// Whether the background thread is to be woken because a key expires before it would
-    /// wake by itself. True once.
+    /// Returns, once, whether the background thread must be woken because a key expires before it would
+    /// wake by itself.
     pub(crate) fn takes_alarm(&self) -> bool {
         // Relaxed: the thread looks at the timers under the commit lock.
         self.alarm_is_due.load(Ordering::Relaxed) && self.alarm_is_due.swap(false, Ordering::Relaxed)
@@ -327,15 +328,15 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
 }
 
 impl<K: Ord + Hash + Clone + 'static, V: 'static> Order<K, V> {
-    /// Stamps, logs and publishes a certified batch.
+    /// Stamps, logs and publishes a certified batch. The caller holds the commit lock.
     fn apply(
         &mut self,
         batch: &mut Batch<'_, K, Arc<V>>,
         shared: &Committer<K, V>,
         record: Vec<u8>,
     ) -> Result<Timestamp, FluxError> {
-        // User code (`Eq`, `Ord`, `Clone`) may panic in here; nobody would see
-        // a trace of the batch.
+        // User code (`Eq`, `Ord`, `Clone`) may panic while staging; readers then see no trace of the
+        // batch.
         let staged = self.writer.stage(batch);
         if let Some((limit, _)) = shared.limit {
             match self.keeper.room(staged.changes(), shared.index.structure()) {
@@ -344,13 +345,13 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Order<K, V> {
                 Room::Never(bytes) => return Err(FluxError::ExceedsMemoryLimit { bytes, limit }),
             }
         }
-        // The log refuses commits after it has failed.
+        // Reserve a slot first: the log refuses commits after it has failed.
         let slot = shared.durable.as_ref().map(|durable| durable.log.reserve()).transpose()?;
         // Stamp. From here on nothing can fail.
         let timestamp = shared.clock.applied() + 1;
-        // Log. It is written later; while the slot is held, it cannot be (W2).
+        // Log. The record is written later; while the slot is held, it cannot be written (W2).
         let slot = slot.map(|slot| slot.push(timestamp, record));
-        // Publish: first every version, then the clock that makes them visible.
+        // Publish: link every version first, then move the clock that makes them visible.
         if planted("clock-before-versions") {
             shared.clock.apply(timestamp);
         }
@@ -360,7 +361,7 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Order<K, V> {
         Ok(timestamp)
     }
 
-    /// Moves the clock to what has been published. `slot` is what keeps the log waiting.
+    /// Moves the clock to a published commit. `slot` keeps the log from writing the commit before.
     pub(crate) fn make_visible(
         &mut self,
         timestamp: Timestamp,
@@ -369,9 +370,9 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Order<K, V> {
     ) {
         if self.keeper.has_expiring && !shared.hand.is_needed() {
             shared.hand.need();
-            // Whoever sees the first key that expires has a time to judge it by. Without one, a
-            // transaction could read a key that had expired, write it again with its time, and
-            // not find what it had written.
+            // The first expiring key must become visible together with a time to judge it by. Without a
+            // time, a transaction could read a key that had expired, write it again with the same expiry
+            // time, and not find its own write.
             shared.hand.advance();
         }
         if slot.is_some() {
@@ -388,7 +389,7 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Order<K, V> {
         }
     }
 
-    /// A commit's share of tidying up.
+    /// Does a commit's share of trimming, and returns the memory to free outside the lock.
     pub(crate) fn after_publish(&mut self, writes: usize, shared: &Committer<K, V>) -> Freed<K, Arc<V>> {
         self.collector.after_commit(&mut self.writer, writes, &shared.active, &shared.clock);
         let freed = match self.collects_early(shared) {
@@ -405,8 +406,8 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Order<K, V> {
         freed
     }
 
-    /// What may gather as garbage before it is looked for out of turn, in units: with large
-    /// values, a few dozen of them are too much.
+    /// The weight of superseded versions, in units, above which garbage is collected early: with large
+    /// values, a few dozen old versions take too much memory.
     fn slack(&self) -> u64 {
         self.keeper.books.as_ref().map_or(u64::MAX, |books| books.limit() / SLACK_SHARE / UNIT as u64)
     }
@@ -418,20 +419,21 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Order<K, V> {
     }
 }
 
-/// The part of the memory limit that garbage may take, beside it, before it is looked for.
+/// The share of the memory limit that garbage may take, in addition to the limit, before it is collected
+/// early.
 const SLACK_SHARE: u64 = 64;
-/// Chains that are looked at then, beside those that the commit has made longer.
+/// Chains that an early collection trims, in addition to those that the commit has made longer.
 const EARLY_TRIM: usize = 64;
 
 impl<K: Ord, V> Committer<K, V> {
-    /// A short look at the index.
+    /// Pins the index for a short read.
     pub(crate) fn reader(&self) -> Reader<'_, K, Arc<V>> {
         self.index.reader()
     }
 }
 
 impl<K: Ord, V> Durable<K, V> {
-    /// Appends a write to a commit's record, and makes sure that it comes back.
+    /// Appends a write to a commit's record, and checks that it can be read back.
     pub(crate) fn encode(
         &self,
         key: &K,
@@ -446,7 +448,7 @@ impl<K: Ord, V> Durable<K, V> {
             if !self.check {
                 return Ok(());
             }
-            // Keys can be compared: two that differ must not become one.
+            // Keys can be compared: two different keys must not become one when they are read back.
             let decoded = coder.decode_key(&into[start..]).map_err(unstorable("key"))?;
             match decoded == *key {
                 true => Ok(()),
@@ -466,7 +468,7 @@ impl<K: Ord, V> Durable<K, V> {
         });
         let expires = put.map_or(0, |put| put.expires);
         push_operation(record, expires, put_key, put_value)?;
-        // What stands between the parts counts, too.
+        // The separators between the parts count, too.
         Ok(self.log.check_size(record.len())?)
     }
 }

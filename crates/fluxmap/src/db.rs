@@ -34,10 +34,9 @@ use std::time::{Duration, SystemTime};
 
 /// A typed, transactional key-value store in memory.
 ///
-/// Cheap to clone: clones are the same database. Shared between threads and tasks
-/// freely. Everything it does is a transaction: those of several steps go through
-/// [`transact`](Self::transact) or [`begin`](Self::begin), and the other methods
-/// are transactions of one step.
+/// Clones are cheap and refer to the same database; threads and tasks share them freely. Every operation
+/// is a transaction: transactions of several steps go through [`transact`](Self::transact) or
+/// [`begin`](Self::begin), and the other methods are transactions of one step.
 ///
 /// ```
 /// use fluxmap::Database;
@@ -66,13 +65,13 @@ use std::time::{Duration, SystemTime};
 ///
 /// # Processes
 ///
-/// A database belongs to the process that opened it. In a fork of that, a durable one takes no
-/// commits, flushes and checkpoints: all of them fail with
-/// [`PersistenceError::OtherProcess`](crate::PersistenceError::OtherProcess), the log stays the
-/// parent's alone, and so does the lock on the directory. Reads show what the parent had at the
-/// fork, and a database in memory goes on as a copy, without its background thread. But a fork of a
-/// process with several threads, which every durable database has, may find a lock taken by a
-/// thread that it does not have, and wait for ever, here as everywhere: open databases after
+/// A database belongs to the process that opened it. In a forked child, a durable database refuses
+/// commits, flushes and checkpoints with
+/// [`PersistenceError::OtherProcess`](crate::PersistenceError::OtherProcess); the log and the lock on
+/// the directory stay with the parent. Reads in the child show the parent's state at the fork, and a
+/// database in memory continues as a copy without its background thread. However, a child of a process
+/// with several threads (every durable database has some) may find a lock held by a thread that it does
+/// not have, and wait for ever, as with any library: open databases after forking.
 /// forking.
 pub struct Database<K: Key, V: Value> {
     pub(crate) shared: Arc<Shared<K, V>>,
@@ -90,8 +89,7 @@ impl<K: Key, V: Value> Database<K, V> {
         DatabaseBuilder::new()
     }
 
-    /// A database in memory with the defaults: what
-    /// [`builder()`](Self::builder)`.build()` returns.
+    /// Creates a database in memory with the defaults, as [`builder()`](Self::builder)`.build()` does.
     ///
     /// # Errors
     ///
@@ -100,7 +98,7 @@ impl<K: Key, V: Value> Database<K, V> {
         Self::builder().build().await
     }
 
-    /// A database with the defaults and this durability.
+    /// Opens a database with this durability and the defaults.
     ///
     /// # Errors
     ///
@@ -117,65 +115,65 @@ impl<K: Key, V: Value> Database<K, V> {
         Database { shared }
     }
 
-    /// A session with this database: the older, handle-based surface.
+    /// Returns a session with this database: the older, handle-based interface.
     pub fn handle(&self) -> Handle<'_, K, V> {
         Handle::new(self)
     }
 
-    /// Begins a transaction that the caller commits. Prefer
-    /// [`transact`](Self::transact), which runs it again when it loses.
+    /// Begins a transaction that the caller commits. Prefer [`transact`](Self::transact), which runs it
+    /// again after a conflict.
     ///
-    /// Constant time, whatever else is open.
+    /// Takes constant time, however many readers are open.
     pub fn begin(&self) -> Transaction<K, V> {
         Transaction::new(&self.shared)
     }
 
-    /// A read-only view of this moment.
+    /// Returns a read-only view of this moment.
     ///
-    /// Constant time, whatever else is open.
+    /// Takes constant time, however many readers are open.
     pub fn snapshot(&self) -> Snapshot<K, V> {
         Snapshot::new(View::stable(&self.shared))
     }
 
-    /// Runs `body` in a transaction and commits it, again from the start each
-    /// time another transaction gets in between, until it has committed.
+    /// Runs `body` in a transaction and commits it; after each conflict with another transaction it
+    /// starts again, until it has committed.
     ///
-    /// `body` is an async closure: `async |tx| { .. }`. (Without the word `async`, the compiler
-    /// says that it needs to know the type of `tx`.) Each attempt runs a clone of it, which should
-    /// therefore have no effects but through the transaction it is given. If it returns an error,
-    /// the transaction is rolled back and the error returned.
+    /// `body` is an async closure: `async |tx| { .. }`. (Without the word `async`, the compiler says
+    /// that it needs to know the type of `tx`.) Each attempt runs a clone of `body`, so `body` should
+    /// have no effects except through the transaction that it is given. If it returns an error, the
+    /// transaction is rolled back and the error returned.
     ///
-    /// **Priority.** A transaction that has lost four times gets a lease: while it is valid, a
-    /// commit of others that would change what this transaction has read (in this attempt or the
-    /// one before; at the snapshot level, what it writes) waits, asynchronously, and all other
-    /// commits go on. The lease lasts for twice the longest attempt so far, at least 0.1 and at
-    /// most 10 seconds; its time stands still while the transaction waits for the log. There is one at a
-    /// time, first come, first served, and a commit that has waited for one does not wait for the next.
-    /// Only a transaction that loses under its lease, twice, because it reads something else in each
-    /// attempt, gets leases for which every other commit waits. A `transact` within `body` runs under
-    /// the lease of the one around it. Each lease is an event of `tracing` when it ends (a warning,
-    /// if commits have waited for a millisecond or more, all together), and is
-    /// counted by [`priority_info`](Self::priority_info). So `body` may take its time (it may
-    /// `await` another service, say): it holds up those who write what it has read, and only after it
-    /// has lost to them.
+    /// **Priority.** A transaction that has lost four times gets a lease: while the lease is valid,
+    /// another commit that would change a key that this transaction has read (in this attempt or the one
+    /// before; at the snapshot level, a key that it writes) waits, asynchronously. All other commits go
+    /// on. The lease lasts for twice the longest attempt so far, at least 0.1 and at most 10 seconds;
+    /// its time stands still while the transaction waits for the log. There is one lease at a time,
+    /// first come, first served, and a commit that has waited for one lease does not wait for the next.
+    /// A transaction that loses twice under its lease, because each attempt reads other keys, gets
+    /// leases for which every other commit waits. A `transact` within `body` runs under the lease of the
+    /// one around it. Each lease is an event of `tracing` when it ends (a warning, if commits have
+    /// waited for a millisecond or more, all together), and is counted by
+    /// [`priority_info`](Self::priority_info). So `body` may be slow (it may `await` another service,
+    /// say): it delays only commits that write keys it has read, and only after it has lost to them.
     ///
-    /// **Conflicts with itself.** A body that calls `db.insert` where `tx.insert` was meant, of a key that
-    /// the transaction has read, would lose to that each time it runs: at the second time in a
-    /// row this returns [`FluxError::ConflictsWithItself`]. So it does if `body` waits three times for a commit of another
-    /// task which its own lease holds back. A body that is merely slow never gets that error.
+    /// **Conflicts with itself.** A body that calls `db.insert` where `tx.insert` was meant, for a key
+    /// that the transaction has read, would lose to its own write on every attempt: the second time in a
+    /// row, this returns [`FluxError::ConflictsWithItself`]. It returns the same error if `body` waits
+    /// three times for a commit of another task that its own lease holds back. A body that is merely
+    /// slow never gets that error.
     ///
     /// # Errors
     ///
-    /// What `body` returns; [`FluxError::ConflictsWithItself`]; otherwise those of
-    /// [`Transaction::commit`] but conflicts: none in a
-    /// database in memory without a memory limit or a maximum age of snapshots. An error of `body` is returned when
-    /// what it has read is as durable as the level says.
+    /// The error that `body` returns; [`FluxError::ConflictsWithItself`]; otherwise the errors of
+    /// [`Transaction::commit`] except conflicts: none in a database in memory without a memory limit or
+    /// a maximum age of snapshots. An error of `body` is returned once the data that it has read is as
+    /// durable as the level says.
     ///
     /// # Cancel safety
     ///
-    /// A future that is dropped before it returns has either not committed, and
-    /// left no trace, or, if it was about to return or waited for the disk, has committed
-    /// wholly, and the commit becomes durable by itself.
+    /// A future that is dropped before it returns has either not committed, and left no trace, or has
+    /// committed wholly (if it was about to return or was waiting for the disk), and the commit becomes
+    /// durable by itself.
     ///
     /// ```
     /// # use fluxmap::{Database, FluxError};
@@ -241,8 +239,8 @@ impl<K: Key, V: Value> Database<K, V> {
         retry::transact(&self.shared, options, body).await
     }
 
-    /// What `key` holds. Expected constant time; writes no memory that other
-    /// readers write, but for the value's own reference count.
+    /// Returns the value under `key`. Takes expected constant time, and writes no memory that other
+    /// readers write except the value's own reference count.
     ///
     /// # Errors
     ///
@@ -255,11 +253,10 @@ impl<K: Key, V: Value> Database<K, V> {
         Ok(self.read(key, Arc::clone))
     }
 
-    /// What each of `keys` holds, in their order, all at one moment, which several
-    /// [`get`](Self::get)s would not be: it takes a [`snapshot`](Self::snapshot) and lets it
-    /// go, which costs as much as a few of them where everything is in the processor's cache.
-    /// Expected constant time for each key. See also
-    /// [`Transaction::get_many`](crate::Transaction::get_many).
+    /// Returns the values under `keys`, in their order, all read at one moment, which several calls of
+    /// [`get`](Self::get) would not be. It takes a [`snapshot`](Self::snapshot) and drops it, which
+    /// costs as much as a few calls of `get` if everything is in the processor's cache. Takes expected
+    /// constant time per key. See also [`Transaction::get_many`](crate::Transaction::get_many).
     ///
     /// ```
     /// # use fluxmap::Database;
@@ -284,8 +281,8 @@ impl<K: Key, V: Value> Database<K, V> {
         self.snapshot().get_many(keys)
     }
 
-    /// Lets `read` look at what `key` holds, without touching its reference
-    /// count. Keep it short: memory is not reclaimed while it runs.
+    /// Passes the value under `key` to `read`, without touching its reference count. Keep `read` short:
+    /// no memory is reclaimed while it runs.
     ///
     /// ```
     /// # use fluxmap::Database;
@@ -320,7 +317,7 @@ impl<K: Key, V: Value> Database<K, V> {
         reader.latest(hash, key, || committer.readable(), || committer.time_of_get()).map(read)
     }
 
-    /// Whether `key` holds anything.
+    /// Returns whether `key` has a value.
     ///
     /// # Errors
     ///
@@ -333,13 +330,12 @@ impl<K: Key, V: Value> Database<K, V> {
         Ok(self.read(key, |_| ()).is_some())
     }
 
-    /// Puts `value` under `key`, replacing what is there, and when that was going to expire.
-    /// Never conflicts.
+    /// Puts `value` under `key`, replacing the old value and its expiry time. Never conflicts.
     ///
     /// # Errors
     ///
-    /// None in a database in memory without a limit; otherwise those of
-    /// [`Transaction::commit`] but conflicts.
+    /// None in a database in memory without a limit; otherwise the errors of [`Transaction::commit`]
+    /// except conflicts.
     ///
     /// # Cancel safety
     ///
@@ -366,9 +362,11 @@ impl<K: Key, V: Value> Database<K, V> {
         self.write_blindly((key, Some(put)))
     }
 
-    /// Commits writes that rest on nothing.
+    /// Commits writes that depend on no read.
     pub(crate) async fn write_blindly(&self, writes: impl Writes<K, V>) -> Result<(), FluxError> {
-        // If a lease holds it back: until nobody who waits for this commit goes on before.
+        // If a lease held this commit back, dropping `_held_back` reports that the commit has been made.
+        // Keep it until this function returns, so that the report comes before a task that waits for
+        // this commit goes on.
         let mut _held_back = None;
         if !self.shared.may_commit_at_once() {
             let committer = &self.shared.committer;
@@ -384,10 +382,9 @@ impl<K: Key, V: Value> Database<K, V> {
         }
     }
 
-    /// [`insert`](Self::insert) for a value that is to be gone after `ttl`: at that instant,
-    /// it is out of sight of everything that begins then, and its memory follows soon
-    /// after, with nobody touching it. Whole milliseconds, rounded up. By which clock, is said
-    /// at [`time_source`](DatabaseBuilder::time_source).
+    /// [`insert`](Self::insert) for a value that expires after `ttl`. From that instant no new reader
+    /// sees the value, and its memory is freed soon after, without any call. `ttl` is rounded up to
+    /// whole milliseconds. [`time_source`](DatabaseBuilder::time_source) says which clock counts.
     ///
     /// ```
     /// # use fluxmap::Database;
@@ -415,8 +412,8 @@ impl<K: Key, V: Value> Database<K, V> {
         self.put(key, Put { value: Arc::new(value), expires }).await
     }
 
-    /// Lets what `key` holds expire at `at`, which may be in the past, and returns whether it
-    /// holds anything.
+    /// Sets the time at which the value under `key` expires to `at`, which may be in the past, and
+    /// returns whether the key has a value.
     ///
     /// # Errors
     ///
@@ -433,7 +430,8 @@ impl<K: Key, V: Value> Database<K, V> {
         self.transact(async |tx| tx.expire_at(key, at)).await
     }
 
-    /// How long what `key` holds has left; `None` if it holds nothing or does not expire.
+    /// Returns the time until the value under `key` expires; `None` if there is no value or it does not
+    /// expire.
     ///
     /// # Errors
     ///
@@ -446,7 +444,9 @@ impl<K: Key, V: Value> Database<K, V> {
         View::stable(&self.shared).ttl(key)
     }
 
-    /// Lets what `key` holds stay, and returns whether it was going to expire.
+    /// Removes the expiry time of the value under `key`, and returns whether it had one. Under
+    /// [`EvictionPolicy::Ttl`](crate::mem::EvictionPolicy::Ttl) the value gets the default time to live
+    /// anew.
     ///
     /// # Errors
     ///
@@ -463,13 +463,13 @@ impl<K: Key, V: Value> Database<K, V> {
         self.transact(async |tx| tx.persist(key)).await
     }
 
-    /// Removes `key` to make room, and returns whether it held anything. A transaction of its
-    /// own: others that have read the key conflict with it. The listener of
-    /// [`on_evict`](DatabaseBuilder::on_evict) is told.
+    /// Removes `key` to make room, and returns whether it had a value. This is a transaction of its own:
+    /// other transactions that have read the key conflict with it. The listener of
+    /// [`on_evict`](DatabaseBuilder::on_evict) is called.
     ///
     /// # Errors
     ///
-    /// As [`remove`](Self::remove), but conflicts.
+    /// As [`remove`](Self::remove), except conflicts.
     ///
     /// # Cancel safety
     ///
@@ -495,15 +495,14 @@ impl<K: Key, V: Value> Database<K, V> {
             note_commit(self.shared.address(), timestamp);
         }
         match evicted {
-            // That it was not there may be news that is not stable yet.
+            // The absence may come from a commit that is not durable yet: wait for it.
             None => self.shared.stable_at(committer.clock.applied()).await.map(|()| false),
             Some(timestamp) => self.shared.acknowledged(timestamp).await.map(|()| true),
         }
     }
 
-    /// What is known of every key, for choosing what to [`evict`](Self::evict): a stream over
-    /// a snapshot, in the order of the keys. How keys are used is noted under a memory limit
-    /// only.
+    /// Streams the metadata of every key, for choosing keys to [`evict`](Self::evict). The stream reads
+    /// a snapshot, in key order. Accesses are counted only under a memory limit.
     ///
     /// ```
     /// # use fluxmap::{Database, mem::EvictionPolicy};
@@ -529,7 +528,7 @@ impl<K: Key, V: Value> Database<K, V> {
         MetadataStream::new(View::stable(&self.shared))
     }
 
-    /// Removes `key`, and returns what it held.
+    /// Removes `key`, and returns the value that it had.
     ///
     /// # Errors
     ///
@@ -546,9 +545,9 @@ impl<K: Key, V: Value> Database<K, V> {
         self.transact(async |tx| tx.remove(key)).await
     }
 
-    /// Replaces what `key` holds by what `change` makes of it, and returns the
-    /// new value; or does nothing and returns `None` if it holds nothing. It expires when it
-    /// was going to. `change` runs again if another transaction gets in between.
+    /// Replaces the value under `key` by the result of `change`, and returns the new value. Does nothing
+    /// and returns `None` if there is no value. The time at which the value expires stays the same.
+    /// `change` runs again after a conflict with another transaction.
     ///
     /// ```
     /// # use fluxmap::Database;
@@ -577,9 +576,9 @@ impl<K: Key, V: Value> Database<K, V> {
         self.transact(async |tx| tx.update(key, &change)).await
     }
 
-    /// Puts `new` under `key` (or removes it, for `None`) if the key holds
-    /// `expected` (`None`: nothing), and returns whether it did. A value that replaces another
-    /// expires when that one was going to, as with [`update`](Self::update).
+    /// Puts `new` under `key` (or removes the key, for `None`) if its value is `expected` (`None`: no
+    /// value), and returns whether it did. The new value expires when the old one was going to, as with
+    /// [`update`](Self::update).
     ///
     /// # Errors
     ///
@@ -601,8 +600,8 @@ impl<K: Key, V: Value> Database<K, V> {
         self.transact(async |tx| tx.compare_and_swap_arc(key.clone(), expected, new.clone())).await
     }
 
-    /// What `key` holds, or what `make` makes, which is then put there. `make`
-    /// runs at most once.
+    /// Returns the value under `key`; if there is none, puts the result of `make` there and returns it.
+    /// `make` runs at most once.
     ///
     /// # Errors
     ///
@@ -623,12 +622,10 @@ impl<K: Key, V: Value> Database<K, V> {
         .await
     }
 
-    /// Removes what has expired, the versions that nobody can see any more, and the deleted
-    /// keys.
+    /// Removes expired keys, the versions that no reader can see any more, and deleted keys.
     ///
-    /// Commits do this as they go; it is worth calling after a long snapshot has
-    /// ended and before the database is left alone. Does not hold up commits for
-    /// longer than a few hundred keys take.
+    /// Commits do this as they go. Calling this is worth while after a long snapshot has ended, and
+    /// before the database is left idle. It delays commits by no longer than a few hundred keys take.
     ///
     /// # Errors
     ///
@@ -636,18 +633,18 @@ impl<K: Key, V: Value> Database<K, V> {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future ends the work at a good place.
+    /// Dropping the future leaves the rest of the work undone, and the database consistent.
     pub async fn vacuum(&self) -> Result<VacuumStats, FluxError> {
         Ok(self.shared.vacuum())
     }
 
-    /// What the database holds.
+    /// Returns figures about the memory that the database uses.
     pub fn memory_info(&self) -> MemoryInfo {
         self.shared.committer.memory_info()
     }
 
-    /// How often transactions that kept losing had to be given priority since the database was
-    /// opened, and what that cost the others: see [`transact`](Self::transact).
+    /// Returns how often transactions that kept losing were given priority since the database was
+    /// opened, and what that cost other commits: see [`transact`](Self::transact).
     ///
     /// ```
     /// # use fluxmap::Database;
@@ -663,8 +660,8 @@ impl<K: Key, V: Value> Database<K, V> {
         self.shared.priority.info()
     }
 
-    /// Makes everything that has been committed survive a power loss, whatever the
-    /// durability level. Does nothing in memory.
+    /// Makes every commit so far survive a power loss, whatever the durability level. Does nothing in
+    /// memory.
     ///
     /// # Errors
     ///
@@ -682,9 +679,9 @@ impl<K: Key, V: Value> Database<K, V> {
         }
     }
 
-    /// Writes a checkpoint now: all pairs as they are at some moment during the call,
-    /// after which the log up to then is not needed any more. The database does this by
-    /// itself as the log fills up. Commits go on meanwhile.
+    /// Writes a checkpoint now: all pairs as they are at some moment during the call. The log up to that
+    /// moment is then not needed any more. The database writes checkpoints by itself as the log fills
+    /// up. Commits go on meanwhile.
     ///
     /// ```
     /// # use fluxmap::{Database, persistence::PersistenceOptions};
@@ -702,8 +699,8 @@ impl<K: Key, V: Value> Database<K, V> {
     ///
     /// # Errors
     ///
-    /// [`FluxError::Configuration`] in memory; [`FluxError::Persistence`] if it could
-    /// not be written: the one before stays, and so does the log.
+    /// [`FluxError::Configuration`] in memory; [`FluxError::Persistence`] if the checkpoint could not be
+    /// written: the previous checkpoint stays, and so does the log.
     ///
     /// # Cancel safety
     ///
@@ -713,10 +710,9 @@ impl<K: Key, V: Value> Database<K, V> {
         Ok(checkpointer.checkpoint().await?)
     }
 
-    /// Writes a copy of the database, as it is at some moment during the call, into a
-    /// directory of its own, which is created if need be, and can be opened as a database
-    /// of the same types. Commits go on meanwhile. `progress` is called now and then,
-    /// on the thread that writes.
+    /// Writes a copy of the database, as it is at some moment during the call, into a directory of its
+    /// own. The directory is created if need be, and can be opened as a database of the same types.
+    /// Commits go on meanwhile. `progress` is called now and then, on the thread that writes the copy.
     ///
     /// ```
     /// # use fluxmap::{Database, persistence::PersistenceOptions};
@@ -735,10 +731,10 @@ impl<K: Key, V: Value> Database<K, V> {
     ///
     /// # Errors
     ///
-    /// [`FluxError::Configuration`] in memory; [`FluxError::Persistence`] if there is a
-    /// database in the directory already, or the copy could not be written: its files are removed
-    /// then. A copy that was cut short by the death of the process cannot be opened; the next one
-    /// into that directory replaces it.
+    /// [`FluxError::Configuration`] in memory; [`FluxError::Persistence`] if the directory already
+    /// contains a database, or if the copy could not be written: its files are then removed. A copy that
+    /// was cut short by the death of the process cannot be opened; the next copy into that directory
+    /// replaces it.
     ///
     /// # Cancel safety
     ///
@@ -763,14 +759,14 @@ impl<K: Key, V: Value> Database<K, V> {
         })
     }
 
-    /// What opening the database found on disk; `None` in memory.
+    /// Returns what was found on disk when the database was opened; `None` in memory.
     pub fn recovery_info(&self) -> Option<&RecoveryInfo> {
         self.shared.recovery_info()
     }
 
-    /// Closes the database: syncs all that has been committed, ends background work, closes the
-    /// files, and drops what is stored, before this returns. Dropping the last clone does the
-    /// same, without a place to report errors.
+    /// Closes the database: syncs every commit, ends background work, closes the files, and drops the
+    /// stored keys and values, before it returns. Dropping the last clone does the same, but cannot
+    /// report errors.
     ///
     /// ```
     /// # use fluxmap::{Database, FluxError};
@@ -788,17 +784,17 @@ impl<K: Key, V: Value> Database<K, V> {
     ///
     /// # Errors
     ///
-    /// [`FluxError::StillOpen`] if something else holds the database: other clones,
-    /// transactions, snapshots, with how many there are of each. All that has been committed is
-    /// synced then, this clone is given back, and the database closes with the last of them.
+    /// [`FluxError::StillOpen`] if something else holds the database: other clones, transactions or
+    /// snapshots, with the number of each. Every commit has then been synced, this clone has been
+    /// dropped, and the database closes when the last holder is dropped.
     ///
     /// [`FluxError::FatalPersistenceError`] if the log has failed, or fails now;
-    /// [`FluxError::Persistence`] if the last checkpoint could not be written, which loses
-    /// nothing that is in the log. This clone has been given back nevertheless.
+    /// [`FluxError::Persistence`] if the last checkpoint could not be written, which loses nothing that
+    /// is in the log. This clone has been dropped nevertheless.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future gives this clone back, too.
+    /// Dropping the future drops this clone, too.
     pub async fn close(self) -> Result<(), FluxError> {
         let host = self.shared.host().clone();
         let mut flushed = host.drive(self.flush()).await;
@@ -809,36 +805,36 @@ impl<K: Key, V: Value> Database<K, V> {
         }
         let given_back = match self.shared.checkpointer() {
             None => self.give_back(),
-            // It joins threads, which may have to wait for the disk.
+            // Closing joins threads, which may have to wait for the disk.
             Some(_) => host.run("fluxmap-close", move || self.give_back()).await?,
         };
         flushed.and(given_back)
     }
 
-    /// Drops this clone, and says who else holds the database if it was not the last that did.
+    /// Drops this clone, and reports the other holders of the database if this was not the last.
     fn give_back(self) -> Result<(), FluxError> {
         let active = &self.shared.committer.active;
         let (snapshots, transactions) =
             (active.held(ReaderKind::Snapshot), active.held(ReaderKind::Transaction));
-        // Every snapshot and transaction holds it once, and so does every clone.
+        // Every snapshot and transaction holds one reference to `shared`, and so does every clone.
         let others = Arc::strong_count(&self.shared) - 1;
         let readers = snapshots + transactions;
         let clones = others.saturating_sub(readers);
-        // Decided in one step: of two clones that are closed at once, one is the last.
+        // `into_inner` decides in one step: of two clones that are closed at once, one is the last.
         match Arc::into_inner(self.shared) {
             Some(last) => {
                 drop(last);
                 Ok(())
             }
             None => {
-                // Somebody may have cloned it since it was counted.
+                // Another thread may have cloned the database since the count above.
                 let clones = if readers == 0 { clones.max(1) } else { clones };
                 Err(FluxError::StillOpen { clones, transactions, snapshots })
             }
         }
     }
 
-    /// The database, for whoever must not keep it open, such as the listener of
+    /// Returns a reference that does not keep the database open, for objects such as the listener of
     /// [`on_evict`](DatabaseBuilder::on_evict).
     pub fn downgrade(&self) -> WeakDatabase<K, V> {
         WeakDatabase::new(&self.shared)

@@ -1,20 +1,19 @@
-//! The disk, as the store sees it: a dozen calls.
+//! The interface to the disk: a dozen calls.
 //!
-//! Everything that touches files goes through [`Disk`], so that a test can put
-//! a disk there that loses, tears and reorders what was not synced, or fails.
-//! [`OsDisk`] is the real one, and the default.
+//! All file access goes through [`Disk`], so that a test can use a disk that loses, tears and reorders
+//! unsynced data, or fails. [`OsDisk`] is the real one, and the default.
 //!
-//! What the store relies on, and what an implementation must therefore keep:
+//! The store relies on the following guarantees, which every implementation must give:
 //!
-//! - **D1.** What was written to a file before a [`sync`](DiskFile::sync) of it
-//!   returned is there after a power loss. A write that was not synced may survive
-//!   whole, in parts, or not at all, in whatever order.
-//! - **D2.** A file that was created, renamed or removed before a
-//!   [`sync_dir`](Disk::sync_dir) of its directory returned is so after a power loss.
-//!   Before, each of these may or may not have happened; a rename replaces its target
-//!   in one step.
+//! - **D1.** Bytes written to a file before a [`sync`](DiskFile::sync) of it returned are there after a
+//!   power loss. An unsynced write may survive whole, in parts, or not at all, and writes may survive in
+//!   any order.
+//! - **D2.** A file that was created, renamed or removed before a [`sync_dir`](Disk::sync_dir) of its
+//!   directory returned is in that state after a power loss. Before that, each of these may or may not
+//!   have happened; a rename replaces its target in one step.
 //! - **D3.** The death of the process alone undoes nothing.
-//! - **D4.** A lock ends with what [`lock`](Disk::lock) returned, or with the process.
+//! - **D4.** A lock ends when the value that [`lock`](Disk::lock) returned is dropped, or with the
+//!   process.
 
 use crate::process::Process;
 use std::fmt::Debug;
@@ -22,33 +21,33 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// What a file is opened for.
+/// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenMode {
-    /// To read a file that exists.
+    /// To read an existing file.
     Read,
-    /// To read and write a file that exists.
+    /// To read and write an existing file.
     Write,
-    /// To read and write a new, empty file; one that was there is emptied.
+    /// To read and write a new, empty file; an existing file is emptied.
     Create,
 }
 
-/// A place for files. See the [module](self) for what it must guarantee.
+/// A place for files. See the [module](self) for the guarantees that it must give.
 pub trait Disk: Debug + Send + Sync {
-    /// Creates a directory and its parents, unless they are there, durably: a power loss
-    /// after this has returned leaves them in place.
+    /// Creates a directory and its parents, unless they exist, durably: a power loss after this has
+    /// returned leaves them in place.
     ///
     /// # Errors
     ///
-    /// Those of the system.
+    /// Errors of the system.
     fn create_dir(&self, path: &Path) -> io::Result<()>;
 
-    /// The path by which a directory is found from now on, whatever becomes of the
-    /// present directory and of links on the way.
+    /// Returns the path by which the directory can be found from now on, even if the working directory
+    /// or links on the way change.
     ///
     /// # Errors
     ///
-    /// Those of the system; [`io::ErrorKind::NotFound`] if there is no such directory.
+    /// Errors of the system; [`io::ErrorKind::NotFound`] if there is no such directory.
     fn resolve(&self, path: &Path) -> io::Result<PathBuf> {
         Ok(path.to_owned())
     }
@@ -57,44 +56,43 @@ pub trait Disk: Debug + Send + Sync {
     ///
     /// # Errors
     ///
-    /// Those of the system; [`io::ErrorKind::NotFound`] if it is to exist and does not.
+    /// Errors of the system; [`io::ErrorKind::NotFound`] if the file must exist and does not.
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn DiskFile>>;
 
-    /// Renames a file, in one step, over one of that name.
+    /// Renames a file in one step, replacing a file of the new name.
     ///
     /// # Errors
     ///
-    /// Those of the system.
+    /// Errors of the system.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
     /// Removes a file.
     ///
     /// # Errors
     ///
-    /// Those of the system.
+    /// Errors of the system.
     fn remove(&self, path: &Path) -> io::Result<()>;
 
-    /// The names of the files in a directory, in any order.
+    /// Returns the names of the files in a directory, in any order.
     ///
     /// # Errors
     ///
-    /// Those of the system; [`io::ErrorKind::NotFound`] if there is no such directory.
+    /// Errors of the system; [`io::ErrorKind::NotFound`] if there is no such directory.
     fn list(&self, path: &Path) -> io::Result<Vec<String>>;
 
-    /// Makes what was created, renamed and removed in a directory durable.
+    /// Makes all creations, renames and removals in a directory durable.
     ///
     /// # Errors
     ///
-    /// Those of the system.
+    /// Errors of the system.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
 
-    /// Locks a file, which is created if need be, for as long as what is returned
-    /// lives.
+    /// Locks a file, which is created if need be, for as long as the returned value lives.
     ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::WouldBlock`] at once if someone else holds it, in this process
-    /// or another; else those of the system.
+    /// [`io::ErrorKind::WouldBlock`] at once if the lock is held elsewhere, in this process or another;
+    /// otherwise errors of the system.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Lock>>;
 }
 
@@ -103,43 +101,43 @@ pub trait Lock: Debug + Send + Sync {}
 
 /// An open file.
 pub trait DiskFile: Debug + Send + Sync {
-    /// Its length in bytes.
+    /// Returns the length of the file in bytes.
     ///
     /// # Errors
     ///
-    /// Those of the system.
+    /// Errors of the system.
     fn len(&self) -> io::Result<u64>;
 
-    /// Whether it has no bytes.
+    /// Returns whether the file has no bytes.
     ///
     /// # Errors
     ///
-    /// Those of the system.
+    /// Errors of the system.
     fn is_empty(&self) -> io::Result<bool> {
         Ok(self.len()? == 0)
     }
 
-    /// Reads into `buffer` from a position, and returns how many bytes: fewer than
-    /// asked for possibly, none only at the end of the file.
+    /// Reads into `buffer` from a position, and returns the number of bytes read: possibly fewer than
+    /// asked for, but none only at the end of the file.
     ///
     /// # Errors
     ///
-    /// Those of the system.
+    /// Errors of the system.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
 
-    /// Writes all of `bytes` at a position, making the file longer if need be.
+    /// Writes all of `bytes` at a position, and extends the file if need be.
     ///
     /// # Errors
     ///
-    /// Those of the system. Some of the bytes may have been written.
+    /// Errors of the system. Some of the bytes may have been written.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
 
-    /// Makes what was written durable, and the length.
+    /// Makes all written bytes and the length durable.
     ///
     /// # Errors
     ///
-    /// Those of the system. What was written before is in doubt then, for good: a
-    /// second call that succeeds proves nothing.
+    /// Errors of the system. Earlier writes are then in doubt for good: a second call that succeeds
+    /// proves nothing.
     fn sync(&self) -> io::Result<()>;
 }
 
@@ -150,11 +148,11 @@ pub struct OsDisk;
 #[derive(Debug)]
 struct OsFile(File);
 
-/// Unlocked when it is dropped, and by the system when the process ends.
+/// Unlocked when this is dropped, and by the system when the process ends.
 #[derive(Debug)]
 struct OsLock {
     file: File,
-    /// The process that took it.
+    /// The process that took the lock.
     process: Process,
 }
 
@@ -169,11 +167,11 @@ impl Lock for OsLock {}
 impl Drop for OsLock {
     fn drop(&mut self) {
         if !self.process.is_this() {
-            // A fork has the same lock, and would release it for both.
+            // A fork shares the lock, and would release it for both processes.
             return;
         }
-        // To close the file would not do: another thread may be starting a process, which has
-        // all files of this one until it runs its own program.
+        // Unlock explicitly: closing the file is not enough. Another thread may be starting a process,
+        // which shares all files of this one until it runs its own program.
         if let Err(error) = self.file.unlock() {
             tracing::warn!(%error, "a database's lock could not be released");
         }
@@ -211,7 +209,7 @@ impl Disk for OsDisk {
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in fs::read_dir(path)? {
-            // A name that is not UTF-8 is none of ours.
+            // A name that is not UTF-8 is no file of a database.
             names.extend(entry?.file_name().into_string());
         }
         Ok(names)
@@ -222,7 +220,7 @@ impl Disk for OsDisk {
         File::open(path)?.sync_all()
     }
 
-    /// Elsewhere directories cannot be synced; the file system's journal has to do.
+    /// Other systems cannot sync directories; the journal of the file system has to do.
     #[cfg(not(unix))]
     fn sync_dir(&self, _path: &Path) -> io::Result<()> {
         Ok(())
@@ -232,7 +230,7 @@ impl Disk for OsDisk {
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).create(true).truncate(false).open(path);
         let file = match file {
-            // To look into a database, one need not be allowed to change it.
+            // Reading a database must not need the permission to change it.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => File::open(path)?,
             other => other?,
         };
@@ -244,7 +242,7 @@ impl Disk for OsDisk {
     }
 }
 
-/// Creates a directory and its parents, and has `sync_dir` make each durable.
+/// Creates a directory and its parents, and makes each durable with `sync_dir`.
 fn create_dir(path: &Path, sync_dir: &dyn Fn(&Path) -> io::Result<()>) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
@@ -255,15 +253,15 @@ fn create_dir(path: &Path, sync_dir: &dyn Fn(&Path) -> io::Result<()>) -> io::Re
     };
     create_dir(parent, sync_dir)?;
     match fs::create_dir(path) {
-        // Somebody else was faster.
+        // Another process or thread created it first.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
         other => other?,
     }
     sync_dir(parent).map_err(|error| {
-        // Were it to stay, the next attempt would find it, and take it for durable. Others may
-        // have put something into it: then it stays, and the error is the same.
+        // Remove the directory: if it stayed, the next attempt would take it for durable. If others have
+        // put files into it, it stays, and the error is the same.
         let _ = fs::remove_dir(path);
-        // Another call failed than the caller asked for, and on another directory.
+        // The failed call is not the one that the caller made, and concerns another directory: say so.
         let what = format!("the directory {} cannot be synced: {error}", parent.display());
         io::Error::new(error.kind(), what)
     })
@@ -303,7 +301,7 @@ impl DiskFile for OsFile {
         Ok(())
     }
 
-    /// There are no files to speak of, as in a browser.
+    /// Platforms without files, such as browsers.
     #[cfg(not(any(unix, windows)))]
     fn read_at(&self, _buffer: &mut [u8], _offset: u64) -> io::Result<usize> {
         Err(io::ErrorKind::Unsupported.into())

@@ -1,4 +1,4 @@
-//! What can go wrong, and what to do about it.
+//! Errors, with advice.
 
 use crate::codec::{CodecError, EncodeError};
 use crate::wal::format::MAX_COMMIT;
@@ -29,15 +29,16 @@ use thiserror::Error as ThisError;
 /// # }
 /// ```
 ///
-/// Errors can be compared: two are equal if they are of one kind and say the same. What the
-/// system said is compared by its [kind](io::Error::kind).
+/// Errors can be compared: two are equal if they are of one kind and have equal fields. Errors of the
+/// system are compared by their [kind](io::Error::kind).
 #[derive(Debug, PartialEq, Eq, ThisError)]
 #[non_exhaustive]
 pub enum FluxError {
-    /// Another transaction committed a change to something this one had read.
-    /// Nothing of this one was applied. Run it again, or let
-    /// [`Database::transact`](crate::Database::transact) do so.
-    #[error("another transaction changed what this one had read; nothing was applied, run it again")]
+    /// Another transaction committed a change to a key or range that this one had read. Nothing of this
+    /// one was applied. Run it again, or let [`Database::transact`](crate::Database::transact) do so.
+    #[error(
+        "another transaction changed a key or range that this one had read; nothing was applied, run it again"
+    )]
     SerializationConflict,
     /// Under [`IsolationLevel::Snapshot`](crate::IsolationLevel::Snapshot): another
     /// transaction committed a write to a key that this one writes, too. Nothing
@@ -51,7 +52,7 @@ pub enum FluxError {
     RetriesExhausted {
         /// How often the transaction ran.
         attempts: u32,
-        /// How the last attempt ended.
+        /// The conflict that ended the last attempt.
         source: Box<FluxError>,
     },
     /// [`transact`](crate::Database::transact_with) ran past its deadline.
@@ -61,97 +62,98 @@ pub enum FluxError {
     DeadlineExceeded {
         /// How often the transaction ran.
         attempts: u32,
-        /// How the last attempt ended.
+        /// The conflict that ended the last attempt.
         source: Box<FluxError>,
     },
-    /// The body of [`transact`](crate::Database::transact) changes what its own transaction
-    /// has read (or, at the snapshot level, writes), with a commit that it makes itself or
-    /// waits for: each time it runs, it loses to that. Typically, it calls `db.insert` where
-    /// `tx.insert` was meant. Nothing of the transaction was applied; those other commits were,
-    /// once for each attempt.
+    /// The body of [`transact`](crate::Database::transact) commits a change to a key that its own
+    /// transaction has read (or, at the snapshot level, writes), itself or in a task that it waits for.
+    /// So the transaction loses each time it runs. Typically, the body calls `db.insert` where
+    /// `tx.insert` was meant. Nothing of the transaction was applied; the other commits were, once for
+    /// each attempt.
     #[error(
-        "the body of this transaction commits, by itself or in a task that it waits for, a change of what the transaction has read, and so conflicts with itself each time it runs; write through the transaction it is given (`tx`) instead of the database, or make the other commit before or after it"
+        "the body of this transaction commits a change to a key that the transaction has read, itself or in a task that it waits for, and so conflicts with itself each time it runs; write through the transaction that it is given (`tx`) instead of the database, or make the other commit before or after this transaction"
     )]
     ConflictsWithItself,
-    /// `begin` on a [`Handle`](crate::Handle) that is in a transaction.
+    /// `begin` was called on a [`Handle`](crate::Handle) that is in a transaction.
     #[error("this handle is in a transaction; commit it or roll it back first, or use another handle")]
     TransactionAlreadyActive,
-    /// `commit`, `rollback` or a savepoint on a [`Handle`](crate::Handle) that is
-    /// in no transaction.
+    /// `commit`, `rollback` or a savepoint method was called on a [`Handle`](crate::Handle) that is in
+    /// no transaction.
     #[error("this handle is in no transaction; call `begin` first")]
     NoActiveTransaction,
-    /// No savepoint of this name, or it ended when an earlier one was rolled
-    /// back to, or it belongs to another transaction.
+    /// There is no savepoint of this name, or it ended when an earlier one was rolled back to, or it
+    /// belongs to another transaction.
     #[error("no savepoint `{0}` in this transaction")]
     SavepointNotFound(String),
-    /// The builder was asked for something that does not fit together, or is
-    /// not there.
+    /// The settings of the builder do not fit together, or a call needs a setting that the database does
+    /// not have.
     #[error("configuration: {0}")]
     Configuration(String),
-    /// There is no room for the write within the memory limit, and under
-    /// [`EvictionPolicy::Manual`](crate::mem::EvictionPolicy::Manual) nothing goes by
-    /// itself. Nothing of the transaction was applied.
-    #[error("the memory limit is reached; evict or remove something, or raise `max_memory`")]
+    /// There is no room for the write within the memory limit, and
+    /// [`EvictionPolicy::Manual`](crate::mem::EvictionPolicy::Manual) evicts nothing. Nothing of the
+    /// transaction was applied.
+    #[error("the memory limit is reached; evict or remove keys, or raise `max_memory`")]
     MemoryLimitExceeded,
-    /// What a transaction writes takes more memory than the whole limit. Nothing of it was
-    /// applied, and nothing was evicted for it.
+    /// The transaction's writes take more memory than the whole limit. Nothing of it was applied, and
+    /// nothing was evicted for it.
     #[error(
-        "this takes {bytes} bytes, and the memory limit is {limit}; raise `max_memory`, or write less at once"
+        "the write takes {bytes} bytes, and the memory limit is {limit}; raise `max_memory`, or write less at once"
     )]
     ExceedsMemoryLimit {
-        /// What it takes.
+        /// The bytes that the writes take.
         bytes: u64,
         /// The limit.
         limit: u64,
     },
-    /// The transaction or snapshot was open for longer than `max_snapshot_age`, and what it
-    /// could see is not kept any more. Nothing of a transaction was applied.
+    /// The transaction or snapshot was open for longer than `max_snapshot_age`, and its versions are not
+    /// kept any more. Nothing of a transaction was applied.
     #[error("this snapshot or transaction was open for longer than `max_snapshot_age` ({}s); take a new one", max_age.as_secs_f64())]
     SnapshotTooOld {
         /// The limit.
         max_age: Duration,
     },
-    /// The files behind a durable database could not be opened, read or written, or
-    /// what was to be stored cannot be. Nothing has been applied.
+    /// The files of a durable database could not be opened, read or written, or a key or value cannot be
+    /// stored. Nothing has been applied.
     #[error(transparent)]
     Persistence(#[from] PersistenceError),
-    /// An earlier error of the log ended all commits; reads go on, at the last state
-    /// that is known to be durable. Nothing of this commit was applied. See to the
-    /// cause, and open the database again.
-    #[error("the database takes no more commits since its log failed; see to the cause and open it again")]
+    /// An earlier error of the log ended all commits; reads continue with the last state that is known
+    /// to be durable. Nothing of this commit was applied. Remove the cause, and open the database again.
+    #[error(
+        "the database takes no more commits because its log has failed; remove the cause and open the database again"
+    )]
     FatalPersistenceError {
-        /// What happened to the log.
+        /// The error of the log.
         source: PersistenceError,
     },
-    /// The log failed while this commit was on its way to the disk. After the database
-    /// has been opened again, it is there wholly or not at all.
+    /// The log failed while this commit was on its way to the disk. After the database has been opened
+    /// again, the commit is there wholly or not at all.
     #[error(
-        "the log failed while this commit was on its way to the disk; open the database again to see whether it is there"
+        "the log failed while this commit was on its way to the disk; open the database again to see whether the commit is there"
     )]
     OutcomeUnknown {
-        /// What happened to the log.
+        /// The error of the log.
         source: PersistenceError,
     },
-    /// [`Database::close`](crate::Database::close) has synced all that was committed, but the
-    /// database stays open, as something else holds it. It closes with the last of them:
-    /// drop them, or call `close` on the last clone.
+    /// [`Database::close`](crate::Database::close) has synced every commit, but the database stays open,
+    /// because something else holds it. It closes with the last holder: drop the holders, or call
+    /// `close` on the last clone.
     #[error(
-        "all that was committed is synced, but the database stays open: {clones} more of its clones, {transactions} of its transactions and {snapshots} of its snapshots are held; drop them, or close the last clone"
+        "all commits are synced, but the database stays open: {clones} more of its clones, {transactions} of its transactions and {snapshots} of its snapshots are held; drop them, or close the last clone"
     )]
     StillOpen {
         /// Other clones of the [`Database`](crate::Database), and commits that wait for the disk.
         clones: usize,
-        /// Transactions that are under way.
+        /// Running transactions.
         transactions: usize,
-        /// Snapshots, with the iterators and streams over them. Clones of a snapshot and its
-        /// iterators are one.
+        /// Snapshots, including iterators and streams over them. Clones of a snapshot and its iterators
+        /// count as one.
         snapshots: usize,
     },
 }
 
 impl FluxError {
-    /// Whether running the transaction again may succeed: whether this is a
-    /// conflict, or was caused by one.
+    /// Returns whether running the transaction again may succeed, because this is a conflict or was
+    /// caused by one.
     pub fn is_retryable(&self) -> bool {
         match self {
             FluxError::RetriesExhausted { source, .. } | FluxError::DeadlineExceeded { source, .. } => {
@@ -166,128 +168,126 @@ impl FluxError {
     }
 }
 
-/// An error of the files behind a durable database, or of what is to be stored there.
+/// An error of the files of a durable database, or of a key or value to be stored there.
 #[derive(Clone, Debug, ThisError)]
 #[non_exhaustive]
 pub enum PersistenceError {
     /// The system refused to open, read, write, sync, rename or remove a file.
     #[error("cannot {action} {}{}: {source}", path.display(), at(offset))]
     Io {
-        /// What was tried.
+        /// The operation that failed.
         action: &'static str,
         /// The file or directory.
         path: PathBuf,
-        /// Where in the file.
+        /// The offset in the file, if one is known.
         offset: Option<u64>,
-        /// What the system said.
+        /// The error of the system.
         source: Arc<io::Error>,
     },
     /// The directory is open already, in this process or in another.
-    #[error("{} is in use by another `Database`, in this process or another; close that first, with all its clones, handles, transactions and snapshots", path.display())]
+    #[error("{} is in use by another `Database`, in this process or another; close that one first, with all its clones, handles, transactions and snapshots", path.display())]
     Locked {
         /// The directory.
         path: PathBuf,
     },
-    /// A file does not say what was written to it. Nothing has been changed.
-    #[error("{} is damaged at offset {offset}: {what}; restore a backup, or copy what is sound with `fluxmap salvage`", path.display())]
+    /// The content of a file is not what was written to it. Nothing has been changed.
+    #[error("{} is damaged at offset {offset}: {what}; restore a backup, or copy the sound parts with `fluxmap salvage`", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
-        /// Where in it.
+        /// The offset of the damage.
         offset: u64,
-        /// What is wrong.
+        /// A description of the damage.
         what: String,
     },
-    /// A file that must be there is not. Nothing has been changed.
-    #[error("{} is missing: {why}; restore it or a backup, or copy what is left with `fluxmap salvage`", path.display())]
+    /// A required file is missing. Nothing has been changed.
+    #[error("{} is missing: {why}; restore it or a backup, or copy the remaining parts with `fluxmap salvage`", path.display())]
     Missing {
         /// The file.
         path: PathBuf,
-        /// How we know that it was there.
+        /// The evidence that the file existed.
         why: &'static str,
     },
-    /// There is no database in a directory that is to be looked into, or none whose
-    /// creation was finished.
-    #[error("{} is not there, or no database: there is no checkpoint and no log; give the directory of one", path.display())]
+    /// There is no database in a directory that is to be inspected, or none whose creation was finished.
+    #[error("{} does not exist, or is no database: there is no checkpoint and no log; give the directory of a database", path.display())]
     NoDatabase {
         /// The directory.
         path: PathBuf,
     },
-    /// The database was written with another type, schema version or codec than it is
-    /// opened with, or with other fields of a type of that name. Nothing has been changed. Of a
-    /// mismatch of fields, [`check_fields`](crate::DatabaseBuilder::check_fields) says more.
-    #[error("{} was written with {what} {found}, and is opened with {expected}; open it with what it was written with, or choose another directory", path.display())]
+    /// The database was written with another type, schema version or codec than it is opened with, or
+    /// with other fields of a type of that name. Nothing has been changed. For a mismatch of fields, see
+    /// [`check_fields`](crate::DatabaseBuilder::check_fields).
+    #[error("{} was written with {what} {found}, and is opened with {expected}; open it with the same {what} that it was written with, or choose another directory", path.display())]
     Mismatch {
-        /// The file that says so.
+        /// The file that records the properties.
         path: PathBuf,
-        /// What differs.
+        /// The property that differs.
         what: &'static str,
-        /// In the file.
+        /// The property in the file.
         found: Box<str>,
-        /// Asked for.
+        /// The property that was asked for.
         expected: Box<str>,
     },
-    /// The file has a format that this version of FluxMap does not know. Nothing has
-    /// been changed.
+    /// The file has a format version that this version of FluxMap does not support. Nothing has been
+    /// changed.
     #[error("{} has format version {found}, and this version of FluxMap reads version {supported}; open it with the version that wrote it", path.display())]
     UnsupportedFormat {
         /// The file.
         path: PathBuf,
-        /// Its format version.
+        /// The file's format version.
         found: u16,
-        /// The one that is known.
+        /// The supported version.
         supported: u16,
     },
-    /// A key or value cannot be stored such that it comes back. Nothing was applied.
+    /// A key or value cannot be stored in such a way that it can be read back. Nothing was applied.
     #[error("a {what} cannot be stored: {source}")]
     Unstorable {
-        /// A key or a value.
+        /// `key` or `value`.
         what: &'static str,
-        /// What the codec said.
+        /// The error of the codec.
         source: Box<CodecError>,
     },
-    /// A key or value that was stored, and whose checksum holds, cannot be decoded: the
-    /// type has changed. Nothing has been changed on disk.
-    #[error("a {what} in {} at offset {offset} cannot be decoded: {source}; open the database with the types it was written with", path.display())]
+    /// A stored key or value has a correct checksum but cannot be decoded, because its type has changed.
+    /// Nothing has been changed on disk.
+    #[error("a {what} in {} at offset {offset} cannot be decoded: {source}; open the database with the types that it was written with", path.display())]
     Undecodable {
-        /// A key or a value.
+        /// `key` or `value`.
         what: &'static str,
         /// The file.
         path: PathBuf,
-        /// The frame or block that holds it.
+        /// The offset of the frame or block that holds it.
         offset: u64,
-        /// What the codec said.
+        /// The error of the codec.
         source: Box<CodecError>,
     },
-    /// A commit is too large for the log: it is refused as soon as that is known. Nothing
-    /// was applied.
-    #[error("the commit takes {bytes} bytes in the log or more, and {limit} is the most; split it")]
+    /// A commit is too large for the log. It is refused as soon as that is known. Nothing was applied.
+    #[error("the commit takes at least {bytes} bytes in the log, and the most is {limit}; split it")]
     TooLarge {
-        /// What it takes at least.
+        /// The least number of bytes that it takes.
         bytes: usize,
         /// The limit.
         limit: usize,
     },
-    /// The database was opened by another process, which has forked since. Two processes that
-    /// wrote to one log would destroy it, so only the one that opened it does; in the other
+    /// The database was opened by another process, of which this one is a fork. Two processes that wrote
+    /// to one log would destroy it, so only the process that opened the database writes; in the fork
     /// nothing can be committed. See [`Database`](crate::Database#processes).
     #[error(
-        "the database was opened by process {opened_by}, of which this one is a fork, and only that one may write to its files; open databases after forking"
+        "the database was opened by process {opened_by}, of which this process is a fork, and only the process that opened the database may write to its files; open databases after forking"
     )]
     OtherProcess {
-        /// The process that opened it.
+        /// The process that opened the database.
         opened_by: u32,
     },
-    /// The database is being closed, or a thread of it could not be started.
+    /// The database is being closed, or one of its threads could not be started.
     #[error("{0}")]
     Unavailable(String),
 }
 
-/// As for [`FluxError`].
+/// Compares like [`FluxError`].
 impl PartialEq for PersistenceError {
     fn eq(&self, other: &Self) -> bool {
         use PersistenceError::*;
-        // One arm for each kind, so that a new one cannot be forgotten.
+        // One arm for each kind, so that a new kind cannot be forgotten.
         match self {
             Io { action: a, path: b, offset: c, source: d } => {
                 matches!(other, Io { action, path, offset, source }
@@ -326,14 +326,14 @@ impl PartialEq for PersistenceError {
 impl Eq for PersistenceError {}
 
 impl PersistenceError {
-    /// Makes an error of the codec's about a key or a value one of storing it.
+    /// Wraps an error of the codec about a key or a value in [`PersistenceError::Unstorable`].
     pub(crate) fn unstorable(what: &'static str) -> impl Fn(CodecError) -> Self {
         move |source| PersistenceError::Unstorable { what, source: Box::new(source) }
     }
 }
 
 impl PersistenceError {
-    /// What became of encoding a key or a value.
+    /// Converts the error of encoding a key or a value.
     pub(crate) fn unencodable(what: &'static str) -> impl Fn(EncodeError) -> Self {
         move |error| match error {
             EncodeError::Codec(source) => PersistenceError::unstorable(what)(source),
@@ -380,7 +380,7 @@ mod tests {
             Box::new(error)
         };
         let (path, other): (PathBuf, PathBuf) = ("a".into(), "b".into());
-        // Each differs from the one before it in one thing it says.
+        // Each error differs from the previous one in one field.
         let all = [
             PersistenceError::Locked { path: path.clone() },
             PersistenceError::Locked { path: other.clone() },

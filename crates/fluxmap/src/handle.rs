@@ -1,5 +1,5 @@
-//! The handle: a session with at most one open transaction, as FluxMap 0.3 has it.
-//! A thin layer over [`Transaction`] and the one-step methods of [`Database`].
+//! The handle: a session with at most one open transaction, as in FluxMap 0.3. A thin layer over
+//! [`Transaction`] and the one-step methods of [`Database`].
 
 use crate::db::Database;
 use crate::error::FluxError;
@@ -18,12 +18,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
-/// A session with a [`Database`]: from [`Database::handle`].
+/// A session with a [`Database`]: returned by [`Database::handle`].
 ///
-/// Between [`begin`](Self::begin) and [`commit`](Self::commit) or
-/// [`rollback`](Self::rollback), and within [`transaction`](Self::transaction),
-/// every operation is a part of that transaction. Otherwise each is a transaction
-/// of its own. Make one for each task.
+/// Between [`begin`](Self::begin) and [`commit`](Self::commit) or [`rollback`](Self::rollback), and
+/// within [`transaction`](Self::transaction), every operation is a part of that transaction. Otherwise
+/// each operation is a transaction of its own. Create one handle per task.
 ///
 /// ```
 /// use fluxmap::Database;
@@ -68,7 +67,7 @@ impl<'db, K: Key, V: Value> Handle<'db, K, V> {
         self.open.as_ref().map(|open| &open.transaction)
     }
 
-    /// What `key` holds.
+    /// Returns the value under `key`.
     ///
     /// # Errors
     ///
@@ -84,7 +83,7 @@ impl<'db, K: Key, V: Value> Handle<'db, K, V> {
         }
     }
 
-    /// What each of `keys` holds, in their order, all at one moment.
+    /// Returns the values under `keys`, in their order, all read at one moment.
     ///
     /// # Errors
     ///
@@ -100,7 +99,7 @@ impl<'db, K: Key, V: Value> Handle<'db, K, V> {
         }
     }
 
-    /// The values under `keys`, in their order, all at one moment: any number of keys.
+    /// Returns the values under any number of `keys`, in their order, all read at one moment.
     ///
     /// # Errors
     ///
@@ -119,7 +118,7 @@ impl<'db, K: Key, V: Value> Handle<'db, K, V> {
         }
     }
 
-    /// Whether `key` holds anything.
+    /// Returns whether `key` has a value.
     ///
     /// # Errors
     ///
@@ -135,7 +134,7 @@ impl<'db, K: Key, V: Value> Handle<'db, K, V> {
         }
     }
 
-    /// Puts `value` under `key`, replacing what is there.
+    /// Puts `value` under `key`, replacing the old value and its expiry time.
     ///
     /// # Errors
     ///
@@ -151,7 +150,7 @@ impl<'db, K: Key, V: Value> Handle<'db, K, V> {
         }
     }
 
-    /// Removes `key`, and returns what it held.
+    /// Removes `key`, and returns the value that it had.
     ///
     /// # Errors
     ///
@@ -171,8 +170,8 @@ impl<'db, K: Key, V: Value> Handle<'db, K, V> {
         }
     }
 
-    /// Replaces what `key` holds by what `change` makes of it, and returns the
-    /// new value, or `None` if it holds nothing.
+    /// Replaces the value under `key` by the result of `change`, and returns the new value, or `None` if
+    /// there is no value.
     ///
     /// # Errors
     ///
@@ -193,8 +192,8 @@ impl<'db, K: Key, V: Value> Handle<'db, K, V> {
         }
     }
 
-    /// Puts `new` under `key` if it holds `expected`, and returns whether it did. A value that
-    /// replaces another expires when that one was going to.
+    /// Puts `new` under `key` if its value is `expected`, and returns whether it did. The new value
+    /// expires when the old one was going to.
     ///
     /// # Errors
     ///
@@ -218,7 +217,7 @@ impl<'db, K: Key, V: Value> Handle<'db, K, V> {
         }
     }
 
-    /// What `key` holds, or what `make` makes, which is then put there.
+    /// Returns the value under `key`; if there is none, puts the result of `make` there and returns it.
     ///
     /// # Errors
     ///
@@ -234,7 +233,7 @@ impl<'db, K: Key, V: Value> Handle<'db, K, V> {
         }
     }
 
-    /// The pairs from `start` to `end`, both included.
+    /// Returns the pairs from `start` to `end`, both included.
     ///
     /// # Errors
     ///
@@ -252,7 +251,7 @@ impl<'db, K: Key, V: Value> Handle<'db, K, V> {
         }
     }
 
-    /// The pairs whose keys start with `prefix`.
+    /// Returns the pairs whose keys start with `prefix`.
     ///
     /// # Errors
     ///
@@ -270,7 +269,7 @@ impl<'db, K: Key, V: Value> Handle<'db, K, V> {
         }
     }
 
-    /// [`range`](Self::range) as a stream.
+    /// Like [`range`](Self::range), as a stream.
     pub fn range_stream(&self, start: &K, end: &K) -> HandleStream<'_, K, V> {
         HandleStream(match self.transaction_ref() {
             Some(transaction) => Either::Transaction(transaction.range_stream(start..=end)),
@@ -278,7 +277,7 @@ impl<'db, K: Key, V: Value> Handle<'db, K, V> {
         })
     }
 
-    /// [`prefix_scan`](Self::prefix_scan) as a stream.
+    /// Like [`prefix_scan`](Self::prefix_scan), as a stream.
     pub fn prefix_scan_stream(&self, prefix: impl Prefix<K>) -> HandleStream<'_, K, V> {
         HandleStream(match self.transaction_ref() {
             Some(transaction) => Either::Transaction(transaction.prefix_scan_stream(prefix)),
@@ -286,7 +285,7 @@ impl<'db, K: Key, V: Value> Handle<'db, K, V> {
         })
     }
 
-    /// The smallest key, with what it holds.
+    /// Returns the smallest key, with its value.
     ///
     /// # Errors
     ///
@@ -298,7 +297,7 @@ impl<'db, K: Key, V: Value> Handle<'db, K, V> {
         }
     }
 
-    /// The greatest key, with what it holds.
+    /// Returns the greatest key, with its value.
     ///
     /// # Errors
     ///
@@ -310,7 +309,7 @@ impl<'db, K: Key, V: Value> Handle<'db, K, V> {
         }
     }
 
-    /// How many keys a range holds.
+    /// Counts the keys of a range.
     ///
     /// # Errors
     ///
@@ -335,8 +334,8 @@ impl<'db, K: Key, V: Value> Handle<'db, K, V> {
         Ok(())
     }
 
-    /// Commits the open transaction. Whatever comes of it, the handle is in no
-    /// transaction afterwards.
+    /// Commits the open transaction. Whether or not that succeeds, the handle is in no transaction
+    /// afterwards.
     ///
     /// # Errors
     ///
@@ -344,7 +343,7 @@ impl<'db, K: Key, V: Value> Handle<'db, K, V> {
     ///
     /// # Cancel safety
     ///
-    /// As [`Transaction::commit`]; the handle is in no transaction then.
+    /// As [`Transaction::commit`]; the handle is then in no transaction.
     pub async fn commit(&mut self) -> Result<(), FluxError> {
         let open = self.open.take().ok_or(FluxError::NoActiveTransaction)?;
         open.transaction.commit().await
@@ -361,8 +360,8 @@ impl<'db, K: Key, V: Value> Handle<'db, K, V> {
         Ok(())
     }
 
-    /// Marks the present state of the open transaction by a name. Of several savepoints with
-    /// one name, the newest is gone back to first.
+    /// Marks the present state of the open transaction by a name. If several savepoints have one name,
+    /// the newest is rolled back to first.
     ///
     /// # Errors
     ///
@@ -373,8 +372,8 @@ impl<'db, K: Key, V: Value> Handle<'db, K, V> {
         Ok(())
     }
 
-    /// Takes back every write since the newest savepoint of this name. It is gone then, with
-    /// the later ones, as in FluxMap 0.3; the savepoints of a [`Transaction`] stay, as SQL's do.
+    /// Undoes every write since the newest savepoint of this name. That savepoint and the later ones
+    /// end, as in FluxMap 0.3; the savepoints of a [`Transaction`] stay, as in SQL.
     ///
     /// # Errors
     ///
@@ -389,9 +388,9 @@ impl<'db, K: Key, V: Value> Handle<'db, K, V> {
         Ok(())
     }
 
-    /// Runs `body` in a transaction: commits it if `body` returns `Ok`, rolls it
-    /// back if it returns `Err`, panics or is dropped. Runs once; for running
-    /// again after a conflict see [`Database::transact`].
+    /// Runs `body` in a transaction: commits it if `body` returns `Ok`, rolls it back if `body` returns
+    /// `Err`, panics or is dropped. Runs `body` once; to run it again after a conflict, use
+    /// [`Database::transact`].
     ///
     /// ```
     /// use fluxmap::{Database, FluxError};
@@ -412,12 +411,12 @@ impl<'db, K: Key, V: Value> Handle<'db, K, V> {
     ///
     /// # Errors
     ///
-    /// What `body` returns, [`FluxError::TransactionAlreadyActive`], or as
+    /// The error that `body` returns, [`FluxError::TransactionAlreadyActive`], or as
     /// [`Transaction::commit`].
     ///
     /// # Cancel safety
     ///
-    /// As [`Transaction::commit`]; the handle is in no transaction then.
+    /// As [`Transaction::commit`]; the handle is then in no transaction.
     pub async fn transaction<F, T, E>(&mut self, body: F) -> Result<T, E>
     where
         F: for<'a> FnOnce(&'a mut Self) -> BoxFuture<'a, Result<T, E>>,
@@ -430,7 +429,7 @@ impl<'db, K: Key, V: Value> Handle<'db, K, V> {
         Ok(value)
     }
 
-    /// [`insert`](Self::insert) for a value that is to be gone after `ttl`.
+    /// [`insert`](Self::insert) for a value that expires after `ttl`.
     ///
     /// # Errors
     ///
@@ -446,7 +445,8 @@ impl<'db, K: Key, V: Value> Handle<'db, K, V> {
         }
     }
 
-    /// Lets what `key` holds expire at `at`, and returns whether it holds anything.
+    /// Sets the time at which the value under `key` expires to `at`, and returns whether the key has a
+    /// value.
     ///
     /// # Errors
     ///
@@ -466,7 +466,8 @@ impl<'db, K: Key, V: Value> Handle<'db, K, V> {
         }
     }
 
-    /// How long what `key` holds has left; `None` if it holds nothing or does not expire.
+    /// Returns the time until the value under `key` expires; `None` if there is no value or it does not
+    /// expire.
     ///
     /// # Errors
     ///
@@ -482,7 +483,7 @@ impl<'db, K: Key, V: Value> Handle<'db, K, V> {
         }
     }
 
-    /// Lets what `key` holds stay, and returns whether it was going to expire.
+    /// Removes the expiry time of the value under `key`, and returns whether it had one.
     ///
     /// # Errors
     ///
@@ -502,8 +503,8 @@ impl<'db, K: Key, V: Value> Handle<'db, K, V> {
         }
     }
 
-    /// Removes `key` to make room, and returns whether it held anything. Always a
-    /// transaction of its own: transactions that read the key conflict with it.
+    /// Removes `key` to make room, and returns whether it had a value. This is always a transaction of
+    /// its own: transactions that have read the key conflict with it.
     ///
     /// # Errors
     ///
@@ -520,8 +521,8 @@ impl<'db, K: Key, V: Value> Handle<'db, K, V> {
         self.database.evict(key).await
     }
 
-    /// What is known of every key, for choosing what to [`evict`](Self::evict): see
-    /// [`Database::scan_metadata`]. The items have no place for errors, and need none.
+    /// Streams the metadata of every key, for choosing keys to [`evict`](Self::evict): see
+    /// [`Database::scan_metadata`]. The items cannot be errors.
     ///
     /// ```
     /// # use fluxmap::{Database, db::KeyMetadata};
@@ -547,12 +548,12 @@ impl<K: Key, V: Value> fmt::Debug for Handle<'_, K, V> {
     }
 }
 
-/// All pairs of a range, or why they cannot be had.
+/// Collects all pairs of a range, or returns the error.
 fn all<T>(mut next: impl FnMut() -> Result<Option<T>, FluxError>) -> Result<Vec<T>, FluxError> {
     std::iter::from_fn(|| next().transpose()).collect()
 }
 
-/// Leaves the handle in no transaction, however the scope ends.
+/// Rolls the handle's transaction back when dropped, however the scope ends.
 struct RollBack<'h, 'db, K: Key, V: Value>(&'h mut Handle<'db, K, V>);
 
 impl<'db, K: Key, V: Value> Deref for RollBack<'_, 'db, K, V> {
@@ -575,8 +576,7 @@ impl<K: Key, V: Value> Drop for RollBack<'_, '_, K, V> {
     }
 }
 
-/// A scan as a stream: from [`Handle::range_stream`] and
-/// [`Handle::prefix_scan_stream`].
+/// A scan as a stream: returned by [`Handle::range_stream`] and [`Handle::prefix_scan_stream`].
 #[must_use = "a stream does nothing unless it is polled"]
 pub struct HandleStream<'h, K: Key, V: Value>(Either<'h, K, V>);
 

@@ -1,10 +1,9 @@
-//! What a database asks of its surroundings: the time, random numbers, and somebody who does
-//! its background work. The machine, unless the database was given a
-//! [`Background`](crate::Background).
+//! The environment of a database: the time, random numbers, and the execution of its background work. It
+//! is the machine, unless the database was given a [`Background`](crate::Background).
 //!
-//! It is handed down, not looked up: a thread-local would be read by every begin, and would
-//! mix up two databases that one thread uses. `None` costs a comparison, where the machine's
-//! clock is read next.
+//! The host is passed down as a value. A thread-local would be read by every begin, and would mix up two
+//! databases that one thread uses. Without a `Background`, it costs one comparison before a read of the
+//! machine's clock.
 
 use crate::background::Background;
 use crate::error::{FluxError, PersistenceError};
@@ -15,7 +14,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-/// See the [module](self).
+/// The environment of a database: see the [module](self).
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Host(Option<Background>);
 
@@ -24,7 +23,7 @@ impl Host {
         Host(background)
     }
 
-    /// The steady time.
+    /// Returns the steady (monotonic) time.
     pub(crate) fn now(&self) -> Instant {
         match &self.0 {
             None => Instant::now(),
@@ -39,7 +38,8 @@ impl Host {
         }
     }
 
-    /// A number that differs from the one before. Nobody can guess the machine's.
+    /// Returns a random number that differs from the one before. The machine's numbers cannot be
+    /// guessed.
     pub(crate) fn random(&self) -> u64 {
         match &self.0 {
             None => sync::random(),
@@ -47,21 +47,21 @@ impl Host {
         }
     }
 
-    /// Lets random numbers depend on what was found on disk, too. A salt must not repeat in the
-    /// next life of the same files, whose seed may be the same: frames that are left of this one
-    /// would count.
+    /// Makes random numbers depend on the contents of the disk, too. The next run on the same files may
+    /// have the same seed, and a file's salt must not repeat then: frames that this run left behind
+    /// would count as valid.
     pub(crate) fn stir(&self, with: u64) {
         if let Some(background) = &self.0 {
             background.stir(with);
         }
     }
 
-    /// How the keys of one database are hashed.
+    /// Returns the hasher for the keys of one database.
     pub(crate) fn hash_state(&self) -> HashState {
         sync::hash_state(self.0.as_ref().map(Background::random))
     }
 
-    /// Starts a job: on a thread, or for the holder of the [`Background`].
+    /// Starts a job: on a thread, or driven by the holder of the [`Background`].
     pub(crate) fn start(
         &self,
         name: &'static str,
@@ -74,13 +74,13 @@ impl Host {
         }
     }
 
-    /// Whether there are no threads.
+    /// Returns whether a `Background` does the work, so that there are no threads.
     pub(crate) fn is_driven(&self) -> bool {
         self.0.is_some()
     }
 
-    /// Waits for `future`, and where nobody else does the background work that it waits for,
-    /// does that.
+    /// Awaits `future`. With a `Background`, it also does the background work for which the future
+    /// waits.
     ///
     /// Cancel-safe if `future` is.
     pub(crate) async fn drive<F: Future>(&self, future: F) -> F::Output {
@@ -90,7 +90,7 @@ impl Host {
         }
     }
 
-    /// Runs `work`, which may block: on a thread of its own, or here and now.
+    /// Runs `work`, which may block: on a thread of its own, or directly if there are no threads.
     ///
     /// Cancel-safe: the work is done in any case.
     pub(crate) async fn run<T: Send + 'static>(
@@ -114,7 +114,7 @@ async fn on_thread<T: Send + 'static>(
         result: Mutex<Option<T>>,
     }
 
-    /// Whatever happens: somebody waits.
+    /// Reports the end even if `work` panics, because a task waits for it.
     struct Finish<T>(Arc<Slot<T>>);
 
     impl<T> Drop for Finish<T> {
@@ -136,7 +136,7 @@ async fn on_thread<T: Send + 'static>(
     let result = slot.result.lock().take();
     match (result, thread.join()) {
         (Some(result), _) => Ok(result),
-        // What panicked was the types' own code; it goes on where it was asked for.
+        // User code of the types has panicked: continue the panic where the work was requested.
         (None, Err(panic)) => std::panic::resume_unwind(panic),
         (None, Ok(())) => Err(PersistenceError::Unavailable("a thread ended early".into()).into()),
     }

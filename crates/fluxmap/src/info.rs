@@ -1,9 +1,9 @@
-//! What is said about a database: its settings, its figures.
+//! Settings and figures of a database.
 
 use crate::mem::Evictions;
 use std::time::Duration;
 
-/// What concurrent transactions may see of each other.
+/// Isolation levels: which effects concurrent transactions may have on each other.
 ///
 /// ```
 /// use fluxmap::{Database, IsolationLevel};
@@ -18,42 +18,39 @@ use std::time::Duration;
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum IsolationLevel {
-    /// Nothing: committed transactions behave as if run one after another, in an
-    /// order that respects real time (strict serializability). A transaction that
-    /// has written and that read something which was changed meanwhile fails to
-    /// commit and is to be run again.
+    /// None: committed transactions behave as if run one after another, in an order that respects real
+    /// time (strict serializability). A transaction that has written, and has read a key or range that
+    /// was changed meanwhile, fails to commit and should be run again.
     #[default]
     Serializable,
-    /// Each transaction reads one moment, and of two that write the same key at
-    /// the same time the first to commit wins. Transactions that read what the
-    /// other writes, and write different keys, both commit: *write skew*, the
-    /// only anomaly of this level, in all its forms (the read-only anomaly of Fekete,
-    /// O'Neil and O'Neil, 2004, is one).
+    /// Each transaction reads one moment, and of two that write the same key at the same time the first
+    /// to commit wins. Two transactions that each read a key that the other writes, and write different
+    /// keys, both commit: *write skew*, the only anomaly of this level, in all its forms (the read-only
+    /// anomaly of Fekete, O'Neil and O'Neil, 2004, is one).
     Snapshot,
 }
 
-/// How often old versions are looked for in the background.
+/// How often the background thread looks for old versions.
 #[derive(Clone, Copy, Debug)]
 pub struct VacuumOptions {
     /// The time between two runs.
     pub interval: Duration,
 }
 
-/// What a [`vacuum`](crate::Database::vacuum) removed.
+/// The result of a [`vacuum`](crate::Database::vacuum).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct VacuumStats {
-    /// Versions that no snapshot could see any more, tombstones included.
+    /// The number of removed versions that no snapshot could see any more, tombstones included.
     pub versions_removed: usize,
-    /// Deleted keys that left the index.
+    /// The number of deleted keys that were removed from the index.
     pub keys_removed: usize,
 }
 
-/// What a database holds, from [`Database::memory_info`](crate::Database::memory_info).
+/// The memory that a database uses: returned by [`Database::memory_info`](crate::Database::memory_info).
 ///
-/// Bytes are what a general-purpose allocator takes for it, see
-/// [`allocated`](crate::mem::allocated). Without a memory limit, what keys and values own on
-/// the heap is not known, and not in them.
+/// Bytes are those that a general-purpose allocator takes, see [`allocated`](crate::mem::allocated).
+/// Without a memory limit, the memory that keys and values own on the heap is unknown, and not included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemoryInfo {
@@ -61,56 +58,55 @@ pub struct MemoryInfo {
     pub max_bytes: Option<u64>,
     /// The bytes that the memory limit bounds: `live_bytes` and `index_bytes` together.
     pub current_bytes: u64,
-    /// All of the following bytes together.
+    /// The sum of the following byte figures.
     pub total_bytes: u64,
-    /// Keys, and the values that they hold now.
+    /// The bytes of keys with their current values.
     pub live_bytes: u64,
-    /// What finding, ordering, choosing and expiring the keys that are there takes, beyond what
-    /// it takes in an empty database.
+    /// The bytes to find, order, choose and expire the present keys, beyond those of an empty database.
     pub index_bytes: u64,
-    /// Room in the index that keys which have gone have left for those to come, and that keys
-    /// take which only open snapshots see.
+    /// The bytes of free room in the index, left by keys that have gone, and of the entries of keys that
+    /// only open snapshots see.
     pub spare_bytes: u64,
-    /// Values that have been replaced or removed, kept for open snapshots or about to be
-    /// freed.
+    /// The bytes of values that have been replaced or removed, and are kept for open snapshots or about
+    /// to be freed.
     pub old_version_bytes: u64,
-    /// Commits that wait to be written to the log.
+    /// The bytes of commits that wait to be written to the log.
     pub log_buffer_bytes: u64,
-    /// Keys in the index, deleted ones whose tombstone may still be read included, and expired
-    /// ones that are still to be removed: at least what
-    /// [`count(..)`](crate::Database::count) says.
+    /// The number of keys in the index. It includes deleted keys whose tombstone may still be read, and
+    /// expired keys that are still to be removed, so it is at least
+    /// [`count(..)`](crate::Database::count).
     pub keys: u64,
-    /// Versions of all keys, tombstones included.
+    /// The number of versions of all keys, tombstones included.
     pub versions: u64,
-    /// Snapshots, transactions and scans that are open.
+    /// The number of open snapshots, transactions and scans.
     pub live_snapshots: u64,
-    /// How long the oldest of them has been open.
+    /// How long the oldest of these has been open.
     pub oldest_snapshot_age: Option<Duration>,
-    /// Keys with versions that will go when nobody can see them any more.
+    /// The number of keys with versions that will be removed once no reader can see them any more.
     pub backlog: u64,
-    /// Keys that went without a transaction that removed them, since the database was opened.
+    /// The numbers of keys removed without a transaction since the database was opened.
     pub evictions: Evictions,
-    /// Reads of single keys that found something. Scans do not count.
+    /// The number of reads of single keys that found a value. Scans do not count.
     pub hits: u64,
-    /// Reads of single keys that found nothing.
+    /// The number of reads of single keys that found no value.
     pub misses: u64,
 }
 
-/// What is known of one key, for choosing what to evict.
+/// The metadata of one key, for choosing keys to evict.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KeyMetadata<K> {
     /// The key.
     pub key: K,
-    /// When it was last read, or written if it was not read since: greater is later, to be
-    /// compared within one scan. Time passes as keys come in, a step for about every
+    /// When the key was last read, or written if it was not read since. A greater number is later;
+    /// compare numbers of one scan only. Time advances as keys are added, one step for about every
     /// thirtieth part of them, and 4,096 steps back are remembered.
     pub last_accessed: u64,
-    /// How often it was read, as far as the policy counts: under
-    /// [`Manual`](crate::mem::EvictionPolicy::Manual) and `Lfu` by the order of magnitude, as
-    /// one less than a power of two, up to 32,767; under `Lru` and `Arc` whether at all, since
-    /// the policy last looked; under `S3Fifo` up to three.
+    /// How often the key was read, as far as the policy counts: under
+    /// [`Manual`](crate::mem::EvictionPolicy::Manual) and `Lfu` the order of magnitude, as one less than
+    /// a power of two, up to 32,767; under `Lru` and `Arc` whether it was read at all since the policy
+    /// last looked; under `S3Fifo` up to three.
     pub access_count: u64,
-    /// The memory that it takes, with its value, in bytes.
+    /// The memory of the key and its value, in bytes.
     pub size_bytes: u64,
 }

@@ -1,20 +1,19 @@
-//! Looking into the files of a database without its types.
+//! Reads the files of a database without its types.
 //!
-//! Nothing in here creates or changes a file of the database that is looked into.
+//! No function of this module creates or changes a file of the database that it reads.
 //!
-//! - [`stat`]: what is there, from the headers. Of a database in use, too: a moment's
-//!   picture.
-//! - [`verify`]: reads and checks everything that opening the database would read, by
-//!   the same code; [`find_damage`] goes on after the first thing that is wrong.
-//! - [`records`]: every pair and every operation, as bytes, with where it stands.
-//! - [`Image`]: all pairs, as bytes: [loaded](Image::load) strictly, as opening the
-//!   database would, or [salvaged](Image::salvage) from whatever is sound; to be
-//!   [looked at](Image::visit), and [written](Image::write_to) as a new database.
+//! - [`stat`]: a summary of the headers. Also works while the database is in use, and then shows one
+//!   moment.
+//! - [`verify`]: reads and checks everything that opening the database would read, by the same code;
+//!   [`find_damage`] continues after the first damage.
+//! - [`records`]: every pair and every operation, as bytes, with its place in the files.
+//! - [`Image`]: all pairs, as bytes: [loaded](Image::load) strictly, as opening the database would, or
+//!   [salvaged](Image::salvage) from every part that is sound; to be [visited](Image::visit), and
+//!   [written](Image::write_to) as a new database.
 //!
-//! All but `stat` refuse a directory that is in use, and keep others from opening it
-//! meanwhile, by its lock, if there is one. (If there is none, as in a copy, the
-//! database must be left alone.) They block: call them on a thread where that does no
-//! harm.
+//! All functions but `stat` refuse a directory that is in use, and hold the database's lock, if there is
+//! one, so that it cannot be opened meanwhile. (If there is none, as in a copy, the database must be
+//! left alone.) They block: call them on a thread where that does no harm.
 //!
 //! ```
 //! use fluxmap::{Database, inspect, persistence::PersistenceOptions};
@@ -61,21 +60,21 @@ use std::sync::Arc;
 
 type Result<T> = std::result::Result<T, PersistenceError>;
 
-/// What the files of one database agree on.
+/// The properties that all files of one database share.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Identity {
-    /// The version of the format of the files.
+    /// The version of the file format.
     pub format_version: u16,
-    /// How keys and values are written.
+    /// The codec of keys and values.
     pub codec: Codec,
-    /// As it was set on the builder.
+    /// The schema version that was set on the builder.
     pub schema_version: u32,
     /// The name of the keys' type.
     pub key_type: String,
     /// The name of the values' type.
     pub value_type: String,
-    /// Drawn at random when the database was created.
+    /// A random number, drawn when the database was created.
     pub database: u64,
 }
 
@@ -92,7 +91,7 @@ impl From<&format::Identity> for Identity {
     }
 }
 
-/// Whether there is a database in a directory, sound or not, in use or not.
+/// Returns whether there is a database in a directory, sound or not, in use or not.
 ///
 /// ```
 /// # let temporary = tempfile::tempdir().expect("a directory");
@@ -102,7 +101,7 @@ impl From<&format::Identity> for Identity {
 ///
 /// # Errors
 ///
-/// If the directory is there and cannot be read.
+/// If the directory exists and cannot be read.
 pub fn exists(dir: impl AsRef<Path>) -> Result<bool> {
     has_database(&directory(dir.as_ref()))
 }
@@ -116,7 +115,7 @@ fn directory(path: &Path) -> Directory {
     Directory::new(Arc::new(OsDisk), path.to_owned(), Host::default())
 }
 
-/// A database that nobody has open, and that nobody can open.
+/// A database that is not open, and that cannot be opened while this value lives.
 struct Quiet {
     directory: Directory,
     _lock: Option<Box<dyn Lock>>,

@@ -1,12 +1,12 @@
-//! Jobs: the work that a database does beside its callers, a step at a time.
+//! Jobs: the work that a database does in the background, one step at a time.
 //!
-//! A job never waits. A step does one piece of what is to be done, or finds nothing and says
-//! when the job is to look again by itself; whatever gives the job something to do rings its
-//! [`Signal`]. By default each job has a thread, which steps it and sleeps in between. With a
-//! [`Background`](crate::Background) there is no thread, and the holder of that steps it.
+//! A job never waits. A step does one piece of work, or finds none and returns when the job should look
+//! again by itself. Any event that gives a job work rings its [`Signal`]. By default each job has a
+//! thread, which steps it and sleeps in between. With a [`Background`](crate::Background) there is no
+//! thread, and the holder of the `Background` steps the job.
 //!
-//! No lock is held during a step: it wakes tasks and drops values, which is somebody else's
-//! code and may step other jobs or drop the database.
+//! No lock is held during a step, because it wakes tasks and drops values: this runs other code, which
+//! may step other jobs or drop the database.
 
 use crate::process::Process;
 use crate::sync::thread::{self, JoinHandle, ThreadId};
@@ -16,27 +16,27 @@ use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
-/// Work of one kind.
+/// One kind of background work.
 pub(crate) trait Job: Send {
-    /// Does one piece of it, without waiting for anything but the disk.
+    /// Does one piece of work, without waiting for anything but the disk.
     fn step(&mut self) -> Done;
 
-    /// A step has panicked, and none follows: nobody is to wait for this job for ever.
+    /// Called after a step has panicked; no step follows. Must wake everything that waits for this job.
     fn panicked(&mut self) {}
 }
 
-/// How a step went.
+/// The result of a step.
 #[derive(Debug)]
 pub(crate) enum Done {
     /// There may be more to do.
     More,
-    /// Nothing was left to do until the signal is rung, or until then.
+    /// Nothing is left to do until the signal is rung, or until this time.
     Idle(Option<Instant>),
-    /// There never will be anything to do.
+    /// There will never be anything to do again.
     Ended,
 }
 
-/// Tells a job that there may be something to do. A ring is remembered until the next step.
+/// Tells a job that there may be work. A ring is remembered until the next step.
 #[derive(Default)]
 pub(crate) struct Signal {
     state: Mutex<State>,
@@ -46,7 +46,7 @@ pub(crate) struct Signal {
 #[derive(Clone, Copy, Default)]
 struct State {
     rung: bool,
-    /// The job is to end after the step that is under way, whatever is left to do.
+    /// The job ends after the current step, even if there is work left.
     stopped: bool,
 }
 
@@ -68,8 +68,8 @@ impl Signal {
         self.state.lock().rung
     }
 
-    /// Forgets a ring: the step that follows looks at everything that happened before it.
-    /// Returns whether the job goes on.
+    /// Clears the ring: the next step sees everything that happened before it. Returns whether the job
+    /// goes on.
     fn answer(&self) -> bool {
         let mut state = self.state.lock();
         state.rung = false;
@@ -95,7 +95,7 @@ impl Signal {
     }
 }
 
-/// Steps a job; tells it if that panics, and lets the panic go on.
+/// Steps a job. If the step panics, tells the job and continues the panic.
 fn step(job: &mut dyn Job) -> Done {
     catch_unwind(AssertUnwindSafe(|| job.step())).unwrap_or_else(|panic| {
         job.panicked();
@@ -103,7 +103,7 @@ fn step(job: &mut dyn Job) -> Done {
     })
 }
 
-/// The whole life of a job on a thread of its own. The first step is taken at once.
+/// Runs a job on a thread of its own until it ends. The first step is taken at once.
 fn run(signal: &Signal, mut job: Box<dyn Job>) {
     loop {
         match step(&mut *job) {
@@ -117,60 +117,60 @@ fn run(signal: &Signal, mut job: Box<dyn Job>) {
     }
 }
 
-/// A job that somebody else steps.
+/// A job that a `Background` steps.
 pub(crate) struct Entry {
     pub(crate) name: &'static str,
     signal: Arc<Signal>,
     rest: Mutex<Rest>,
-    /// A step has ended.
+    /// Notified when a step has ended.
     rested: Condvar,
 }
 
 struct Rest {
     place: Place,
-    /// When the job looks again by itself.
+    /// When the job should be stepped again without a ring.
     next: Option<Instant>,
 }
 
-/// Where the job is.
+/// The location of a job.
 enum Place {
     Here(Box<dyn Job>),
-    /// With the thread that steps it.
+    /// A thread is stepping it.
     With(ThreadId),
     Ended,
 }
 
-/// How an attempt to step an [`Entry`] went.
+/// The result of an attempt to step an [`Entry`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stepped {
     /// There may be more to do.
     More,
     Idle,
     Ended,
-    /// Somebody steps it just now.
+    /// Another thread is stepping it.
     Busy,
 }
 
 impl Entry {
     fn new(name: &'static str, signal: Arc<Signal>, job: Box<dyn Job>) -> Self {
-        // Its first step is due at once.
+        // The first step is due at once.
         signal.ring();
         let rest = Mutex::new(Rest { place: Place::Here(job), next: None });
         Entry { name, signal, rest, rested: Condvar::default() }
     }
 
-    /// When a step is due, if it ever is without a ring.
+    /// Returns when a step is due; `None` if not before a ring.
     pub(crate) fn due(&self, now: Instant) -> Option<Instant> {
         let rest = self.rest.lock();
         match rest.place {
             Place::Here(_) if self.signal.is_rung() => Some(now),
             Place::Here(_) => rest.next,
-            // A ring is heard when it has come back.
+            // A ring is noticed once the thread has put the job back.
             Place::With(_) | Place::Ended => None,
         }
     }
 
-    /// Takes one step, on this thread.
+    /// Takes one step on this thread.
     pub(crate) fn step(&self) -> Stepped {
         let mut rest = self.rest.lock();
         let mut job = match mem::replace(&mut rest.place, Place::With(thread::current().id())) {
@@ -195,7 +195,7 @@ impl Entry {
             Ok(Done::Ended) | Err(_) => (Stepped::Ended, None),
         };
         let place = match stepped == Stepped::Ended || self.signal.is_stopped() {
-            // Before anybody is told: it holds the lock of the directory.
+            // Drop the job before reporting its end, because it holds the lock of the directory.
             true => {
                 drop(job);
                 Place::Ended
@@ -214,8 +214,8 @@ impl Entry {
         matches!(self.rest.lock().place, Place::Ended)
     }
 
-    /// Waits until no other thread steps the job. Returns whether this one does, further up
-    /// its stack.
+    /// Waits until no other thread steps the job. Returns whether this thread does, further up its
+    /// stack.
     fn wait_until_rested(&self) -> bool {
         let mut rest = self.rest.lock();
         loop {
@@ -232,11 +232,11 @@ impl Entry {
 pub(crate) struct Running {
     signal: Arc<Signal>,
     by: By,
-    /// The process that has it.
+    /// The process that started the job.
     process: Process,
 }
 
-/// Who steps it.
+/// How the job is stepped.
 enum By {
     Thread(JoinHandle<()>),
     Driver(Arc<Entry>),
@@ -258,33 +258,34 @@ impl Running {
         (Running { signal: Arc::clone(signal), by, process: Process::this() }, entry)
     }
 
-    /// Whether it has a thread, and that is one of another process, which this is a fork of.
+    /// Returns whether the job has a thread, and that thread belongs to the parent of this forked
+    /// process.
     pub(crate) fn is_elsewhere(&self) -> bool {
         matches!(self.by, By::Thread(_)) && !self.process.is_this()
     }
 
-    /// Has it look for work.
+    /// Makes the job look for work.
     pub(crate) fn ring(&self) {
         self.signal.ring();
     }
 
-    /// Ends the job, whatever it has left to do, and waits until it has. Where the job
-    /// itself is what calls this, it ends when it comes back.
+    /// Ends the job, even if it has work left, and waits until it has ended. If the job itself calls
+    /// this, it ends after its current step.
     pub(crate) fn stop(self) {
         self.signal.stop();
         match self.by {
             By::Thread(thread) => join(thread),
             By::Driver(entry) => {
                 if !entry.wait_until_rested() {
-                    // Takes no step any more, but sees that it is over.
+                    // The signal says stop, so this does no work, but ends the job.
                     entry.step();
                 }
             }
         }
     }
 
-    /// Waits until these jobs, which need each other and nobody else, have come to their
-    /// end. If one of them is what calls this, they are left to end by themselves.
+    /// Waits until these jobs, which need only each other, have ended. If one of them calls this, they
+    /// are left to end by themselves.
     pub(crate) fn finish<const N: usize>(jobs: [Self; N]) {
         if jobs.iter().any(Running::is_this_thread) {
             return;
@@ -312,9 +313,10 @@ fn is_current(running: &JoinHandle<()>) -> bool {
 }
 
 fn join(running: JoinHandle<()>) {
-    // The last handle of a database can be dropped by a value that its own thread drops.
+    // A value that the job's own thread drops may be the last holder of the database: a thread cannot
+    // join itself.
     if !is_current(&running) && running.join().is_err() {
-        tracing::error!("a background thread of a database had panicked");
+        tracing::error!("a background thread of a database has panicked");
     }
 }
 
@@ -322,22 +324,22 @@ fn drive_to_the_end(mut jobs: Vec<Arc<Entry>>) {
     while !jobs.is_empty() {
         let mut goes_on = false;
         jobs.retain(|entry| {
-            // As a thread's panic would: it ends the job, not whoever drops the database.
+            // As on a thread, a panic ends the job, but not the caller that drops the database.
             let stepped = catch_unwind(AssertUnwindSafe(|| entry.step())).unwrap_or_else(|_| {
                 tracing::error!(job = entry.name, "background work of a database has panicked");
                 Stepped::Ended
             });
             goes_on |= matches!(stepped, Stepped::More | Stepped::Ended);
             if stepped == Stepped::Busy {
-                // Another thread steps it.
+                // Another thread is stepping it.
                 goes_on |= !entry.wait_until_rested();
             }
             stepped != Stepped::Ended
         });
         if !goes_on {
             let left: Vec<_> = jobs.iter().map(|entry| entry.name).collect();
-            tracing::error!(?left, "background work of a database waits for nobody who is there");
-            debug_assert!(goes_on, "{left:?} wait for nobody who is there");
+            tracing::error!(?left, "background work of a database waits for work that no one does");
+            debug_assert!(goes_on, "{left:?} wait for work that no one does");
             return;
         }
     }

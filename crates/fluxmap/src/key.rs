@@ -1,4 +1,4 @@
-//! What can be a key, a value, a range of keys and a prefix.
+//! The bounds of keys and values, ranges of keys and prefixes.
 
 use fluxmap_index as index;
 use fluxmap_index::Lead;
@@ -9,27 +9,26 @@ use std::hash::Hash;
 use std::ops::{Bound, Range, RangeFrom, RangeFull, RangeInclusive, RangeTo, RangeToInclusive};
 use std::sync::Arc;
 
-/// What a key must be. Implemented for every type that qualifies.
+/// The bounds of keys. Implemented for every type that qualifies.
 ///
 /// `Ord`, `Eq` and `Hash` must agree, as for the maps of the standard library.
 ///
 /// Keys that are text, bytes or numbers (`String`, `Vec<u8>`, their boxed and shared forms,
-/// `&'static str`, arrays of 16 or 32 bytes, `u16` to `u128`, `i32`, `i64`, `usize`) are found
-/// faster in the order than others, by their first 32 bytes.
+/// `&'static str`, arrays of 16 or 32 bytes, `u16` to `u128`, `i32`, `i64`, `usize`) are found faster in
+/// key order than other types, by their first 32 bytes.
 pub trait Key: Ord + Hash + Clone + Send + Sync + 'static {}
 impl<K: Ord + Hash + Clone + Send + Sync + 'static> Key for K {}
 
-/// What a value must be. Implemented for every type that qualifies.
+/// The bounds of values. Implemented for every type that qualifies.
 pub trait Value: Send + Sync + 'static {}
 impl<V: Send + Sync + 'static> Value for V {}
 
-/// What a key can be looked up by: any borrowed form of it, such as `str` for
-/// `String`. Implemented for every type that qualifies.
+/// A type by which keys can be looked up: any borrowed form of the key, such as `str` for `String`.
+/// Implemented for every type that qualifies.
 pub trait Query: Ord + Hash {}
 impl<Q: Ord + Hash + ?Sized> Query for Q {}
 
-/// One end of a range: a key, a reference to one, or a borrowed form of which a
-/// key can be made.
+/// One end of a range: a key, a reference to one, or a borrowed form from which a key can be made.
 ///
 /// Implement it for the borrowed forms of your own key types:
 ///
@@ -51,7 +50,7 @@ impl<Q: Ord + Hash + ?Sized> Query for Q {}
     note = "the ends are keys, references to keys, or borrowed forms for which `KeyBound` is implemented, such as `&str` for `String`"
 )]
 pub trait KeyBound<K> {
-    /// The key.
+    /// Converts to the key.
     fn into_key(self) -> K;
 }
 
@@ -73,7 +72,7 @@ impl KeyBound<String> for &str {
     }
 }
 
-/// Lists as ends of ranges of keys that own such lists.
+/// Slices as ends of ranges of keys that own such slices.
 macro_rules! bounds_of_lists {
     ($($list:ident),*) => {$(
         impl<T: Clone> KeyBound<$list<[T]>> for &[T] {
@@ -112,14 +111,14 @@ impl<T: Clone, const N: usize> KeyBound<Vec<T>> for &[T; N] {
 
 /// A range of keys: `"a".."f"`, `10..=20`, `..`, `from..`, `(Bound, Bound)`.
 ///
-/// A range whose end lies before its start is empty.
+/// A range whose end is before its start is empty.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no range of `{K}` keys",
     label = "not a range of `{K}` keys",
     note = "a range is `from..to`, `from..=to`, `from..`, `..to`, `..=to`, `..`, or a pair of `Bound`s"
 )]
 pub trait KeyRange<K> {
-    /// The two ends.
+    /// Converts to the two ends.
     fn into_bounds(self) -> (Bound<K>, Bound<K>);
 }
 
@@ -166,11 +165,11 @@ impl<K, A: KeyBound<K>, B: KeyBound<K>> KeyRange<K> for (Bound<A>, Bound<B>) {
     }
 }
 
-/// A prefix of keys: text for keys that borrow as `str`, bytes for keys that
-/// borrow as `[u8]`, and for keys that are tuples a tuple of their first elements.
+/// A prefix of keys: text for keys that borrow as `str`, bytes for keys that borrow as `[u8]`, and a
+/// tuple of the first elements for keys that are tuples.
 ///
-/// The elements may have their borrowed forms, as the [ends of ranges](KeyBound) may. Tuples have
-/// up to eight elements.
+/// The elements may be borrowed forms, as for the [ends of ranges](KeyBound). Tuples have up to eight
+/// elements.
 ///
 /// ```
 /// # use fluxmap::Database;
@@ -192,7 +191,8 @@ impl<K, A: KeyBound<K>, B: KeyBound<K>> KeyRange<K> for (Bound<A>, Bound<B>) {
     note = "a prefix is `&str` of keys that borrow as `str`, `&[u8]` of keys that borrow as `[u8]`, and a tuple of the first elements of keys that are tuples, such as `(user,)` of `(u64, u32)`; keys of other types have ranges"
 )]
 pub trait Prefix<K>: sealed::IntoSpan<K> {}
-// So that the compiler says the above, and not what the implementations below would need.
+// A bound on the sealed trait, so that the compiler shows the message above instead of the bounds of the
+// implementations below.
 #[diagnostic::do_not_recommend]
 impl<K, P: sealed::IntoSpan<K>> Prefix<K> for P {}
 
@@ -236,8 +236,8 @@ pub(crate) mod sealed {
         }
     }
 
-    /// Tuples of the first elements, as prefixes of those of all elements. Each element has a
-    /// type, the type of what is given for it, and a place.
+    /// Implements prefixes of tuples for the first elements. Each element is given by its type, the type
+    /// of its borrowed form, and its index.
     macro_rules! leading {
         ([$($T:ident $P:ident $place:tt),+] $($rest:ident),+) => {
             impl<$($T: Key, $P: KeyBound<$T>,)+ $($rest: Key),+> IntoSpan<($($T,)+ $($rest,)+)> for ($($P,)+) {
@@ -281,8 +281,8 @@ pub(crate) mod sealed {
     leading!([A P 0, B Q 1, C R 2, D S 3, E T 4, F U 5, G W 6] H);
 }
 
-/// A set of neighbouring keys: a range or a prefix, in one owned type, so that
-/// everything behind the surface has one kind of scan.
+/// A set of neighbouring keys: a range or a prefix, in one owned type, so that there is one kind of scan
+/// internally.
 #[derive(Clone)]
 pub struct Span<K>(Kind<K>);
 
@@ -296,11 +296,11 @@ enum Kind<K> {
         prefix: Box<[u8]>,
         bytes_of: fn(&K) -> &[u8],
     },
-    /// The keys whose first elements are equal to some.
+    /// The keys whose first elements are equal to given ones.
     Leading(Leading<K>),
 }
 
-/// How the first elements of a key compare with those that are looked for.
+/// Compares the first elements of a key with those that are looked for.
 type Leading<K> = Arc<dyn Fn(&K) -> Ordering + Send + Sync>;
 
 impl<K: Ord> Span<K> {
@@ -344,7 +344,7 @@ impl<K: Ord + 'static> index::Span<K> for Span<K> {
     }
 }
 
-/// The leads at the ends of a range, if keys have leads.
+/// Returns the leads at the ends of a range, if the keys have leads.
 fn leads_of<K: 'static>(lower: &Bound<K>, upper: &Bound<K>) -> Option<[Lead; 2]> {
     let end = |bound: &Bound<K>, unbounded| match bound {
         Bound::Unbounded => unbounded,
@@ -353,16 +353,16 @@ fn leads_of<K: 'static>(lower: &Bound<K>, upper: &Bound<K>) -> Option<[Lead; 2]>
     has_lead::<K>().then(|| [end(lower, Lead::LEAST), end(upper, Lead::GREATEST)])
 }
 
-/// Defines the types of keys that are ordered as some bytes of theirs are, and those bytes.
+/// Defines the key types that are ordered as certain bytes of them are, and these bytes.
 macro_rules! leads {
     ($($type:ty: $key:ident => $bytes:expr),* $(,)?) => {
-        /// Whether the index tells keys of this type apart by their first bytes.
+        /// Returns whether the index distinguishes keys of this type by their first bytes.
         fn has_lead<K: 'static>() -> bool {
             let key = TypeId::of::<K>();
             $(key == TypeId::of::<$type>())||*
         }
 
-        /// The first bytes of a key, if its type is ordered as its bytes are.
+        /// Returns the first bytes of a key, if its type is ordered as its bytes are.
         pub(crate) fn lead_of<K: 'static>(key: &K) -> Option<Lead> {
             let key: &dyn Any = key;
             $(
@@ -410,7 +410,7 @@ fn is_above<K: Ord>(key: &K, upper: &Bound<K>) -> bool {
     }
 }
 
-/// The part of a span between two bounds. Parts of a span share it.
+/// The part of a span between two bounds. All parts share the span.
 #[derive(Clone)]
 pub(crate) struct Part<K> {
     pub(crate) span: Arc<Span<K>>,
@@ -492,7 +492,7 @@ mod tests {
         assert_eq!(count(Span::prefix(&[0xfe_u8])), 1);
     }
 
-    /// Every lead of a span agrees with the leads of all keys.
+    /// Checks that the leads of a span agree with the leads of all keys.
     fn agrees<K: Key + std::fmt::Debug>(span: &Span<K>, keys: &[K]) {
         let [first, last] = span.leads().expect("keys have leads");
         for key in keys {
@@ -502,7 +502,7 @@ mod tests {
         }
     }
 
-    /// All spans between these keys, which are in order.
+    /// Checks all spans between these keys, which are in order.
     fn lead<K: Key + std::fmt::Debug>(keys: &[K]) {
         assert!(keys.is_sorted() && keys.is_sorted_by_key(|key| lead_of(key).expect("keys have leads")));
         agrees(&Span::range(..), keys);

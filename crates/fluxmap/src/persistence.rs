@@ -1,21 +1,21 @@
-//! How a database is kept on disk.
+//! Options and reports about keeping a database on disk.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Where the log is, how large it may become, and how it is cut into segments.
+/// The location, the size and the segments of the log.
 ///
-/// A checkpoint writes out all that is stored, in the background, and what the log has from
-/// before it is not needed any more. By default one begins when the log has grown to the size
-/// of the last checkpoint, at least 4 MiB. So each byte of a commit costs one byte in the log
-/// and about one in a checkpoint, whatever the size of the database; its files take some four
-/// times what is stored; and opening it reads up to three times that. Commits wait when the
-/// log has twice the size of the last checkpoint, or of the one that is being written once that is
-/// larger, which happens when they come faster than a checkpoint is written.
+/// A checkpoint writes out all stored pairs, in the background; the log from before the checkpoint is
+/// then not needed any more. By default a checkpoint begins when the log has grown to the size of the
+/// last one, at least 4 MiB. So each byte of a commit costs one byte in the log and about one in a
+/// checkpoint, whatever the size of the database; the files take some four times the size of the data,
+/// and opening the database reads up to three times that size. Commits wait when the log has twice the
+/// size of the last checkpoint, or of the one being written if that is larger already. This happens when
+/// commits come faster than a checkpoint is written.
 ///
-/// A pool of segments is a bound on the size of the log instead: for a database whose files
-/// are to stay small, or that is to be opened fast. The more data there is for the size of the
-/// log, the more often all of it is written out, and the sooner commits wait.
+/// A pool of segments instead bounds the size of the log, for a database whose files should stay small,
+/// or that should open fast. The more data there is in proportion to the log, the more often all of it
+/// is written out, and the sooner commits wait.
 ///
 /// ```
 /// use fluxmap::persistence::PersistenceOptions;
@@ -27,15 +27,15 @@ use std::time::Duration;
 /// ```
 #[derive(Clone, Debug)]
 pub struct PersistenceOptions {
-    /// The directory of the log and the checkpoints. Created if need be.
+    /// The directory of the log and the checkpoints. It is created if need be.
     pub wal_path: PathBuf,
-    /// Bounds the log: all its files together take no more than so many segments of
-    /// [`wal_segment_size_bytes`](Self::wal_segment_size_bytes) (but never less than 8192
-    /// bytes). A checkpoint begins when half of that is full, and commits wait when all of
-    /// it is. 0, the default, for a log that follows the size of the data.
+    /// Bounds the log: all its files together take no more than this many segments of
+    /// [`wal_segment_size_bytes`](Self::wal_segment_size_bytes) (but the bound is never less than 8192
+    /// bytes). A checkpoint begins when half of the bound is used, and commits wait when all of it is.
+    /// The default, 0, stands for a log that follows the size of the data.
     ///
-    /// Until the next checkpoint it may be exceeded by a commit that is larger than a segment,
-    /// and by those that wait to be written when the database is closed, up to 16 MiB.
+    /// Until the next checkpoint, the bound may be exceeded by a commit that is larger than a segment,
+    /// and, when the database is closed, by commits that wait to be written, up to 16 MiB.
     pub wal_pool_size: usize,
     /// The size of the largest segments, in bytes: from 4096 to 1 GiB. Segments begin with
     /// 256 KiB and double as the log goes on, to a quarter of what the log may take at most. A
@@ -44,7 +44,8 @@ pub struct PersistenceOptions {
 }
 
 impl PersistenceOptions {
-    /// A directory, with a log that follows the size of the data, in segments of up to 16 MiB.
+    /// Keeps the files in a directory, with a log that follows the size of the data, in segments of up
+    /// to 16 MiB.
     ///
     /// ```
     /// use fluxmap::persistence::PersistenceOptions;
@@ -61,31 +62,31 @@ impl PersistenceOptions {
     }
 }
 
-/// What a commit that has returned survives.
+/// The durability level: which failures a commit survives once it has returned.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum DurabilityLevel {
     /// Nothing is written to disk.
     InMemory,
-    /// The death of the process; a power loss may take the newest commits.
+    /// A commit survives the death of the process; a power loss may take the newest commits.
     Relaxed {
-        /// Where and how.
+        /// The directory and the size of the log.
         options: PersistenceOptions,
-        /// Sync this many milliseconds after the last time.
+        /// The sync of a commit starts at most this many milliseconds after it.
         flush_interval_ms: Option<u64>,
-        /// Sync after this many commits.
+        /// A power loss takes at most this many commits.
         flush_after_n_commits: Option<usize>,
-        /// Sync after this many bytes.
+        /// A power loss takes at most commits of this many bytes together.
         flush_after_m_bytes: Option<u64>,
     },
-    /// A power loss.
+    /// A commit survives a power loss.
     Full {
-        /// Where and how.
+        /// The directory and the size of the log.
         options: PersistenceOptions,
     },
 }
 
-/// When relaxed durability syncs; what is not set does not count.
+/// When relaxed durability syncs; limits that are not set do not count.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct FlushLimits {
     pub(crate) interval: Option<Duration>,
@@ -99,29 +100,29 @@ impl FlushLimits {
     }
 }
 
-/// What opening a durable database found: from
+/// The report of opening a durable database: returned by
 /// [`Database::recovery_info`](crate::Database::recovery_info).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RecoveryInfo {
     /// Whether the database was created.
     pub created: bool,
-    /// The commit that the checkpoint was taken after; 0 if it was empty.
+    /// The last commit that the checkpoint covers; 0 if it was empty.
     pub checkpoint_commit: u64,
-    /// Pairs in the checkpoint.
+    /// The number of pairs in the checkpoint.
     pub checkpoint_pairs: u64,
-    /// Bytes of the checkpoint.
+    /// The size of the checkpoint in bytes.
     pub checkpoint_bytes: u64,
-    /// Commits in the log after it.
+    /// The number of commits in the log after the checkpoint.
     pub records: u64,
-    /// Bytes of these.
+    /// The bytes of these commits.
     pub bytes: u64,
-    /// The last commit: the state that was recovered is the one after it.
+    /// The last commit: the recovered state is the state after it.
     pub last_commit: u64,
-    /// Where something was cut off that a power loss had left: never anything that
-    /// had been promised to survive one.
+    /// Where the log was cut off because of an incomplete write before a power loss. Only bytes that had
+    /// not been promised to survive a power loss are cut off.
     pub torn_tail: Option<TornTail>,
-    /// How long it took.
+    /// How long opening took.
     pub duration: Duration,
 }
 
@@ -129,36 +130,35 @@ pub struct RecoveryInfo {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TornTail {
-    /// The segment.
+    /// The path of the segment.
     pub path: PathBuf,
-    /// The offset in it from which on nothing was kept.
+    /// The offset in the segment from which on everything was cut off.
     pub offset: u64,
 }
 
-/// A checkpoint that was written: from
+/// The report of a written checkpoint: returned by
 /// [`Database::checkpoint`](crate::Database::checkpoint).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CheckpointInfo {
-    /// The commit that it was taken after.
+    /// The last commit that the checkpoint covers.
     pub commit: u64,
-    /// The pairs in it.
+    /// The number of pairs in the checkpoint.
     pub pairs: u64,
     /// Its size in bytes.
     pub bytes: u64,
-    /// How long it took.
+    /// How long writing took.
     pub duration: Duration,
 }
 
-/// How far a backup has come: see
-/// [`Database::backup_to`](crate::Database::backup_to).
+/// The progress of a backup: see [`Database::backup_to`](crate::Database::backup_to).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BackupProgress {
-    /// Pairs written.
+    /// The number of pairs written.
     pub pairs: u64,
-    /// About how many there are.
+    /// About how many pairs there are in total.
     pub total_pairs: u64,
-    /// Bytes written.
+    /// The number of bytes written.
     pub bytes: u64,
 }

@@ -1,5 +1,5 @@
-//! What a model asks a database beside its public surface, to hold it against an account of its
-//! own: every version that is published, where reads stand, and how far commits have come.
+//! Extra methods for model tests, which compare a database with an account of their own: every published
+//! version, the read points, and the watermarks.
 
 use crate::builder::{BuilderState, DatabaseBuilder};
 use crate::db::{Database, Snapshot, Transaction};
@@ -7,12 +7,12 @@ use crate::key::{Key, Value};
 use fluxmap_index::{Moment, Time, Timestamp};
 use std::sync::Arc;
 
-/// Where the reads of a snapshot or a transaction stand.
+/// The point at which a snapshot or a transaction reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadPoint {
-    /// The commit after which they read.
+    /// The commit after which it reads.
     pub timestamp: Timestamp,
-    /// The time by which it is decided what has expired, in milliseconds since 1970, or zero.
+    /// The time that decides which keys have expired, in milliseconds since 1970, or zero.
     pub time: Time,
 }
 
@@ -23,31 +23,31 @@ impl From<Moment> for ReadPoint {
 }
 
 impl<K: Key, V: Value> Snapshot<K, V> {
-    /// Where it reads.
+    /// Returns the point at which this snapshot reads.
     pub fn read_point(&self) -> ReadPoint {
         self.view.moment().into()
     }
 }
 
 impl<K: Key, V: Value> Transaction<K, V> {
-    /// Where it reads.
+    /// Returns the point at which this transaction reads.
     pub fn read_point(&self) -> ReadPoint {
         self.view().moment().into()
     }
 }
 
 impl<K: Key, V: Value> Database<K, V> {
-    /// The newest commit that is applied, and the newest that is stable.
+    /// Returns the newest applied commit, and the newest stable one.
     pub fn watermarks(&self) -> (Timestamp, Timestamp) {
-        // Stable first: it follows, so what is read later may only be further.
+        // Read stable first: it never passes applied, and both only grow, so the pair is in order.
         let stable = self.shared.committer.clock.stable();
         (self.shared.committer.clock.applied(), stable)
     }
 }
 
 impl<K, V, S: BuilderState> DatabaseBuilder<K, V, S> {
-    /// Shows `observer` every version that is published, recovery included, before anybody can
-    /// read it: its timestamp, the key, the value or that it was deleted, when it expires.
+    /// Calls `observer` with every published version, recovery included, before any reader can see it:
+    /// the timestamp, the key, the value or `None` for a delete, and when it expires.
     pub fn observer(
         mut self,
         observer: impl FnMut(Timestamp, &K, Option<&Arc<V>>, Time) + Send + 'static,

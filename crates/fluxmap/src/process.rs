@@ -1,12 +1,12 @@
-//! Which process something belongs to.
+//! Detects whether an object belongs to this process or to the parent of a fork.
 //!
-//! A fork has copies of everything that its parent has, but for the threads: so it must neither
-//! wait for those, nor write to files and release locks that both of them have open.
+//! A forked process has copies of everything that its parent has, except the threads. So it must not
+//! wait for these threads, nor write to files or release locks that both processes have open.
 
 use crate::error::PersistenceError;
 use crate::sync::process_id;
 
-/// The process that made something. To compare it with the present one is a system call.
+/// The process that created an object. Comparing it with the present process takes a system call.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Process(u32);
 
@@ -19,7 +19,7 @@ impl Process {
         self.0 == process_id()
     }
 
-    /// Refuses in any other process: in a fork of it, that is.
+    /// Returns an error in any other process, that is, in a fork of the creator.
     pub(crate) fn check(self) -> Result<(), PersistenceError> {
         match self.is_this() {
             true => Ok(()),
@@ -39,7 +39,7 @@ mod tests {
 
     type Db = Database<u32, u32>;
 
-    /// This thread takes its process for another, as that of a fork would be, while it lives.
+    /// While this value lives, this thread sees another process number, as a fork of the process would.
     struct Fork;
 
     impl Fork {
@@ -104,7 +104,7 @@ mod tests {
                 assert_refused(block_on(db.checkpoint()));
                 assert_eq!(db.count(..)?, 1, "nothing of it is to be seen");
                 assert!(files() == before, "nothing has been written");
-                // Its threads are not there, and its lock is the parent's.
+                // A fork does not have the threads, and the lock belongs to the parent.
                 drop(db);
                 assert!(matches!(
                     open(&path, full),
@@ -116,7 +116,7 @@ mod tests {
         Ok(())
     }
 
-    /// The thread that works in the background never ends, so whoever joins it does not either.
+    /// The background thread never ends, so joining it would not end either.
     #[test]
     fn a_fork_of_a_process_with_a_database_in_memory_joins_no_thread() -> Result<(), FluxError> {
         let vacuum = crate::db::VacuumOptions { interval: Duration::from_secs(3600) };

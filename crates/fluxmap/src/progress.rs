@@ -1,5 +1,5 @@
-//! A number that grows, and that tasks wait for: how far the log is durable, how
-//! many checkpoints have been made.
+//! A growing number that tasks wait for: how far the log is durable, how many checkpoints have been
+//! made.
 
 use crate::error::PersistenceError;
 use crate::sync::{AtomicU64, Mutex, Ordering};
@@ -19,32 +19,33 @@ pub(crate) struct Progress {
 
 #[derive(Default)]
 struct Waiting {
-    /// Once it is set, the number grows no more.
+    /// Once this is set, the number does not grow any more.
     failed: Option<PersistenceError>,
-    /// By what they wait for, and a number of their own.
+    /// Keyed by the number that the task waits for, and an id of its own.
     wakers: BTreeMap<(u64, u64), Waker>,
     last_id: u64,
 }
 
 impl Progress {
     pub(crate) fn reached(&self) -> u64 {
-        // Acquire: pairs with the stores, so that whoever reads a number sees what
+        // Acquire: pairs with the stores, so that a thread that reads a number sees everything that
         // happened before it was reached.
         self.reached.load(Ordering::Acquire)
     }
 
-    /// [`advance`](Self::advance) where nobody can be waiting, and nobody else lets it grow.
+    /// Like [`advance`](Self::advance), where no task can be waiting and no other thread advances the
+    /// number.
     pub(crate) fn advance_unwatched(&self, to: u64) {
         self.reached.store(to, Ordering::Release);
     }
 
-    /// Lets the number grow, and returns those who wait for it.
+    /// Advances the number, and returns the tasks that wait for it.
     pub(crate) fn advance(&self, to: u64) -> Woken {
         let mut waiting = self.waiting.lock();
         if waiting.failed.is_some() || self.reached() >= to {
             return Woken::default();
         }
-        // Under the lock: who registers after this sees the new number.
+        // Store under the lock: a task that registers after this sees the new number.
         self.reached.store(to, Ordering::Release);
         if waiting.wakers.is_empty() {
             return Woken::default();
@@ -56,7 +57,7 @@ impl Progress {
         Woken(mem::replace(&mut waiting.wakers, later).into_values().collect())
     }
 
-    /// Ends it: whoever waits for more gets this error. The first one stays.
+    /// Ends the progress: tasks that wait for more get this error. The first error stays.
     pub(crate) fn fail(&self, error: &PersistenceError) -> Woken {
         let mut waiting = self.waiting.lock();
         waiting.failed.get_or_insert_with(|| error.clone());
@@ -69,8 +70,8 @@ impl Progress {
     }
 }
 
-/// Tasks that are to go on. They are woken when this is dropped, which must be where no
-/// lock is held: a waker is somebody else's code, and may drop the database.
+/// Tasks to be woken when this is dropped. Drop it without any lock held: a waker runs other code, and
+/// may drop the database.
 #[derive(Default)]
 #[must_use = "to be dropped where no lock is held"]
 pub(crate) struct Woken(Vec<Waker>);
@@ -84,20 +85,20 @@ impl Woken {
 impl Drop for Woken {
     fn drop(&mut self) {
         for waker in self.0.drain(..) {
-            // One that panics must not keep the others from going on.
+            // A waker that panics must not keep the others from being woken.
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
-                // Its own destructor could panic next.
+                // Forget the panic's payload, because its destructor could panic as well.
                 mem::forget(panic);
             }
         }
     }
 }
 
-/// The future of [`Progress::wait_for`]. Cancel-safe: it only looks.
+/// The future of [`Progress::wait_for`]. Cancel-safe: it only reads.
 pub(crate) struct WaitFor<'p> {
     progress: &'p Progress,
     target: u64,
-    /// Under which it waits.
+    /// The id under which it waits.
     id: Option<u64>,
 }
 
@@ -109,7 +110,7 @@ impl Future for WaitFor<'_> {
         if progress.reached() >= target {
             return Poll::Ready(Ok(()));
         }
-        // Before the lock: it is somebody else's code.
+        // Clone the waker before taking the lock: cloning runs other code.
         let waker = context.waker().clone();
         let mut waiting = progress.waiting.lock();
         if progress.reached() >= target {

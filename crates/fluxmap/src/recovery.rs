@@ -1,13 +1,13 @@
-//! Opening a durable database: the newest checkpoint, then the log after it, through
-//! the same function that applies commits.
+//! Opens a durable database: reads the newest checkpoint, then the log after it, and applies both in the
+//! way of commits.
 //!
-//! Everything is read and checked before anything on disk is changed. What a crash may
-//! leave is one of these, by the order in which files are made and replaced:
+//! Everything is read and checked before anything on disk is changed. Because files are made and
+//! replaced in a fixed order, a crash can leave only these:
 //!
 //! - a checkpoint, the segment in which the log goes on, and those after it;
-//! - segments before that one, which are needed no more;
-//! - drafts, which are worth nothing;
-//! - of a database whose creation was interrupted, the first segment alone, empty.
+//! - segments before that one, which are no longer needed;
+//! - drafts, which are incomplete and can be removed;
+//! - the first segment alone, empty, if the creation of the database was interrupted.
 
 use crate::checkpoint::{self, Pairs, Reader};
 use crate::codec::{CodecError, Coder};
@@ -34,18 +34,18 @@ use std::sync::Arc;
 
 type Result<T> = std::result::Result<T, PersistenceError>;
 
-/// What the files are to be like.
+/// The expected properties of the files.
 #[derive(Clone, Debug)]
 pub(crate) struct Files {
     pub(crate) directory: Directory,
-    /// All but the number of the database, which is in the files.
+    /// The identity except the database's number, which only the files know.
     pub(crate) identity: Identity,
     pub(crate) log_size: LogSize,
-    /// Whether types whose fields are not those that the files were written with are refused.
+    /// Whether to refuse files that were written with other fields than the types have now.
     pub(crate) check_fields: bool,
 }
 
-/// A log that is ready to be written to.
+/// The result of recovery: a log that is ready for writing.
 pub(crate) struct Recovered {
     pub(crate) identity: Identity,
     pub(crate) pool: Pool,
@@ -56,8 +56,8 @@ pub(crate) struct Recovered {
 /// The first segment of a new database.
 const FIRST_SEGMENT: u64 = 1;
 
-/// Reads what is on disk into `committer`, which must be empty, or creates the files. Keys
-/// that a memory limit has no room for are added to `gone`.
+/// Reads the files into `committer`, which must be empty, or creates them. Keys that have no room under
+/// the memory limit are added to `gone`.
 #[tracing::instrument(name = "recovery", skip_all, fields(path = %files.directory.path().display()))]
 pub(crate) fn recover<K: Key, V: Value>(
     files: &Files,
@@ -76,9 +76,11 @@ pub(crate) fn recover<K: Key, V: Value>(
                 files.identity.expect_shapes(found, path)?;
             }
             let header = checkpoint.header.clone();
+            // Resume the expiry clock first: times to live that are given to values while loading count
+            // from it.
             committer.hand.resume(header.time);
             load_checkpoint(&mut checkpoint, coder, committer, gone, &mut info)?;
-            // What is written from now on is written with these.
+            // The next checkpoint records the current fields of the types.
             let shapes = files.identity.shapes.clone();
             (Identity { shapes, ..header.identity }, header.detail)
         }
@@ -89,16 +91,19 @@ pub(crate) fn recover<K: Key, V: Value>(
     };
     info.created = info.checkpoint_bytes == 0;
     let tail = load_log(directory, &identity, log_segment, coder, committer, gone, &mut info)?;
+    // Everything has been read: evict what is still beyond the limit.
     committer.keep_limit(true, gone);
+    // The next salts must differ from those of earlier runs: see `Host::stir`.
     committer.host.stir(tail.salt ^ tail.last);
     info.torn_tail = tail.torn_tail(directory);
+    // The existing files have been read and checked. Only from here on may they be changed.
     let (pool, writer) = go_on(files, tail, info.checkpoint_bytes)?;
     info.duration = committer.host.now().saturating_duration_since(started);
     tracing::info!(?info, "recovered");
     Ok(Recovered { identity, pool, writer, info })
 }
 
-/// There is no checkpoint. Refuses anything but an empty directory and one in which a
+/// Called if there is no checkpoint. Refuses everything but an empty directory and one in which a
 /// database was just being created.
 pub(crate) fn check_nothing_is_lost(directory: &Directory) -> Result<()> {
     let why = "there are segments of a log that was not its beginning, or that has commits";
@@ -137,27 +142,27 @@ fn create(files: &Files) -> Result<Identity> {
     Ok(identity)
 }
 
-/// What some commits have written up to one of them, decoded: each key once.
+/// The writes of some commits, decoded, one write per key, with the timestamp of the last of them.
 type Decoded<K, V> = (Timestamp, Vec<(K, Write<V>)>);
 
-/// Operations of the log that are gathered and sorted before they are applied. In order,
-/// they find the way through the index warm: a million keys in the order of the log took
-/// three times as long, in batches of a quarter of this a tenth longer.
+/// Operations of the log that are gathered and sorted before they are applied. Applied in key order,
+/// they find the path through the index in cache: a million keys in the order of the log took three
+/// times as long, in batches of a quarter of this size a tenth longer.
 const BATCH: usize = 1 << 18;
-/// Bytes of the log that are gathered at most: of large values, fewer are worth sorting.
+/// The most bytes of the log in a batch: large values gain less from sorting.
 const BATCH_BYTES: usize = 16 << 20;
-/// The part of a memory limit that such a batch may be.
+/// A batch is at most this share of the memory limit.
 const BATCH_SHARE: u64 = 16;
-/// Batches that may wait to be applied.
+/// The number of decoded batches that may wait to be applied.
 const BATCHES_AHEAD: usize = 1;
-/// Operations that are applied in one step.
+/// The number of operations applied in one step.
 const STEP: usize = 256;
 
-/// Takes what was decoded.
+/// Receives decoded batches.
 type Sink<'s, K, V> = &'s mut dyn FnMut(Decoded<K, V>) -> Result<()>;
 
-/// Reads and decodes on one thread, and applies on another, which is about as much
-/// work; or does it in turn, if there are no threads.
+/// Reads and decodes on one thread and applies on another (both take about equally long), or does both
+/// in turn, if the host has no threads.
 fn pipeline<K: Key, V: Value, R: Send>(
     committer: &Committer<K, V>,
     gone: &mut Vec<K>,
@@ -180,12 +185,12 @@ fn pipeline<K: Key, V: Value, R: Send>(
         let (sender, receiver) = mpsc::sync_channel(BATCHES_AHEAD);
         let decoder = scope.spawn(move || decode(&mut |batch| sender.send(batch).map_err(hung_up)));
         receiver.into_iter().for_each(&mut apply);
-        // A panic of the types' own code goes on where the database is opened.
+        // A panic of user code while decoding continues on the thread that opens the database.
         decoder.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }
 
-/// The other side has gone, which it does by panicking only.
+/// The receiver has gone, which happens only if it panicked.
 fn hung_up<T>(_: T) -> PersistenceError {
     PersistenceError::Unavailable("applying what was read has panicked".into())
 }
@@ -263,16 +268,17 @@ fn load_log<K: Key, V: Value>(
     Ok(tail)
 }
 
-/// The last write to each key, in the order of the keys.
+/// Keeps the last write to each key, in key order.
 fn last_of_each<K: Key, V>(mut writes: Vec<(K, Write<V>)>) -> Vec<(K, Write<V>)> {
-    // Later ones first; the sort keeps that for equal keys.
+    // Reverse, so that later writes come first; the stable sort keeps that order among equal keys, and
+    // `dedup_by` keeps the first.
     writes.reverse();
     writes.sort_by(|one, other| one.0.cmp(&other.0));
     writes.dedup_by(|later, earlier| later.0 == earlier.0);
     writes
 }
 
-/// Decodes what stands in one frame or block.
+/// Decodes keys and values of one frame or block.
 struct Decoder<'d, K, V> {
     coder: &'d Coder<K, V>,
     at: FrameAt<'d>,
@@ -295,8 +301,8 @@ impl<K: Key, V: Value> Decoder<'_, K, V> {
     }
 }
 
-/// Cuts off what is torn, clears away what is not needed, and opens the end of the log, behind
-/// a checkpoint of so many bytes.
+/// Cuts off a torn tail, removes files that are not needed, and opens the end of the log for writing.
+/// `checkpoint` is the size of the checkpoint in bytes.
 fn go_on(files: &Files, tail: Tail, checkpoint: u64) -> Result<(Pool, Writer)> {
     let directory = &files.directory;
     let Tail { position, last, .. } = tail;
@@ -309,8 +315,8 @@ fn go_on(files: &Files, tail: Tail, checkpoint: u64) -> Result<(Pool, Writer)> {
     let name = segment_name(position.segment);
     let file = Arc::new(directory.open(&name, OpenMode::Write)?);
     make_durable(&file, position, tail.synced)?;
-    // What comes after a torn tail goes first, newest first: whatever of this a crash
-    // interrupts, the log breaks at the same place.
+    // Remove the segments after a torn tail first, newest first: if a crash interrupts this, the log
+    // still ends at the same place.
     let ready = match tail.later[..] {
         [next] if !tail.torn => Some(next),
         _ => None,
@@ -320,7 +326,7 @@ fn go_on(files: &Files, tail: Tail, checkpoint: u64) -> Result<(Pool, Writer)> {
         directory.sync()?;
     }
     if tail.torn && !planted("torn-tail-left") {
-        // Else a frame that was cut off could come to follow a new one, and count.
+        // Otherwise a frame that was cut off could come to follow a new frame, and count as valid.
         file.write_zeros(position.offset..tail.size)?;
         file.sync()?;
     }
@@ -330,7 +336,7 @@ fn go_on(files: &Files, tail: Tail, checkpoint: u64) -> Result<(Pool, Writer)> {
             directory.remove(draft)?;
         }
     }
-    // Segments that the checkpoint covers.
+    // Collect the segments that the checkpoint covers.
     let oldest = tail.ended.first().map_or(position.segment, |ended| ended.number);
     let mut covered = Vec::new();
     for number in directory.segments()?.into_iter().filter(|number| *number < oldest) {
@@ -349,9 +355,9 @@ fn go_on(files: &Files, tail: Tail, checkpoint: u64) -> Result<(Pool, Writer)> {
     Ok((pool, Writer::new(active, position.offset, last, unmarked)))
 }
 
-/// Makes sure that a segment is durable up to `end`. What was read may be in the page
-/// cache only, if a process was killed; and syncing that is not enough if a sync of it
-/// has failed before, because its pages count as clean then. So it is written again.
+/// Makes a segment durable up to `end`. If a process was killed, the bytes that were read may be in the
+/// page cache only. Syncing is not enough if an earlier sync of them has failed, because the kernel then
+/// counts the pages as clean. So the bytes are written again.
 fn make_durable(file: &NamedFile, end: Position, synced: Position) -> Result<()> {
     let start = match synced.segment.cmp(&end.segment) {
         _ if planted("recovery-trusts-the-cache") => return Ok(()),
@@ -373,13 +379,13 @@ fn make_durable(file: &NamedFile, end: Position, synced: Position) -> Result<()>
     file.sync()
 }
 
-/// Bytes of a segment that are written again at once.
+/// The number of bytes of a segment that are written again at once.
 const REWRITTEN_AT_ONCE: usize = 1 << 20;
 
-/// A segment that had been made ready, with nothing in it.
+/// Opens a segment that had been made ready in advance and is empty.
 fn open_ready(directory: &Directory, number: u64) -> Result<Segment> {
     let file = directory.open(&segment_name(number), OpenMode::Write)?;
-    // All of it has been looked at before.
+    // `replay` has checked the whole segment already.
     let (header, start) = file.read_header(FileKind::Segment)?;
     let size = file.len()?;
     Ok(Segment { number, salt: header.salt, start: start as u64, size, file: Arc::new(file) })

@@ -1,4 +1,4 @@
-//! What a database is made of, shared by everything that works on it.
+//! The parts of a database, shared by all its users.
 
 use crate::checkpointer::Checkpointer;
 use crate::commit::{Committer, MemoryOptions};
@@ -20,31 +20,31 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What all clones, handles, transactions and snapshots of a database hold. The
-/// background thread does not: so the last of them to go finds the thread, joins it,
-/// and drops what is stored.
+/// The state that all clones, handles, transactions and snapshots of a database hold. The background
+/// thread does not hold it, so the last holder to go can end and join the thread, and drop the stored
+/// data.
 ///
-/// Aligned so that the reference count, which every snapshot and transaction changes, is not on
-/// the cache lines that every get reads.
+/// Aligned so that the reference count, which every snapshot and transaction changes, is not on the
+/// cache lines that every get reads.
 #[repr(align(128))]
 pub(crate) struct Shared<K: Key, V: Value> {
     core: Arc<Core<K, V>>,
     worker: Worker,
-    /// After the worker: it ends when nothing commits any more.
+    /// Dropped after the worker has stopped, when nothing commits any more.
     storage: Option<Storage>,
 }
 
-/// What the background thread works on, too.
+/// The part of a database that the background thread holds as well.
 pub(crate) struct Core<K: Key, V: Value> {
     pub(crate) level: IsolationLevel,
     pub(crate) committer: Committer<K, V>,
     pub(crate) priority: Priority,
     vacuum: Option<Schedule>,
-    /// How often background work has panicked, in code of the user's.
+    /// How often background work has panicked in user code.
     panics: AtomicU64,
 }
 
-/// How a database is made.
+/// The settings of a database that is to be opened.
 pub(crate) struct Setup<K, V> {
     pub(crate) level: IsolationLevel,
     pub(crate) skiplist_p: f64,
@@ -54,28 +54,28 @@ pub(crate) struct Setup<K, V> {
     pub(crate) host: Host,
 }
 
-/// A database that is there, with keys that its files still have and that it had no room
-/// for: see [`Shared::forget`].
+/// An opened database, with the keys that are still in its files but had no room in memory: see
+/// [`Shared::forget`].
 pub(crate) struct Opened<K: Key, V: Value> {
     pub(crate) shared: Arc<Shared<K, V>>,
     pub(crate) gone: Vec<K>,
 }
 
-/// Keys that [`Shared::forget`] removes in one commit.
+/// The number of keys that [`Shared::forget`] removes in one commit.
 const FORGOTTEN_AT_ONCE: usize = 256;
 
-/// When the background thread looks again for what could not be freed because it was not
-/// stable yet.
+/// When the background thread tries again to free versions that could not be freed because newer commits
+/// were not stable yet.
 const UNTIL_STABLE: Duration = Duration::from_millis(100);
 
-/// When background work that has panicked is done again.
+/// When background work that has panicked is tried again.
 const AFTER_PANIC: Duration = Duration::from_secs(1);
 
-/// Chains trimmed under one hold of the commit lock, outside commits.
+/// The number of chains trimmed under one hold of the commit lock, outside commits.
 const TRIM_STEP: usize = 256;
 
 impl<K: Key, V: Value> Shared<K, V> {
-    /// Opens a database; a durable one reads its files, and blocks for as long.
+    /// Opens a database. For a durable one this reads its files, and blocks meanwhile.
     pub(crate) fn open(setup: Setup<K, V>) -> Result<Opened<K, V>, FluxError> {
         let is_awake = setup.vacuum.is_some() || setup.memory.max_snapshot_age.is_some();
         let core = Core {
@@ -95,7 +95,7 @@ impl<K: Key, V: Value> Shared<K, V> {
         };
         let shared = Arc::new(Shared { core, worker: Worker::default(), storage });
         let weak = Arc::downgrade(&shared);
-        // The background thread ends leases whose time is over.
+        // The background thread ends leases that have run out of time.
         shared.priority.set_alarm(Box::new(move || {
             if let Some(shared) = weak.upgrade()
                 && let Err(error) = shared.wake_worker()
@@ -125,28 +125,28 @@ impl<K: Key, V: Value> Shared<K, V> {
         Ok(timestamp)
     }
 
-    /// By which this database is told from others while it is open.
+    /// A number that identifies this database among all open ones.
     pub(crate) fn address(&self) -> usize {
         Arc::as_ptr(&self.core).addr()
     }
 
-    /// Removes keys from the files that had no room when they were read, and have not been
-    /// written since: what has been evicted stays gone.
+    /// Removes keys from the files that had no room when they were read and have not been written since:
+    /// evicted keys stay gone.
     pub(crate) async fn forget(&self, gone: Vec<K>) -> Result<(), FluxError> {
         if gone.is_empty() {
             return Ok(());
         }
         let mut gone = gone.into_iter();
-        tracing::warn!(keys = gone.len(), "the memory limit has no room for all that is stored; evicting");
+        tracing::warn!(keys = gone.len(), "the memory limit has no room for all stored keys; evicting");
         let mut timestamp = 0;
         while gone.len() > 0 {
-            // Nobody else uses the database yet, so nobody has priority.
+            // No other user has the database yet, so no lease exists; this only waits for the log.
             self.may_commit(|_| false).await?;
             let absent = |key: &K| {
                 let hash = self.committer.hash(key);
                 self.committer.reader().resident(hash, |resident| resident.key() == key).is_none()
             };
-            // In order, and each once.
+            // Sorted, and without duplicates.
             let keys: BTreeSet<K> = gone.by_ref().take(FORGOTTEN_AT_ONCE).filter(absent).collect();
             if !keys.is_empty() {
                 timestamp = self.commit(None, keys.into_iter().map(|key| (key, None)))?;
@@ -155,24 +155,24 @@ impl<K: Key, V: Value> Shared<K, V> {
         self.acknowledged(timestamp).await
     }
 
-    /// Makes the background thread look for work.
+    /// Wakes the background thread, which then looks for work.
     pub(crate) fn wake_worker(&self) -> Result<(), FluxError> {
         self.worker.wake(&self.core)
     }
 
-    /// Whether [`may_commit`](Self::may_commit) is known to have nothing to wait for. Asked
-    /// first, it spares commits in memory a future.
+    /// Returns whether [`may_commit`](Self::may_commit) certainly has nothing to wait for. Asking this
+    /// first saves commits in memory from creating a future.
     pub(crate) fn may_commit_at_once(&self) -> bool {
         self.is_stable_at_once() && self.priority.is_open()
     }
 
-    /// Whether no commit has to be waited for once it is applied: it is all in memory.
+    /// Returns whether applied commits are stable at once, because the database is in memory.
     pub(crate) fn is_stable_at_once(&self) -> bool {
         self.committer.durable.is_none()
     }
 
-    /// Waits for the log to keep up, and while a lease protects what the commit `undoes`. What
-    /// is returned is to be dropped when the commit has been made.
+    /// Waits until the log has caught up, and until no lease protects reads that the commit `undoes`.
+    /// The caller drops the returned value once the commit has been made.
     ///
     /// Cancel-safe: it only waits.
     pub(crate) async fn may_commit(
@@ -185,18 +185,18 @@ impl<K: Key, V: Value> Shared<K, V> {
         Ok(self.priority.pass(undoes).await)
     }
 
-    /// Waits until the commit at this timestamp is as durable as it is to be.
+    /// Waits until the commit at this timestamp is as durable as the level says.
     ///
     /// Cancel-safe: it only waits.
     pub(crate) async fn acknowledged(&self, timestamp: Timestamp) -> Result<(), FluxError> {
         self.wait_for_log(timestamp).await.map_err(|source| match source {
-            // It was refused where it would have been written.
+            // The commit was refused before it was written, so its outcome is known.
             PersistenceError::OtherProcess { .. } => FluxError::FatalPersistenceError { source },
             source => FluxError::OutcomeUnknown { source },
         })
     }
 
-    /// Waits until what was read at this timestamp cannot be undone any more.
+    /// Waits until the data read at this timestamp cannot be undone any more.
     ///
     /// Cancel-safe: it only waits.
     pub(crate) async fn stable_at(&self, timestamp: Timestamp) -> Result<(), FluxError> {
@@ -210,7 +210,7 @@ impl<K: Key, V: Value> Shared<K, V> {
         }
     }
 
-    /// What writes checkpoints, if the database is durable.
+    /// Returns the checkpointer, if the database is durable.
     pub(crate) fn checkpointer(&self) -> Option<&Arc<Checkpointer>> {
         self.storage.as_ref().map(|storage| &storage.checkpointer)
     }
@@ -219,7 +219,7 @@ impl<K: Key, V: Value> Shared<K, V> {
         self.storage.as_ref().map(|storage| &storage.info)
     }
 
-    /// A snapshot at this timestamp has ended.
+    /// Called when a snapshot at this timestamp has ended.
     pub(crate) fn after_release(&self, timestamp: Timestamp) {
         if self.committer.is_blocker(timestamp)
             && let Err(error) = self.wake_worker()
@@ -234,10 +234,10 @@ impl<K: Key, V: Value> Core<K, V> {
         &self.committer.host
     }
 
-    /// What the background thread does when it wakes; returns when it is to wake
-    /// next without being asked to.
+    /// Does the work of the background thread when it wakes; returns when it should wake next if it is
+    /// not woken before.
     pub(crate) fn background_step(&self, now: Instant) -> Option<Instant> {
-        // Each by itself: one that panics must not keep the others from being done.
+        // Each piece is contained by itself: a panic in one must not keep the others from running.
         let vacuum = self.vacuum.as_ref().and_then(|schedule| schedule.next_after(now));
         let leases = self.contained(now, "the end of leases", || {
             self.priority.expire(now);
@@ -253,15 +253,16 @@ impl<K: Key, V: Value> Core<K, V> {
             while self.committer.watch_blocker() {
                 self.trim_everything();
             }
-            // What has just gone from a durable database can be freed when that is stable.
+            // Versions superseded by recent commits of a durable database can be freed once these
+            // commits are stable.
             self.committer.awaits_stability().then(|| now + UNTIL_STABLE)
         });
         [leases, vacuum, too_old, expiry, freeing].into_iter().flatten().min()
     }
 
-    /// A piece of background work, which returns when it is to be done next. It runs code of the
-    /// user's (wakers, clocks, destructors, `Ord`), and that may panic: it is done again soon then,
-    /// and the thread goes on.
+    /// Runs a piece of background work, which returns when it should run next. The work runs user code
+    /// (wakers, clocks, destructors, `Ord`), which may panic: the work is then tried again soon, and the
+    /// thread goes on.
     fn contained(
         &self,
         now: Instant,
@@ -269,21 +270,22 @@ impl<K: Key, V: Value> Core<K, V> {
         work: impl FnOnce() -> Option<Instant>,
     ) -> Option<Instant> {
         contain(work).unwrap_or_else(|| {
-            // Relaxed: a count.
+            // Relaxed: it is only a count.
             self.panics.fetch_add(1, Ordering::Relaxed);
             tracing::error!(what, "background work has panicked; it will be done again");
             Some(now + AFTER_PANIC)
         })
     }
 
-    /// How often code of the user's has panicked on the background thread, and how often their
-    /// time source has, wherever that was asked.
+    /// Returns how often user code has panicked on the background thread, plus how often the user's time
+    /// source has panicked anywhere.
     pub(crate) fn panics(&self) -> u64 {
         self.panics.load(Ordering::Relaxed).saturating_add(self.committer.hand.panics())
     }
 
-    /// Removes every key that has expired, a step at a time, and returns when the next will, or
-    /// when the machine's clock is to be looked at again: by that it may be sooner.
+    /// Removes every expired key, a step at a time, and returns when the next key expires, or when the
+    /// machine's clock must be looked at again if that is sooner: a clock set forward makes keys expire
+    /// earlier.
     fn reap_everything(&self) -> Option<Instant> {
         let hand = &self.committer.hand;
         hand.look();
@@ -298,7 +300,7 @@ impl<K: Key, V: Value> Core<K, V> {
         }
     }
 
-    /// Removes what has expired and every version that nobody can see.
+    /// Removes expired keys and every version that no reader can see.
     pub(crate) fn vacuum(&self) -> VacuumStats {
         self.reap_everything();
         self.trim_everything()
@@ -308,7 +310,8 @@ impl<K: Key, V: Value> Core<K, V> {
     pub(crate) fn trim_everything(&self) -> VacuumStats {
         let mut left = self.committer.refresh_horizon();
         let mut stats = VacuumStats::default();
-        // Once in any case: what earlier commits have unlinked waits to be freed.
+        // Loop at least once even if no chain waits: memory unlinked by earlier commits waits to be
+        // freed.
         loop {
             let trimmed = self.committer.trim(TRIM_STEP.min(left));
             stats.versions_removed += trimmed.versions;

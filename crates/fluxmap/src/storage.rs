@@ -1,4 +1,4 @@
-//! The durable side of an open database: its log, its checkpoints, their jobs, and the
+//! The durable side of an open database: its log, its checkpoints, the jobs that write both, and the
 //! lock on its directory.
 
 use crate::backup::write_database;
@@ -25,25 +25,26 @@ use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::vec;
 
-/// Makes commits durable, and ends with the database.
+/// Makes commits durable. It ends with the database.
 pub(crate) struct Storage {
     pub(crate) checkpointer: Arc<Checkpointer>,
     pub(crate) info: RecoveryInfo,
-    /// The log's and the checkpointer's.
+    /// The log's job and the checkpointer's.
     jobs: Option<[Running; 2]>,
-    /// Held by the jobs, too: when all have let go, another may open the directory.
+    /// The jobs hold this lock as well: once all holders have dropped it, another process may open the
+    /// directory.
     _lock: Arc<dyn Lock>,
 }
 
-/// What the committer needs of it.
+/// The part of the storage that the committer needs.
 pub(crate) struct Durable<K, V> {
     pub(crate) log: Arc<Log>,
     pub(crate) coder: Coder<K, V>,
-    /// Whether everything that is written is decoded on the way.
+    /// Whether every key and value that is written is decoded again as a check.
     pub(crate) check: bool,
 }
 
-/// How a durable database is opened.
+/// The options for opening a durable database.
 pub(crate) struct Options<K, V> {
     pub(crate) files: Files,
     pub(crate) policy: Policy,
@@ -52,9 +53,8 @@ pub(crate) struct Options<K, V> {
 }
 
 impl Storage {
-    /// Locks the directory, reads what is there into `core`, which must be fresh, and
-    /// starts the log and the jobs. Keys that had no room and are still in the files are
-    /// added to `gone`.
+    /// Locks the directory, reads its files into `core`, which must be fresh, and starts the log and the
+    /// jobs. Keys that had no room in memory and are still in the files are added to `gone`.
     pub(crate) fn open<K: Key, V: Value>(
         options: Options<K, V>,
         mut core: Core<K, V>,
@@ -64,7 +64,7 @@ impl Storage {
         files.directory = files.directory.create()?;
         let lock: Arc<dyn Lock> = files.directory.lock()?.into();
         let recovered = recover(&files, &coder, &core.committer, gone)?;
-        // Until here there was no log, and all that was read back is stable.
+        // Up to here there was no log, so every commit that was read back is stable.
         let clock = Arc::new(Clock::with_log(core.committer.clock.stable()));
         core.committer.clock = Arc::clone(&clock);
         let log = Arc::new(Log::new(policy, clock, recovered.pool, recovered.writer, core.host().clone()));
@@ -80,7 +80,8 @@ impl Storage {
         });
         let jobs = Some(start_jobs(core.host(), &checkpointer, &lock)?);
         if core.committer.gave_lives.load(Ordering::Relaxed) {
-            // Else they would get it anew each time that the database is opened.
+            // Write the times to live into the files soon; otherwise these values would get a new one
+            // each time the database is opened.
             log.pool.request_checkpoint();
         }
         Ok((Storage { checkpointer, info: recovered.info, jobs, _lock: lock }, core))
@@ -110,14 +111,15 @@ impl Drop for Storage {
     fn drop(&mut self) {
         let Some(jobs) = self.jobs.take() else { return };
         if jobs.iter().any(Running::is_elsewhere) {
-            // A fork has not copied the threads, and a lock that they held stays locked.
+            // A forked process has no copies of the threads, and a lock that they held stays locked:
+            // waiting for them would never end.
             std::mem::forget(jobs);
             return;
         }
         self.checkpointer.log.close();
-        // The log may need one more segment, so the checkpointer ends after it. A waker
-        // that they wake, or a value that they drop, can be the last to hold the database:
-        // they end by themselves then, and with them the lock.
+        // End the checkpointer after the log, because the log may need one more segment. A job may
+        // itself be the last holder of the database (through a waker that it wakes, or a value that it
+        // drops). `finish` then does not join it: it ends by itself and drops the lock.
         Running::finish(jobs);
     }
 }
@@ -144,7 +146,7 @@ fn start_jobs(
     }
 }
 
-/// The pairs of an open database, which it does not keep open.
+/// A source of the pairs of an open database that does not keep it open.
 struct Live<K: Key, V: Value> {
     core: Weak<Core<K, V>>,
     coder: Coder<K, V>,
@@ -159,12 +161,12 @@ impl<K: Key, V: Value> Source for Live<K, V> {
     }
 }
 
-/// The pairs of one snapshot, encoded as they are asked for.
+/// The pairs of one snapshot, encoded one block at a time.
 struct LivePairs<K: Key, V: Value> {
     core: Arc<Core<K, V>>,
     registration: Registration,
     survey: Survey<K>,
-    /// Taken out and not encoded yet.
+    /// Pairs that have been read but not encoded yet.
     taken: vec::IntoIter<(K, Arc<V>, Time)>,
     coder: Coder<K, V>,
 }
@@ -214,7 +216,7 @@ impl<K: Key, V: Value> Pairs for LivePairs<K, V> {
 impl<K: Key, V: Value> Drop for LivePairs<K, V> {
     fn drop(&mut self) {
         self.core.committer.active.release(self.registration);
-        // What commits left for its sake.
+        // Free the versions that commits kept for this snapshot.
         self.core.trim_everything();
     }
 }

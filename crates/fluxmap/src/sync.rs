@@ -1,7 +1,6 @@
-//! Which locks, atomics, threads, clocks and random numbers the engine runs on: the real
-//! ones, or those of the model checker shuttle. Nothing else in the crate names them, so a
-//! model is in control of everything that is not decided by the code itself, and one seed
-//! replays a run.
+//! The locks, atomics, threads, clocks and random numbers that the engine uses: the real ones, or those
+//! of the model checker shuttle. No other file in the crate names either kind, so a model controls
+//! everything that is nondeterministic, and one seed replays a run.
 
 #[cfg(all(test, not(shuttle)))]
 pub(crate) use real::PRETENDED;
@@ -41,10 +40,10 @@ mod real {
     use std::time::SystemTime;
 
     use foldhash::SharedSeed;
-    /// How keys are hashed: with a seed of its own for each database.
+    /// The hasher of keys, with a seed of its own for each database.
     pub(crate) use foldhash::fast::SeedableRandomState as HashState;
 
-    /// Follows from the seed, or from nothing.
+    /// Creates the hasher from the seed, or from random numbers.
     pub(crate) fn hash_state(seed: Option<u64>) -> HashState {
         match seed {
             None => HashState::random(),
@@ -52,26 +51,26 @@ mod real {
         }
     }
 
-    /// A number that nobody can guess; also different from the one before.
+    /// Returns a number that cannot be guessed, and that differs from the one before.
     pub(crate) fn random() -> u64 {
-        // Its keys come from the system's randomness, and differ from call to call.
+        // The keys of `RandomState` come from the system's randomness, and differ from call to call.
         std::collections::hash_map::RandomState::new().build_hasher().finish()
     }
 
-    /// The time of day, as the machine has it.
+    /// Returns the machine's time of day.
     #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
     pub(crate) fn system_time() -> SystemTime {
         SystemTime::now()
     }
 
-    /// The time of day, as the browser has it.
+    /// Returns the browser's time of day.
     #[cfg(all(target_family = "wasm", target_os = "unknown"))]
     pub(crate) fn system_time() -> SystemTime {
         let since = web_time::SystemTime::now().duration_since(web_time::UNIX_EPOCH);
         SystemTime::UNIX_EPOCH + since.unwrap_or_default()
     }
 
-    /// The number of this process. A system call.
+    /// Returns the number of this process. Takes a system call.
     pub(crate) fn process_id() -> u32 {
         #[cfg(test)]
         if let Some(other) = PRETENDED.with(std::cell::Cell::get) {
@@ -82,11 +81,11 @@ mod real {
 
     #[cfg(test)]
     std::thread_local! {
-        /// What a test has this thread take for the number of its process: a fork is not safe.
+        /// A process number that a test gives this thread: a real fork is not safe.
         pub(crate) static PRETENDED: std::cell::Cell<Option<u32>> = const { std::cell::Cell::new(None) };
     }
 
-    /// A number for the calling thread, to choose a shard by.
+    /// Returns a number for the calling thread, for choosing a shard.
     pub(crate) fn thread_number() -> usize {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         std::thread_local! {
@@ -97,8 +96,8 @@ mod real {
     }
 }
 
-/// shuttle's locks with the signatures of `parking_lot`'s, which do not poison, and its
-/// random numbers, which follow from a schedule's seed.
+/// The locks of shuttle with the signatures of `parking_lot`, which do not poison, and random numbers
+/// that follow from the seed of a schedule.
 #[cfg(shuttle)]
 mod model {
     use super::time::Deadline;
@@ -123,7 +122,7 @@ mod model {
         1
     }
 
-    /// By the order in which the threads of an execution first ask.
+    /// Threads are numbered in the order in which they first ask.
     pub(crate) fn thread_number() -> usize {
         shuttle::lazy_static! {
             static ref NEXT: AtomicUsize = AtomicUsize::new(0);
@@ -157,7 +156,7 @@ mod model {
             self.0.try_lock().ok().map(|held| MutexGuard { mutex: &self.0, held: Some(held) })
         }
 
-        /// The time may be over at once, or after others have run.
+        /// The time limit may expire at once, or after other threads have run.
         pub(crate) fn try_lock_for(&self, limit: Duration) -> Option<MutexGuard<'_, T>> {
             let deadline = Deadline::after(limit);
             loop {
@@ -190,7 +189,7 @@ mod model {
     #[derive(Default)]
     pub(crate) struct Condvar {
         inner: inner::Condvar,
-        /// How often somebody was notified: for those who wait with a limit.
+        /// How often a notification was sent, for waits with a limit.
         notified: AtomicUsize,
     }
 
@@ -211,10 +210,10 @@ mod model {
             }
         }
 
-        /// The wait may end at any schedule, which shuttle's own never does: the waiter goes
-        /// round here, and yields, until it is notified or its time has come.
+        /// The wait may end at any schedule, which shuttle's own wait with a limit never does: the
+        /// waiter loops here, and yields, until it is notified or its time is over.
         pub(crate) fn wait_for<T>(&self, guard: &mut MutexGuard<'_, T>, limit: Duration) {
-            // Under the lock: whoever changes what is waited for notifies after this.
+            // Read under the lock: a thread that changes the condition notifies after this.
             let before = self.notified.load(Ordering::SeqCst);
             let deadline = Deadline::after(limit);
             while self.notified.load(Ordering::SeqCst) == before && !deadline.has_passed() {

@@ -1,4 +1,4 @@
-//! A database as those hold it who must not keep it open.
+//! A reference to a database that does not keep it open.
 
 use crate::db::Database;
 use crate::key::{Key, Value};
@@ -6,12 +6,12 @@ use crate::shared::Shared;
 use std::fmt;
 use std::sync::{Arc, Weak};
 
-/// A database, for whoever uses it while it is there and does not keep it open: from
-/// [`Database::downgrade`].
+/// A reference to a database that can be used while the database is open, but does not keep it open:
+/// returned by [`Database::downgrade`].
 ///
-/// What the database itself holds must hold it in this way, above all the listener of
-/// [`on_evict`](crate::DatabaseBuilder::on_evict), and values: a clone in there would keep the
-/// database open for ever.
+/// Objects that the database itself holds must refer to it in this way, above all the listener of
+/// [`on_evict`](crate::DatabaseBuilder::on_evict), and values. A clone of the [`Database`] inside one of
+/// them would keep the database open for ever.
 ///
 /// ```
 /// use fluxmap::{Database, WeakDatabase};
@@ -47,8 +47,8 @@ impl<K: Key, V: Value> WeakDatabase<K, V> {
         WeakDatabase { shared: Arc::downgrade(shared) }
     }
 
-    /// The database, which stays open for as long as what is returned is held; `None` if it has
-    /// been closed.
+    /// Returns the database, which stays open for as long as the returned clone is held; `None` if it
+    /// has been closed.
     pub fn upgrade(&self) -> Option<Database<K, V>> {
         self.shared.upgrade().map(Database::from_shared)
     }

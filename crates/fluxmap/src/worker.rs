@@ -1,9 +1,8 @@
-//! The worker: trims what commits left behind, runs the automatic vacuum, ends priority leases
-//! whose time is over.
+//! The worker: trims old versions that commits left, runs the automatic vacuum, and ends priority leases
+//! that have run out of time.
 //!
-//! It starts when there is first something for it to do, so that a small
-//! database has no thread, sleeps until there is, and ends when the database
-//! is dropped. It holds the database weakly.
+//! It starts when it first has something to do, so that a small database has no thread. It sleeps while
+//! there is nothing to do, and ends when the database is dropped. It holds the database weakly.
 
 use crate::error::FluxError;
 use crate::host::Host;
@@ -21,14 +20,14 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// Has it look for work, and starts it if it is not there.
+    /// Makes the worker look for work, and starts it if it is not running.
     pub(crate) fn wake<K: Key, V: Value>(&self, core: &Arc<Core<K, V>>) -> Result<(), FluxError> {
         let mut running = self.running.lock();
         if let Some(running) = &*running {
             running.ring();
             return Ok(());
         }
-        // It looks for work as it starts.
+        // A new worker looks for work at once.
         let job = Work { database: Arc::downgrade(core) };
         let started = core.host().start("fluxmap-worker", &Arc::default(), job).map_err(|error| {
             FluxError::Configuration(format!("the background thread could not be started: {error}"))
@@ -37,12 +36,12 @@ impl Worker {
         Ok(())
     }
 
-    /// Ends it and waits until it has. Waking starts another.
+    /// Ends the worker and waits until it has ended. Waking starts another one.
     pub(crate) fn stop(&self) {
-        // Not locked meanwhile: what the worker drops may want to wake it.
+        // Do not hold the lock while stopping: a value that the worker drops may want to wake it.
         let running = self.running.lock().take();
         match running {
-            // A fork has not copied the thread: whoever joins it waits for ever.
+            // A fork has not copied the thread, so joining it would never end.
             Some(running) if running.is_elsewhere() => std::mem::forget(running),
             Some(running) => running.stop(),
             None => {}
@@ -56,8 +55,8 @@ struct Work<K: Key, V: Value> {
 
 impl<K: Key, V: Value> Job for Work<K, V> {
     fn step(&mut self) -> Done {
-        // It ends leases, and runs destructors of values, which may commit: they must not wait
-        // for a lease to end.
+        // The worker ends leases, and runs destructors of values, which may commit: they must not wait
+        // for a lease that only the worker ends.
         own::pass_always(|| match self.database.upgrade() {
             Some(core) => Done::Idle(core.background_step(core.host().now())),
             None => Done::Ended,
@@ -65,10 +64,10 @@ impl<K: Key, V: Value> Job for Work<K, V> {
     }
 }
 
-/// Something that comes round in regular intervals.
+/// An event in regular intervals.
 pub(crate) struct Schedule {
     every: Duration,
-    /// `None`: so far in the future that no clock will show it.
+    /// `None` if the time is beyond the range of the clock.
     next: Mutex<Option<Instant>>,
 }
 
@@ -77,7 +76,7 @@ impl Schedule {
         Schedule { every, next: Mutex::new(host.now().checked_add(every)) }
     }
 
-    /// When it is due next, after it has been attended to at `now`.
+    /// Returns when the event is due next, after it has been handled at `now`.
     pub(crate) fn next_after(&self, now: Instant) -> Option<Instant> {
         let mut next = self.next.lock();
         if next.is_some_and(|next| next <= now) {

@@ -1,11 +1,11 @@
-//! A simulated disk, which loses, tears and reorders what was not synced, fails and
-//! fills up as it is told, and can be looked at as of any call.
+//! A simulated disk. It loses, tears and reorders unsynced changes, fails and fills up on demand, and
+//! lets a test inspect its state at any call.
 //!
-//! It does whatever [`fluxmap::disk`] allows a disk to do, D1 to D4, and nothing that
-//! it forbids: also reads that return less than was asked for, and names listed in any
-//! order. All that it chooses follows from its seed and the order of the calls.
+//! The disk does everything that the contract in [`fluxmap::disk`] (D1 to D4) allows, and nothing
+//! that it forbids. For example, a read may return less than was asked for, and names are listed in
+//! any order. All choices of the disk follow from its seed and the order of the calls.
 //!
-//! A scripted run is tried at every instant like this:
+//! A test crashes a scripted run at every call like this:
 //!
 //! ```
 //! use std::path::Path;
@@ -36,8 +36,8 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
-//! What it assumes: a sector of 512 bytes is written whole or not at all; directories
-//! are durable when they are made; a rename stays within its directory.
+//! The disk makes three assumptions: a sector of 512 bytes is written whole or not at all; a
+//! directory is durable as soon as it is created; a rename stays within its directory.
 
 mod content;
 mod damage;
@@ -71,9 +71,9 @@ pub struct SimDisk {
 
 struct Shared {
     state: Mutex<State>,
-    /// A stall ended.
+    /// Signalled when a stall ends.
     released: Condvar,
-    /// One more call is held up by a stall.
+    /// Signalled when one more call is held up by a stall.
     arrived: Condvar,
 }
 
@@ -89,12 +89,12 @@ impl SimDisk {
         Self { shared: Arc::new(Shared { state, released, arrived }) }
     }
 
-    /// What a loss of power would leave now: a new disk on which all is durable, with
-    /// no locks and no faults.
+    /// The disk after a loss of power now: a new disk on which everything is durable, with no locks
+    /// and no faults.
     ///
-    /// Of what was not synced, each write survives whole, not at all, or in any of its
-    /// sectors, in whatever order, and so does each new length. Each change of a name
-    /// that was not synced survives or not; a file whose creation did not is gone.
+    /// An unsynced write survives whole, not at all, or in any subset of its sectors, independently of
+    /// the writes before it; so does a new length. An unsynced change of a name survives or is lost. A
+    /// file whose creation is lost is gone.
     #[must_use]
     pub fn power_cut(&self, loss: Loss) -> Self {
         let state = self.state();
@@ -102,18 +102,17 @@ impl SimDisk {
         Self::from_state(State::new(state.seed, image))
     }
 
-    /// What the death of the process would leave now: a new disk with all that was
-    /// written, with no locks and no faults. What was not synced, or is doomed by a
-    /// sync that failed, is so still.
+    /// The disk after the death of the process now: a new disk with all that was written, with no
+    /// locks and no faults. Changes that were unsynced stay unsynced, and changes that a failed sync
+    /// has doomed stay doomed.
     #[must_use]
     pub fn process_death(&self) -> Self {
         let state = self.state();
         Self::from_state(State::new(state.seed, state.image.clone()))
     }
 
-    /// An independent disk that is in the same state, with the same faults to come and
-    /// the same choices to make. Files that are open, and locks, are so on the first
-    /// one only; and nothing is stalled.
+    /// An independent disk in the same state, with the same planned faults and the same random choices
+    /// to come. Open files and locks belong to the original disk only, and the copy is not stalled.
     #[must_use]
     pub fn deep_clone(&self) -> Self {
         let mut state = self.state().clone();
@@ -125,11 +124,11 @@ impl SimDisk {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // A panic in one thread of a test is no reason for others to follow.
+        // Ignore poisoning: a panic in one thread of a test must not make the others panic, too.
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Does one call, and then, in the same instant, what is left of it.
+    /// Does one call, and then `rest` under the same lock. Waits first if the disk is stalled.
     fn call<T>(
         &self,
         step: Step<'_>,
@@ -151,7 +150,7 @@ impl SimDisk {
         self.call(step, |_, _| Ok(()))
     }
 
-    /// Does a call that opens or locks a file.
+    /// Does a call that opens or locks a file, and returns a handle to the file.
     fn handle(&self, step: Step<'_>) -> io::Result<Handle> {
         let file = self.call(step, |_, file| Ok(file))?;
         Ok(Handle { disk: self.clone(), file: file.expect("the call is one that opens a file") })
@@ -161,7 +160,7 @@ impl SimDisk {
 impl fmt::Debug for SimDisk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("SimDisk");
-        // Not worth a deadlock.
+        // Do not wait for the lock: the thread that prints may hold it.
         let Ok(mut state) = self.shared.state.try_lock() else { return shown.finish_non_exhaustive() };
         let names = state.image.names().clone();
         let mut files = Vec::new();
@@ -220,7 +219,7 @@ impl Disk for SimDisk {
     }
 }
 
-/// Keeps a file from being forgotten.
+/// Counts as one user of an open file. The disk keeps a file without a name while it has handles.
 struct Handle {
     disk: SimDisk,
     file: FileId,
@@ -234,7 +233,7 @@ impl Drop for Handle {
 
 struct SimFile {
     handle: Handle,
-    /// As it was opened.
+    /// The path by which the file was opened.
     path: PathBuf,
     write: bool,
 }

@@ -1,9 +1,8 @@
-//! Runs a [`Plan`] on OS threads against anything that can be called a store, and
-//! records what happened as a [`History`].
+//! Runs a [`Plan`] on OS threads against a [`Store`], and records the results as a [`History`].
 //!
-//! Invariant: a stamp is taken before a transaction begins and after its commit
-//! has returned, on the thread that runs it, so the recorded interval never is
-//! shorter than the real one and real-time order is never claimed falsely.
+//! Invariant: the thread that runs a transaction takes one stamp before the transaction begins and
+//! one after its commit has returned. So the recorded interval is never shorter than the real one, and
+//! the history never claims a real-time order that did not exist.
 
 use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -14,10 +13,10 @@ use crate::workload::{Plan, Step};
 
 /// A transactional map under test.
 pub trait Store: Sync {
-    /// Its transactions.
+    /// A transaction of the store.
     type Session: Session;
 
-    /// Begins a transaction; `only_reads` says that its script writes nothing.
+    /// Begins a transaction. `only_reads` means that its script writes nothing.
     fn begin(&self, only_reads: bool) -> Self::Session;
 }
 
@@ -29,17 +28,17 @@ pub trait Session {
     fn scan(&mut self, scan: &Scan<u64>) -> Vec<(u64, u64)>;
     /// Writes without reading.
     fn put(&mut self, key: u64, value: u64);
-    /// Deletes, and returns what was there.
+    /// Deletes a key, and returns its old value.
     fn remove(&mut self, key: u64) -> Option<u64>;
-    /// Commits; `false` if it was refused.
+    /// Commits. Returns `false` if the store refused the commit.
     fn commit(self) -> bool;
 }
 
-/// Runs `plan`. The history opens with a transaction that writes the preload and
-/// closes with one that reads everything, so that a lost write cannot hide.
+/// Runs `plan`. The history begins with a transaction that writes the preload and ends with one that
+/// reads everything, so that the checker notices every lost write.
 ///
 /// # Panics
-/// If a transaction panics, or if the two lone transactions are refused.
+/// If a transaction panics, or if the store refuses the first or the last transaction.
 pub fn run<S: Store>(store: &S, plan: &Plan) -> History<u64, u64> {
     let stamps = Stamps::default();
     let mut processes = Vec::new();
@@ -91,8 +90,8 @@ fn thread<S: Store>(
     };
     meet();
     for steps in scripts {
-        // In lockstep no thread begins before all have finished the last round,
-        // and none goes on before all have begun.
+        // In lockstep, no thread begins a transaction before all have finished the last round, and
+        // none goes on with it before all have begun theirs.
         if lockstep {
             meet();
         }
@@ -141,14 +140,14 @@ fn transaction<S: Store>(
     }
 }
 
-/// The ends of a scan as the pair that range look-ups take.
+/// The bounds of a scan, as a pair for range look-ups.
 #[must_use]
 pub fn ends(scan: &Scan<u64>) -> (Bound<u64>, Bound<u64>) {
     (scan.lower, scan.upper)
 }
 
-/// A meeting point for a fixed number of threads that does not hang when one of
-/// them dies: the others panic as well.
+/// A barrier for a fixed number of threads. When one thread panics, the others panic, too, instead of
+/// waiting for ever.
 #[derive(Debug)]
 struct Rendezvous {
     threads: usize,
@@ -188,8 +187,8 @@ mod tests {
     use crate::workload::{Seed, Shape, plan, skew};
     use std::sync::{Arc, Mutex};
 
-    /// The model itself as a store: a witness that the driver and the checkers
-    /// accept a correct store and catch a store with a weaker rule.
+    /// The model as a store. It shows that the driver and the checkers accept a correct store and
+    /// reject a store with a weaker isolation level.
     struct ModelStore(Arc<Mutex<Model<u64, u64>>>, Level);
     struct ModelSession(Arc<Mutex<Model<u64, u64>>>, Level, ModelTxn<u64, u64>);
 

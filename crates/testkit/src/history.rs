@@ -1,13 +1,13 @@
-//! Concurrent histories and their check: a whole transaction is one operation on
-//! a map, so that linearizability of the operations is strict serializability of
-//! the transactions (ranges, misses and deletes included).
+//! Concurrent histories and their checker. The checker treats a whole transaction as one operation on a
+//! map, so linearizability of the operations is strict serializability of the transactions (ranges,
+//! misses and deletes included).
 //!
-//! Only committed transactions stand in a [`History`]. A refused one is left out:
-//! should it have had an effect all the same, some later read is inexplicable.
+//! A [`History`] contains only committed transactions. If a refused transaction had an effect all the
+//! same, no order of the others explains a later read of that effect.
 //!
-//! The checker is the algorithm of Wing & Gong with Lowe's memoization, from
-//! `todc-utils`; its worst case is exponential in the transactions that overlap,
-//! hence many short histories rather than one long.
+//! The checker is the algorithm of Wing & Gong with Lowe's memoization, from `todc-utils`. Its worst
+//! case is exponential in the number of overlapping transactions, so tests check many short histories
+//! instead of a long one.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
@@ -20,25 +20,25 @@ use todc_utils::specifications::Specification;
 
 use crate::op::{Committed, Key, Op, Value, replay};
 
-/// The one clock of a history. Every stamp is handed out once, so the stamps of
-/// all threads together are a total order that agrees with real time.
+/// The logical clock of a history. Each stamp is handed out once, so the stamps of all threads form a
+/// total order that agrees with real time.
 #[derive(Debug, Default)]
 pub struct Stamps(AtomicU64);
 
 impl Stamps {
     /// The next stamp.
     pub fn next(&self) -> u64 {
-        // SeqCst: a stamp taken before an operation must not drift past it.
+        // SeqCst: a stamp that is taken before an operation must not be reordered after it.
         self.0.fetch_add(1, Ordering::SeqCst)
     }
 }
 
-/// What one process (thread) committed, and how often it was refused.
+/// The committed transactions of one process (thread), and how often the store refused it.
 #[derive(Clone, Debug)]
 pub struct Process<K, V> {
     /// Its committed transactions, in order.
     pub committed: Vec<Committed<K, V>>,
-    /// How many of its transactions were refused.
+    /// The number of its transactions that the store refused.
     pub refused: usize,
 }
 
@@ -48,40 +48,40 @@ impl<K, V> Default for Process<K, V> {
     }
 }
 
-/// A concurrent history over a map that was empty at first.
+/// A concurrent history of a map that was empty at the start.
 #[derive(Clone, Debug)]
 pub struct History<K, V> {
-    /// What each process did.
+    /// The transactions of each process.
     pub processes: Vec<Process<K, V>>,
 }
 
 impl<K: Key, V: Value> History<K, V> {
-    /// How many transactions committed.
+    /// The number of committed transactions.
     #[must_use]
     pub fn committed(&self) -> usize {
         self.processes.iter().map(|process| process.committed.len()).sum()
     }
 
-    /// How many transactions were refused.
+    /// The number of refused transactions.
     #[must_use]
     pub fn refused(&self) -> usize {
         self.processes.iter().map(|process| process.refused).sum()
     }
 
-    /// All committed transactions in one list, as the brute-force oracle takes them.
+    /// All committed transactions in one list, for the brute-force oracle [`serial`](crate::serial).
     #[must_use]
     pub fn flatten(&self) -> Vec<Committed<K, V>> {
         self.processes.iter().flat_map(|process| process.committed.iter().cloned()).collect()
     }
 
-    /// Whether some order that respects real time explains every result.
+    /// Whether there is an order of the transactions that respects real time and explains every result.
     #[must_use]
     pub fn is_strictly_serializable(&self) -> bool {
         let mut actions: Vec<Stamped<K, V>> = Vec::new();
         for (process, run) in self.processes.iter().enumerate() {
             for txn in &run.committed {
                 assert!(txn.begin < txn.end, "a response follows its call");
-                // The checker applies the response; the call needs no content.
+                // The checker replays the operations of the response, so the call needs none.
                 actions.push((txn.begin, process, Action::Call(Vec::new())));
                 actions.push((txn.end, process, Action::Response(txn.ops.clone())));
             }
@@ -147,8 +147,8 @@ mod tests {
         History { processes }
     }
 
-    /// A handful of overlapping transactions with made-up results: some histories
-    /// have an order that explains them, most do not.
+    /// A few overlapping transactions with made-up results. An order explains some of these histories,
+    /// but not most of them.
     fn made_up(rng: &mut StdRng) -> History<u8, u8> {
         let count = rng.random_range(2..=5u64);
         let mut stamps: Vec<u64> = (0..2 * count).collect();
@@ -183,7 +183,7 @@ mod tests {
             assert_eq!(history.is_strictly_serializable(), brute, "\n{history}");
             verdicts[usize::from(brute)] += 1;
         }
-        // An agreement on one verdict only would say nothing.
+        // If all verdicts were the same, the agreement would prove nothing.
         assert!(verdicts.iter().all(|&seen| seen > 100), "{verdicts:?}");
     }
 

@@ -1,9 +1,9 @@
-//! Keys and values whose `Ord`, `Hash`, `Eq`, `Clone` or `Drop` panics when told
-//! to, and keys that break the contracts of those traits.
+//! Keys and values whose `Ord`, `Hash`, `Eq`, `Clone` or `Drop` panics on demand, and keys that break the
+//! contracts of those traits.
 //!
-//! A [`Fuse`] is shared by the keys and values of one test. Lit for `n`, it lets
-//! `n - 1` calls into user code pass and panics in the `n`-th; after that it is
-//! out, so that a panic never meets a second one while the stack unwinds.
+//! The keys and values of one test share a [`Fuse`]. A fuse that is lit for `n` lets `n - 1` calls into user
+//! code pass and panics in the `n`-th call. Then the fuse is out, so that no second panic happens while
+//! the stack unwinds.
 
 use std::cmp::Ordering as Compare;
 use std::hash::{Hash, Hasher};
@@ -17,7 +17,7 @@ use crate::ledger::{Ledger, Tracked};
 #[derive(Debug)]
 pub struct Planted;
 
-/// Which calls burn a [`Fuse`].
+/// The kinds of calls that burn a [`Fuse`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call {
     /// `Ord::cmp`, `PartialOrd` and `PartialEq`.
@@ -30,21 +30,21 @@ pub enum Call {
     Drop,
 }
 
-/// All calls, for tests that go through them one by one.
+/// All kinds of calls, for tests that try each.
 pub const CALLS: [Call; 4] = [Call::Compare, Call::Hash, Call::Clone, Call::Drop];
 
-/// Counts calls into user code down to a planted panic.
+/// Counts down the calls into user code to a planted panic.
 #[derive(Clone, Debug, Default)]
 pub struct Fuse(Arc<[AtomicU64; 4]>);
 
 impl Fuse {
-    /// Lets the `nth` call of that kind from now on panic.
+    /// Makes the `nth` call of this kind from now on panic.
     pub fn light(&self, call: Call, nth: u64) {
         self.0[call as usize].store(nth, Ordering::SeqCst);
     }
 
-    /// Puts the fuse out. Returns whether it was still burning: `true` means that
-    /// nothing panicked since it was lit.
+    /// Puts the fuse out. Returns whether it was still burning, which means that nothing has panicked
+    /// since it was lit.
     pub fn put_out(&self) -> bool {
         let mut burning = false;
         for left in self.0.iter() {
@@ -54,10 +54,10 @@ impl Fuse {
     }
 
     /// # Panics
-    /// With [`Planted`] when it is this call's turn, without a message on stderr.
+    /// With [`Planted`] if this is the call for which the fuse was lit. No message is printed.
     fn burn(&self, call: Call) {
-        // A destructor that runs while the stack unwinds must not panic: that
-        // would abort, whatever the store does.
+        // A destructor that runs while the stack unwinds must not panic: the process would abort,
+        // whatever the store does.
         if std::thread::panicking() {
             return;
         }
@@ -83,7 +83,7 @@ impl HostileKey {
         HostileKey { id: ledger.track(id), fuse: fuse.clone() }
     }
 
-    /// What the key is called.
+    /// The number that identifies the key.
     #[must_use]
     pub fn id(&self) -> u64 {
         self.id.value
@@ -127,12 +127,12 @@ impl Hash for HostileKey {
 
 impl Drop for HostileKey {
     fn drop(&mut self) {
-        // The fields are dropped even if this panics: the ledger stays exact.
+        // Rust drops the fields even if this call panics, so the ledger stays exact.
         self.fuse.burn(Call::Drop);
     }
 }
 
-/// A value with a fuse in its drop.
+/// A value with a fuse in its drop and its comparison.
 #[derive(Debug)]
 pub struct HostileValue {
     number: Tracked<u64>,
@@ -146,7 +146,7 @@ impl HostileValue {
         HostileValue { number: ledger.track(number), fuse: fuse.clone() }
     }
 
-    /// What the value holds.
+    /// The number that the value holds.
     #[must_use]
     pub fn number(&self) -> u64 {
         self.number.value
@@ -166,7 +166,7 @@ impl Drop for HostileValue {
     }
 }
 
-/// A key whose hash says nothing: legal, merely slow.
+/// A key type whose hashes are all the same: legal, but slow.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SameHash(pub u64);
 
@@ -176,16 +176,16 @@ impl Hash for SameHash {
     }
 }
 
-/// A key that breaks the contract of `Ord`: every third comparison or so lies.
+/// A key that breaks the contract of `Ord`: about every third comparison has a wrong result.
 #[derive(Clone, Debug)]
 pub struct Liar {
-    /// What it is called.
+    /// The number that identifies the key.
     pub id: u64,
     calls: Arc<AtomicU64>,
 }
 
 impl Liar {
-    /// A key that shares its whims with all keys that have the same `calls`.
+    /// A key that counts its comparisons in `calls`. The count decides which results are wrong.
     #[must_use]
     pub fn new(id: u64, calls: &Arc<AtomicU64>) -> Self {
         Liar { id, calls: calls.clone() }
@@ -194,7 +194,7 @@ impl Liar {
 
 impl Ord for Liar {
     fn cmp(&self, other: &Self) -> Compare {
-        // Knuth's multiplier scatters the lies over the calls.
+        // Knuth's multiplier scatters the wrong results over the calls.
         let call = self.calls.fetch_add(1, Ordering::Relaxed);
         let honest = self.id.cmp(&other.id);
         match call.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 62 {

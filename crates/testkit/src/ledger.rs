@@ -1,18 +1,18 @@
-//! Counting what lives: every [`Tracked`] value has a serial number in a
-//! [`Ledger`], which knows how many are alive and whether any was dropped twice.
+//! Counts of live values. Every [`Tracked`] value has a serial number in a [`Ledger`], which knows how
+//! many values are alive and whether any was dropped twice.
 //!
-//! The ledger belongs to one test (no statics), so tests may run side by side and
-//! values may be dropped on whatever thread the store chooses.
+//! Each test makes its own ledger instead of a static one, so tests may run in parallel. Values may be
+//! dropped on any thread.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The book of all [`Tracked`] values that were made under it.
+/// The record of all [`Tracked`] values that it has made.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger(Arc<Mutex<Book>>);
 
 #[derive(Debug, Default)]
 struct Book {
-    /// Per serial number, whether the value is still alive.
+    /// Whether the value is still alive, by serial number.
     alive: Vec<bool>,
     live: usize,
     twice: usize,
@@ -27,19 +27,19 @@ impl Ledger {
         Tracked { value, serial: book.alive.len() - 1, ledger: self.clone() }
     }
 
-    /// How many values are alive.
+    /// The number of live values.
     #[must_use]
     pub fn live(&self) -> usize {
         self.book().live
     }
 
-    /// How many were made so far.
+    /// The number of values made so far.
     #[must_use]
     pub fn made(&self) -> usize {
         self.book().alive.len()
     }
 
-    /// How many drops hit a value that was dropped before.
+    /// The number of drops of values that had been dropped before.
     #[must_use]
     pub fn dropped_twice(&self) -> usize {
         self.book().twice
@@ -50,7 +50,7 @@ impl Ledger {
     }
 }
 
-/// A value that is entered in a [`Ledger`] while it lives. A clone is a new entry.
+/// A value that a [`Ledger`] counts while it is alive. A clone counts as another value.
 #[derive(Debug)]
 pub struct Tracked<T> {
     /// The value.

@@ -1,36 +1,36 @@
-//! What tests of an application on FluxMap are made of, and FluxMap's own.
+//! Building blocks for testing applications on FluxMap. FluxMap's own tests use them, too.
 //!
 //! # How do I test my application?
 //!
-//! As a whole, in one thread, in virtual time, on a disk that crashes: with a
-//! [`Simulation`](simulation::Simulation). A run follows from a seed, and replays. The module
-//! [`simulation`] has an example; a larger one, a job queue with bugs that are found, is in
-//! `tests/job_queue`.
+//! Run the whole application in a [`Simulation`](simulation::Simulation): in one thread, in virtual
+//! time, on a disk that crashes. A run follows from a seed, and can be replayed. The module
+//! [`simulation`] has an example. A larger one is in `tests/job_queue`: a job queue whose bugs the
+//! simulation finds.
 //!
 //! # How do I test it on threads?
 //!
-//! With a [`SimDisk`](disk::SimDisk) alone, which is a [`Disk`](fluxmap::disk::Disk) for
-//! [`DatabaseBuilder::disk`](fluxmap::DatabaseBuilder::disk): it loses, tears and reorders what
-//! was not synced, fails, fills up, stands still, and can be looked at as of any call.
+//! Use a [`SimDisk`](disk::SimDisk) alone. It is a [`Disk`](fluxmap::disk::Disk) for
+//! [`DatabaseBuilder::disk`](fluxmap::DatabaseBuilder::disk) that loses, tears and reorders unsynced
+//! writes, fails, fills up and stalls. Its state at any call can be inspected.
 //!
 //! # How do I test a store, or a wrapper around one?
 //!
-//! Nothing here knows the store: a test brings it in through the [`driver::Store`] trait, so
-//! that every checker can be pointed at a database, at a model, or at a wrapper that is broken
-//! on purpose, to see the checker find it.
+//! Implement the trait [`driver::Store`] for it. The checkers know no other interface, so they can
+//! check a database, a model, or a wrapper that is broken on purpose, to see that the checker
+//! finds the fault.
 //!
-//! | question | room |
+//! | question | module |
 //! |---|---|
-//! | Which transactions shall run? | [`workload`] |
+//! | Which transactions run? | [`workload`] |
 //! | How are they run on threads, and how is the history recorded? | [`driver`] |
-//! | What did a transaction do, and what does it do to a map? | [`op`] |
+//! | What did a transaction do, and what is its effect on a map? | [`op`] |
 //! | Is this concurrent history strictly serializable? | [`history`] |
 //! | What must every read of an interleaving return, and who may commit? | [`model`] |
-//! | Is this small history serializable, by trying every order? | [`serial`] |
+//! | Is this small history serializable? (tries every order) | [`serial`] |
 //!
-//! # How do I test what goes wrong on the way?
+//! # How do I test panics, leaks and dropped futures?
 //!
-//! | question | room |
+//! | question | module |
 //! |---|---|
 //! | Was every value dropped exactly once? | [`ledger`] |
 //! | What if a key's or a value's own code panics? | [`hostile`] |
@@ -38,8 +38,9 @@
 //!
 //! # What follows from a seed?
 //!
-//! In a simulation, everything. Elsewhere the choices that are drawn; threads take their turns
-//! as they like. Seeds come from the environment: see [`workload`].
+//! In a simulation, the whole run follows from the seed. In tests on threads, only the random choices
+//! of the test do: the operating system schedules the threads. Seeds come from the environment: see
+//! [`workload`].
 
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]

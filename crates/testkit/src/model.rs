@@ -1,51 +1,50 @@
-//! The multi-version oracle: a plain `BTreeMap` per commit. It says what every
-//! read of every open transaction must return, whatever the interleaving, and
-//! what the certification rule decides at commit.
+//! The multi-version oracle: a plain `BTreeMap` per commit. For any interleaving, it gives the result of
+//! every read of every open transaction, and the decision of certification at each commit.
 //!
 //! Invariants
-//! - M1: `states[t]` is the content after commit `t` and never changes again; a
-//!   transaction that began at `t` reads `states[t]` with its own writes on top.
-//! - M2: a read is noted with exactly what its answer depended on: one key, or the
-//!   part of a range that was walked.
+//! - M1: `states[t]` is the content after commit `t` and never changes again. A transaction that began at
+//!   `t` reads `states[t]` with its own writes applied to it.
+//! - M2: for each read, the transaction notes exactly the range on which the result depended: one key, or
+//!   the part of a range that was walked.
 //!
-//! Where the rule leaves the store a choice (removing a key that is not there may
-//! or may not count as a write) the verdict is [`Verdict::Either`].
+//! The rule leaves the store one choice: the removal of an absent key may or may not count as a write. The
+//! verdict is then [`Verdict::Either`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use crate::op::{Key, Op, Scan, Value};
 
-/// Which rule decides at commit.
+/// The certification rule that decides at commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
-    /// Nothing that was read may have changed since the snapshot.
+    /// No other commit since the snapshot may have written a key that the transaction has read.
     Serializable,
-    /// Nothing that was written may have changed since the snapshot.
+    /// No other commit since the snapshot may have written a key that the transaction writes.
     Snapshot,
 }
 
-/// What the rule says about a commit.
+/// The decision of the rule about a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It must succeed.
+    /// The commit must succeed.
     Commit,
-    /// It must be refused.
+    /// The commit must be refused.
     Refuse,
-    /// The rule leaves it open.
+    /// The rule allows either.
     Either,
 }
 
-/// What a commit did to the keys.
+/// The keys that a commit wrote.
 #[derive(Clone, Debug)]
 struct Change<K> {
-    /// Keys that were written for certain.
+    /// Keys that were certainly written.
     sure: BTreeSet<K>,
-    /// Keys that were absent and were removed: perhaps a write, perhaps not.
+    /// Keys that were absent when they were removed. This may or may not count as a write.
     idle: BTreeSet<K>,
 }
 
-/// The database as the oracle keeps it: every state it ever had.
+/// The oracle's database: the state after each commit.
 #[derive(Clone, Debug)]
 pub struct Model<K, V> {
     states: Vec<BTreeMap<K, V>>,
@@ -59,13 +58,13 @@ impl<K: Key, V: Value> Default for Model<K, V> {
 }
 
 impl<K: Key, V: Value> Model<K, V> {
-    /// How many commits there were: the timestamp of a snapshot taken now.
+    /// The number of commits, which is the timestamp of a snapshot taken now.
     #[must_use]
     pub fn now(&self) -> usize {
         self.changes.len()
     }
 
-    /// The content as of a snapshot.
+    /// The content that a snapshot sees.
     #[must_use]
     pub fn at(&self, snapshot: usize) -> &BTreeMap<K, V> {
         &self.states[snapshot]
@@ -77,13 +76,15 @@ impl<K: Key, V: Value> Model<K, V> {
         ModelTxn { snapshot: self.now(), ..ModelTxn::over(self.states[self.now()].clone()) }
     }
 
-    /// What the rule of `level` says about committing `txn` now.
+    /// The decision of `level`'s rule if `txn` committed now.
     #[must_use]
     pub fn verdict(&self, txn: &ModelTxn<K, V>, level: Level) -> Verdict {
         if txn.writes.is_empty() {
             return Verdict::Commit;
         }
         let since = &self.changes[txn.snapshot..];
+        // Whether a commit since the snapshot certainly wrote a matching key, and whether one perhaps did
+        // (the removal of an absent key).
         let clash = |hit: &dyn Fn(&K) -> bool| {
             (
                 since.iter().any(|change| change.sure.iter().any(hit)),
@@ -110,7 +111,7 @@ impl<K: Key, V: Value> Model<K, V> {
         }
     }
 
-    /// Commits `txn`, whatever the rule says about it.
+    /// Commits `txn`. Does not check the rule.
     pub fn commit(&mut self, txn: &ModelTxn<K, V>) {
         if txn.writes.is_empty() {
             return;
@@ -137,12 +138,12 @@ impl<K: Key, V: Value> Model<K, V> {
     }
 }
 
-/// What a transaction holds back for one key.
+/// The write that a transaction holds back for one key until it commits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Write<V> {
     Put(V),
     Delete,
-    /// The removal of a key that was not there.
+    /// The removal of an absent key.
     IdleDelete,
 }
 
@@ -171,8 +172,8 @@ pub struct ModelTxn<K, V> {
 }
 
 impl<K: Key, V: Value> ModelTxn<K, V> {
-    /// A transaction over a content that somebody else keeps account of, who judges by
-    /// [`noted`](Self::noted) and [`written`](Self::written) whether it may commit.
+    /// A transaction that reads `base`, without a [`Model`]. The caller keeps the state, and decides from
+    /// [`noted`](Self::noted) and [`written`](Self::written) whether the transaction may commit.
     #[must_use]
     pub fn over(base: BTreeMap<K, V>) -> Self {
         ModelTxn {
@@ -185,14 +186,14 @@ impl<K: Key, V: Value> ModelTxn<K, V> {
         }
     }
 
-    /// What its answers so far depended on.
+    /// The ranges of keys on which the transaction's results so far depended.
     #[must_use]
     pub fn noted(&self) -> &[Scan<K>] {
         &self.noted
     }
 
-    /// The keys that a commit writes for certain, each with its new value, or without one if it
-    /// is deleted.
+    /// The keys that a commit certainly writes, each with its new value, or `None` if it deletes the
+    /// key.
     pub fn written(&self) -> impl Iterator<Item = (&K, Option<&V>)> {
         self.writes.iter().filter_map(|(key, write)| match write {
             Write::Put(value) => Some((key, Some(value))),
@@ -201,7 +202,7 @@ impl<K: Key, V: Value> ModelTxn<K, V> {
         })
     }
 
-    /// What the transaction sees: its snapshot under its own writes.
+    /// The content that the transaction sees: its snapshot with its own writes applied to it.
     #[must_use]
     pub fn view(&self) -> BTreeMap<K, V> {
         let mut view = self.base.clone();
@@ -217,7 +218,7 @@ impl<K: Key, V: Value> ModelTxn<K, V> {
     /// Looks a key up.
     pub fn get(&mut self, key: &K) -> Option<V> {
         let found = self.view().get(key).cloned();
-        // An own write answers for itself; only the base can be changed by others.
+        // If the transaction has written the key, no other commit can change the result.
         if !self.writes.contains_key(key) {
             self.noted.push(point(key));
         }
@@ -225,7 +226,7 @@ impl<K: Key, V: Value> ModelTxn<K, V> {
         found
     }
 
-    /// Scans; notes the part of the range that the answer depended on.
+    /// Scans, and notes the part of the range on which the result depended.
     pub fn scan(&mut self, scan: &Scan<K>) -> Vec<(K, V)> {
         let items = scan.over(&self.view());
         self.noted.extend(walked(scan, &items));
@@ -233,14 +234,14 @@ impl<K: Key, V: Value> ModelTxn<K, V> {
         items
     }
 
-    /// Opens a double-ended iterator; it has read nothing yet.
+    /// Opens a double-ended iterator. Opening it reads nothing.
     #[must_use]
     pub fn walk(&self, lower: Bound<K>, upper: Bound<K>) -> Walk<K> {
         Walk { lower, upper }
     }
 
-    /// Advances an iterator at either end, over what the transaction sees now: its
-    /// own writes ahead of the position included.
+    /// Advances an iterator at either end. It yields the content that the transaction sees now, including
+    /// writes that the transaction made after opening the iterator.
     pub fn step(&mut self, walk: &mut Walk<K>, reverse: bool) -> Option<(K, V)> {
         let rest = Scan { lower: walk.lower.clone(), upper: walk.upper.clone(), reverse, limit: Some(1) };
         let item = self.scan(&rest).pop();
@@ -257,7 +258,7 @@ impl<K: Key, V: Value> ModelTxn<K, V> {
         self.writes.insert(key, Write::Put(value));
     }
 
-    /// Removes a key, which tells what was there.
+    /// Removes a key and returns its old value.
     pub fn remove(&mut self, key: &K) -> Option<V> {
         let found = self.get(key);
         self.ops.push(Op::Delete { key: key.clone() });
@@ -267,15 +268,15 @@ impl<K: Key, V: Value> ModelTxn<K, V> {
         found
     }
 
-    /// Marks a point to return to, by a number that the caller chooses.
+    /// Sets a savepoint under a number that the caller chooses.
     pub fn savepoint(&mut self, id: usize) {
         self.savepoints.push(Mark { id, writes: self.writes.clone() });
         self.ops.push(Op::Savepoint(id));
     }
 
-    /// Undoes the writes since a savepoint, which stays; later ones end. Returns
-    /// whether the savepoint existed. What was read stays read: the caller knows
-    /// it, so the commit must still answer for it.
+    /// Undoes the writes since a savepoint. The savepoint stays, later ones end. Returns whether the
+    /// savepoint existed. Notes of reads are kept: the caller has seen the results, so the commit must
+    /// still be certified against them.
     pub fn rollback_to(&mut self, id: usize) -> bool {
         let Some(at) = self.savepoints.iter().rposition(|mark| mark.id == id) else {
             return false;
@@ -286,14 +287,14 @@ impl<K: Key, V: Value> ModelTxn<K, V> {
         true
     }
 
-    /// The transaction as the history checkers take it.
+    /// The operations so far, for the history checkers.
     #[must_use]
     pub fn ops(&self) -> &[Op<K, V>] {
         &self.ops
     }
 }
 
-/// A double-ended iterator of a [`ModelTxn`]: the part of its range that is left.
+/// A double-ended iterator of a [`ModelTxn`]: the part of its range that it has not yielded yet.
 #[derive(Clone, Debug)]
 pub struct Walk<K> {
     lower: Bound<K>,
@@ -309,8 +310,8 @@ fn point<K: Clone>(key: &K) -> Scan<K> {
     }
 }
 
-/// The part of a range that a scan which yielded `items` has walked: all of it if
-/// it was asked for more than there was, else up to the last item.
+/// The part of its range that a scan has walked to yield `items`: up to the last item if it stopped at
+/// its limit, else the whole range. `None` if the limit was 0.
 fn walked<K: Key, V>(scan: &Scan<K>, items: &[(K, V)]) -> Option<Scan<K>> {
     let mut walked = scan.clone();
     match scan.limit {

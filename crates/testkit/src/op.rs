@@ -1,25 +1,23 @@
-//! The vocabulary that all checkers share: what a transaction did, with what it
-//! saw ([`Op`], [`Committed`]), and the one function that says whether a map
-//! explains it ([`replay`]).
+//! The types that all checkers share: the operations of a transaction with their results ([`Op`],
+//! [`Committed`]), and the function that decides whether a map explains them ([`replay`]).
 //!
-//! Invariant: `replay` is the only definition of what an operation means. The
-//! brute-force oracle and the history checker both go through it, so they cannot
-//! disagree about anything but the order of transactions.
+//! Invariant: `replay` is the only definition of the meaning of an operation. The brute-force oracle and
+//! the history checker both use it, so they can disagree only about the order of transactions.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::hash::Hash;
 use std::ops::Bound;
 
-/// A key that the checkers can handle.
+/// The requirements of the checkers on a key.
 pub trait Key: Ord + Clone + Hash + Debug {}
 impl<T: Ord + Clone + Hash + Debug> Key for T {}
 
-/// A value that the checkers can handle.
+/// The requirements of the checkers on a value.
 pub trait Value: Eq + Clone + Hash + Debug {}
 impl<T: Eq + Clone + Hash + Debug> Value for T {}
 
-/// A scan: a range of keys, a direction, and how many items were asked for.
+/// A scan: a range of keys, a direction, and the number of items asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Scan<K> {
     /// The lower end of the range.
@@ -28,7 +26,7 @@ pub struct Scan<K> {
     pub upper: Bound<K>,
     /// Whether the scan runs from the upper end down.
     pub reverse: bool,
-    /// How often the iterator was advanced; `None` is until it ended.
+    /// How often the iterator was advanced; `None` if until its end.
     pub limit: Option<usize>,
 }
 
@@ -54,8 +52,8 @@ impl<K: Ord> Scan<K> {
         above && below
     }
 
-    /// What the scan returns over `map`. Walks the whole map: plainly right
-    /// rather than fast, and at ease with a lower end above the upper one.
+    /// The result of the scan over `map`. It walks the whole map, which is slow but plainly correct, and
+    /// allows a lower end above the upper one.
     pub fn over<V: Clone>(&self, map: &BTreeMap<K, V>) -> Vec<(K, V)>
     where
         K: Clone,
@@ -71,17 +69,17 @@ impl<K: Ord> Scan<K> {
     }
 }
 
-/// One operation of a transaction, with what it returned.
+/// One operation of a transaction, with its result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op<K, V> {
-    /// A look-up, and what it found.
+    /// A look-up and its result.
     Get {
         /// The key that was asked for.
         key: K,
-        /// The value, or that there was none.
+        /// The value that was found, if any.
         found: Option<V>,
     },
-    /// A scan, and what it yielded, in its own order.
+    /// A scan and its result.
     Scan {
         /// The range, direction and length.
         scan: Scan<K>,
@@ -95,15 +93,15 @@ pub enum Op<K, V> {
         /// The new value.
         value: V,
     },
-    /// A delete; what was there is a [`Op::Get`] of its own, if it was asked for.
+    /// A delete. A delete that returns the old value is an [`Op::Get`] followed by this one.
     Delete {
         /// The key.
         key: K,
     },
     /// A savepoint, under a number that the caller chose.
     Savepoint(usize),
-    /// The undoing of all writes since the newest savepoint of that number. The
-    /// reads in between were seen and must be explained like all others.
+    /// A rollback of all writes since the newest savepoint of that number. The caller has seen the
+    /// reads in between, so they must be explained like all others.
     RollbackTo(usize),
 }
 
@@ -114,12 +112,12 @@ pub struct Committed<K, V> {
     pub begin: u64,
     /// A stamp taken after its commit returned.
     pub end: u64,
-    /// What it did, in its own order.
+    /// The operations of the transaction, in order.
     pub ops: Vec<Op<K, V>>,
 }
 
-/// Runs `ops` alone on `state`. Returns the state after them, or `None` where a
-/// result differs from what a lone run returns.
+/// Replays `ops` on `state` without other transactions. Returns the state after them, or `None` if a
+/// recorded result differs from the result of the replay.
 pub fn replay<K: Key, V: Value>(ops: &[Op<K, V>], state: &BTreeMap<K, V>) -> Option<BTreeMap<K, V>> {
     let mut state = state.clone();
     let mut savepoints = Vec::new();
@@ -202,7 +200,7 @@ mod tests {
             found(7, Some(0)),
         ];
         assert!(replay(&ops, &three()).is_some());
-        // The second savepoint ended with the return to the first.
+        // The rollback to the first savepoint ended the second one.
         let ended = [ops, vec![Op::RollbackTo(2)]].concat();
         assert_eq!(replay(&ended, &three()), None);
     }

@@ -1,13 +1,12 @@
-//! Futures driven by hand: a future polled `n` times and then dropped stands for
-//! every way in which a caller can lose interest (timeout, `select!`, abort).
+//! Futures polled by hand. A future that is polled `n` times and then dropped stands for every kind of
+//! cancellation: a timeout, `select!`, an abort.
 
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 
-/// Polls `future` up to `times` times with a waker that does nothing. Returns its
-/// output, or `None` if it is still pending. Whoever drops the future decides
-/// when it is cancelled.
+/// Polls `future` up to `times` times with a waker that does nothing. Returns its output, or `None` if
+/// it is still pending. The future is not dropped, so the caller decides when it is cancelled.
 pub fn poll_times<F: Future>(mut future: Pin<&mut F>, times: usize) -> Option<F::Output> {
     let mut context = Context::from_waker(Waker::noop());
     for _ in 0..times {
@@ -18,14 +17,13 @@ pub fn poll_times<F: Future>(mut future: Pin<&mut F>, times: usize) -> Option<F:
     None
 }
 
-/// Polls `future` exactly `times` times at most and drops it; the output if it
-/// got that far.
+/// Polls `future` up to `times` times and drops it. Returns its output if it was ready by then.
 pub fn poll_then_drop<F: Future>(future: F, times: usize) -> Option<F::Output> {
     poll_times(pin!(future), times)
 }
 
-/// Is pending once, then ready: an await point at which a future can be dropped
-/// and at which another task can run.
+/// Is pending once, then ready. It makes an await point at which a future can be dropped or another task
+/// can run.
 pub async fn yield_once() {
     let mut yielded = false;
     std::future::poll_fn(|context| {

@@ -1,28 +1,28 @@
-//! The brute-force oracle: decides for a small history whether any order of its
-//! transactions explains every result, by trying them all.
+//! The brute-force oracle. It decides whether an order of the transactions of a small history explains
+//! every result, by trying all orders.
 //!
-//! It shares no idea with the store's certifier (which never looks at results,
-//! only at who changed what when), so a mistake in one does not hide in the other.
-//! Exponential: meant for a dozen transactions.
+//! The oracle compares results. The store's certifier never looks at results, only at the versions of
+//! keys. The two share no idea, so the oracle does not repeat a mistake of the certifier. The time is
+//! exponential, so a history should have a dozen transactions at most.
 
 use std::collections::{BTreeMap, HashSet};
 
 use crate::op::{Committed, Key, Value, replay};
 
-/// Which orders count.
+/// The orders that are allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     /// Any order.
     Serial,
-    /// Orders in which a transaction that ended before another began comes first.
+    /// Orders that respect real time: a transaction that ended before another began comes first.
     Strict,
 }
 
-/// The most transactions that [`witness`] accepts: sets of them are bit masks.
+/// The most transactions that [`witness`] accepts, since it keeps sets of them as bit masks.
 pub const MOST: usize = 32;
 
-/// An order of `history` (as indices) that explains every result when run from
-/// `initial`, or `None` if there is none: the history is not serializable.
+/// An order of `history` (as indices) that explains every result when replayed from `initial`; `None` if
+/// there is none, which means that the history is not serializable.
 ///
 /// # Panics
 /// If the history holds more than [`MOST`] transactions.
@@ -31,8 +31,8 @@ pub fn witness<K: Key, V: Value>(
     history: &[Committed<K, V>],
     order: Order,
 ) -> Option<Vec<usize>> {
-    assert!(history.len() <= MOST, "a history for brute force is small");
-    // before[i]: the transactions that real time puts ahead of i.
+    assert!(history.len() <= MOST, "the history has too many transactions for brute force");
+    // before[i]: the transactions that real time puts before i, as a bit mask.
     let before: Vec<u32> = history
         .iter()
         .map(|later| match order {
@@ -46,7 +46,7 @@ pub fn witness<K: Key, V: Value>(
     search.extend(0, initial).then_some(search.path)
 }
 
-/// Whether some order explains every result; see [`witness`].
+/// Whether an order explains every result; see [`witness`].
 pub fn is_serializable<K: Key, V: Value>(
     initial: &BTreeMap<K, V>,
     history: &[Committed<K, V>],
@@ -58,8 +58,8 @@ pub fn is_serializable<K: Key, V: Value>(
 struct Search<'h, K, V> {
     history: &'h [Committed<K, V>],
     before: Vec<u32>,
-    /// Sets of placed transactions, with the state they lead to, from which no
-    /// order of the rest works.
+    /// Sets of placed transactions, with the state after them, from which no order of the remaining
+    /// transactions explains the results.
     dead_ends: HashSet<(u32, BTreeMap<K, V>)>,
     path: Vec<usize>,
 }
@@ -74,6 +74,7 @@ impl<K: Key, V: Value> Search<'_, K, V> {
         }
         for next in 0..self.history.len() {
             let bit = 1 << next;
+            // Skip a transaction that is placed already, or that real time puts after one that is not.
             if placed & bit != 0 || self.before[next] & !placed != 0 {
                 continue;
             }
@@ -85,6 +86,7 @@ impl<K: Key, V: Value> Search<'_, K, V> {
                 self.path.pop();
             }
         }
+        // The same set and state may be reached in another order: remember that it leads nowhere.
         self.dead_ends.insert((placed, state.clone()));
         false
     }

@@ -1,12 +1,12 @@
-//! A whole application in one thread, in virtual time, on a disk that crashes: every run
-//! follows from one seed, and replays.
+//! Simulation of a whole application in one thread, in virtual time, on a disk that crashes. Every run
+//! follows from one seed, and can be replayed.
 //!
 //! A [`Simulation`] is a machine on which one process runs after another. Each call of
-//! [`run`](Simulation::run) is the life of a process: it runs one future, with the tasks that
-//! it [spawns](Machine::spawn) and the background work of the databases that it opens, until
-//! the future has ended or the machine crashes. Step by step the seed chooses what goes on
-//! next: a task that was woken, or a piece of background work. When nothing can, time jumps to
-//! the next instant that anything waits for, so an hour of timeouts takes no time.
+//! [`run`](Simulation::run) is the life of a process. It runs the main future, the tasks that the
+//! process [spawns](Machine::spawn), and the background work of the databases that it opens, until the
+//! main future has ended or the machine crashes. At each step, a random choice from the seed selects
+//! a task that was woken or a piece of background work. When there is neither, time jumps to the next
+//! instant for which a task or a database waits, so an hour of timeouts takes no real time.
 //!
 //! ```
 //! use fluxmap::{Database, FluxError};
@@ -14,7 +14,7 @@
 //! use std::sync::{Arc, Mutex};
 //! use std::time::Duration;
 //!
-//! /// The application: counts, once a second, as durably as can be.
+//! /// The application: counts durably, once a second.
 //! async fn count(machine: Machine, acknowledged: Arc<Mutex<u32>>) -> Result<(), FluxError> {
 //!     let db = Database::<String, u32>::builder()
 //!         .durability_full(machine.persistence("counter"))
@@ -22,7 +22,7 @@
 //!         .background(machine.background())
 //!         .build()
 //!         .await?;
-//!     // What every life must find.
+//!     // Every life must find the last count that was acknowledged.
 //!     let found = db.get("n")?.map_or(0, |n| *n);
 //!     assert!(found >= *acknowledged.lock().unwrap(), "it has forgotten {found}");
 //!     for n in found + 1..=10 {
@@ -48,34 +48,35 @@
 //! }
 //! ```
 //!
-//! # What must the application hold to?
+//! # What are the rules for the application?
 //!
-//! - It gets its disk, its clock, its sleeps and its tasks from the [`Machine`].
-//! - It asks nothing else of the world: no thread, no socket, no clock or random number of the
-//!   machine that the test runs on. What stands for clients and the network are tasks, too.
-//! - A `HashMap` of the standard library iterates in another order each time: use `BTreeMap`,
-//!   or sort.
-//! - Handles of databases are held by tasks only, so that they end with the process.
+//! - The application gets its disk, clock, sleeps and tasks from the [`Machine`].
+//! - It uses no threads and no sockets, and no clock or random numbers of the real machine.
+//!   Clients and the network are simulated by tasks, too.
+//! - It does not depend on the order of a `HashMap`, which differs in each run: use `BTreeMap`, or
+//!   sort.
+//! - Only tasks hold handles of databases, so that the handles end with the process.
 //!
-//! What is known to the outside world, the promises that a client was given, stands in the
-//! test, and outlives the process.
+//! The knowledge of the outside world, such as the promises that clients were given, belongs to the
+//! test, since it must outlive the process.
 //!
-//! # When does it crash?
+//! # When does the machine crash?
 //!
-//! At a [step](Simulation::crash_at_step) or at a [call to the disk](Simulation::crash_at_call):
-//! there are several within a step. [`crash_within`](Simulation::crash_within) draws either. A
-//! [`Crash`] is the death of the process, or a loss of power, which takes what was not synced,
-//! or some of it, or parts of it, in any order.
+//! It crashes at a [step](Simulation::crash_at_step) or at a [call to the
+//! disk](Simulation::crash_at_call); a step may make several calls.
+//! [`crash_within`](Simulation::crash_within) draws a place at random. A [`Crash`] is the death of the
+//! process, or a loss of power. A loss of power undoes unsynced changes: all of them, some, or parts of
+//! some, in any order.
 //!
-//! # What if it hangs?
+//! # What if the application hangs?
 //!
-//! A run in which nothing can happen any more, or that takes too many steps, ends with
-//! [`Stuck`], which says what each task waits for; [`Machine::label`] gives that a name.
+//! A run that cannot go on, or takes too many steps, ends with [`Stuck`]. It lists the unfinished tasks
+//! and what each waits for; [`Machine::label`] lets a task name this.
 //!
-//! # How do I see a failure again?
+//! # How do I replay a failure?
 //!
-//! With its seed, which is printed when a test panics, with the last steps. The seed stands
-//! for the same run as long as neither the application nor FluxMap changes.
+//! Run the test with the same seed. When a test panics, the simulation prints its seed and the last
+//! steps. A seed stands for the same run as long as neither the application nor FluxMap changes.
 
 mod machine;
 mod report;
@@ -97,28 +98,28 @@ pub use self::machine::{Joined, Machine, Sleep};
 use self::report::Trace;
 pub use self::report::{Stuck, Waiting, Why};
 
-/// How a machine crashes.
+/// The kind of a crash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Crash {
-    /// The process dies. What it has written to the disk is there.
+    /// The process dies. Everything that it has written to the disk survives.
     Process,
-    /// The power goes, and with it some of what was not synced.
+    /// The power fails. Unsynced changes may be lost.
     Power(Loss),
 }
 
 /// How the life of a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended<T> {
-    /// Its main future returned this. Its other tasks ended, then.
+    /// The main future returned this output. All other tasks were then dropped.
     Returned(T),
-    /// The machine crashed, as was planned. What is left of the disk is there for the next.
+    /// The machine crashed as planned. The next process finds the disk that the crash left.
     Crashed,
 }
 
-/// How many steps a process may take, unless it is [said](Simulation::limit_steps).
+/// The most steps that a process may take, unless [`Simulation::limit_steps`] sets another limit.
 const STEPS: u64 = 200_000;
 
-/// A call to the disk that it does not come to.
+/// The number of a call to the disk that is never reached: no crash at a call.
 const NEVER: u64 = u64::MAX;
 
 /// A machine on which processes run. See the [module](self).
@@ -126,20 +127,20 @@ pub struct Simulation {
     seed: u64,
     rng: StdRng,
     shared: Arc<Shared>,
-    /// Processes so far, and the steps of the present one.
+    /// The number of processes so far.
     lives: u64,
     steps: u64,
     limit: u64,
-    /// One step of so many takes long.
+    /// One step of so many lets time pass although a task could go on.
     stalls: Option<u32>,
     crash: Option<Plan>,
     trace: Trace,
 }
 
-/// A crash that is to come.
+/// A planned crash.
 #[derive(Clone, Copy)]
 struct Plan {
-    /// If not at a call to the disk.
+    /// The step before which to crash; `None` for a crash at a call to the disk.
     step: Option<u64>,
     crash: Crash,
 }
@@ -163,46 +164,46 @@ impl Simulation {
         }
     }
 
-    /// What the application sees of it.
+    /// The machine as the application sees it.
     #[must_use]
     pub fn machine(&self) -> Machine {
         Machine::new(&self.shared)
     }
 
-    /// A number below `end`, drawn from the seed; zero if that is zero.
+    /// A random number below `end`, drawn from the seed; zero if `end` is zero.
     pub fn choose(&mut self, end: u64) -> u64 {
         if end == 0 { 0 } else { self.rng.random_range(0..end) }
     }
 
-    /// Ends a run that takes more steps than this with [`Stuck`]. 200,000 by default.
+    /// Sets the most steps that a run may take before it ends with [`Stuck`]. The default is 200,000.
     pub fn limit_steps(&mut self, steps: u64) {
         self.limit = steps;
     }
 
-    /// Lets one step of so many take as long as until the next instant that anything waits for,
-    /// although something could go on: as on a machine that is busy, or stops for a moment. By
-    /// default, and at zero, time passes only when nothing can go on.
+    /// In one of `steps` steps, lets time jump to the next instant for which a task or a database
+    /// waits, although something else could go on, as on a machine that is busy or stops for a moment.
+    /// By default, and with zero, time passes only when nothing can go on.
     pub fn stall_one_in(&mut self, steps: u32) {
         self.stalls = Some(steps).filter(|steps| *steps > 0);
     }
 
-    /// Lets the next run crash just before this step of it; the first is 1.
+    /// Makes the next run crash just before its step `step`; the first step is 1.
     pub fn crash_at_step(&mut self, step: u64, crash: Crash) {
         self.shared.disk().crash_at(NEVER);
         self.crash = Some(Plan { step: Some(step), crash });
     }
 
-    /// Lets the next run crash at this call to the disk, of those that change something: the
-    /// first is 1, and zero is as that.
+    /// Makes the next run crash at this call to the disk. Only calls that change something count. The
+    /// first is 1, and zero means the same.
     pub fn crash_at_call(&mut self, call: u64, crash: Crash) {
         self.shared.disk().crash_at(call.max(1));
         self.crash = Some(Plan { step: None, crash });
     }
 
-    /// Lets the next run crash at any of its first steps or of as many calls to the disk, if it
-    /// comes to that, and in any way.
+    /// Makes the next run crash in a random way, at a random one of its first `steps` steps or of its
+    /// first `steps` calls to the disk. The run does not crash if it ends before.
     pub fn crash_within(&mut self, steps: u64) {
-        // A loss of everything finds most, and the others what it does not.
+        // A loss of everything finds most bugs, so draw it most often. The other kinds find the rest.
         let crash = match self.choose(8) {
             0..3 => Crash::Power(Loss::Everything),
             3..5 => Crash::Power(Loss::Random(self.rng.random())),
@@ -216,9 +217,10 @@ impl Simulation {
         }
     }
 
-    /// The life of a process: runs `main`, and whatever it spawns, until it has ended or the
-    /// machine crashes. Then all tasks are dropped, and with them the databases that they hold:
-    /// in good order if `main` has returned, and with a disk that fails every call if not.
+    /// Runs the life of a process: `main`, and the tasks that it spawns, until `main` has ended or the
+    /// machine crashes. Then all tasks are dropped, and with them the databases that they hold. If
+    /// `main` has returned, the databases close normally. After a crash, every call that would change
+    /// their disk fails.
     ///
     /// # Errors
     ///
@@ -226,18 +228,18 @@ impl Simulation {
     ///
     /// # Panics
     ///
-    /// If a task does, or a piece of background work.
+    /// If a task or a piece of background work panics.
     pub fn run<F: Future>(&mut self, main: F) -> Result<Ended<F::Output>, Stuck> {
         self.lives += 1;
         self.steps = 0;
         self.trace.note(format!("life {}", self.lives));
         let mut ended = self.live(main);
-        // It may crash while databases are being closed.
+        // Dropping the tasks closes databases, and this may reach the call at which to crash.
         self.shared.drop_tasks();
         if ended.is_ok() && self.crash_if_due() {
             ended = Ok(Ended::Crashed);
         }
-        // A crash that did not come to pass is not for the next process.
+        // Cancel a crash that was not reached: it was planned for this process, not for the next one.
         self.crash = None;
         self.shared.disk().crash_at(NEVER);
         ended
@@ -268,6 +270,7 @@ impl Simulation {
                 shared.advance_to(next);
                 continue;
             }
+            // Numbers below `ready.len()` choose a task; the last one chooses background work, if due.
             let chosen = self.choose(count);
             match ready.get(usize::try_from(chosen).unwrap_or(usize::MAX)) {
                 Some(task) if *task == id => {
@@ -290,10 +293,12 @@ impl Simulation {
         }
     }
 
-    /// If it is time to crash, puts what is left of the disk in its place.
+    /// If it is time to crash, replaces the disk by one in the state that the crash leaves.
     fn crash_if_due(&mut self) -> bool {
         let Some(Plan { step, crash }) = self.crash else { return false };
         let disk = self.shared.disk();
+        // The disk has frozen its state if the planned call was reached. Otherwise the plan names a step,
+        // and the present state of the disk counts.
         let instant = match (disk.frozen(), disk.frozen_midway()) {
             (Some(before), Some(midway)) => {
                 if self.choose(2) == 0 {
@@ -311,7 +316,7 @@ impl Simulation {
             Crash::Process => instant.process_death(),
             Crash::Power(loss) => instant.power_cut(loss),
         });
-        // The process that is gone writes no more.
+        // Fail all further calls to the old disk: the process is dead and must write no more.
         disk.crash_at(1);
         true
     }
@@ -322,8 +327,8 @@ impl Simulation {
         Stuck { why, seed: self.seed, life, step, now, tasks, last: self.trace.last() }
     }
 
-    /// The last steps of all lives, the earliest first: each by the name of the task that went
-    /// on, `main`, `background`, or the time to which the clock jumped.
+    /// The last steps of all lives, the earliest first. A step is the name of the task that went on,
+    /// `main`, `background`, or the time to which the clock jumped.
     #[must_use]
     pub fn trace(&self) -> Vec<String> {
         self.trace.all()
@@ -337,7 +342,7 @@ impl Drop for Simulation {
             eprintln!("simulation: seed {seed}, life {life}, step {step}; the last steps:");
             eprintln!("  {}", self.trace.last().join("\n  "));
         }
-        // They hold the machine, which holds them.
+        // Break the reference cycle: tasks hold the machine, and the machine holds its tasks.
         self.shared.drop_tasks();
     }
 }

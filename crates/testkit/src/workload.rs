@@ -1,9 +1,9 @@
-//! Random transactions from one seed: the same seed gives the same scripts (the
-//! interleaving of threads is the machine's own).
+//! Random transactions from a seed. The same seed gives the same scripts. The interleaving of threads
+//! does not follow from the seed.
 //!
-//! `FLUXMAP_SEED=<number>` replays a run; without it every run draws a new seed,
-//! and a failing test prints the one it used. `FLUXMAP_SCALE=<number>` multiplies how
-//! many runs a randomized test makes, for a soak.
+//! `FLUXMAP_SEED=<number>` replays a run. Without it every run draws a new seed, and a failing test
+//! prints the seed that it used. `FLUXMAP_SCALE=<number>` multiplies the runs of a randomized test, for
+//! a soak test.
 
 use std::fmt::{self, Display};
 use std::ops::{Bound, RangeInclusive};
@@ -19,10 +19,10 @@ pub const SEED_VARIABLE: &str = "FLUXMAP_SEED";
 /// The environment variable that multiplies the number of runs.
 pub const SCALE_VARIABLE: &str = "FLUXMAP_SCALE";
 
-/// How many runs to make where a test makes `runs` by itself.
+/// The number of runs that a test makes: `runs`, multiplied by [`SCALE_VARIABLE`] if it is set.
 ///
 /// # Panics
-/// If the variable is set to something else than a number.
+/// If the variable is set but not to a number.
 #[must_use]
 pub fn scaled(runs: u64) -> u64 {
     let scale = std::env::var(SCALE_VARIABLE);
@@ -37,7 +37,7 @@ impl Seed {
     /// The seed from [`SEED_VARIABLE`], or a new one.
     ///
     /// # Panics
-    /// If the variable is set to something else than a number.
+    /// If the variable is set but not to a number.
     #[must_use]
     pub fn from_env() -> Self {
         match std::env::var(SEED_VARIABLE) {
@@ -46,10 +46,10 @@ impl Seed {
         }
     }
 
-    /// The generator of the `run`-th run under this seed.
+    /// The random generator for the `run`-th run with this seed.
     #[must_use]
     pub fn rng(self, run: u64) -> StdRng {
-        // Multiplied so that neighbouring seeds share no run.
+        // Multiply the seed, so that neighbouring seeds share no run.
         StdRng::seed_from_u64(self.0.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(run))
     }
 }
@@ -69,36 +69,36 @@ pub enum Step {
     Scan(Scan<u64>),
     /// Write a value that no other step of the plan writes.
     Put(u64, u64),
-    /// Delete, and see what was there.
+    /// Delete a key and read its old value.
     Remove(u64),
     /// Let another thread run.
     Yield,
 }
 
-/// What the transactions of a plan look like.
+/// The parameters from which a plan is drawn.
 #[derive(Clone, Debug)]
 pub struct Shape {
-    /// How many threads.
+    /// The number of threads.
     pub threads: RangeInclusive<usize>,
-    /// How many transactions each thread runs.
+    /// The number of transactions that each thread runs.
     pub transactions: usize,
-    /// How many steps a transaction has.
+    /// The number of steps of a transaction.
     pub steps: RangeInclusive<usize>,
     /// Keys are drawn from `0..keys`.
     pub keys: u64,
-    /// Scans among the reads, in percent.
+    /// The share of scans among the reads, in percent.
     pub scans: u32,
-    /// Whether the threads begin each of their transactions together, after which
-    /// all of a round overlap for certain.
+    /// Whether the threads begin each of their transactions together. Then all transactions of a
+    /// round are certain to overlap.
     pub lockstep: bool,
 }
 
-/// What every thread shall do.
+/// The transactions that each thread runs.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The content before the threads start.
     pub preload: Vec<(u64, u64)>,
-    /// Per thread, its transactions, each a list of steps.
+    /// The transactions by thread. Each is a list of steps.
     pub threads: Vec<Vec<Vec<Step>>>,
     /// See [`Shape::lockstep`].
     pub lockstep: bool,
@@ -111,7 +111,7 @@ pub fn plan(shape: &Shape, rng: &mut StdRng) -> Plan {
         next_value += 1;
         next_value
     };
-    // Half of the keys exist at first, so that misses are as common as hits.
+    // About half of the keys exist at first, so that misses are as common as hits.
     let preload = (0..shape.keys).filter(|_| rng.random_bool(0.5)).map(|key| (key, key)).collect();
     let threads = rng.random_range(shape.threads.clone());
     let threads = (0..threads)
@@ -120,8 +120,8 @@ pub fn plan(shape: &Shape, rng: &mut StdRng) -> Plan {
     Plan { preload, threads, lockstep: shape.lockstep }
 }
 
-/// The plan of write skew: every transaction reads all keys and then writes one,
-/// and all transactions of a round overlap. `scanning` reads them by one scan.
+/// A plan that provokes write skew: every transaction reads all keys and then writes one, and all
+/// transactions of a round overlap. With `scanning`, a single scan reads all keys.
 pub fn skew(threads: usize, rounds: usize, scanning: bool) -> Plan {
     let keys = threads as u64;
     let mut next_value = 1000;

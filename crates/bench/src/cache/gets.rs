@@ -1,4 +1,4 @@
-//! Gets that hit, of a database with a limit and of the same without one.
+//! Gets that hit: of a database with a limit, compared with the same database without one.
 
 use super::cost::{Db, Options, at_limit, below_limit, key, ratio, spread};
 use crate::output::{bar, cpu_time, table};
@@ -9,7 +9,7 @@ use rand::{Rng, SeedableRng};
 use serde::Serialize;
 use std::thread;
 
-/// Which keys are read.
+/// The distribution of the keys to read.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize)]
 enum Draw {
     Uniform,
@@ -18,10 +18,10 @@ enum Draw {
 
 const DRAWS: [(Draw, &str); 2] = [(Draw::Uniform, "uniform"), (Draw::Zipf, "Zipf 0.99")];
 
-/// Whether the limit was reached.
+/// Whether the database is below its limit or at it.
 const LIMITS: [&str; 2] = ["below", "at"];
 
-/// Nanoseconds of processor time per get, once a round.
+/// Nanoseconds of processor time per get, one figure per round.
 #[derive(Serialize)]
 pub(crate) struct Series {
     keys: usize,
@@ -33,7 +33,7 @@ pub(crate) struct Series {
     at_limit: Vec<f64>,
 }
 
-/// A database, and the keys that are in it, in random order.
+/// A database, and its keys in random order.
 struct Loaded {
     db: Db,
     keys: Vec<u64>,
@@ -47,7 +47,7 @@ impl Loaded {
         Loaded { db, keys }
     }
 
-    /// Nanoseconds of processor time for each of these reads, by their places in `keys`.
+    /// Reads the keys at these places in `keys`. Returns nanoseconds of processor time per read.
     fn gets(&self, places: &[usize], threads: usize) -> f64 {
         let keys: Vec<u64> = places.iter().map(|&place| self.keys[place]).collect();
         let started = cpu_time();
@@ -62,10 +62,11 @@ impl Loaded {
     }
 }
 
-/// Draws places.
+/// Draws random places in a list of keys.
 struct Places {
     count: usize,
-    /// For each place, how probable it and those before it are, times something.
+    /// For each place, the sum of the weights of this place and the ones before it. Empty for uniform
+    /// draws.
     sums: Vec<f64>,
 }
 
@@ -86,7 +87,7 @@ impl Places {
     }
 }
 
-/// Measures them all.
+/// Measures all cases.
 pub(crate) fn measure(options: &Options) -> Vec<Series> {
     let cases = options.keys.len() * options.policies().count() * options.threads.len() * DRAWS.len();
     let bar = bar(cases * options.rounds);
@@ -108,7 +109,7 @@ pub(crate) fn measure(options: &Options) -> Vec<Series> {
                         let places: Vec<usize> =
                             (0..options.gets).map(|_| places.draw(&mut random)).collect();
                         for turn in 0..dbs.len() {
-                            // Each of them is first in its turn.
+                            // Rotate the order, so that each database is first in some rounds.
                             let which = (turn + round) % dbs.len();
                             taken[which].push(dbs[which].gets(&places, threads));
                         }
@@ -124,7 +125,7 @@ pub(crate) fn measure(options: &Options) -> Vec<Series> {
     all
 }
 
-/// The ratios for so many keys.
+/// The table of the ratios for `keys` keys.
 pub(crate) fn table_of(all: &[Series], keys: usize, options: &Options) -> Table {
     let mut header = vec![format!("{keys} keys: a get that hits, of one without a limit")];
     let mut plain = vec!["no limit, CPU ns".to_string()];

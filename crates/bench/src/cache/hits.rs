@@ -1,4 +1,4 @@
-//! How many requests of real traces find what they ask for.
+//! Hit ratios: the share of the requests of real traces that find their key.
 
 use super::trace::{SOURCE, Trace};
 use super::{is_wanted, plot, stores};
@@ -6,24 +6,24 @@ use crate::output::{Record, bar, print, table};
 use serde::Serialize;
 use std::path::PathBuf;
 
-/// Compares hit ratios on traces, with equal-sized entries.
+/// Compare hit ratios on traces, with entries of equal size.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Traces: zstd, a decimal key on each line.
+    /// Traces: text compressed with zstd, with a decimal key on each line.
     #[arg(required = true)]
     traces: Vec<PathBuf>,
-    /// Only these policies and caches.
+    /// Measure these policies and caches only.
     #[arg(long, value_delimiter = ',')]
     policies: Vec<String>,
-    /// Entries that there is room for, as per cent of a trace's different keys.
+    /// The number of entries that fit, in per cent of the trace's different keys.
     #[arg(long, value_delimiter = ',', default_value = "1,5,10")]
     sizes: Vec<f64>,
-    /// Writes a plot of each trace there.
+    /// Write a plot for each trace into this directory.
     #[arg(long)]
     plot: Option<PathBuf>,
 }
 
-/// How one store fared on one trace, with room for so much.
+/// The hit ratio of one store on one trace at one size.
 #[derive(Serialize)]
 pub(crate) struct Hits {
     pub(crate) trace: String,
@@ -33,7 +33,7 @@ pub(crate) struct Hits {
     pub(crate) hit_percent: f64,
 }
 
-/// Runs it.
+/// Runs the benchmark.
 pub(crate) fn run(options: &Options, json: bool) {
     let makers: Vec<_> =
         stores::all().into_iter().filter(|(name, _)| is_wanted(&options.policies, name)).collect();
@@ -44,7 +44,7 @@ pub(crate) fn run(options: &Options, json: bool) {
         let trace = match Trace::read(path) {
             Ok(trace) => trace,
             Err(error) => {
-                eprintln!("{} is no trace: {error}", path.display());
+                eprintln!("{} is not a trace: {error}", path.display());
                 std::process::exit(1);
             }
         };
@@ -80,7 +80,7 @@ pub(crate) fn run(options: &Options, json: bool) {
 }
 
 fn print_table(hits: &[Hits], names: &[&'static str]) {
-    // One row for each trace and size: the stores come one after the other.
+    // `hits` lists all stores for the first trace and size, then for the next: a chunk is a row.
     let mut rows: Vec<Vec<String>> = hits
         .chunks(names.len())
         .map(|row| {

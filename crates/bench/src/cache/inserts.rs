@@ -1,4 +1,4 @@
-//! Inserts that evict, beside those that do not, and beside caches of the same capacity.
+//! Inserts that evict, compared with inserts that do not, and with caches of the same capacity.
 
 use super::cost::{Db, Options, at_limit, below_limit, insert, key, ratio, remove, spread, step, value};
 use crate::output::{bar, cpu_time, table};
@@ -8,12 +8,12 @@ use serde::Serialize;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Nanoseconds of processor time per insert of a new key, once a round.
+/// Nanoseconds of processor time per insert of a new key, one figure per round.
 #[derive(Serialize)]
 pub(crate) struct Series {
     keys: usize,
     policy: &'static str,
-    /// Keys that the database at its limit held at the end.
+    /// The number of keys that the database at its limit held at the end.
     kept: u64,
     no_limit: Vec<f64>,
     below_limit: Vec<f64>,
@@ -22,12 +22,12 @@ pub(crate) struct Series {
     quick_cache: Vec<f64>,
 }
 
-/// Takes new keys.
+/// A store that takes new keys.
 trait Target {
-    /// What is measured.
+    /// Inserts the keys with these numbers. Only this is measured.
     fn insert(&self, numbers: Range<u64>);
 
-    /// Makes it as large as before, where it does not by itself.
+    /// Removes as many keys as were inserted, unless the store evicts by itself.
     fn shrink(&self, _oldest: Range<u64>) {}
 }
 
@@ -68,8 +68,8 @@ impl Target for QuickCache {
     }
 }
 
-/// Nanoseconds of processor time for each insert of so many, from `next` on, which then is what
-/// comes next. There are `keys` keys at the end as at the beginning.
+/// Inserts `operations` keys from number `next` on, and advances `next`. Returns nanoseconds of processor
+/// time per insert. The store has `keys` keys at the end, as at the beginning.
 fn inserts(target: &dyn Target, next: &mut u64, keys: u64, operations: usize) -> f64 {
     let mut taken = 0;
     for first in (0..operations).step_by(step(keys)) {
@@ -83,7 +83,7 @@ fn inserts(target: &dyn Target, next: &mut u64, keys: u64, operations: usize) ->
     taken as f64 / operations as f64
 }
 
-/// Measures them all.
+/// Measures all cases.
 pub(crate) fn measure(options: &Options) -> Vec<Series> {
     let policies: Vec<_> =
         options.policies().filter(|(_, policy)| *policy != EvictionPolicy::Manual).collect();
@@ -102,14 +102,14 @@ pub(crate) fn measure(options: &Options) -> Vec<Series> {
                 Box::new(Moka(moka::sync::Cache::new(count))),
                 Box::new(QuickCache(quick_cache::sync::Cache::new(keys))),
             ];
-            // Those that shrink themselves are to be as they are in the long run.
+            // Fill the stores that evict by themselves, so that they are in their steady state.
             targets[2..].iter().for_each(|cache| cache.insert(2 * count..4 * count));
             let grown = count + step(count) as u64;
             let mut next = [grown, grown, 4 * count, 4 * count, 4 * count];
             let mut taken: [Vec<f64>; 5] = Default::default();
             for round in 0..options.rounds {
                 for turn in 0..targets.len() {
-                    // Each of them is first in its turn.
+                    // Rotate the order, so that each store is first in some rounds.
                     let at = (turn + round) % targets.len();
                     taken[at].push(inserts(&*targets[at], &mut next[at], count, options.gets / 5));
                 }
@@ -124,7 +124,7 @@ pub(crate) fn measure(options: &Options) -> Vec<Series> {
     all
 }
 
-/// Times and ratios for so many keys.
+/// The table of times and ratios for `keys` keys.
 pub(crate) fn table_of(all: &[Series], keys: usize) -> Table {
     let header = [
         &*format!("{keys} keys: CPU ns of an insert"),

@@ -1,4 +1,4 @@
-//! Databases with a memory limit, beside caches: what they keep, and what that costs.
+//! Databases with a memory limit, compared with caches: their hit ratios and their cost.
 
 pub(crate) mod cost;
 mod gets;
@@ -25,13 +25,13 @@ const POLICIES: [(&str, EvictionPolicy); 7] = [
     ("S3Fifo", EvictionPolicy::S3Fifo),
 ];
 
-/// Longer than anything here takes: under `Ttl`, keys go for want of room only.
+/// A time to live longer than any benchmark runs, so that `Ttl` evicts keys for lack of room only.
 const LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A limit that is not reached.
+/// A limit that is never reached.
 const NO_END: u64 = 1 << 50;
 
-/// Whether the user asked for it: everything, if nothing was named.
+/// Whether the user asked for `name`. If the user named nothing, everything is wanted.
 fn is_wanted(names: &[String], name: &str) -> bool {
     names.is_empty() || names.iter().any(|wanted| wanted.eq_ignore_ascii_case(name))
 }

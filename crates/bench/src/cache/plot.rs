@@ -1,4 +1,4 @@
-//! Hit ratios as a picture.
+//! Plots of hit ratios.
 
 use super::hits::Hits;
 use super::trace::SOURCE;
@@ -7,7 +7,7 @@ use std::error::Error;
 use std::path::Path;
 
 const SIZE: (u32, u32) = (880, 560);
-/// Told apart by eyes that see few colours, and by their order in the legend.
+/// Colours that colour-blind readers can tell apart. The order of the legend helps, too.
 const COLOURS: [RGBColor; 9] = [
     RGBColor(0, 114, 178),
     RGBColor(230, 159, 0),
@@ -58,7 +58,7 @@ pub(crate) fn draw(dir: &Path, hits: &[Hits]) -> Result<(), Box<dyn Error>> {
             None => lines.push((hit.store, vec![point])),
         }
     }
-    // The legend is read from top to bottom as the lines are at their right ends.
+    // Order the legend from top to bottom as the lines are ordered at their right ends.
     let end = |points: &[(f64, f64)]| points.last().map_or(0.0, |point| point.1);
     let mut order: Vec<usize> = (0..lines.len()).collect();
     order.sort_by(|&a, &b| end(&lines[b].1).total_cmp(&end(&lines[a].1)));

@@ -1,4 +1,4 @@
-//! What answers the requests of a trace, behind one small trait.
+//! The stores that answer the requests of a trace, behind one small trait.
 
 use super::{NO_END, POLICIES, database};
 use fluxmap::Database;
@@ -7,15 +7,15 @@ use futures::executor::block_on;
 use lru::LruCache;
 use std::num::NonZeroUsize;
 
-/// Holds a number of keys.
+/// A store of a bounded number of keys.
 pub(crate) trait Store {
-    /// Looks a key up, and inserts it on a miss. Returns whether it was there.
+    /// Looks a key up, and inserts it on a miss. Returns whether the key was there.
     fn request(&mut self, key: u64) -> bool;
 }
 
 type Make = Box<dyn Fn(usize) -> Box<dyn Store>>;
 
-/// All of them with their names, each to be made for a number of entries.
+/// All stores: the name of each, and a function that makes it for a number of entries.
 pub(crate) fn all() -> Vec<(&'static str, Make)> {
     let evicting = POLICIES.into_iter().filter(|(_, policy)| *policy != EvictionPolicy::Manual);
     let mut stores: Vec<(&'static str, Make)> = evicting
@@ -30,8 +30,8 @@ pub(crate) fn all() -> Vec<(&'static str, Make)> {
     stores
 }
 
-/// Says that it takes so much that all else in the database weighs less than a single one: a
-/// limit that is a number of these is a number of entries.
+/// A value that claims to take so much memory that everything else in the database together weighs less
+/// than one value. So a memory limit is in effect a limit on the number of entries.
 struct Heavy;
 
 impl MemSize for Heavy {
@@ -42,7 +42,7 @@ impl MemSize for Heavy {
 
 struct FluxMap {
     db: Database<u64, Heavy>,
-    /// What is live when it is full.
+    /// The live bytes of the full database.
     live: u64,
 }
 
@@ -53,7 +53,7 @@ impl FluxMap {
             block_on(weighed.insert(key, Heavy)).expect("it has room");
         }
         let live = weighed.memory_info().live_bytes;
-        // Half an entry for the index and what the policy remembers.
+        // Add half an entry for the index and the policy's memory of evicted keys.
         let limit = live + live / entries as u64 / 2;
         FluxMap { db: database(Some((policy, limit))), live }
     }
@@ -76,7 +76,7 @@ impl Drop for FluxMap {
     }
 }
 
-/// The reference: a list that every use reorders.
+/// The reference: an LRU list that every use reorders.
 struct ExactLru(LruCache<u64, ()>);
 
 impl ExactLru {
@@ -107,8 +107,8 @@ impl Store for Moka {
     fn request(&mut self, key: u64) -> bool {
         let is_hit = self.0.get(&key).is_some();
         if !is_hit {
-            // Its own time to tidy up is the best for it: asked to do that after each insert, it
-            // turns away nearly all that is new.
+            // Let moka do its housekeeping by itself, which gives it the most hits. If it is asked to
+            // do it after each insert, it rejects nearly all new keys.
             self.0.insert(key, ());
         }
         is_hit

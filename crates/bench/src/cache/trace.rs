@@ -7,20 +7,20 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
-/// To be named wherever figures are published that come from these traces.
+/// The source of the traces. Their licence requires naming it wherever figures from them are published.
 pub(crate) const SOURCE: &str = "Traces: cache2k benchmarks, CC BY 4.0, (c) headissue GmbH, Jens Wilke, \
                                  as carried by the Caffeine simulator; converted to dense ids.";
 
-/// Requests in their order.
+/// The requests of a trace, in order.
 pub(crate) struct Trace {
     pub(crate) name: String,
     pub(crate) keys: Vec<u64>,
-    /// How many different keys there are.
+    /// The number of different keys.
     pub(crate) unique: usize,
 }
 
 impl Trace {
-    /// Reads a whole file.
+    /// Reads a trace file.
     pub(crate) fn read(path: &Path) -> Result<Self, Box<dyn Error>> {
         let lines = BufReader::new(StreamingDecoder::new(BufReader::new(File::open(path)?))?).lines();
         let keys = lines.map(|line| Ok(line?.parse()?)).collect::<Result<Vec<u64>, Box<dyn Error>>>()?;
@@ -30,7 +30,7 @@ impl Trace {
         Ok(Trace { name, keys, unique })
     }
 
-    /// How many entries are this many per cent of the different keys.
+    /// The number of entries that is `percent` per cent of the number of different keys.
     pub(crate) fn entries(&self, percent: f64) -> usize {
         ((self.unique as f64 * percent / 100.0).round() as usize).max(1)
     }

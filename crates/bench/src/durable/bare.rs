@@ -1,4 +1,4 @@
-//! Bare loops: the least that anybody has to do.
+//! Bare loops: the least work that a durable commit needs.
 
 use super::{COMMIT_BYTES, Engine, Level};
 use std::fs::File;
@@ -26,7 +26,7 @@ fn zero_filled(dir: &Path) -> File {
     file
 }
 
-/// Every commit writes, and syncs if that is asked for.
+/// A loop in which every commit writes, and syncs at [`Level::Full`].
 pub(crate) struct Loop {
     file: File,
     at: AtomicU64,
@@ -50,7 +50,8 @@ impl Engine for Loop {
     }
 }
 
-/// A log in which whoever comes first writes and syncs for all who have come since.
+/// A log with group commit. The first waiting committer becomes the leader, and writes and syncs for all
+/// that have queued.
 pub(crate) struct LeaderFollower {
     file: File,
     state: Mutex<State>,
@@ -62,9 +63,11 @@ struct State {
     buffer: Vec<u8>,
     spare: Vec<u8>,
     at: u64,
-    /// Commits that have come, and that are synced.
+    /// The number of commits that have been queued.
     come: u64,
+    /// The number of commits that are synced.
     done: u64,
+    /// Whether a leader is writing now.
     led: bool,
 }
 

@@ -1,4 +1,4 @@
-//! The engines, each by its name.
+//! The engines to compare, by name.
 
 use super::bare::{LeaderFollower, Loop};
 use super::{Engine, key};
@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Runtime};
 
-/// How an engine is opened in a directory.
+/// Opens an engine in a directory.
 type Open = Box<dyn Fn(&Path) -> Box<dyn Engine>>;
 
 /// An engine with its name.
@@ -20,7 +20,7 @@ pub(crate) struct Named {
     pub(crate) open: Open,
 }
 
-/// The engines of a level.
+/// The engines to compare at a level.
 pub(crate) fn all(level: Level) -> Vec<Named> {
     let mut engines = Vec::new();
     let mut add = |name: String, open: Open| engines.push(Named { name, open });
@@ -30,7 +30,7 @@ pub(crate) fn all(level: Level) -> Vec<Named> {
     }
     add("fluxmap, tasks".into(), Box::new(move |dir| Box::new(Tasks::new(dir, level))));
     for kind in stores::ALL.iter().filter(|kind| kind.durable) {
-        // What they call relaxed survives the death of the process, but for these two.
+        // At their relaxed level, commits survive the death of the process, except with these two.
         let is_lost = level == Level::Relaxed && ["redb file", "sled"].contains(&kind.name);
         let name = format!("{}{}", kind.name, if is_lost { " (lost with the process)" } else { "" });
         add(name, Box::new(move |dir| Box::new(Threads((kind.open)(dir, level)))));
@@ -38,7 +38,7 @@ pub(crate) fn all(level: Level) -> Vec<Named> {
     engines
 }
 
-/// Committers that are threads.
+/// An engine whose committers are threads.
 struct Threads(Box<dyn Store>);
 
 impl Engine for Threads {
@@ -47,7 +47,7 @@ impl Engine for Threads {
     }
 }
 
-/// Committers that are tasks, on two threads.
+/// An engine whose committers are tasks, on two threads.
 struct Tasks {
     db: Db,
     runtime: Runtime,

@@ -1,4 +1,4 @@
-//! What commits wait for while segments are changed and checkpoints are written.
+//! Latencies of commits while segments are changed and checkpoints are written.
 
 use super::bare::Loop;
 use super::{Engine, key};
@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 const TIME: Duration = Duration::from_secs(10);
 
-/// Prints the latencies of a bare loop and of commits, one committer, `Full`, with a
-/// segment of 1 MiB, so that hundreds of checkpoints and rotations are in it.
+/// Prints the latencies of a bare loop and of commits, each with one committer at `Full`. Segments are
+/// 1 MiB long, so that the run contains many changes of segment and several checkpoints.
 pub(crate) fn run(dir: &Path, json: bool) {
     let bare = Loop::new(dir, Level::Full);
     let bare = sample(|number| bare.commit(0, number));

@@ -1,5 +1,5 @@
-//! Commits that are made durable, beside bare loops that write the same bytes and
-//! beside other stores, in the same directory. Every commit writes one key.
+//! Durable commits, compared with bare loops that write the same bytes and with other stores, in the same
+//! directory. Every commit writes one key.
 
 mod bare;
 mod engines;
@@ -16,38 +16,38 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Compares durable commits.
+/// Compare durable commits.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Where the files go: a directory on the disk that is to be measured.
+    /// The directory for the files, on the disk to measure.
     #[arg(long, default_value = "target/bench-durable")]
     dir: PathBuf,
     /// How many times each case runs; medians are shown.
     #[arg(long, default_value_t = 5, value_parser = positive)]
     rounds: usize,
-    /// Milliseconds that a case runs each time.
+    /// How many milliseconds a case runs each time.
     #[arg(long, default_value_t = 1000, value_parser = positive)]
     milliseconds: usize,
-    /// Committers at full durability.
+    /// The numbers of committers at full durability.
     #[arg(long, value_delimiter = ',', default_value = "1,8,64", value_parser = positive)]
     full: Vec<usize>,
-    /// Committers at relaxed durability.
+    /// The numbers of committers at relaxed durability.
     #[arg(long, value_delimiter = ',', default_value = "1,2", value_parser = positive)]
     relaxed: Vec<usize>,
-    /// Only engines whose names contain this.
+    /// Measure only engines whose names contain this.
     #[arg(long, default_value = "")]
     only: String,
-    /// Shows what a checkpoint and a new segment cost a commit, too.
+    /// Also show how checkpoints and changes of segment affect the latency of commits.
     #[arg(long)]
     latency: bool,
 }
 
-/// Something that commits.
+/// A store or a bare loop that makes commits.
 pub(crate) trait Engine: Sync {
-    /// Commits one key of thread `thread`, its `number`th, and returns when it is durable.
+    /// Commits the `number`-th key of thread `thread`, and returns when the commit is durable.
     fn commit(&self, thread: usize, number: u64);
 
-    /// Whether the engine drives its committers itself; returns the commits then.
+    /// Runs the committers, if the engine does this itself: returns the commits and the time then.
     fn drive(&self, _committers: usize, _time: Duration) -> Option<(u64, Duration)> {
         None
     }
@@ -58,21 +58,21 @@ pub(crate) fn key(thread: usize, number: u64) -> String {
     format!("user{thread:04}{:012}", number % 100_000)
 }
 
-/// Bytes that a commit takes in FluxMap's log: what the bare loops write.
+/// The bytes of a commit in FluxMap's log. The bare loops write as many.
 pub(crate) const COMMIT_BYTES: usize = 184;
 
-/// Commits per second of one engine, once a round.
+/// Commits per second of one engine, one figure per round.
 #[derive(Serialize)]
 struct Series {
     engine: String,
     level: Level,
     committers: usize,
     per_second: Vec<f64>,
-    /// Microseconds of processor time for each commit.
+    /// Microseconds of processor time per commit.
     cpu: Vec<f64>,
 }
 
-/// Runs it.
+/// Runs the benchmark.
 pub(crate) fn run(options: &Options, json: bool) {
     let mut cases = Vec::new();
     for (level, counts) in [(Level::Full, &options.full), (Level::Relaxed, &options.relaxed)] {
@@ -121,14 +121,14 @@ pub(crate) fn run(options: &Options, json: bool) {
     let _ = std::fs::remove_dir_all(&options.dir);
 }
 
-/// An empty directory.
+/// Empties or creates a directory.
 fn fresh(path: &Path) -> PathBuf {
     let _ = std::fs::remove_dir_all(path);
     std::fs::create_dir_all(path).expect("the directory can be created");
     path.to_owned()
 }
 
-/// Lets committers commit for some time; returns how often they did.
+/// Lets committers commit for `time`. Returns the number of commits and the time that they took.
 fn measure(engine: &dyn Engine, committers: usize, time: Duration) -> (u64, Duration) {
     if let Some(driven) = engine.drive(committers, time) {
         return driven;

@@ -1,4 +1,4 @@
-//! A standard map under one lock: what one would write oneself. A transaction holds the lock.
+//! A standard map under one lock, as an application might write it. A transaction holds the lock.
 
 use super::{Ability, Body, Conflict, Level, Store, Transaction, Visit, number};
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ pub(super) fn open(_: &Path, _: Level) -> Box<dyn Store> {
     Box::<Locked>::default()
 }
 
-/// The pairs from a key on.
+/// The pairs from `key` on.
 fn from<'m>(map: &'m Map, key: &str) -> impl Iterator<Item = (&'m String, &'m Arc<Vec<u8>>)> {
     map.range::<str, _>((Bound::Included(key), Bound::Unbounded))
 }

@@ -1,4 +1,4 @@
-//! `DashMap`: no transactions, no order.
+//! `DashMap`. It has no transactions and no order.
 
 use super::{Ability, Body, Level, Store, Visit, number};
 use dashmap::DashMap;

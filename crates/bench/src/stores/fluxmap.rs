@@ -17,7 +17,7 @@ pub(super) fn open(dir: &Path, level: Level) -> Box<dyn Store> {
     Box::new(FluxMap(database(dir, level)))
 }
 
-/// A database with the defaults.
+/// A database with the default settings.
 pub(crate) fn database(dir: &Path, level: Level) -> Db {
     let builder = Database::builder();
     let options = || PersistenceOptions::new(dir.join("fluxmap"));
@@ -100,11 +100,11 @@ impl super::Transaction for Tx<'_> {
     }
 }
 
-/// Moves an amount between two accounts, in a task. Returns how often that was lost.
+/// Moves an amount between two accounts, in a task. Returns how often the transaction lost a conflict.
 pub(crate) async fn transfer(db: &Db, from: &str, to: &str, amount: i64) -> u64 {
     let runs = &std::sync::atomic::AtomicU64::new(0);
     let run = async move |tx: &mut Transaction<String, Vec<u8>>| {
-        // Relaxed: runs of one transaction follow each other.
+        // Relaxed: the runs of one transaction follow each other, so no other thread counts meanwhile.
         runs.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let [left, right] = tx.get_many([from, to])?.map(|found| found.map_or(0, |value| number(&value)));
         tx.insert(from.to_string(), value(left - amount))?;

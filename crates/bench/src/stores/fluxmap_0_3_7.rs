@@ -1,4 +1,4 @@
-//! The crate of this name before it was written anew.
+//! FluxMap 0.3.7, the last version before it was written anew.
 
 use super::{Ability, Body, Conflict, Level, Store, Visit, number};
 use fluxmap_0_3_7::db::{Database, Handle};
@@ -12,7 +12,7 @@ pub(super) fn open(_: &Path, _: Level) -> Box<dyn Store> {
     Box::new(Old(block_on(Database::new_in_memory()).expect("it opens")))
 }
 
-/// After all keys that there are.
+/// A character after all keys of the benchmarks.
 const END: char = char::MAX;
 
 impl Store for Old {

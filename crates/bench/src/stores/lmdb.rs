@@ -1,4 +1,4 @@
-//! LMDB: one writer at a time, by bindings whose `open` is safe to call.
+//! LMDB, which has one writer at a time. Calling `open` of these bindings is safe.
 
 use super::{Ability, Body, Conflict, Level, Store, Visit, number, text};
 use lmdb::{Cursor, Database, Environment, EnvironmentFlags, Error, RwTransaction, Transaction, WriteFlags};
@@ -23,7 +23,7 @@ pub(super) fn open(dir: &Path, level: Level) -> Box<dyn Store> {
     Box::new(Lmdb { env, db })
 }
 
-/// The number of a value that may be absent.
+/// The number in a value that may be absent.
 fn found(value: Result<&[u8], Error>) -> Option<i64> {
     match value {
         Ok(value) => Some(number(value)),

@@ -1,8 +1,8 @@
-//! The stores, behind one small trait. Each has an adapter of its own, which uses the store as
-//! its documentation shows, at its strongest isolation.
+//! The stores, behind one small trait. Each has its own adapter, which uses the store as its
+//! documentation shows, at its strongest isolation.
 //!
-//! Keys are strings, values 100 bytes of which the first eight are a number. A get reads that
-//! number, so that the value itself is touched.
+//! Keys are strings. Values are 100 bytes, of which the first eight are a number. A get reads this number,
+//! so that it touches the value itself.
 
 mod btree;
 mod dashmap;
@@ -27,60 +27,60 @@ mod tree_index;
 use serde::Serialize;
 use std::path::Path;
 
-/// When a commit returns.
+/// The durability of a commit when it returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(crate) enum Level {
-    /// When it is visible. Stores that need files have them, in the directory they are given,
-    /// and leave it to the system to write them.
+    /// The commit is visible. Stores that need files have them in the directory that they are given, and
+    /// leave it to the system to write them to the disk.
     Memory,
-    /// When it is with the operating system (or what comes next to that).
+    /// The commit is with the operating system, or the store's nearest level to that.
     Relaxed,
-    /// When it is synced.
+    /// The commit is synced.
     Full,
 }
 
-/// A transaction lost against another and is to be run again.
+/// A transaction lost a conflict with another one and must be run again.
 #[derive(Debug)]
 pub(crate) struct Conflict;
 
-/// What runs in a transaction, maybe several times.
+/// The body of a transaction. It may run several times.
 pub(crate) type Body<'b> = dyn FnMut(&mut dyn Transaction) -> Result<(), Conflict> + 'b;
 
-/// Sees the keys and the numbers of a scan, in order.
+/// A function that a scan calls with each key and its number, in order.
 pub(crate) type Visit<'v> = dyn FnMut(&str, i64) + 'v;
 
-/// A transaction under way.
+/// A running transaction.
 pub(crate) trait Transaction {
     fn get(&mut self, key: &str) -> Result<Option<i64>, Conflict>;
-    /// Two reads, for stores that have more than one after the other.
+    /// Reads two keys. Stores that can read several at once override this.
     fn get_both(&mut self, [one, other]: [&str; 2]) -> Result<[Option<i64>; 2], Conflict> {
         Ok([self.get(one)?, self.get(other)?])
     }
     fn put(&mut self, key: &str, value: Vec<u8>) -> Result<(), Conflict>;
     fn delete(&mut self, key: &str) -> Result<(), Conflict>;
-    /// Visits all keys that begin so.
+    /// Visits all keys that begin with `prefix`.
     fn scan_prefix(&mut self, prefix: &str, visit: &mut Visit<'_>) -> Result<(), Conflict>;
 }
 
-/// What every store is asked to do.
+/// A store to measure.
 pub(crate) trait Store: Send + Sync {
-    /// The number in the value.
+    /// The number in the value of a key.
     fn get(&self, key: &str) -> Option<i64>;
-    /// Puts a value under a key that may or may not be there, as a commit of its own.
+    /// Puts a value under a key that may or may not be there, in a separate commit.
     fn put(&self, key: &str, value: Vec<u8>);
-    /// Visits up to `limit` pairs from a key on, as they are at one moment.
+    /// Visits up to `limit` pairs from a key on, as of one moment if the store can.
     fn scan(&self, from: &str, limit: usize, visit: &mut Visit<'_>);
-    /// Runs `body` in a transaction until it commits. Returns how often it lost.
+    /// Runs `body` in a transaction until it commits. Returns how often it lost a conflict.
     fn transact(&self, body: &mut Body<'_>) -> u64;
-    /// Whether it can be asked to.
+    /// Whether the store has an ability.
     fn can(&self, what: Ability) -> bool;
-    /// The database, if this is one whose transactions can be tasks.
+    /// The FluxMap database, whose transactions can be tasks; `None` for other stores.
     fn tasks(&self) -> Option<&fluxmap::Db> {
         None
     }
 }
 
-/// What not every store can do.
+/// An operation that some stores do not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ability {
     Scan,
@@ -91,11 +91,11 @@ pub(crate) enum Ability {
 
 type Open = fn(&Path, Level) -> Box<dyn Store>;
 
-/// A store that there is an adapter for.
+/// A store with an adapter.
 pub(crate) struct Kind {
-    /// Its name in tables.
+    /// The name of the store in tables.
     pub(crate) name: &'static str,
-    /// Whether it is durable, at [`Level::Full`] and [`Level::Relaxed`].
+    /// Whether the store is durable at [`Level::Full`] and [`Level::Relaxed`].
     pub(crate) durable: bool,
     pub(crate) open: Open,
 }
@@ -127,7 +127,7 @@ pub(crate) const ALL: &[Kind] = &[
     Kind { name: "DashMap", durable: false, open: dashmap::open },
 ];
 
-/// The features without which stores are missing.
+/// The disabled features whose stores are missing.
 pub(crate) fn missing() -> Vec<&'static str> {
     let features = [
         ("fluxmap-0-3-7", cfg!(feature = "fluxmap-0-3-7")),
@@ -141,19 +141,19 @@ pub(crate) fn missing() -> Vec<&'static str> {
     features.into_iter().filter(|(_, is_there)| !is_there).map(|(name, _)| name).collect()
 }
 
-/// A value of 100 bytes that says a number.
+/// A value of 100 bytes that contains a number.
 pub(crate) fn value(number: i64) -> Vec<u8> {
     let mut value = vec![b'v'; 100];
     value[..8].copy_from_slice(&number.to_le_bytes());
     value
 }
 
-/// The number that a value says.
+/// The number that a value contains.
 fn number(value: &[u8]) -> i64 {
     value.first_chunk().map_or(0, |bytes| i64::from_le_bytes(*bytes))
 }
 
-/// The key that stores of bytes were given.
+/// The text of a key from a store that returns keys as bytes.
 #[cfg(any(feature = "fjall", feature = "lmdb", feature = "sled", feature = "surrealmx"))]
 fn text(key: &[u8]) -> &str {
     std::str::from_utf8(key).expect("keys are strings")

@@ -1,4 +1,4 @@
-//! redb: one writer at a time.
+//! redb, which has one writer at a time.
 
 use super::{Ability, Body, Conflict, Level, Store, Visit, number};
 use redb::backends::InMemoryBackend;
@@ -13,7 +13,7 @@ struct Redb {
 }
 
 pub(super) fn open_in_memory(_: &Path, _: Level) -> Box<dyn Store> {
-    // Of the levels that free pages at once, in memory it costs nothing.
+    // `Immediate` frees pages at once, and costs nothing in memory.
     let db = Database::builder().create_with_backend(InMemoryBackend::new());
     Redb::new(db.expect("it opens"), Durability::Immediate)
 }
@@ -21,7 +21,7 @@ pub(super) fn open_in_memory(_: &Path, _: Level) -> Box<dyn Store> {
 pub(super) fn open(dir: &Path, level: Level) -> Box<dyn Store> {
     let durability = match level {
         Level::Memory | Level::Full => Durability::Immediate,
-        // Loses commits with the process.
+        // Commits are lost when the process dies.
         Level::Relaxed => Durability::None,
     };
     Redb::new(Database::create(dir.join("redb")).expect("it opens"), durability)

@@ -1,4 +1,4 @@
-//! crossbeam's skiplist: no transactions, and scans of no one moment.
+//! crossbeam's skiplist. It has no transactions, and a scan does not show one moment.
 
 use super::{Ability, Body, Level, Store, Visit, number};
 use crossbeam_skiplist::SkipMap;

@@ -1,4 +1,4 @@
-//! SQLite: one writer at a time.
+//! SQLite, which has one writer at a time.
 
 use super::{Ability, Body, Conflict, Level, Store, Visit, number};
 use rusqlite::{Connection, OptionalExtension};
@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-/// Connections that are taken in turn by threads: all one in memory, where connections
-/// cannot share a database other than table by table.
+/// The connections, which threads take in turn. In memory there is only one, since connections to a
+/// database in memory would share it only with locks on whole tables.
 struct Sqlite(Vec<Mutex<Connection>>);
 
 const CONNECTIONS: usize = 64;
@@ -54,7 +54,7 @@ fn put(connection: &Connection, key: &str, value: &[u8]) {
     statement.execute((key, value)).expect("a write");
 }
 
-/// Visits what a query with two parameters finds.
+/// Visits the rows of a query.
 fn visit_rows(connection: &Connection, query: &str, bounds: impl rusqlite::Params, visit: &mut Visit<'_>) {
     let mut statement = connection.prepare_cached(query).expect("a statement");
     let mut rows = statement.query(bounds).expect("a query");

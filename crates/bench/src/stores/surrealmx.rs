@@ -19,10 +19,10 @@ pub(super) fn open(dir: &Path, level: Level) -> Box<dyn Store> {
     Box::new(Surreal(Database::new_with_persistence(Default::default(), options).expect("it opens")))
 }
 
-/// After all keys that there are.
+/// A text after all keys of the benchmarks.
 const END: &str = "\u{10ffff}";
 
-/// Whether it is a conflict; anything else is not expected.
+/// Checks that an error is a conflict. No other error is expected.
 fn conflict(error: Error) -> Conflict {
     match error {
         Error::KeyReadConflict | Error::KeyWriteConflict => Conflict,

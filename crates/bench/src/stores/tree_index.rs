@@ -1,4 +1,4 @@
-//! scc's `TreeIndex`: no transactions, and scans of no one moment.
+//! scc's `TreeIndex`. It has no transactions, and a scan does not show one moment.
 
 use super::{Ability, Body, Level, Store, Visit, number};
 use scc::{Guard, TreeIndex};
@@ -20,7 +20,8 @@ impl Store for Tree {
 
     fn put(&self, key: &str, value: Vec<u8>) {
         let mut pair = (key.to_string(), Arc::new(value));
-        // It has no update in place: remove, then insert, until nobody comes between.
+        // It has no update in place. Remove the key and insert it again, until no other thread
+        // inserts it in between.
         while let Err(back) = self.0.insert_sync(pair.0, pair.1) {
             self.0.remove_sync(&back.0);
             pair = back;

@@ -1,4 +1,4 @@
-//! Threads that do a step again and again, and what that took.
+//! Runs steps on threads again and again, and measures their time.
 
 use crate::output::{cpu_time, thread_cpu_time};
 use hdrhistogram::Histogram;
@@ -7,43 +7,42 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Does one operation, and returns how often it lost against others; `None` if there is
-/// nothing more to do.
+/// Does one operation, and returns how often it lost a conflict; `None` if there is nothing more to do.
 pub(crate) type Step<'s> = Box<dyn FnMut() -> Option<u64> + Send + 's>;
 
-/// A thread, and under which name its operations count.
+/// A thread, and the name of the series in which its operations count.
 pub(crate) struct Worker<'s> {
     pub(crate) series: &'static str,
     pub(crate) step: Step<'s>,
 }
 
-/// What the workers of one series did.
+/// The measurements of all workers of one series.
 pub(crate) struct Outcome {
     pub(crate) series: &'static str,
     pub(crate) operations: u64,
     pub(crate) time: Duration,
-    /// Of the whole process, as background threads count; where it did other things, too, only of
-    /// the threads of the series.
+    /// Processor time. If the process ran only this series, it is that of the whole process, so that
+    /// background threads count; otherwise, that of the threads of the series.
     pub(crate) cpu: Duration,
     pub(crate) aborts: u64,
-    /// In nanoseconds, of every [`SAMPLED`]th operation.
+    /// Latencies of every [`SAMPLED`]th operation, in nanoseconds.
     pub(crate) latencies: Histogram<u64>,
 }
 
-/// One operation in so many is timed: reading the clock takes as long as a quarter of a get.
+/// One operation in so many is timed, because reading the clock takes as long as a quarter of a get.
 const SAMPLED: u64 = 8;
 
 impl Outcome {
-    /// Nothing has been done yet.
+    /// An outcome without operations.
     pub(crate) fn none(series: &'static str) -> Self {
-        // Up to a minute, to three digits.
+        // Latencies of up to a minute, to three digits.
         let latencies = Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("the bounds are fine");
         Outcome { series, operations: 0, time: Duration::ZERO, cpu: Duration::ZERO, aborts: 0, latencies }
     }
 }
 
-/// Runs the workers until the time is over, or until they have nothing more to do if there is
-/// no time.
+/// Runs the workers for `time`, or until they have nothing more to do if `time` is `None`. Returns an
+/// outcome for each series.
 pub(crate) fn drive(workers: Vec<Worker<'_>>, time: Option<Duration>) -> Vec<Outcome> {
     let (start, end) = (Barrier::new(workers.len() + 1), Barrier::new(workers.len() + 1));
     let stop = AtomicBool::new(false);

@@ -1,17 +1,17 @@
-//! Keys, and in which order they are asked for.
+//! Keys, and the random order in which they are used.
 
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_distr::{Distribution, Zipf};
 
-/// The bytes of a key.
+/// The length of a key in bytes.
 const LENGTH: usize = 20;
 
-/// `user` and 16 digits that are scattered over all that there are, so that neither the order of
-/// numbers nor that of insertion is the order of keys.
+/// The key with this number: `user` and 16 digits. The digits are scattered, so that the order of keys
+/// is neither that of their numbers nor that of their insertion.
 pub(crate) fn key(number: u64) -> String {
-    // The finalizer of splitmix64 (Steele, Lea and Flood, OOPSLA 2014): one to one.
+    // The finalizer of splitmix64 (Steele, Lea and Flood, OOPSLA 2014), which is a bijection.
     let mut scattered = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     scattered = (scattered ^ scattered >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     scattered = (scattered ^ scattered >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -19,20 +19,20 @@ pub(crate) fn key(number: u64) -> String {
     numbered("user", 16, scattered % 10_u64.pow(16), "")
 }
 
-/// A name, a number of so many digits (at most 16), and what comes behind. Formatting does the
-/// same, and would take as long as some stores take for a get.
+/// Concatenates a name, a number with `digits` digits (at most 16), and a suffix. `format!` does the
+/// same, but takes as long as a get of some stores.
 pub(crate) fn numbered(name: &str, digits: usize, mut number: u64, behind: &str) -> String {
     let mut decimal = [b'0'; 16];
     for digit in decimal.iter_mut().rev().take(digits) {
         *digit = b'0' + (number % 10) as u8;
         number /= 10;
     }
-    assert_eq!(number, 0, "it has more than {digits} digits");
+    assert_eq!(number, 0, "the number has more than {digits} digits");
     let decimal = str::from_utf8(&decimal[decimal.len() - digits..]).expect("digits are text");
     [name, decimal, behind].concat()
 }
 
-/// All keys of a run, side by side in memory, so that choosing one costs the same everywhere.
+/// All keys of a run, side by side in memory, so that choosing a key costs the same for all stores.
 pub(crate) struct Keys(String);
 
 impl Keys {
@@ -49,22 +49,22 @@ impl Keys {
     }
 }
 
-/// How keys are chosen.
+/// The distribution by which keys are chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Choice {
     Uniform,
-    /// With exponent 0.99, as YCSB has it; which keys are popular has nothing to do with their
-    /// order.
+    /// Zipf with exponent 0.99, as in YCSB. The popularity of a key does not depend on its place in the
+    /// order of keys.
     Zipf,
 }
 
-/// Numbers drawn beforehand, so that drawing them costs the same next to nothing.
+/// Random numbers that are drawn beforehand, so that drawing takes almost no time in the measured loop.
 pub(crate) struct Draws {
     numbers: Vec<u32>,
     next: usize,
 }
 
-/// At least, and two for each key.
+/// The least number of draws. There are at least two for each key.
 const DRAWS: usize = 1 << 19;
 
 impl Draws {
@@ -75,14 +75,14 @@ impl Draws {
             Choice::Uniform => (0..draws).map(|_| random.random_range(0..below as u32)).collect(),
             Choice::Zipf => {
                 let zipf = Zipf::new(below as f64, 0.99).expect("there are keys");
-                // Ranks from one on. Keys are scattered, so their numbers can be ranks.
+                // Ranks begin at one. Keys are scattered, so a key's number can serve as its rank.
                 (0..draws).map(|_| zipf.sample(&mut random) as u32 - 1).collect()
             }
         };
         Draws { numbers, next: 0 }
     }
 
-    /// The next number; they begin anew some time.
+    /// The next number. After the last, the sequence begins anew.
     pub(crate) fn next(&mut self) -> usize {
         let number = self.numbers[self.next];
         self.next = (self.next + 1) % self.numbers.len();
@@ -90,7 +90,7 @@ impl Draws {
     }
 }
 
-/// All numbers up to `count`, in random order.
+/// All numbers below `count`, in random order.
 pub(crate) fn shuffled(count: usize) -> Vec<u32> {
     let mut numbers: Vec<u32> = (0..count as u32).collect();
     numbers.shuffle(&mut SmallRng::seed_from_u64(1));

@@ -1,5 +1,5 @@
-//! All stores in all workloads. Each store does each group of workloads in a process of its own;
-//! rounds are interleaved, and medians are shown.
+//! Measures all stores in all workloads. Each store does each group of workloads in a separate process.
+//! Rounds are interleaved, and medians are shown.
 
 mod drive;
 mod keys;
@@ -22,45 +22,46 @@ use std::thread;
 use std::time::Duration;
 use workloads::{Bench, Group};
 
-/// Compares stores in all workloads in memory.
+/// Compare stores in all workloads in memory.
 #[derive(Clone, clap::Args)]
 pub(crate) struct Options {
-    /// How many threads work, in one run each.
+    /// The numbers of threads, with one run for each.
     #[arg(long, value_delimiter = ',', default_value = "1,2", value_parser = positive)]
     threads: Vec<usize>,
-    /// How many keys there are, in one run each.
+    /// The numbers of keys, with one run for each.
     #[arg(long, value_delimiter = ',', default_value = "200000,1000000", value_parser = positive)]
     keys: Vec<usize>,
-    /// How many times everything runs; medians are shown.
+    /// How many times each workload runs; medians are shown.
     #[arg(long, default_value_t = 5, value_parser = positive)]
     rounds: usize,
-    /// Milliseconds that a workload runs each time.
+    /// How many milliseconds a workload runs each time.
     #[arg(long, default_value_t = 1000, value_parser = positive)]
     milliseconds: usize,
-    /// Only these groups of workloads.
+    /// Run only these groups of workloads.
     #[arg(long, value_delimiter = ',')]
     groups: Vec<Group>,
-    /// Only these stores: by their names, or by parts of them that are no store's whole name.
+    /// Measure only these stores. A name selects one store; a part of a name selects all stores whose
+    /// names contain it.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// A look that takes about two minutes: two threads, 20,000 keys, one round of 100 ms. Too
-    /// little for ratios.
+    /// Take a quick look of about two minutes: two threads, 20,000 keys, one round of 100 ms. This is
+    /// too little for ratios.
     #[arg(long, conflicts_with_all = ["threads", "keys", "rounds", "milliseconds"])]
     quick: bool,
-    /// Where stores put files. A file system in memory, if there is one, as this is not about
-    /// disks.
+    /// The directory for the stores' files. By default it is on a file system in memory, if there is
+    /// one, since this benchmark does not measure disks.
     #[arg(long)]
     dir: Option<PathBuf>,
-    /// Writes the results there, too: as JSON, and as plots.
+    /// Also write the results into this directory, as JSON and as plots.
     #[arg(long)]
     out: Option<PathBuf>,
-    /// Reads the results of an earlier run from there instead of running: what `--out` was, or
-    /// the JSON in it.
+    /// Show the results of an earlier run instead of running. Give the directory of its `--out`, or the
+    /// JSON file in it.
     #[arg(long, conflicts_with_all = ["threads", "keys", "rounds", "milliseconds", "groups", "only", "quick"])]
     from: Option<PathBuf>,
 }
 
-/// What one process does.
+/// The work of one process.
 #[derive(clap::Args)]
 pub(crate) struct Single {
     store: String,
@@ -70,45 +71,45 @@ pub(crate) struct Single {
     milliseconds: u64,
     seed: u64,
     dir: PathBuf,
-    /// Ends when its input does: with whoever started it.
+    /// End when standard input ends, so that this process dies with the one that started it.
     #[arg(long)]
     tied: bool,
 }
 
-/// A line of what a process prints.
+/// A line of the output of a process.
 #[derive(serde::Serialize, serde::Deserialize)]
 enum Line {
     Sample(Sample),
-    /// What the store did wrong.
+    /// The store failed its check. The text says how.
     Failure(String),
 }
 
-/// Where the results are in the directory of `--out`.
+/// The name of the results in the directory of `--out`.
 const FILE: &str = "suite.json";
 
-/// Whoever takes longer for a workload is stuck: what loads a million keys slowly takes a minute
-/// or so.
+/// A process that prints nothing for longer is stuck. Even a slow store loads a million keys in about a
+/// minute.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// Runs everything, or shows what was run.
+/// Runs the benchmark, or shows the results of an earlier run.
 pub(crate) fn run(options: &Options, json: bool) {
     let missing = stores::missing();
     if !missing.is_empty() {
-        eprintln!("Built without {}; --features peers brings them all.", missing.join(", "));
+        eprintln!("Built without {}; --features peers adds all stores.", missing.join(", "));
     }
     if options.out.is_some() && cfg!(not(feature = "plots")) {
-        eprintln!("Built without plots; --features peers or plots brings them.");
+        eprintln!("Built without plots; --features peers or plots adds them.");
     }
     if let Some(out) = &options.out
         && let Err(error) = std::fs::create_dir_all(out)
     {
-        refuse(&format!("the results cannot go to {}: {error}", out.display()));
+        refuse(&format!("cannot write the results to {}: {error}", out.display()));
     }
     let record: Record<Vec<Sample>> = match &options.from {
         Some(path) => {
             match std::fs::read_to_string(if path.is_dir() { path.join(FILE) } else { path.clone() }) {
                 Ok(text) => serde_json::from_str(&text).unwrap_or_else(|error| {
-                    refuse(&format!("{} is not what --out writes: {error}", path.display()))
+                    refuse(&format!("{} is not a file that --out has written: {error}", path.display()))
                 }),
                 Err(error) => refuse(&format!("{}: {error}", path.display())),
             }
@@ -146,10 +147,10 @@ impl Options {
     }
 }
 
-/// The stores that are meant: all, if none is named.
+/// The stores that `only` selects: all, if it is empty.
 fn chosen(only: &[String]) -> Vec<&'static Kind> {
     let folded = |name: &str| name.to_lowercase();
-    // Whoever names a store wholly does not mean another that has a longer name.
+    // A whole name selects only its store, and no other store with a longer name.
     let is_whole = |part: &str| stores::ALL.iter().any(|kind| folded(kind.name) == folded(part));
     let means = |part: &str, kind: &Kind| match is_whole(part) {
         true => folded(kind.name) == folded(part),
@@ -176,7 +177,7 @@ fn run_all(options: &Options) -> Vec<Sample> {
     let mut samples = Vec::new();
     for round in 0..options.rounds {
         for &(group, threads, keys) in &runs {
-            // Whoever is first in one round is not in the next.
+            // Rotate the order, so that another store is first in each round.
             for place in 0..kinds.len() {
                 let kind = kinds[(place + round) % kinds.len()];
                 bar.set_message(format!("round {}: {}, {group:?}", round + 1, kind.name));
@@ -199,7 +200,7 @@ fn run_all(options: &Options) -> Vec<Sample> {
     samples
 }
 
-/// Where stores that need files may put them.
+/// The directory for stores that need files.
 fn directory(chosen: Option<&Path>) -> PathBuf {
     let shared_memory = Path::new("/dev/shm");
     match chosen {
@@ -209,7 +210,7 @@ fn directory(chosen: Option<&Path>) -> PathBuf {
     }
 }
 
-/// Runs a group with a store, and returns what that printed.
+/// Runs a group with a store in a new process, and returns the samples that it printed.
 fn in_a_process(single: &Single) -> Vec<Sample> {
     let program = std::env::current_exe().expect("it runs");
     let group = single.group.to_possible_value().expect("none is hidden");
@@ -240,7 +241,7 @@ fn in_a_process(single: &Single) -> Vec<Sample> {
             },
             Err(mpsc::RecvTimeoutError::Disconnected) => break,
             Err(mpsc::RecvTimeoutError::Timeout) => {
-                failure = Some(format!("nothing more came in {} s", PATIENCE.as_secs()));
+                failure = Some(format!("the process printed nothing more in {} s", PATIENCE.as_secs()));
                 let _ = child.kill();
                 break;
             }
@@ -248,10 +249,10 @@ fn in_a_process(single: &Single) -> Vec<Sample> {
     }
     let status = child.wait().expect("it ends");
     if !status.success() && failure.is_none() {
-        failure = Some(format!("it ended with {status}"));
+        failure = Some(format!("the process ended with {status}"));
     }
     if failure.is_some() && samples.is_empty() {
-        // It shows that it could not even begin.
+        // Add an empty sample, so that the report shows that the store failed before its first one.
         let (store, threads, keys) = (single.store.clone(), single.threads, single.keys);
         let nothing = Sample::of_figure(&format!("{}: ended early", group.get_name()), 0.0);
         samples.push(Sample { store, threads, keys, is_speed: true, ..nothing });
@@ -265,10 +266,10 @@ fn in_a_process(single: &Single) -> Vec<Sample> {
     samples
 }
 
-/// Runs a group with a store in this process, and prints lines.
+/// Runs a group with a store in this process, and prints a [`Line`] for each sample.
 pub(crate) fn run_single(single: &Single) {
     let kind = stores::ALL.iter().find(|kind| kind.name == single.store).expect("a store of this program");
-    // A thread that has panicked must not be waited for.
+    // End the process when a thread panics: the other threads would wait for it for ever.
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         report(info);

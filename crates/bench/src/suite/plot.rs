@@ -1,4 +1,4 @@
-//! The results as pictures: bars with whiskers, and curves of latencies.
+//! Plots of the results: bars with whiskers, and curves of latencies.
 
 use super::report::{Growth, Row, growths, rows};
 use super::sample::{QUANTILES, Sample};
@@ -14,7 +14,7 @@ const TOP: i32 = 62;
 const OURS: RGBColor = RGBColor(213, 94, 0);
 const OTHERS: RGBColor = RGBColor(130, 160, 190);
 const FAILED: RGBColor = RGBColor(215, 215, 215);
-/// Told apart by eyes that see few colours, and by their order in the legend.
+/// Colours that colour-blind readers can tell apart. The order of the legend helps, too.
 const COLOURS: [RGBColor; 8] = [
     OURS,
     RGBColor(0, 114, 178),
@@ -28,7 +28,7 @@ const COLOURS: [RGBColor; 8] = [
 
 type Result = std::result::Result<(), Box<dyn Error>>;
 
-/// Draws every workload at every setting, and how costs grow.
+/// Draws every workload at every setting, and the growth of costs with the number of keys.
 pub(crate) fn draw_all(dir: &Path, samples: &[Sample]) -> Result {
     let rows = rows(samples);
     for row in &rows {
@@ -45,7 +45,7 @@ pub(crate) fn draw_all(dir: &Path, samples: &[Sample]) -> Result {
     Ok(())
 }
 
-/// Letters, digits, and single hyphens.
+/// A file name for a title: lower-case letters, digits, and single hyphens.
 fn file_name(title: &str) -> String {
     let words = title.split(|letter: char| !letter.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
     words.collect::<Vec<_>>().join("-").to_lowercase()
@@ -55,7 +55,7 @@ fn caption(row: &Row<'_>) -> String {
     format!("{}; {} threads, {} keys", row.workload, row.threads, row.keys)
 }
 
-/// A bar for each store: the median, with whiskers from the least to the most.
+/// Draws a bar for each store: the median, with whiskers from the least to the most.
 fn bars(path: &Path, row: &Row<'_>) -> Result {
     let size = (WIDTH, (TOP + BAR * row.cells.len() as i32 + 12) as u32);
     let root = SVGBackend::new(path, size).into_drawing_area();
@@ -94,11 +94,11 @@ fn bars(path: &Path, row: &Row<'_>) -> Result {
     Ok(())
 }
 
-/// A curve for each store: latency against the part of the operations that took longer.
+/// Draws a curve for each store: latency against the share of the operations that took no longer.
 fn latencies(path: &Path, row: &Row<'_>) -> Result {
     let root = SVGBackend::new(path, (WIDTH, 480)).into_drawing_area();
     root.fill(&WHITE)?;
-    // The last quantile is all of them, which has no place on this axis.
+    // The last quantile is 100 %, which is infinitely far away on this logarithmic axis.
     let places: Vec<usize> = (0..QUANTILES.len() - 1).collect();
     let nines = |quantile: f64| -(1.0 - quantile).log10();
     let all: Vec<f64> =
@@ -129,7 +129,7 @@ fn latencies(path: &Path, row: &Row<'_>) -> Result {
             .iter()
             .filter_map(|&place| Some((nines(QUANTILES[place]), cell.quantile(place)?.max(1.0) / 1000.0)));
         chart.draw_series(LineSeries::new(points.clone(), style))?;
-        // The second half of the stores has dots.
+        // The colours repeat after these stores, so the lines of the others get dots.
         if line >= COLOURS.len() {
             chart.draw_series(points.map(|point| Circle::new(point, 3, style.filled())))?;
         }
@@ -139,7 +139,7 @@ fn latencies(path: &Path, row: &Row<'_>) -> Result {
     Ok(())
 }
 
-/// A line for each store: processor time against the number of keys, both logarithmic.
+/// Draws a line for each store: processor time against the number of keys, both logarithmic.
 fn draw_growth(path: &Path, growth: &Growth<'_, '_>) -> Result {
     let (Some(first), Some(last)) = (growth.rows.first(), growth.rows.last()) else { return Ok(()) };
     let root = SVGBackend::new(path, (WIDTH, 480)).into_drawing_area();
@@ -182,7 +182,7 @@ fn style(line: usize, store: &str) -> ShapeStyle {
     COLOURS[line % COLOURS.len()].stroke_width(if store == "fluxmap" { 4 } else { 2 })
 }
 
-/// Says right of the picture which line is whose.
+/// Draws the legend entry of a line, right of the plot.
 fn legend(root: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>, line: usize, store: &str) -> Result {
     let at = (WIDTH as i32 - RIGHT + 20, 48 + 22 * line as i32);
     root.draw(&PathElement::new([at, (at.0 + 22, at.1)], style(line, store)))?;

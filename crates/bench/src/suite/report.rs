@@ -1,10 +1,10 @@
-//! The results as Markdown: for each number of threads and keys a table of all stores, then the
-//! details of each workload.
+//! The results as Markdown: a table of all stores for each number of threads and keys, then the details of
+//! each workload.
 
 use super::sample::{QUANTILES, Sample};
 use crate::output::{self, Record, median, table};
 
-/// What is the same in all rounds of one cell.
+/// The samples of one store in one workload at one setting: one per round.
 pub(crate) struct Cell<'s> {
     pub(crate) store: &'s str,
     pub(crate) samples: Vec<&'s Sample>,
@@ -27,12 +27,12 @@ impl Cell<'_> {
         self.figures().fold(0.0, f64::max)
     }
 
-    /// Whether the store did something wrong in any round.
+    /// Whether the store failed its check in any round.
     pub(crate) fn failed(&self) -> bool {
         self.samples.iter().any(|sample| sample.failure.is_some())
     }
 
-    /// The median of the processor time of an operation, in microseconds.
+    /// The median of the processor time per operation, in microseconds.
     pub(crate) fn cpu(&self) -> Option<f64> {
         self.median_of(|sample| sample.cpu)
     }
@@ -48,7 +48,7 @@ impl Cell<'_> {
     }
 }
 
-/// A workload with a number of threads and of keys.
+/// A workload at one number of threads and of keys.
 pub(crate) struct Row<'s> {
     pub(crate) workload: &'s str,
     pub(crate) threads: usize,
@@ -56,7 +56,7 @@ pub(crate) struct Row<'s> {
     pub(crate) cells: Vec<Cell<'s>>,
 }
 
-/// The samples by workload, threads and keys, and by store, in the order in which they came.
+/// Groups the samples by workload, threads and keys, and then by store, in their order.
 pub(crate) fn rows(samples: &[Sample]) -> Vec<Row<'_>> {
     let mut rows: Vec<Row<'_>> = Vec::new();
     for sample in samples {
@@ -76,18 +76,18 @@ pub(crate) fn rows(samples: &[Sample]) -> Vec<Row<'_>> {
     rows
 }
 
-/// A workload with a number of threads, at several numbers of keys.
+/// A workload at one number of threads and several numbers of keys.
 pub(crate) struct Growth<'s, 'r> {
     pub(crate) workload: &'s str,
     pub(crate) threads: usize,
-    /// By number of keys.
+    /// One row for each number of keys, in increasing order.
     pub(crate) rows: Vec<&'r Row<'s>>,
 }
 
-/// From so many numbers of keys on, it is worth looking at how costs grow with them.
+/// The least number of different numbers of keys for which the growth of costs is shown.
 const SIZES: usize = 3;
 
-/// What was run with many numbers of keys.
+/// The workloads that were run with at least [`SIZES`] numbers of keys.
 pub(crate) fn growths<'s, 'r>(rows: &'r [Row<'s>]) -> Vec<Growth<'s, 'r>> {
     let mut growths: Vec<Growth<'s, 'r>> = Vec::new();
     for row in rows.iter().filter(|row| row.cells[0].samples[0].is_speed) {
@@ -104,7 +104,7 @@ pub(crate) fn growths<'s, 'r>(rows: &'r [Row<'s>]) -> Vec<Growth<'s, 'r>> {
     growths
 }
 
-/// Three significant digits.
+/// A number with three significant digits.
 fn short(number: f64) -> String {
     match number {
         ..10.0 => format!("{number:.2}"),
@@ -113,18 +113,18 @@ fn short(number: f64) -> String {
     }
 }
 
-/// A figure in the unit of the tables: thousands a second, or the one in the workload's name.
+/// A figure in the unit of the tables: thousands a second, or the unit in the workload's name.
 fn figure(sample: &Sample, figure: f64) -> String {
     short(if sample.is_speed { figure / 1000.0 } else { figure })
 }
 
-/// In brackets if the store did something wrong.
+/// The median of a cell as text, in brackets if the store failed its check.
 fn shown(cell: &Cell<'_>) -> String {
     let text = figure(cell.samples[0], cell.median());
     if cell.failed() { format!("({text})") } else { text }
 }
 
-/// Prints everything.
+/// Prints all tables.
 pub(crate) fn print(Record { about, results: samples }: &Record<Vec<Sample>>) {
     output::print(about);
     let rows = rows(samples);
@@ -143,8 +143,8 @@ pub(crate) fn print(Record { about, results: samples }: &Record<Vec<Sample>>) {
     for (threads, keys) in settings {
         output::print(format_args!("\n### {threads} threads, {keys} keys\n"));
         output::print(format_args!(
-            "Thousand operations per second, or bytes; medians; in brackets what failed its check; empty \
-             what a store cannot do. Workloads that name a number of accounts have their own keys.\n"
+            "Thousand operations per second, or bytes; medians. In brackets: the store failed its check. \
+            Empty: the store cannot do this. Workloads that name a number of accounts have their own keys.\n"
         ));
         let own = rows.iter().filter(|row| (row.threads, row.keys) == (threads, keys));
         let lines = own.map(|row| {

@@ -1,33 +1,33 @@
-//! What one process found out about one store in one workload.
+//! The measurements of one store in one workload by one process.
 
 use super::drive::Outcome;
 use serde::{Deserialize, Serialize};
 
-/// The quantiles that are kept of every run's latencies.
+/// The quantiles of a run's latencies that a sample keeps.
 pub(crate) const QUANTILES: [f64; 8] = [0.25, 0.5, 0.75, 0.9, 0.99, 0.999, 0.9999, 1.0];
 
-/// One run.
+/// The measurements of one run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Sample {
     pub(crate) store: String,
     pub(crate) workload: String,
     pub(crate) threads: usize,
     pub(crate) keys: usize,
-    /// Operations a second, or what the workload's name says.
+    /// Operations a second, or a figure in the unit that the workload's name says.
     pub(crate) figure: f64,
     pub(crate) is_speed: bool,
-    /// Microseconds of processor time for each operation, of the whole process.
+    /// Microseconds of processor time per operation; see [`Outcome::cpu`].
     pub(crate) cpu: Option<f64>,
-    /// Of a hundred attempts to commit, how many were lost.
+    /// The share of attempts to commit that lost a conflict, in per cent.
     pub(crate) aborts: Option<f64>,
-    /// Nanoseconds, at [`QUANTILES`].
+    /// Latencies in nanoseconds, at [`QUANTILES`].
     pub(crate) latencies: Option<[u64; QUANTILES.len()]>,
-    /// What the store did wrong.
+    /// Says how the store failed its check, if it did.
     pub(crate) failure: Option<String>,
 }
 
 impl Sample {
-    /// A sample that is not of speed.
+    /// A sample of another figure than a speed.
     pub(crate) fn of_figure(workload: &str, figure: f64) -> Self {
         Sample {
             store: String::new(),

@@ -1,8 +1,8 @@
 //! The workload: transfers between accounts, and audits that must always find the same sum.
 //!
-//! A transfer reads two accounts and writes two, so whatever interleaving the database lets
-//! through, money is neither made nor lost; an audit that finds another sum has seen half a
-//! transfer, or two transfers that overwrote each other.
+//! A transfer reads two accounts and writes both, so in every correct interleaving the total stays the
+//! same. An audit that finds another sum has seen half a transfer, or two transfers that overwrote each
+//! other.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
@@ -17,37 +17,38 @@ use tokio::task::yield_now;
 
 use super::latency::Histogram;
 
-/// What every account holds at first.
+/// The balance of a new account.
 const INITIAL_BALANCE: u64 = 1_000;
 
-/// The most that one transfer moves.
+/// The largest amount that one transfer moves.
 const LARGEST_AMOUNT: u64 = 250;
 
 /// How many accounts an audit reads before it lets other tasks run.
 const AUDIT_CHUNK: u64 = 1_024;
 
-/// How many accounts one transaction opens, so that few changes wait for a commit.
+/// How many accounts one transaction opens. A single transaction for a large bank would keep all its
+/// changes in memory until the commit.
 const OPENED_AT_ONCE: u64 = 10_000;
 
-/// The accounts, and what has been done with them so far.
+/// The accounts, and counts of the transfers and audits so far.
 pub(super) struct Bank {
     accounts: Database<u64, u64>,
     count: u64,
-    /// Tells the tasks to end.
+    /// Set to make the tasks end.
     pub(super) stop: AtomicBool,
-    /// What the tasks have done.
+    /// The counts of the tasks' transfers and audits.
     pub(super) tally: Tally,
 }
 
-/// Counts that all tasks add to. They are read while they change, so they need not agree with
-/// each other before the tasks have ended.
+/// Counts that all tasks add to. A progress bar reads them while they change, so they agree with each
+/// other only after the tasks have ended.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     /// Transfers that moved money.
     pub(super) transfers: AtomicU64,
-    /// Transfers that did not, for lack of funds.
+    /// Transfers that moved nothing, because the payer had too little money.
     pub(super) insufficient: AtomicU64,
-    /// Times that the body of a transfer ran.
+    /// How often the body of a transfer ran, retries included.
     pub(super) attempts: AtomicU64,
     /// Transfers that the database gave up after too many conflicts.
     pub(super) given_up: AtomicU64,
@@ -57,7 +58,7 @@ pub(super) struct Tally {
     pub(super) failed_audits: AtomicU64,
 }
 
-/// What an audit found.
+/// The result of an audit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Audit {
     /// The money in all accounts.
@@ -66,7 +67,7 @@ pub(super) struct Audit {
     pub(super) accounts: u64,
 }
 
-/// What an audit reads through.
+/// The kind of read view that an audit uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lens {
     /// A snapshot, as a stream.
@@ -89,11 +90,12 @@ impl Bank {
         Self::with(accounts.context("cannot create the database")?, count).await
     }
 
-    /// Goes on with the accounts that are there, or opens them: at least `count`.
+    /// Takes over the accounts that the database holds, and opens more until there are `count`.
     pub(super) async fn with(accounts: Database<u64, u64>, count: u64) -> anyhow::Result<Self> {
+        // Accounts are numbered from 0 without gaps, so the last number gives their count.
         let existing = accounts.begin().last()?.map_or(0, |(account, _)| account.saturating_add(1));
         if accounts.count(..)? as u64 != existing {
-            bail!("the database is not that of a bank: its keys are not the accounts from 0 on");
+            bail!("this is not the database of a bank: its keys are not account numbers from 0 on");
         }
         let count = count.max(existing);
         let mut opening = accounts.begin();
@@ -108,23 +110,24 @@ impl Bank {
         Ok(Self { accounts, count, stop: AtomicBool::new(false), tally: Tally::default() })
     }
 
-    /// Where the accounts are.
+    /// The database of the accounts.
     pub(super) fn database(&self) -> &Database<u64, u64> {
         &self.accounts
     }
 
-    /// What every audit must find.
+    /// The result that every audit must have.
     pub(super) fn expected(&self) -> Audit {
         Audit { sum: self.count * INITIAL_BALANCE, accounts: self.count }
     }
 
-    /// Makes transfers until the bank is told to stop; how long each took, retries included.
+    /// Makes transfers until [`Self::stop`] is set. Returns the latency of each transfer that moved money,
+    /// retries included.
     pub(super) async fn transfer_until_stopped(&self, seed: u64) -> anyhow::Result<Histogram> {
         let mut random = StdRng::seed_from_u64(seed);
         let mut latencies = Histogram::new();
         while !self.stop.load(Ordering::Relaxed) {
             let from = random.random_range(0..self.count);
-            // Any account but `from`, each as likely.
+            // Choose among all accounts but `from`, each with the same probability.
             let to = (from + random.random_range(1..self.count)) % self.count;
             let amount = random.random_range(1..=LARGEST_AMOUNT);
             let started = Instant::now();
@@ -149,7 +152,8 @@ impl Bank {
                 self.tally.attempts.fetch_add(1, Ordering::Relaxed);
                 let payer = balance(tx, from)?;
                 let payee = balance(tx, to)?;
-                // A service would wait for something here, and others would overtake it.
+                // Yield as a real service would await a call here: other transfers get in between and
+                // cause the conflicts that the demo is about.
                 yield_now().await;
                 if payer < amount {
                     return Ok(Outcome::Insufficient);
@@ -161,8 +165,8 @@ impl Bank {
             .await
     }
 
-    /// Audits until the bank is told to stop, through each lens in turn. Tells `wrong` what a
-    /// failed audit found.
+    /// Audits the bank until [`Self::stop`] is set, through each lens in turn. Calls `wrong` with the result
+    /// of each failed audit.
     pub(super) async fn audit_until_stopped(&self, wrong: impl Fn(Audit)) -> anyhow::Result<()> {
         let mut lens = Lens::Snapshot;
         while !self.stop.load(Ordering::Relaxed) {
@@ -213,7 +217,7 @@ async fn audit_in(tx: &Transaction<u64, u64>) -> anyhow::Result<Audit> {
 }
 
 impl Audit {
-    /// Counts one account, and lets transfers happen while the audit is under way.
+    /// Adds one account. Yields from time to time, so that transfers run during the audit.
     async fn add(&mut self, balance: u64) {
         self.sum = self.sum.saturating_add(balance);
         self.accounts += 1;
@@ -228,7 +232,7 @@ fn balance(tx: &Transaction<u64, u64>, account: u64) -> anyhow::Result<u64> {
     balance.map(|balance| *balance).with_context(|| format!("account {account} is missing"))
 }
 
-/// Whether `error` only says that a transfer met too many others.
+/// Whether the database gave up a transfer after too many conflicts.
 fn gave_up(error: &anyhow::Error) -> bool {
     matches!(
         error.downcast_ref(),

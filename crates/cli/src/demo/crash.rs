@@ -1,5 +1,5 @@
-//! `fluxmap demo --crash-test`: kills a process that makes transfers, and looks for what it had
-//! been told is committed.
+//! `fluxmap demo --crash-test`: kills a process that makes transfers, and checks that every transfer
+//! which the process had reported as committed is still there.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -20,31 +20,31 @@ use crate::Verdict;
 use crate::output::{Output, note, thousands};
 use crate::progress::count_bar;
 
-/// The longest that a process makes transfers.
+/// The longest time for which a process makes transfers.
 const LONGEST_MS: u64 = 400;
 
-/// The most transfers of one process.
+/// The most transfers to wait for before a process is killed.
 const MOST_TRANSFERS: u64 = 5_000;
 
-/// Opening the database takes no longer.
+/// The longest time that a process may take to open the database.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// What became of one process.
+/// The result of killing one process and opening the database after it.
 struct Round {
     number: u32,
-    /// How long it ran.
+    /// How long the process ran.
     lived: Duration,
-    /// Transfers that it said are committed.
+    /// Transfers that the process reported as committed.
     acknowledged: u64,
-    /// Its transfers that were found.
+    /// Transfers of the process that were found afterwards.
     recovered: u64,
-    /// Transfers, of this process and those before, that were acknowledged and not found.
+    /// Transfers, of this process and earlier ones, that were acknowledged but not found.
     lost: u64,
     /// Accounts and receipts that contradict each other.
     wrong: u64,
     sum: u64,
     expected: u64,
-    /// How long the database took to open after it.
+    /// How long opening the database took afterwards.
     recovery: Duration,
     torn: bool,
 }
@@ -70,7 +70,8 @@ impl Round {
     }
 }
 
-/// Kills as many processes as there are rounds; bad if anything is lost.
+/// Kills one process per round, and stops after the first round that is not good. The verdict is bad if
+/// a transfer was lost or an audit failed.
 ///
 /// # Errors
 ///
@@ -141,7 +142,8 @@ async fn one_round(
     books.close().await.context("cannot close the database")?;
 
     let before: u64 = known.values().sum();
-    // Every task counts on from what was there, and no receipt is ever removed.
+    // A task numbers its transfers from the last receipt on, and no receipt is ever removed. So the
+    // number that it reported last, minus the number known before, counts its acknowledged transfers.
     let mut promised = 0;
     for (task, number) in &acknowledged {
         promised += number.saturating_sub(known.get(task).copied().unwrap_or(0));
@@ -165,9 +167,10 @@ async fn one_round(
     })
 }
 
-/// Starts a process and kills it; the last transfer of each task that it said is committed.
+/// Starts a process and kills it. Returns the number of the last transfer of each task that the process
+/// reported as committed.
 fn kill_one(dir: &Path, args: &DemoArgs, random: &mut StdRng) -> anyhow::Result<Counts> {
-    let program = std::env::current_exe().context("cannot find this program")?;
+    let program = std::env::current_exe().context("cannot find the executable of this program")?;
     let mut child = Command::new(program)
         .arg("crash-worker")
         .arg(dir)
@@ -180,25 +183,25 @@ fn kill_one(dir: &Path, args: &DemoArgs, random: &mut StdRng) -> anyhow::Result<
         .context("cannot start the process to be killed")?;
     let lines = lines_of(&mut child)?;
     let heard = listen(&lines, random);
-    // Whatever happened: it must not live on.
+    // Kill the process even if listening failed: a process that lives on keeps the database locked.
     child.kill().context("cannot kill the process")?;
     child.wait().context("cannot wait for the process")?;
     let mut acknowledged = heard?;
-    // What it said before it died counts, too.
+    // Read the lines that were still in the pipe: the process reported those transfers before it died.
     for line in lines {
         note_acknowledged(&line, &mut acknowledged)?;
     }
     Ok(acknowledged)
 }
 
-/// Its lines, as they come; a thread reads them, and ends with the process.
+/// The lines that `child` prints, as they come. A thread reads them, and ends with the process.
 fn lines_of(child: &mut Child) -> anyhow::Result<Receiver<String>> {
     let stdout = child.stdout.take().context("the process has no output")?;
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {
         let mut reader = BufReader::new(stdout);
         let mut line = String::new();
-        // The last line may be half a line.
+        // The kill may cut off the last line: drop a line without its end.
         while reader.read_line(&mut line).is_ok_and(|_| line.ends_with('\n')) {
             line.pop();
             if sender.send(std::mem::take(&mut line)).is_err() {
@@ -209,10 +212,11 @@ fn lines_of(child: &mut Child) -> anyhow::Result<Receiver<String>> {
     Ok(receiver)
 }
 
-/// Listens until a random instant: after some time or some transfers, and now and then before the
-/// database is open.
+/// Listens until a random instant: after some time or some transfers, and in one of eight rounds
+/// possibly before the database is open.
 fn listen(lines: &Receiver<String>, random: &mut StdRng) -> anyhow::Result<Counts> {
     let mut acknowledged = Counts::new();
+    // An early kill may hit recovery itself, before the process has reported anything.
     let early = random.random_ratio(1, 8);
     let limit = Duration::from_millis(random.random_range(0..LONGEST_MS));
     let mut left = random.random_range(0..=MOST_TRANSFERS);
@@ -243,7 +247,7 @@ fn note_acknowledged(line: &str, acknowledged: &mut Counts) -> anyhow::Result<()
     }
     let parsed =
         line.split_once(' ').and_then(|(task, number)| Some((task.parse().ok()?, number.parse().ok()?)));
-    let (task, number) = parsed.with_context(|| format!("the process said {line:?}"))?;
+    let (task, number) = parsed.with_context(|| format!("unexpected output of the process: {line:?}"))?;
     acknowledged.insert(task, number);
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The bank on disk: opening it, opening it again, and what was found.
+//! The bank on disk: opens it, opens it again after the run, and describes the recovery.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::bank::{Audit, Bank, sum};
 use crate::durability::torn_tail_json;
 use crate::output::counted;
 
-/// Opens the bank in `dir`, with at least as many accounts as were asked for.
+/// Opens the bank in `dir`, with at least `args.accounts` accounts.
 pub(super) async fn open(args: &DemoArgs, dir: &Path) -> anyhow::Result<Bank> {
     let accounts = database(args, dir).await?;
     Bank::with(accounts, args.accounts).await.with_context(|| dir.display().to_string())
@@ -39,7 +39,7 @@ pub(super) async fn reopen(args: &DemoArgs, dir: &Path, bank: Arc<Bank>) -> anyh
     Ok(found)
 }
 
-/// What opening a database found, for people.
+/// The recovery as a line of text.
 pub(super) fn describe(info: &RecoveryInfo) -> String {
     if info.created {
         return "a new bank".to_owned();
@@ -58,7 +58,7 @@ pub(super) fn describe(info: &RecoveryInfo) -> String {
     )
 }
 
-/// The same, for programs.
+/// The recovery as JSON.
 pub(super) fn to_json(info: &RecoveryInfo) -> Value {
     json!({
         "created": info.created,

@@ -1,18 +1,18 @@
-//! A histogram of latencies in a fixed amount of memory, however long it is filled.
+//! A histogram of latencies. It takes a fixed amount of memory, however many latencies it counts.
 //!
-//! Buckets grow by powers of two, each split in eight, so a percentile is at most an eighth too
-//! high. This is the bucketing of HdrHistogram with three bits of precision.
+//! Each power of two is split into eight buckets, so a percentile is at most an eighth too high. This is
+//! the bucketing of HdrHistogram with three bits of precision.
 
 use std::time::Duration;
 
-/// The split of a power of two, as a power of two.
+/// The binary logarithm of the number of buckets for each power of two.
 const SPLIT_BITS: u32 = 3;
 const SPLIT: usize = 1 << SPLIT_BITS;
 
-/// The bucket of `u64::MAX` is the last.
+/// The number of buckets. `u64::MAX` belongs to the last one.
 const BUCKETS: usize = (64 - SPLIT_BITS as usize + 1) * SPLIT;
 
-/// How often each latency was seen.
+/// Counts of latencies by bucket.
 #[derive(Debug, Clone)]
 pub(super) struct Histogram {
     counts: Box<[u64; BUCKETS]>,
@@ -31,7 +31,7 @@ impl Histogram {
         self.total += 1;
     }
 
-    /// Adds what `other` has counted.
+    /// Adds the counts of `other`.
     pub(super) fn merge(&mut self, other: &Self) {
         for (count, more) in self.counts.iter_mut().zip(other.counts.iter()) {
             *count += more;
@@ -39,7 +39,7 @@ impl Histogram {
         self.total += other.total;
     }
 
-    /// A latency that `share` (0 to 1) of all do not exceed; `None` if there were none.
+    /// A latency that `share` (0 to 1) of all recorded latencies do not exceed; `None` if none was recorded.
     pub(super) fn percentile(&self, share: f64) -> Option<Duration> {
         let rank = ((self.total as f64 * share).ceil() as u64).clamp(1, self.total.max(1));
         let mut seen = 0;

@@ -29,7 +29,7 @@ use crate::durability::DurabilityArgs;
 use crate::memory::resident_bytes;
 use crate::output::{Output, note, thousands};
 
-/// How often the progress is shown anew.
+/// The interval at which the progress bar is updated.
 const TICK: Duration = Duration::from_millis(200);
 
 /// The options of `fluxmap demo`.
@@ -48,20 +48,21 @@ pub(crate) struct DemoArgs {
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(0..=10_000))]
     auditors: u32,
 
-    /// How long to go on.
+    /// How long the tasks run.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
     seconds: u64,
 
-    /// What the database promises to concurrent transactions.
+    /// The isolation level of the transactions.
     #[arg(long, value_enum, default_value_t = Isolation::Serializable)]
     isolation: Isolation,
 
-    /// Makes the tasks choose the same accounts and amounts again [default: random].
+    /// The seed of the tasks' random choices: with the same seed they choose the same accounts and
+    /// amounts again [default: random].
     #[arg(long)]
     seed: Option<u64>,
 
-    /// Keep the accounts on disk, in the database in this directory, which is created if need be.
-    /// Accounts that are there go on to be used. After the end the database is opened again, and
+    /// Keep the accounts on disk, in the database in this directory, which is created if there is
+    /// none. Accounts that it already holds are used. After the run the database is opened again and
     /// audited.
     #[arg(long, value_name = "DIR")]
     durable: Option<PathBuf>,
@@ -69,14 +70,14 @@ pub(crate) struct DemoArgs {
     #[command(flatten)]
     durability: DurabilityArgs,
 
-    /// Instead: start another process that makes transfers, kill it at a random instant, and look
-    /// for every transfer that it had been told is committed; so many times over. Uses a temporary
-    /// directory unless --durable is given.
+    /// Run a crash test instead, of this many rounds. Each round starts another process that makes
+    /// transfers, kills it at a random instant, and looks for every transfer that the process had
+    /// reported as committed. Uses a temporary directory unless --durable is given.
     #[arg(long, value_name = "ROUNDS", conflicts_with_all = ["auditors", "seconds", "isolation"], value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     crash_test: Option<u32>,
 
-    /// Print the report as JSON (one object, or one for each round and one at the end), and no
-    /// progress.
+    /// Print the report as JSON and show no progress. The report is one object; that of a crash test
+    /// is one object for each round and one at the end.
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -112,7 +113,7 @@ impl Isolation {
 ///
 /// If a task fails for another reason than a conflict, or the report cannot be written.
 pub(crate) async fn run(args: &DemoArgs, out: &mut Output) -> anyhow::Result<Verdict> {
-    // Half of the digits are easier to type in again, and enough.
+    // A seed of 32 bits is random enough, and easier to type again than one of 64.
     let seed = args.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
     if let Some(rounds) = args.crash_test {
         return crash::run(args, rounds, seed, out).await;
@@ -131,6 +132,7 @@ pub(crate) async fn run(args: &DemoArgs, out: &mut Output) -> anyhow::Result<Ver
     let latencies = run_tasks(args, seed, &bank).await?;
     let took = started.elapsed();
     let last = bank.audit(Lens::Transaction).await.context("the last audit failed")?;
+    // Collect the counts before reopening: that consumes the bank.
     let report = report(args, seed, &bank, latencies, last);
     let reopened = match &args.durable {
         Some(dir) => Some(durable::reopen(args, dir, bank).await?),
@@ -139,6 +141,7 @@ pub(crate) async fn run(args: &DemoArgs, out: &mut Output) -> anyhow::Result<Ver
     let level = args.durable.as_ref().map(|_| args.durability.name());
     let report = Report { took, resident_at_start, level, recovery, reopened, ..report };
     let verdict = if report.is_good() { Verdict::Good } else { Verdict::Bad };
+    // If an audit failed, the exit code must say so, even if the report cannot be written.
     if let (Err(error), Verdict::Good) = (print(&report, out), verdict) {
         return Err(error).context("cannot write the report");
     }
@@ -154,12 +157,12 @@ fn print(report: &Report, out: &mut Output) -> std::io::Result<()> {
     out.flush()
 }
 
-/// Runs all tasks until the time is over; the latencies of all transfers.
+/// Runs all tasks until the time is over. Returns the latencies of all transfers.
 async fn run_tasks(args: &DemoArgs, seed: u64, bank: &Arc<Bank>) -> anyhow::Result<Histogram> {
     let mut tasks = JoinSet::new();
     for task in 0..args.tasks {
         let bank = Arc::clone(bank);
-        // Any seeds that differ do: the generator scatters them.
+        // Consecutive seeds are enough: the generator scatters them.
         let seed = seed.wrapping_add(u64::from(task));
         tasks.spawn(async move { bank.transfer_until_stopped(seed).await });
     }
@@ -186,7 +189,7 @@ async fn run_tasks(args: &DemoArgs, seed: u64, bank: &Arc<Bank>) -> anyhow::Resu
     Ok(latencies)
 }
 
-/// Shows the progress until the time is over. A task that ends before has failed.
+/// Shows the progress until the time is over, or until a task ends. A task that ends early has failed.
 async fn watch(
     args: &DemoArgs,
     bank: &Bank,
@@ -214,7 +217,7 @@ async fn watch(
 }
 
 fn progress_bar(args: &DemoArgs) -> ProgressBar {
-    // A bar on a standard error that is no terminal hides itself.
+    // The bar hides itself if standard error is not a terminal.
     let target = match args.json {
         true => ProgressDrawTarget::hidden(),
         false => ProgressDrawTarget::stderr(),
@@ -240,7 +243,7 @@ fn progress(tally: &Tally, elapsed: Duration) -> String {
     )
 }
 
-/// Says what the first wrong audits found; they are all counted elsewhere.
+/// Prints the first few wrong audits. The tally counts all of them.
 fn note_wrong_audit(seen: &AtomicU64, expected: Audit, found: Audit) {
     const SHOWN: u64 = 5;
     if seen.fetch_add(1, Ordering::Relaxed) < SHOWN {

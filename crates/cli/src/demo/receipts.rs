@@ -1,8 +1,8 @@
 //! The books of the crash test: accounts, and a receipt for every transfer.
 //!
-//! A transfer writes two accounts and a receipt in one transaction, so the receipts that are there
-//! must give exactly the balances that are there; and those of each task must be numbered without
-//! gaps, since it makes one transfer after the other.
+//! A transfer writes two accounts and a receipt in one transaction, so the receipts in the database must
+//! give exactly the balances in the database. A task makes one transfer after the other, so its receipts
+//! must be numbered without gaps.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,21 +13,21 @@ use fluxmap::persistence::RecoveryInfo;
 
 use crate::durability::DurabilityArgs;
 
-/// What every account holds at first.
+/// The balance of a new account.
 pub(super) const INITIAL_BALANCE: u64 = 1_000;
 
-/// Keys from here on are receipts.
+/// The first key of a receipt. Lower keys are accounts.
 const RECEIPTS: u64 = 1 << 63;
 const TASK_SHIFT: u32 = 40;
 const NUMBER_MASK: u64 = (1 << TASK_SHIFT) - 1;
 
-/// The most accounts, so that two fit a receipt.
+/// The most accounts that a bank may have, so that the numbers of two fit into a receipt.
 pub(super) const MAX_ACCOUNTS: u64 = 1 << 24;
 
-/// Account and receipt numbers, and what they hold.
+/// A database of balances by account number and encoded [`Transfer`]s by receipt key.
 pub(super) type Books = Database<u64, u64>;
 
-/// A transfer as its receipt says it.
+/// A transfer, as its receipt encodes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Transfer {
     pub(super) from: u64,
@@ -68,27 +68,27 @@ pub(super) async fn open(dir: &Path, accounts: u64, durability: &DurabilityArgs)
     Ok(books)
 }
 
-/// How many receipts a task has.
+/// The number of the last receipt of `task`; 0 if there is none.
 pub(super) fn last_number(books: &Books, task: u32) -> u64 {
     let all = receipt(task, 0)..=receipt(task, NUMBER_MASK);
     books.snapshot().range(all).next_back().map_or(0, |(key, _)| key & NUMBER_MASK)
 }
 
-/// How many accounts there are.
+/// The number of accounts.
 pub(super) fn accounts(books: &Books) -> u64 {
     books.snapshot().range(..RECEIPTS).next_back().map_or(0, |(account, _)| account + 1)
 }
 
-/// What an audit of the books found.
+/// The result of an audit of the books.
 #[derive(Debug)]
 pub(super) struct BooksAudit {
-    /// Of each task.
+    /// The number of the last receipt of each task.
     pub(super) receipts: Counts,
     /// The money in all accounts.
     pub(super) sum: u64,
-    /// What the sum must be.
+    /// The sum that the accounts must have.
     pub(super) expected: u64,
-    /// Accounts whose balance is not what the receipts give, and receipts that are missing.
+    /// Accounts whose balance differs from the one that the receipts give, plus missing receipts.
     pub(super) wrong: u64,
 }
 
@@ -109,9 +109,10 @@ pub(super) fn audit(books: &Books) -> anyhow::Result<BooksAudit> {
         let task = ((key & !RECEIPTS) >> TASK_SHIFT) as u32;
         let last = receipts.entry(task).or_insert(0);
         let number = key & NUMBER_MASK;
+        // Receipts come in the order of their numbers: a gap between two counts the missing ones.
         wrong += number - *last - 1;
         *last = number;
-        // Undone, transfer by transfer.
+        // Undo the transfer. After all receipts are undone, every account must have its initial balance.
         let Transfer { from, to, amount } = Transfer::from_value(*value);
         for (account, change) in [(from, i128::from(amount)), (to, -i128::from(amount))] {
             *balances.get_mut(account as usize).context("a receipt names no account")? += change;
@@ -121,7 +122,7 @@ pub(super) fn audit(books: &Books) -> anyhow::Result<BooksAudit> {
     Ok(BooksAudit { receipts, sum, expected, wrong })
 }
 
-/// What opening the books found.
+/// The report on the recovery when the books were opened.
 pub(super) fn recovery(books: &Books) -> RecoveryInfo {
     books.recovery_info().cloned().unwrap_or_default()
 }

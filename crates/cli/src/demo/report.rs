@@ -1,4 +1,4 @@
-//! What a finished demo says: a table for people, an object for programs.
+//! The report of a finished demo: a table for people, a JSON object for programs.
 
 use std::time::Duration;
 
@@ -14,43 +14,43 @@ use crate::output::thousands;
 
 /// The result of a run, after all its tasks have ended.
 pub(super) struct Report {
-    /// As it was asked for.
+    /// The isolation level that was asked for.
     pub(super) isolation: &'static str,
-    /// As it was asked for.
+    /// The number of tasks that made transfers.
     pub(super) tasks: u32,
-    /// As it was asked for.
+    /// The number of tasks that made audits.
     pub(super) auditors: u32,
-    /// As it was asked for, or chosen.
+    /// The seed that was given, or chosen at random.
     pub(super) seed: u64,
     /// How long the tasks ran.
     pub(super) took: Duration,
     /// Transfers that moved money.
     pub(super) transfers: u64,
-    /// Times that a transfer ran again after a conflict.
+    /// How often a transfer ran again after a conflict.
     pub(super) retries: u64,
     /// Transfers that moved nothing for lack of funds.
     pub(super) insufficient: u64,
-    /// Transfers that the database gave up.
+    /// Transfers that the database gave up after too many conflicts.
     pub(super) given_up: u64,
     /// Audits made, the last one included.
     pub(super) audits: u64,
-    /// Audits that found something else than expected.
+    /// Audits with a wrong result.
     pub(super) failed_audits: u64,
-    /// What every audit must find.
+    /// The result that every audit must have.
     pub(super) expected: Audit,
-    /// What the audit after the end found.
+    /// The result of the audit after all tasks had ended.
     pub(super) last: Audit,
-    /// Of the transfers that moved money.
+    /// The latencies of the transfers that moved money.
     pub(super) latencies: Histogram,
-    /// Bytes before the first transfer.
+    /// Resident memory before the first transfer, in bytes.
     pub(super) resident_at_start: Option<u64>,
-    /// Bytes after the last audit.
+    /// Resident memory after the last audit, in bytes.
     pub(super) resident_at_end: Option<u64>,
-    /// The durability, of a bank on disk.
+    /// The durability level; `None` for a bank in memory.
     pub(super) level: Option<&'static str>,
-    /// What was there when it was opened.
+    /// The recovery when the bank was opened; `None` for a bank in memory.
     pub(super) recovery: Option<RecoveryInfo>,
-    /// What an audit found after it was closed and opened again.
+    /// The result of the audit after the bank was closed and opened again; `None` for a bank in memory.
     pub(super) reopened: Option<Audit>,
 }
 
@@ -107,7 +107,7 @@ impl Report {
 
     fn latency(&self, share: f64) -> String {
         match self.latencies.percentile(share) {
-            // Below ten, the tenths matter.
+            // Below ten microseconds, the tenths matter.
             Some(latency) if latency < Duration::from_micros(10) => {
                 format!("{:.1} µs", microseconds(latency))
             }
@@ -116,7 +116,7 @@ impl Report {
         }
     }
 
-    /// The same, with numbers as numbers.
+    /// The report as JSON, with numbers instead of formatted text.
     pub(super) fn to_json(&self) -> Value {
         let percentile = |share| self.latencies.percentile(share).map(microseconds);
         let mut object = json!({

@@ -1,4 +1,4 @@
-//! The process that the crash test kills: makes transfers, and says which are committed.
+//! The process that the crash test kills. It makes transfers, and reports those that have committed.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -14,10 +14,10 @@ use super::receipts::{Books, Transfer, accounts, last_number, open, receipt};
 use crate::Verdict;
 use crate::durability::DurabilityArgs;
 
-/// What is said when the database is open.
+/// The line that the process prints when the database is open.
 pub(super) const READY: &str = "ready";
 
-/// The most that one transfer moves.
+/// The largest amount that one transfer moves.
 const LARGEST_AMOUNT: u64 = 250;
 
 /// The options of the process that is to be killed.
@@ -36,12 +36,12 @@ pub(crate) struct CrashWorkerArgs {
     durability: DurabilityArgs,
 }
 
-/// Makes transfers for as long as somebody reads what it says: `TASK NUMBER`, one a line, as soon
-/// as a transfer is committed.
+/// Makes transfers for as long as somebody reads the output. As soon as a transfer has committed, prints
+/// a line `TASK NUMBER`.
 ///
 /// # Errors
 ///
-/// If the database fails, or nobody reads any more.
+/// If the database fails, or nobody reads the output any more.
 pub(crate) async fn run(args: &CrashWorkerArgs) -> anyhow::Result<Verdict> {
     let books = Arc::new(open(&args.dir, 2, &args.durability).await?);
     say(READY)?;
@@ -71,7 +71,8 @@ async fn transfer_for_ever(books: Arc<Books>, task: u32, mut random: StdRng) -> 
     }
 }
 
-/// Whether there was enough money.
+/// Makes one transfer and writes its receipt. Returns `false`, and changes nothing, if the payer has too
+/// little money.
 async fn make(books: &Books, receipt: u64, transfer: Transfer) -> anyhow::Result<bool> {
     let Transfer { from, to, amount } = transfer;
     books
@@ -89,7 +90,7 @@ async fn make(books: &Books, receipt: u64, transfer: Transfer) -> anyhow::Result
         .await
 }
 
-/// One line, at once and whole.
+/// Prints one line and flushes it, so that the line has left this process before it is killed.
 fn say(line: &str) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     out.write_all(format!("{line}\n").as_bytes())?;

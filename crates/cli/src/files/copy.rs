@@ -1,4 +1,4 @@
-//! `fluxmap backup` and `fluxmap salvage`: new databases out of the files of others.
+//! `fluxmap backup` and `fluxmap salvage`: copy the pairs of one database into a new one.
 
 use std::path::{Path, PathBuf};
 
@@ -16,11 +16,11 @@ use crate::progress::{bytes_bar, count_bar, show};
 /// The options of `fluxmap backup`.
 #[derive(Debug, Args)]
 pub(crate) struct BackupArgs {
-    /// The directory of the database, which must not be in use: a program that has it open calls
-    /// `Database::backup_to`.
+    /// The directory of the database, which must not be in use. A program that has it open can call
+    /// `Database::backup_to` instead.
     dir: PathBuf,
 
-    /// The directory of the copy, which is created if need be.
+    /// The directory of the copy, which is created if there is none.
     out: PathBuf,
 
     /// Print one JSON object, and no progress.
@@ -31,13 +31,13 @@ pub(crate) struct BackupArgs {
 /// The options of `fluxmap salvage`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Exit codes: 0 the copy was written (what was dropped is listed), 1 it was not, 3 the database is in use."
+    after_help = "Exit codes: 0 the copy was written (the damage is listed), 1 no copy was written, 3 the database is in use."
 )]
 pub(crate) struct SalvageArgs {
     /// The directory of the database, which must not be in use.
     dir: PathBuf,
 
-    /// The directory of the copy, which is created if need be.
+    /// The directory of the copy, which is created if there is none.
     out: PathBuf,
 
     /// Print one JSON object, and no progress.
@@ -49,7 +49,7 @@ pub(crate) struct SalvageArgs {
 ///
 /// # Errors
 ///
-/// If it is damaged or in use, or the copy cannot be written.
+/// If the database is damaged or in use, or the copy cannot be written.
 pub(crate) fn backup(args: &BackupArgs, out: &mut Output) -> anyhow::Result<Verdict> {
     let bar = bytes_bar("reading", args.json);
     let image = Image::load(&args.dir, |done, total| show(&bar, done, total))?;
@@ -63,11 +63,11 @@ pub(crate) fn backup(args: &BackupArgs, out: &mut Output) -> anyhow::Result<Verd
     Ok(Verdict::Good)
 }
 
-/// Copies what is sound of a database, and says what is not.
+/// Copies the undamaged part of a database, and lists the damage.
 ///
 /// # Errors
 ///
-/// If nothing can be made of it, it is in use, or the copy cannot be written.
+/// If no part of the database can be read, it is in use, or the copy cannot be written.
 pub(crate) fn salvage(args: &SalvageArgs, out: &mut Output) -> anyhow::Result<Verdict> {
     let bar = bytes_bar("searching", args.json);
     let (image, report) = Image::salvage(&args.dir, |done, total| show(&bar, done, total))?;
@@ -88,7 +88,7 @@ pub(crate) fn salvage(args: &SalvageArgs, out: &mut Output) -> anyhow::Result<Ve
         }))?;
     } else {
         list(&report, out)?;
-        let verdict = if report.is_complete() { "nothing was wrong" } else { "what was wrong is above" };
+        let verdict = if report.is_complete() { "nothing was wrong" } else { "the damage is listed above" };
         out.line(format_args!(
             "{}, out of {} in the checkpoint and {} in the log, were copied to {to}; {verdict}",
             counted(report.pairs, "pair"),

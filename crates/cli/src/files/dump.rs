@@ -1,4 +1,4 @@
-//! `fluxmap dump`: what a database holds.
+//! `fluxmap dump`: prints the contents of a database.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -17,25 +17,26 @@ use crate::progress::{bytes_bar, show};
 /// The options of `fluxmap dump`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Pairs are printed as JSON, one object a line: in the order of the checkpoint, which is that of the keys, \
-                  and behind them those that were written since, in the order of the commits. Where it takes the types \
-                  to show them, as with postcard and types of your own, it is --headers."
+    after_help = "Pairs are printed as JSON, one object per line: first the pairs of the checkpoint in the order of \
+    the keys, then the pairs written since in the order of the commits. If only the program's own \
+    Rust types can decode the pairs (postcard with other than common types), the headers are printed \
+    instead, as with --headers."
 )]
 pub(crate) struct DumpArgs {
     /// The directory of the database.
     dir: PathBuf,
 
-    /// Print each pair of the checkpoint and each operation of the log in order: file, offset,
-    /// commit, kind, and the bytes of the key and the value.
+    /// Print a line for each pair of the checkpoint and each operation of the log, in order: file,
+    /// offset, commit, kind, and the sizes of the key and the value.
     #[arg(long)]
     headers: bool,
 
-    /// Print the headers as JSON, too, one object a line.
+    /// Print the headers as JSON, too, one object per line.
     #[arg(long)]
     pub(crate) json: bool,
 }
 
-/// Prints the pairs, or what stands where.
+/// Prints the pairs, or with `--headers` the position and size of each.
 ///
 /// # Errors
 ///
@@ -50,7 +51,7 @@ pub(crate) fn dump(args: &DumpArgs, out: &mut Output) -> anyhow::Result<Verdict>
     let identity = image.identity();
     let Some((key, value)) = converters(&identity) else {
         note(format_args!(
-            "{} -> {} in {} takes the types to be shown; these are the headers",
+            "{} -> {} in {} can be decoded only with its Rust types; printing the headers instead",
             identity.key_type, identity.value_type, identity.codec
         ));
         drop(image);
@@ -61,7 +62,8 @@ pub(crate) fn dump(args: &DumpArgs, out: &mut Output) -> anyhow::Result<Verdict>
     Ok(Verdict::Good)
 }
 
-/// The pairs, one after the other, as the files have them: nothing is kept to be sorted.
+/// Prints the pairs in the order of the files. Nothing is sorted, so that a large database needs no
+/// further memory.
 fn pairs(
     image: &Image,
     dir: &Path,
@@ -69,8 +71,9 @@ fn pairs(
     to_value: ToJson,
     out: &mut Output,
 ) -> anyhow::Result<()> {
-    // Of what is read only: that the output cannot be written is no fault of the database.
-    let unreadable = || format!("cannot show what is in {}; --headers can", dir.display());
+    // Add this context to decoding errors only: an output that cannot be written is no fault of the
+    // database.
+    let unreadable = || format!("cannot decode the pairs in {}; use --headers", dir.display());
     let mut line = |pair: Pair<'_>| -> anyhow::Result<()> {
         let key = to_key(pair.key).with_context(unreadable)?;
         let value = to_value(pair.value).with_context(unreadable)?;
@@ -91,7 +94,7 @@ fn pairs(
     failed.map_or(Ok(()), Err)
 }
 
-/// Where each pair and operation stands, and how large it is.
+/// Prints the position and size of each pair and operation.
 fn headers(args: &DumpArgs, out: &mut Output) -> anyhow::Result<Verdict> {
     if !out.json() {
         out.line("file\toffset\tcommit\tkind\tkey bytes\tvalue bytes")?;
@@ -107,7 +110,7 @@ fn headers(args: &DumpArgs, out: &mut Output) -> anyhow::Result<Verdict> {
     if let Some(error) = failed {
         return Err(error.into());
     }
-    // What stands before the damage is worth showing.
+    // If the files are damaged, show the records before the damage all the same.
     out.flush()?;
     shown?;
     Ok(Verdict::Good)

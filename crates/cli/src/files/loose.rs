@@ -1,4 +1,4 @@
-//! Encoded values of unknown types, as JSON.
+//! Decodes keys and values of unknown types into JSON.
 
 use std::fmt;
 
@@ -10,10 +10,11 @@ use serde_json::{Map, Number, Value};
 /// Turns an encoded key or value into JSON.
 pub(super) type ToJson = fn(&[u8]) -> Result<Value, CodecError>;
 
-/// How the keys and the values of a database become JSON; `None` if that takes their types.
+/// The functions that turn the keys and the values of a database into JSON; `None` if decoding needs their
+/// Rust types.
 ///
-/// MessagePack says what it holds. Postcard does not, so there the name of the type must be one
-/// that everybody knows.
+/// MessagePack describes its own structure. Postcard does not, so its values can be decoded only if the
+/// name of the type is a common one, such as `String`.
 pub(super) fn converters(identity: &Identity) -> Option<(ToJson, ToJson)> {
     match identity.codec {
         Codec::MessagePack => Some((self_describing, self_describing)),
@@ -52,7 +53,7 @@ fn postcard(type_name: &str) -> Option<ToJson> {
     })
 }
 
-/// Anything: bytes become a list of numbers, and keys of maps become text.
+/// Any value that MessagePack can hold. Bytes become a list of numbers, and keys of maps become text.
 struct Loose(Value);
 
 impl<'de> Deserialize<'de> for Loose {
@@ -83,7 +84,7 @@ impl<'de> Visitor<'de> for LooseVisitor {
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
-        // JSON has no infinity.
+        // JSON has no infinity and no NaN: write them as text.
         Ok(Number::from_f64(value).map_or_else(|| value.to_string().into(), Value::Number))
     }
 

@@ -1,5 +1,5 @@
-//! The commands that look into the files of a database without opening it, and change nothing
-//! there.
+//! The commands that read the files of a database without opening it. They change nothing in its
+//! directory.
 
 mod copy;
 mod dump;
@@ -15,7 +15,7 @@ pub(crate) use verify::{VerifyArgs, verify};
 use fluxmap::inspect::{Damage, Identity};
 use serde_json::{Value, json};
 
-/// For programs.
+/// The identity of a database, as JSON.
 fn identity_json(identity: &Identity) -> Value {
     json!({
         "format_version": identity.format_version,
@@ -27,7 +27,7 @@ fn identity_json(identity: &Identity) -> Value {
     })
 }
 
-/// For programs.
+/// A place of damage, as JSON.
 fn damage_json(damage: &Damage) -> Value {
     json!({
         "file": damage.path.display().to_string(),

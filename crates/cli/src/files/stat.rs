@@ -1,4 +1,4 @@
-//! `fluxmap stat`: what is in a directory.
+//! `fluxmap stat`: an overview of the files of a database.
 
 use std::path::PathBuf;
 
@@ -23,7 +23,7 @@ pub(crate) struct StatArgs {
     pub(crate) json: bool,
 }
 
-/// Prints what the headers of the files say; bad if one cannot be read.
+/// Prints the contents of the files' headers. The verdict is bad if a header cannot be read.
 ///
 /// # Errors
 ///
@@ -81,7 +81,7 @@ fn segments(segments: &[SegmentStat]) -> Table {
             number(segment.last_commit),
         ]);
     }
-    // All but the state are numbers.
+    // All columns but the state hold numbers.
     for (_, column) in table.column_iter_mut().enumerate().filter(|(place, _)| *place != 1) {
         column.set_cell_alignment(CellAlignment::Right);
     }

@@ -1,4 +1,4 @@
-//! `fluxmap verify`: whether a database is sound.
+//! `fluxmap verify`: checks whether a database is sound.
 
 use std::path::PathBuf;
 
@@ -20,7 +20,7 @@ pub(crate) struct VerifyArgs {
     /// The directory of the database.
     dir: PathBuf,
 
-    /// Go on after the first damage, and list all that is found.
+    /// Go on after the first damage, and list all damage.
     #[arg(long)]
     all: bool,
 
@@ -29,7 +29,7 @@ pub(crate) struct VerifyArgs {
     pub(crate) json: bool,
 }
 
-/// Reads everything that opening the database would read; bad if it is damaged.
+/// Reads everything that opening the database would read. The verdict is bad if the database is damaged.
 ///
 /// # Errors
 ///
@@ -51,6 +51,7 @@ pub(crate) fn verify(args: &VerifyArgs, out: &mut Output) -> anyhow::Result<Verd
     if !args.json {
         out.line(format_args!("damaged: {error}"))?;
     }
+    // `verify` stops at the first damage. Search all files again to list the rest.
     if args.all {
         let bar = bytes_bar("searching", args.json);
         let found = inspect::find_damage(&args.dir, |done, total| show(&bar, done, total))?;
@@ -69,7 +70,7 @@ pub(crate) fn verify(args: &VerifyArgs, out: &mut Output) -> anyhow::Result<Verd
     Ok(Verdict::Bad)
 }
 
-/// Writes what a salvage would drop, one line each.
+/// Writes a line for each place of damage and each range of missing commits.
 pub(super) fn list(found: &inspect::Salvage, out: &mut Output) -> std::io::Result<()> {
     for damage in &found.damage {
         out.line(damage)?;
@@ -81,7 +82,7 @@ pub(super) fn list(found: &inspect::Salvage, out: &mut Output) -> std::io::Resul
     Ok(())
 }
 
-/// Whether the files are at fault, and not who looks at them.
+/// Whether `error` means that the files are damaged, and not that they cannot be read now.
 fn is_damage(error: &PersistenceError) -> bool {
     !matches!(
         error,
@@ -101,7 +102,7 @@ fn sound(summary: &Summary) -> String {
     );
     if let Some(torn) = &summary.torn_tail {
         text.push_str(&format!(
-            "\nthe log ends in a torn write, in {} at offset {}: what a power loss leaves, or damage to the last thing written; opening the database cuts it off",
+            "\nthe log ends in a torn write, in {} at offset {}: the result of a power loss, or damage to the last write; opening the database cuts it off",
             torn.path.display(),
             torn.offset,
         ));

@@ -1,15 +1,15 @@
 //! Splits lines into the fields of CSV, TSV and their relatives (RFC 4180), strictly.
 //!
-//! A field that begins with `"` ends at the next `"` that is not doubled, even lines later. What
-//! common readers let pass is an error here, since it usually means that fields were merged or
-//! lost: text after a closing quote, and a quote that is never closed. A quote inside a field
-//! that does not begin with one is an ordinary character.
+//! A field that begins with `"` ends at the next `"` that is not doubled, even lines later. A quote inside
+//! a field that does not begin with one is an ordinary character. Text after a closing quote and a quote
+//! that is never closed are errors. Many readers accept both, but they usually mean that fields were
+//! merged or lost.
 
 use std::io::{self, BufRead};
 
 use super::lines::{LONGEST, Lines};
 
-/// How fields are told apart.
+/// The syntax that separates fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Dialect {
     /// An ASCII character other than a quote or the end of a line.
@@ -18,11 +18,11 @@ pub(super) struct Dialect {
     pub(super) quotes: bool,
 }
 
-/// A record as it was found: the number of its first line, and its fields or what is wrong.
+/// A record: the number of its first line, and its fields or the reason why it is malformed.
 pub(super) type Split = (u64, Result<Vec<String>, String>);
 
-/// Reads the next record. If it is wrong, the lines after its first are read again as records of
-/// their own, so that a stray quote costs one record.
+/// Reads the next record. If the record is malformed, its lines after the first are read again as separate
+/// records, so that a stray quote costs only one record.
 pub(super) fn next_record<R: BufRead>(lines: &mut Lines<R>, dialect: Dialect) -> io::Result<Option<Split>> {
     let Some(first) = lines.next_filled()? else { return Ok(None) };
     let number = first.number;
@@ -34,6 +34,8 @@ pub(super) fn next_record<R: BufRead>(lines: &mut Lines<R>, dialect: Dialect) ->
     loop {
         match fed {
             Ok(true) => return Ok(Some((number, Ok(splitter.finish())))),
+            // A stray quote may open a field that reaches the end of the file: do not keep all of it
+            // in memory.
             Ok(false) if size > LONGEST => {
                 fed = Err(format!("a quoted field is longer than {} MiB", LONGEST >> 20));
             }
@@ -49,6 +51,7 @@ pub(super) fn next_record<R: BufRead>(lines: &mut Lines<R>, dialect: Dialect) ->
                 None => fed = Err("bad quoting: the quote is never closed".to_owned()),
             },
             Err(reason) => {
+                // The quote may be the only mistake: read the lines after it again as other records.
                 lines.give_back(ahead.into_iter());
                 return Ok(Some((number, Err(reason))));
             }
@@ -56,20 +59,20 @@ pub(super) fn next_record<R: BufRead>(lines: &mut Lines<R>, dialect: Dialect) ->
     }
 }
 
-/// Where in a field the splitter is.
+/// The position of the splitter in a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
-    /// Before its first character.
+    /// Before the first character of the field.
     Start,
     /// In a field without quotes.
     Bare,
-    /// Behind the opening quote.
+    /// After the opening quote.
     Quoted,
-    /// Behind a quote that closes the field, unless another one follows.
+    /// After a quote. It closes the field, unless another quote follows.
     Closed,
 }
 
-/// Takes one record apart, line by line.
+/// Splits one record into fields, line by line.
 struct Splitter {
     dialect: Dialect,
     fields: Vec<String>,
@@ -82,7 +85,7 @@ impl Splitter {
         Self { dialect, fields: Vec::new(), field: String::new(), place: Place::Start }
     }
 
-    /// Takes the next line; whether the record ends with it.
+    /// Reads the next line. Returns whether the record ends with this line.
     fn feed(&mut self, line: &str) -> Result<bool, String> {
         if self.place == Place::Quoted {
             self.field.push('\n');

@@ -1,13 +1,13 @@
-//! Finds out what kind of file it is, from its name and its first line.
+//! Guesses the format of a file from its name and its first line.
 
 use std::path::Path;
 
-/// What the records of a file look like.
+/// The format of the records of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {
-    /// One JSON object a line.
+    /// One JSON object per line.
     JsonLines,
-    /// Fields with this ASCII character between them.
+    /// Fields separated by this ASCII character.
     Delimited(u8),
 }
 
@@ -30,7 +30,7 @@ pub(super) fn parse_delimiter(text: &str) -> Result<u8, String> {
     Ok(byte)
 }
 
-/// Whether the records are JSON, from the name of the file and its first line.
+/// Guesses from the name of the file and its first line whether the records are JSON.
 pub(super) fn looks_like_json(path: &Path, first_line: &str) -> bool {
     match extension(path).as_str() {
         "jsonl" | "ndjson" | "json" => true,
@@ -39,8 +39,8 @@ pub(super) fn looks_like_json(path: &Path, first_line: &str) -> bool {
     }
 }
 
-/// The delimiter that a file uses: the candidate found most often in its first line outside of
-/// quotes, where the extension says which one wins a tie.
+/// Guesses the delimiter: the candidate that occurs most often outside of quotes in the first line. In a
+/// tie, the extension decides.
 pub(super) fn guess_delimiter(path: &Path, first_line: &str) -> u8 {
     let candidates: [u8; 4] = match extension(path).as_str() {
         "tsv" | "tab" => [b'\t', b',', b';', b'|'],
@@ -56,7 +56,7 @@ pub(super) fn guess_delimiter(path: &Path, first_line: &str) -> u8 {
             counts[place] += 1;
         }
     }
-    // A tab is never part of ordinary text, so in a file that is named for its tabs one is enough.
+    // Ordinary text contains no tabs, so in a `.tsv` or `.tab` file one tab is enough.
     if candidates[0] == b'\t' && counts[0] > 0 {
         return b'\t';
     }

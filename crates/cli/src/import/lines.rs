@@ -1,20 +1,20 @@
-//! The lines of a file, numbered, each of bounded length.
+//! Reads the numbered lines of a file, each up to a maximum length.
 //!
-//! Lines that were read too far ahead can be given back, which lets a record that spans lines
-//! turn out to be wrong without losing the lines after its first.
+//! Lines that were read ahead can be given back. When a record that seems to span lines turns out to be
+//! malformed, the lines after its first can then be read again as other records.
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, Read as _};
 
-/// The longest line that is kept; the rest of a longer one is skipped.
+/// The most bytes of a line that are kept. The rest of a longer line is skipped.
 pub(super) const LONGEST: usize = 16 << 20;
 
 /// One line without its ending.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Line {
-    /// Counted from 1.
+    /// The number of the line, counted from 1.
     pub(super) number: u64,
-    /// At most [`LONGEST`].
+    /// The content, of at most [`LONGEST`] bytes.
     pub(super) bytes: Vec<u8>,
     /// Whether the line was longer, so that `bytes` is only its beginning.
     pub(super) cut: bool,
@@ -25,7 +25,7 @@ impl Line {
     ///
     /// # Errors
     ///
-    /// Why it cannot be used.
+    /// If the line is too long or not UTF-8: the reason, as text.
     pub(super) fn text(&self) -> Result<&str, String> {
         if self.cut {
             return Err(format!("the line is longer than {} MiB", LONGEST >> 20));
@@ -35,7 +35,7 @@ impl Line {
     }
 }
 
-/// Reads lines and takes them back.
+/// Reads lines, and lets the caller give lines back.
 pub(super) struct Lines<R> {
     reader: R,
     returned: VecDeque<Line>,
@@ -87,7 +87,7 @@ impl<R: BufRead> Lines<R> {
         Ok(None)
     }
 
-    /// Makes `lines`, the last ones that were read, the next ones to be read.
+    /// Puts back `lines`, which must be the last ones that were read: they are the next to be read.
     pub(super) fn give_back(&mut self, lines: impl DoubleEndedIterator<Item = Line>) {
         for line in lines.rev() {
             self.returned.push_front(line);

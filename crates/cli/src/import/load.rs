@@ -1,8 +1,8 @@
-//! Writes the records of a file into the database, and keeps account of what was wrong.
+//! Writes the records of a file into the database, and counts malformed and duplicate records.
 //!
-//! An import that must be refused as a whole is one transaction, which is rolled back; any
-//! other is written in transactions of [`BATCH`] records, so that the changes waiting for a
-//! commit stay few however large the file is.
+//! If one bad record refuses the whole import, the import is a single transaction, so that it can be rolled
+//! back. Any other import is written in transactions of [`BATCH`] records, so that uncommitted changes take
+//! little memory however large the file is.
 
 use std::io::BufRead;
 
@@ -12,58 +12,58 @@ use fluxmap::{Database, Transaction};
 use super::records::{Entry, Malformed, Records};
 use crate::record::Record;
 
-/// How many records are written at once where a part of the file may be kept.
+/// How many records one transaction writes, if a part of the file may be kept.
 const BATCH: u64 = 1_000;
 
 /// How many malformed records are reported one by one.
 pub(super) const REPORTED: u64 = 20;
 
-/// What happens to a record whose key an earlier one has.
+/// The treatment of a record whose key an earlier record has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum OnDuplicate {
     /// The earlier record stays.
     KeepFirst,
-    /// It replaces the earlier one.
+    /// The later record replaces the earlier one.
     KeepLast,
     /// The import is refused.
     Error,
 }
 
-/// Which flaws a file may have.
+/// The treatment of malformed and duplicate records.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LoadOptions {
     /// Refuse everything if one record is malformed.
     pub(super) strict: bool,
-    /// What to do with a repeated key.
+    /// The treatment of a record with a repeated key.
     pub(super) on_duplicate: OnDuplicate,
 }
 
-/// What became of a file.
+/// The result of an import.
 #[derive(Debug, Default)]
 pub(super) struct Summary {
     /// Good records.
     pub(super) records: u64,
-    /// Different keys among them.
+    /// Distinct keys among the good records.
     pub(super) keys: u64,
     /// Good records whose key an earlier one has.
     pub(super) duplicates: u64,
-    /// The first of those.
+    /// Line and key of the first duplicate.
     pub(super) first_duplicate: Option<(u64, String)>,
     /// Records that could not be used, and refused duplicates.
     pub(super) malformed: u64,
-    /// The first [`REPORTED`] of those.
+    /// The first [`REPORTED`] malformed records.
     pub(super) reported: Vec<Malformed>,
-    /// Whether nothing was imported because of them.
+    /// Whether the whole import was refused, because of a malformed record or a duplicate.
     pub(super) refused: bool,
 }
 
-/// Reads `records` to their end into `db`. `report` is told of the first malformed ones as they
-/// are met.
+/// Reads all `records` into `db`. Calls `report` with each of the first [`REPORTED`] malformed records as
+/// soon as it is read.
 ///
 /// # Errors
 ///
-/// If the file can no longer be read, or the database refuses a transaction. Batches that are
-/// committed by then remain.
+/// If the file can no longer be read, or the database refuses a transaction. Batches that were committed
+/// before remain in the database.
 pub(super) async fn load<R: BufRead>(
     db: &Database<String, Record>,
     records: &mut Records<R>,
@@ -91,6 +91,7 @@ pub(super) async fn load<R: BufRead>(
             continue;
         }
         pending += 1;
+        // An import that a later record may refuse must stay one transaction, to be rolled back.
         if pending >= BATCH && !whole {
             batch.commit().await?;
             batch = db.begin();
@@ -105,7 +106,7 @@ pub(super) async fn load<R: BufRead>(
     Ok(summary)
 }
 
-/// Writes one record, unless its key is taken and that is refused.
+/// Writes one record. A record whose key is taken is treated as `options.on_duplicate` says.
 fn store(
     batch: &Transaction<String, Record>,
     entry: Entry,
@@ -116,7 +117,7 @@ fn store(
     let taken = batch.contains_key(key.as_str())?;
     if taken && options.on_duplicate == OnDuplicate::Error {
         summary.refused = true;
-        let reason = format!("the key {key:?} is that of an earlier record");
+        let reason = format!("the key {key:?} belongs to an earlier record");
         return Ok(Err(Malformed { line, reason }));
     }
     summary.records += 1;
@@ -139,7 +140,7 @@ mod tests {
 
     use crate::import::records::ReadOptions;
 
-    /// Loads more rows than fit a batch, the last of them malformed, with a repeated key before.
+    /// Loads more rows than fit into a batch, then a row with a repeated key, then a malformed row.
     async fn load_flawed(options: LoadOptions) -> (Summary, usize) {
         let rows: String = (0..3 * BATCH).map(|number| format!("k{number},v\n")).collect();
         let text = format!("key,value\n{rows}k7,again\nbad\n");

@@ -1,4 +1,4 @@
-//! `fluxmap import`: a file becomes a database, which then answers queries.
+//! `fluxmap import`: reads a file into a database, which then answers queries.
 
 mod delimited;
 mod format;
@@ -27,15 +27,17 @@ use crate::store;
 
 /// The options of `fluxmap import`.
 #[derive(Debug, Args)]
-#[command(after_help = "FLUXMAP_HISTORY names a file that keeps what was typed at the prompt.")]
+#[command(
+    after_help = "The environment variable FLUXMAP_HISTORY names a file that keeps the history of the prompt."
+)]
 pub(crate) struct ImportArgs {
     /// The file of records; `-` is standard input.
     file: PathBuf,
 
-    /// Queries to answer, one each: 'get KEY', 'prefix "GREEK SMALL" 5', 'count', ... ('help'
-    /// lists them). Without any, queries are read from standard input, at a prompt if that is a
-    /// terminal; but not with --db: for that there is 'fluxmap shell'. The first that fails ends
-    /// the run.
+    /// Queries to answer, one per argument: 'get KEY', 'prefix "GREEK SMALL" 5', 'count', ... ('help'
+    /// lists them). The first query that fails ends the run. If none is given, queries are read from
+    /// standard input, at a prompt if it is a terminal; with --db none are read: use 'fluxmap shell'
+    /// afterwards.
     #[arg(value_name = "QUERY")]
     queries: Vec<String>,
 
@@ -44,16 +46,16 @@ pub(crate) struct ImportArgs {
     #[arg(short, long, value_name = "COLUMN")]
     key: Option<String>,
 
-    /// What the file holds.
+    /// The format of the file.
     #[arg(long, value_enum, default_value_t = FormatChoice::Auto)]
     format: FormatChoice,
 
-    /// Between two fields: one character, or tab, comma, semicolon, pipe [default: guessed from
-    /// the first line and the extension].
+    /// The separator of fields: one character, or tab, comma, semicolon, pipe, space [default: guessed
+    /// from the first line and the extension].
     #[arg(short, long, value_name = "CHAR", value_parser = format::parse_delimiter)]
     delimiter: Option<u8>,
 
-    /// The first line names the columns. This is the default for anything but JSON Lines.
+    /// The first line names the columns. This is the default for all formats but JSON Lines.
     #[arg(long, conflicts_with = "no_header")]
     header: bool,
 
@@ -65,8 +67,8 @@ pub(crate) struct ImportArgs {
     #[arg(long)]
     no_quotes: bool,
 
-    /// Keep the records on disk, in the database in this directory, which is created if need be.
-    /// Each batch of a thousand records survives a power loss once it is committed.
+    /// Keep the records on disk, in the database in this directory, which is created if there is
+    /// none. Each committed batch of a thousand records survives a power loss.
     #[arg(long, value_name = "DIR")]
     db: Option<PathBuf>,
 
@@ -74,11 +76,11 @@ pub(crate) struct ImportArgs {
     #[arg(long)]
     strict: bool,
 
-    /// What to do with a record whose key an earlier one has.
+    /// Treatment of a record whose key an earlier record has.
     #[arg(long, value_enum, default_value_t = OnDuplicate::KeepLast)]
     on_duplicate: OnDuplicate,
 
-    /// Print the summary and the answers as JSON, one object a line.
+    /// Print the summary and the answers as JSON, one object per line.
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -86,11 +88,11 @@ pub(crate) struct ImportArgs {
 /// The value of `--format`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum FormatChoice {
-    /// Found out from the extension and the first line.
+    /// Guessed from the extension and the first line.
     Auto,
     /// Delimited: CSV, TSV and their relatives.
     Csv,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Jsonl,
 }
 
@@ -98,11 +100,11 @@ enum FormatChoice {
 ///
 /// # Errors
 ///
-/// If the file cannot be read as what it is said to be, or an answer cannot be written.
+/// If the file cannot be read in the given format, or an answer cannot be written.
 pub(crate) async fn run(args: &ImportArgs, out: &mut Output) -> anyhow::Result<Verdict> {
     let from_stdin = args.file.as_os_str() == "-";
     if !from_stdin {
-        // Before a database is created for nothing.
+        // Check this first, so that a wrong path does not leave an empty database behind.
         File::open(&args.file).with_context(|| format!("cannot open {}", args.file.display()))?;
     }
     let db = match &args.db {
@@ -113,7 +115,8 @@ pub(crate) async fn run(args: &ImportArgs, out: &mut Output) -> anyhow::Result<V
     let verdict = if summary.refused {
         Verdict::Bad
     } else if args.queries.is_empty() && (from_stdin || args.db.is_some()) {
-        // There is nothing to ask, or there is a shell to ask later.
+        // The records came from standard input, so no queries can; or `fluxmap shell` can answer queries
+        // later.
         Verdict::Good
     } else {
         answer(db.clone(), &args.queries, out).await?
@@ -122,7 +125,7 @@ pub(crate) async fn run(args: &ImportArgs, out: &mut Output) -> anyhow::Result<V
     Ok(verdict)
 }
 
-/// Reads the file into `db` and says what became of it.
+/// Reads the file into `db` and reports the result.
 async fn import(
     args: &ImportArgs,
     from_stdin: bool,
@@ -171,7 +174,7 @@ async fn import(
     Ok(summary)
 }
 
-/// The bytes of the file, counted by a bar that is hidden where there is no terminal.
+/// Opens the file. A progress bar counts the bytes read; it is hidden if standard error is not a terminal.
 fn open(path: &Path, from_stdin: bool) -> io::Result<(Box<dyn BufRead>, ProgressBar)> {
     let source: Box<dyn Read>;
     let bar;
@@ -184,7 +187,7 @@ fn open(path: &Path, from_stdin: bool) -> io::Result<(Box<dyn BufRead>, Progress
         if details.is_dir() {
             return Err(io::Error::from(io::ErrorKind::IsADirectory));
         }
-        // A pipe or a device has no size to make progress towards.
+        // A pipe or a device has no size, so show a spinner instead of a bar.
         bar = if details.is_file() {
             ProgressBar::new(details.len()).with_style(bar_style())
         } else {
@@ -209,7 +212,7 @@ fn spinner_style() -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner())
 }
 
-/// A finished import, ready to be told.
+/// The report on a finished import.
 struct Report<'import> {
     name: String,
     kind: String,

@@ -1,4 +1,4 @@
-//! The records of a file, each with its key, or what is wrong with it and where.
+//! Reads the records of a file. Each is either a record with its key, or malformed with line and reason.
 
 use std::io::BufRead;
 use std::path::Path;
@@ -13,38 +13,38 @@ use super::lines::Lines;
 use crate::output::counted;
 use crate::record::{Layout, Record};
 
-/// What is known about a file beforehand; what is not is found out.
+/// The format of a file as far as the user gives it. The rest is guessed from the file.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ReadOptions {
-    /// JSON Lines or delimited.
+    /// Whether the file is JSON Lines and not delimited; `None` to guess.
     pub(super) json: Option<bool>,
-    /// Between the fields of delimited records.
+    /// The separator of fields in delimited records; `None` to guess.
     pub(super) delimiter: Option<u8>,
     /// Whether `"` is an ordinary character.
     pub(super) no_quotes: bool,
-    /// Whether the first record of a delimited file holds data, not names.
+    /// Whether the first record of a delimited file holds data, not column names.
     pub(super) no_header: bool,
-    /// The name or number of the key column; the first if `None`.
+    /// The name or number of the key column; `None` for the first column.
     pub(super) key: Option<String>,
 }
 
-/// A record and where it was.
+/// A record, its key, and its line.
 #[derive(Debug)]
 pub(super) struct Entry {
-    /// Its first line.
+    /// The number of the record's first line.
     pub(super) line: u64,
-    /// The text of its key field.
+    /// The text of the key field.
     pub(super) key: String,
-    /// All its fields, that of the key included.
+    /// All fields, the key field included.
     pub(super) record: Record,
 }
 
 /// A record that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Malformed {
-    /// Its first line.
+    /// The number of the record's first line.
     pub(super) line: u64,
-    /// What is wrong.
+    /// The reason why the record cannot be used.
     pub(super) reason: String,
 }
 
@@ -54,11 +54,12 @@ pub(super) struct Records<R> {
     shape: Shape,
 }
 
-/// What a record of this file must look like.
+/// The form that every record of this file must have.
 enum Shape {
-    /// JSON objects that have the member `key`; the first object decides if it was not given.
+    /// JSON objects that have the member `key`. If no key was given, it is the first member of the first
+    /// object.
     Json { key: Option<String> },
-    /// Rows of as many fields as the header or the first row has.
+    /// Rows that have as many fields as the header or the first row.
     Rows { dialect: Dialect, layout: Arc<Layout>, key: usize, width: Option<usize> },
 }
 
@@ -67,7 +68,7 @@ impl<R: BufRead> Records<R> {
     ///
     /// # Errors
     ///
-    /// If it cannot be read, or has no such key column.
+    /// If the first line cannot be read, or the file has no such key column.
     pub(super) fn open(reader: R, path: &Path, options: &ReadOptions) -> anyhow::Result<Self> {
         let mut lines = Lines::new(reader);
         let first = lines.next_filled().context(CANNOT_READ)?;
@@ -94,7 +95,7 @@ impl<R: BufRead> Records<R> {
         Ok(Self { lines, shape })
     }
 
-    /// The next record, good or not.
+    /// The next record, good or malformed.
     ///
     /// # Errors
     ///
@@ -111,6 +112,7 @@ impl<R: BufRead> Records<R> {
             Shape::Rows { dialect, layout, key, width } => {
                 let read = delimited::next_record(&mut self.lines, *dialect);
                 let Some((line, split)) = read.context(CANNOT_READ)? else { return Ok(None) };
+                // Without a header, the first good row sets the number of fields for all others.
                 if let (None, Ok(fields)) = (&width, &split) {
                     check_key(*key, fields.len())?;
                     *width = Some(fields.len());
@@ -121,7 +123,7 @@ impl<R: BufRead> Records<R> {
         }
     }
 
-    /// What the file was taken for, in a few words.
+    /// A short description of the format that was given or guessed.
     pub(super) fn describe(&self) -> String {
         match &self.shape {
             Shape::Json { key: Some(key) } => format!("JSON Lines, key {key:?}"),
@@ -133,7 +135,7 @@ impl<R: BufRead> Records<R> {
                 let columns = counted(width as u64, "column");
                 let delimiter = describe(dialect.delimiter);
                 let key = key + 1;
-                // A record that was taken for the header shows in the names.
+                // List the names, so that a user notices if a record was mistaken for the header.
                 let names = match &layout.names {
                     Some(names) if names.len() > NAMES_SHOWN => {
                         format!("named {}, ...", names[..NAMES_SHOWN].join(", "))
@@ -185,7 +187,7 @@ fn rows_with_names<R: BufRead>(
     };
     let column = match key {
         None => 0,
-        // A column may be called "2": its name goes before its number.
+        // A column may be named "2", so look for the name first, then for the number.
         Some(wanted) => match names.iter().position(|name| name == wanted) {
             Some(column) => column,
             None => match wanted.parse::<usize>() {
@@ -209,7 +211,7 @@ fn check_key(key: usize, width: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The names of a header, where an empty one becomes `column_3` and a repeated one `name_2`.
+/// Makes the names of a header distinct. An empty name becomes `column_3`, a repeated one `name_2`.
 fn distinct_names(fields: &[String]) -> Vec<String> {
     let mut names: Vec<String> = Vec::with_capacity(fields.len());
     for (place, field) in fields.iter().enumerate() {
@@ -228,7 +230,7 @@ fn distinct_names(fields: &[String]) -> Vec<String> {
     names
 }
 
-/// The key and the fields of a row that has as many fields as it must.
+/// The key and the record of a row, which must have `width` fields.
 fn parse_row(
     fields: Vec<String>,
     key: usize,
@@ -251,8 +253,8 @@ fn parse_row(
     }
 }
 
-/// The key and the members of one line of JSON. The first good line settles which member the
-/// key is, so that all records agree on it.
+/// The key and the record of one line of JSON. If `key` is `None`, the first good line sets it to its first
+/// member, so that all records use the same one.
 fn parse_object(text: &str, key: &mut Option<String>) -> Result<(String, Record), String> {
     let members: Map<String, Value> = match serde_json::from_str(text) {
         Ok(Value::Object(members)) => members,
@@ -283,7 +285,7 @@ fn parse_object(text: &str, key: &mut Option<String>) -> Result<(String, Record)
 mod tests {
     use super::*;
 
-    /// `(line, key)` or `(line, reason)` of every record.
+    /// Returns `(line, key)` or `(line, reason)` for each record.
     fn read(text: &str, options: &ReadOptions) -> Vec<(u64, Result<String, String>)> {
         let mut records = Records::open(text.as_bytes(), Path::new("x.txt"), options).unwrap();
         let mut found = Vec::new();

@@ -1,21 +1,21 @@
-//! The language of the shell: one line is one command.
+//! The language of the shell. Each line is one command.
 
 use super::words;
 
-/// Something a line can ask for.
+/// One command of the shell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Command {
-    /// The record of a key.
+    /// Shows the record of a key.
     Get(String),
-    /// The records whose keys begin with a text.
+    /// Lists the records whose keys begin with a prefix.
     Prefix(String, Option<usize>),
-    /// The records from one key to another, both included.
+    /// Lists the records from one key to another, both included.
     Range(String, String, Option<usize>),
-    /// The number of records, all or those of a prefix.
+    /// Counts all records, or those whose keys begin with a prefix.
     Count(Option<String>),
-    /// The record with the least key.
+    /// Shows the record with the least key.
     First,
-    /// The record with the greatest key.
+    /// Shows the record with the greatest key.
     Last,
     /// Stores a value.
     Set(String, String),
@@ -27,25 +27,25 @@ pub(crate) enum Command {
     Commit,
     /// Drops the open transaction's changes.
     Rollback,
-    /// Names a point to return to.
+    /// Sets a savepoint: a named point to roll back to.
     Savepoint(String),
     /// Drops the changes made since a savepoint.
     RollbackTo(String),
-    /// What the database holds.
+    /// Shows figures of the database.
     Stats,
-    /// What can be asked.
+    /// Lists the commands.
     Help,
     /// Ends the session.
     Quit,
 }
 
-/// A command as `help` explains it.
+/// The description of a command in `help`.
 pub(crate) struct Usage {
     /// The word that selects the command.
     pub(crate) name: &'static str,
-    /// What follows it.
+    /// The arguments of the command.
     pub(crate) arguments: &'static str,
-    /// What it does.
+    /// The effect of the command.
     pub(crate) meaning: &'static str,
     /// How many of the arguments, from the first, are keys or prefixes of keys.
     pub(crate) keys: usize,
@@ -60,7 +60,7 @@ pub(crate) const COMMANDS: [Usage; 15] = [
     usage("get", "KEY", 1, "the record of KEY"),
     usage("prefix", "P [LIMIT]", 1, "the records whose keys begin with P"),
     usage("range", "A B [LIMIT]", 2, "the records from key A to key B, both included"),
-    usage("count", "[PREFIX]", 1, "how many records there are, or how many begin with PREFIX"),
+    usage("count", "[PREFIX]", 1, "the number of records, or of those whose keys begin with PREFIX"),
     usage("first", "", 0, "the record with the least key"),
     usage("last", "", 0, "the record with the greatest key"),
     usage("set", "KEY VALUE", 1, "store text, or the fields of a JSON object in single quotes, under KEY"),
@@ -69,16 +69,16 @@ pub(crate) const COMMANDS: [Usage; 15] = [
     usage("commit", "", 0, "make the changes of the transaction permanent"),
     usage("rollback", "[to NAME]", 0, "drop the changes of the transaction, or those since NAME"),
     usage("savepoint", "NAME", 0, "name a point of the transaction to roll back to"),
-    usage("stats", "", 0, "what the database holds"),
+    usage("stats", "", 0, "figures of the database and its memory"),
     usage("help", "", 0, "this list"),
-    usage("quit", "", 0, "end; an open transaction is rolled back"),
+    usage("quit", "", 0, "end the session; an open transaction is rolled back"),
 ];
 
 /// Reads one line; `None` if it is blank or a `#` comment.
 ///
 /// # Errors
 ///
-/// Why the line is no command, in words for the one who typed it.
+/// If the line is not a command: the reason, as text for the user.
 pub(crate) fn parse(line: &str) -> Result<Option<Command>, String> {
     if line.trim_start().starts_with('#') {
         return Ok(None);
@@ -121,7 +121,7 @@ fn parse_limit(text: &str) -> Result<Option<usize>, String> {
     }
 }
 
-/// Says how `name` is used, or that there is no such command.
+/// The usage of `name`, or a message that there is no such command.
 fn misuse(name: &str, given: usize) -> String {
     let Some(command) = COMMANDS.iter().find(|command| command.name == name) else {
         return format!("unknown command {name:?}; help lists the commands");

@@ -1,17 +1,18 @@
-//! What the Tab key offers: command names, then keys by prefix and the names of savepoints.
+//! Completion by the Tab key. It offers command names for the first word, and keys or the names of
+//! savepoints for the words after it.
 
 use super::command::COMMANDS;
 use super::session::Session;
 use super::words::{self, Word};
 
-/// The most keys that are offered at once.
+/// The most keys to offer at once, not counting the greatest key.
 const OFFERED: usize = 60;
 
-/// Where the replaced text starts, and what may replace it.
+/// The byte where the replaced text starts, and the offers that may replace it.
 ///
-/// The editor inserts what all offers have in common. So when there are too many keys to offer,
-/// the greatest of them is among the offers: keys are sorted, hence what the first and the last
-/// share, all share.
+/// The editor inserts the common prefix of all offers. If there are too many keys to offer, the greatest
+/// key must be among the offers: keys are sorted, so a prefix that the first and the last key share is
+/// shared by all. Without it the editor might insert a prefix that some matching keys do not have.
 pub(crate) fn complete(session: &Session, typed: &str) -> (usize, Vec<String>) {
     let mut words = words::scan(typed);
     let last = take_last(&mut words, typed);
@@ -33,13 +34,13 @@ pub(crate) fn complete(session: &Session, typed: &str) -> (usize, Vec<String>) {
     if !takes_key {
         return (last.start, Vec::new());
     }
-    // A key that cannot be read now is not worth an error while typing.
+    // If the keys cannot be read, offer none: an error message would disturb the line being typed.
     let (mut keys, greatest) = session.keys_around(&last.text, OFFERED).unwrap_or_default();
     keys.extend(greatest);
     (last.start, quoted(&last, keys))
 }
 
-/// Takes the word that is being typed: the last one, or an empty one after a space.
+/// Removes and returns the word that is being typed: the last one, or an empty one after a space.
 fn take_last(words: &mut Vec<Word>, typed: &str) -> Word {
     let open = match words.last() {
         Some(word) if word.quote.is_some() => word.problem.is_some(),
@@ -50,8 +51,8 @@ fn take_last(words: &mut Vec<Word>, typed: &str) -> Word {
     if open { words.pop().unwrap_or(fresh) } else { fresh }
 }
 
-/// The offers that continue `word`; all are quoted if one must be, so that the quote is part of
-/// what they have in common.
+/// The offers that continue `word`. If one of them needs quotes, all are quoted, so that the quote is part
+/// of their common prefix.
 fn quoted(word: &Word, offers: Vec<String>) -> Vec<String> {
     let matching: Vec<String> = offers.into_iter().filter(|offer| offer.starts_with(&word.text)).collect();
     let quotes = word.quote.is_some() || matching.iter().any(|offer| words::needs_quotes(offer));

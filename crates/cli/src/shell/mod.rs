@@ -16,15 +16,15 @@ use crate::Verdict;
 use crate::output::Output;
 use crate::record::Record;
 
-/// How many records a listing shows at the prompt where the command gives no limit.
+/// How many records a listing at the prompt shows if the command gives no limit.
 const PROMPT_LIMIT: usize = 20;
 
-/// Answers `queries`; if there are none, those from standard input, at a prompt if that is a
+/// Answers `queries`. If there are none, answers queries from standard input: at a prompt if it is a
 /// terminal.
 ///
 /// # Errors
 ///
-/// If they cannot be read, or an answer cannot be written.
+/// If the queries cannot be read, or an answer cannot be written.
 pub(crate) async fn answer(
     db: Database<String, Record>,
     queries: &[String],

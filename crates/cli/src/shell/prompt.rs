@@ -1,7 +1,7 @@
 //! The prompt at a terminal: line editing, history and completion around a [`Session`].
 //!
-//! Ctrl-C drops the line that is being typed, Ctrl-D ends the session. The history lasts as long
-//! as the session, or is kept in the file that `FLUXMAP_HISTORY` names.
+//! Ctrl-C drops the line that is being typed, Ctrl-D ends the session. The history of lines ends with the
+//! session, unless `FLUXMAP_HISTORY` names a file to keep it in.
 
 use std::path::PathBuf;
 
@@ -16,7 +16,7 @@ use super::script::{Step, finish, run_line};
 use super::session::Session;
 use crate::output::{Output, note};
 
-/// Gives the editor access to the session, whose keys it completes.
+/// Gives the editor access to the session, so that it can complete keys.
 #[derive(Helper, Highlighter, Hinter, Validator)]
 struct SessionHelper {
     session: Session,
@@ -36,7 +36,7 @@ impl Completer for SessionHelper {
     }
 }
 
-/// Asks for queries until the user has had enough.
+/// Asks for queries and answers them until the user ends the session.
 ///
 /// # Errors
 ///
@@ -65,7 +65,7 @@ pub(crate) async fn converse(session: Session, out: &mut Output) -> anyhow::Resu
     ended
 }
 
-/// Reads lines and runs them; one that fails is reported and the next one may be typed.
+/// Reads lines and runs them. A line that fails is reported and does not end the session.
 async fn ask_and_answer(
     editor: &mut Editor<SessionHelper, DefaultHistory>,
     out: &mut Output,
@@ -79,7 +79,7 @@ async fn ask_and_answer(
             Err(ReadlineError::Eof) => return Ok(()),
             Err(error) => return Err(error).context("cannot read from the terminal"),
         };
-        // A history that cannot grow is no reason to refuse a query.
+        // Ignore the error: a query runs even if the history cannot keep its line.
         let _ = editor.add_history_entry(line.as_str());
         let Some(helper) = editor.helper_mut() else { return Ok(()) };
         if let Step::Quit = run_line(&mut helper.session, &line, out).await? {

@@ -1,7 +1,7 @@
-//! Runs queries that nobody types: the arguments of the program, or lines from a pipe.
+//! Runs queries from the arguments of the program, or from a pipe.
 //!
-//! The first query that fails ends the run: the ones after it may build on it, as `commit` does
-//! on the changes before it. A transaction left open is rolled back, and that is said.
+//! The first query that fails ends the run, because later queries may depend on it, as a `commit` depends
+//! on the changes before it. A transaction left open at the end is rolled back, and a note says so.
 
 use std::io::{self, BufRead};
 
@@ -13,7 +13,7 @@ use super::session::{Next, QueryError, Session};
 use crate::Verdict;
 use crate::output::{Output, note};
 
-/// Runs each argument as one line.
+/// Runs each argument as one line, until one fails or asks to quit.
 pub(crate) async fn run_arguments(
     session: &mut Session,
     queries: &[String],
@@ -34,7 +34,7 @@ pub(crate) async fn run_arguments(
     Ok(verdict)
 }
 
-/// Runs the lines of `input`, each as soon as it has arrived.
+/// Runs each line of `input` as soon as it has arrived, until one fails or asks to quit.
 pub(crate) async fn run_piped(
     session: &mut Session,
     input: impl BufRead,
@@ -64,17 +64,17 @@ pub(crate) async fn run_piped(
     Ok(verdict)
 }
 
-/// What follows a line.
+/// The next step after a line.
 pub(super) enum Step {
-    /// The next line.
+    /// Go on with the next line.
     Next,
-    /// The end, since it was asked for.
+    /// End the session, because the line asked for it.
     Quit,
-    /// The line failed, and that has been reported.
+    /// The line failed, and the failure has been reported.
     Failed,
 }
 
-/// Runs one line and hands its answer to the reader.
+/// Runs one line and flushes its answer.
 pub(super) async fn run_line(session: &mut Session, line: &str, out: &mut Output) -> anyhow::Result<Step> {
     let failure = match command::parse(line) {
         Ok(None) => return Ok(Step::Next),
@@ -92,7 +92,7 @@ pub(super) async fn run_line(session: &mut Session, line: &str, out: &mut Output
     Ok(Step::Failed)
 }
 
-/// Says that `line` failed: an object among the answers, or a note.
+/// Reports that `line` failed: with an object among the answers if they are JSON, else with a note.
 fn report(line: &str, failure: &str, out: &mut Output) -> io::Result<()> {
     if out.json() {
         out.object(&json!({ "error": failure, "query": line }))?;
@@ -102,7 +102,7 @@ fn report(line: &str, failure: &str, out: &mut Output) -> io::Result<()> {
     out.flush()
 }
 
-/// Rolls back what the queries left open.
+/// Rolls back the transaction that the queries left open, if any.
 pub(super) fn finish(session: &mut Session) {
     if session.abandon() {
         note("the transaction was left open: rolled back");

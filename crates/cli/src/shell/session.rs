@@ -1,7 +1,7 @@
-//! Carries out commands on a database: at most one transaction is open at a time.
+//! Carries out commands on a database. At most one transaction is open at a time.
 //!
-//! A command outside `begin` … `commit` is a transaction of its own, so there is one path for
-//! both: whatever reads or writes does it through a [`Transaction`].
+//! A command outside `begin` … `commit` runs in its own transaction. So all reads and writes go through a
+//! [`Transaction`], whether or not the user has opened one.
 
 use std::fmt;
 use std::io;
@@ -19,7 +19,7 @@ use crate::record::{Record, one_line};
 type Tx = Transaction<String, Record>;
 type Entry = (String, Arc<Record>);
 
-/// A database, and the transaction that is open on it.
+/// A database, and the transaction that the user has opened on it, if any.
 pub(crate) struct Session {
     db: Database<String, Record>,
     open: Option<Open>,
@@ -41,12 +41,12 @@ pub(crate) enum Next {
     Quit,
 }
 
-/// Why a command was not carried out.
+/// The reason why a command failed.
 #[derive(Debug)]
 pub(crate) enum QueryError {
     /// The command makes no sense now; nothing has changed.
     Refused(String),
-    /// The database refused it.
+    /// The database refused the command.
     Database(FluxError),
     /// The answer could not be written.
     Output(io::Error),
@@ -75,8 +75,8 @@ impl From<io::Error> for QueryError {
 }
 
 impl Session {
-    /// A session without an open transaction. A listing shows at most `list_limit` records
-    /// where the command gives no limit.
+    /// A session without an open transaction. A listing shows at most `list_limit` records if the command
+    /// gives no limit.
     pub(crate) fn new(db: Database<String, Record>, list_limit: Option<usize>) -> Self {
         Self { db, open: None, list_limit }
     }
@@ -86,7 +86,7 @@ impl Session {
         self.open.is_some()
     }
 
-    /// Rolls back what is open; whether anything was.
+    /// Rolls back the open transaction. Returns whether one was open.
     pub(crate) fn abandon(&mut self) -> bool {
         self.open.take().map(|open| open.transaction.rollback()).is_some()
     }
@@ -96,7 +96,7 @@ impl Session {
         self.open.iter().flat_map(|open| open.savepoints.iter().map(|(name, _)| name.as_str()))
     }
 
-    /// The first `limit` keys that begin with `prefix`, and the last one if there are more.
+    /// The first `limit` keys that begin with `prefix`, and the last such key if there are more.
     pub(crate) fn keys_around(
         &self,
         prefix: &str,
@@ -134,7 +134,7 @@ impl Session {
         Ok(Next::Continue)
     }
 
-    /// Reads in the open transaction, or in one of its own.
+    /// Runs `body` in the open transaction, or else in a new one.
     fn read<T, E>(&self, body: impl FnOnce(&Tx) -> Result<T, E>) -> Result<T, E> {
         match &self.open {
             Some(open) => body(&open.transaction),
@@ -142,7 +142,7 @@ impl Session {
         }
     }
 
-    /// Writes in the open transaction, or in one of its own, which is then committed.
+    /// Runs `body` in the open transaction, or else in a new one, which is then committed.
     async fn write<T>(&self, body: impl FnOnce(&Tx) -> Result<T, FluxError>) -> Result<T, FluxError> {
         if let Some(open) = &self.open {
             return body(&open.transaction);
@@ -172,7 +172,7 @@ impl Session {
         self.read(|tx| self.list(tx.range(from..=to)?, limit, out))
     }
 
-    /// Writes the records one a line, and at the end how many there were.
+    /// Writes one record per line, and at the end how many there were.
     fn list(
         &self,
         mut entries: impl Iterator<Item = Entry>,
@@ -181,7 +181,8 @@ impl Session {
     ) -> Result<(), QueryError> {
         let limit = limit.or(self.list_limit);
         let mut shown = 0_usize;
-        // The limit is asked first: the entry that it cuts off is not lost to the iterator.
+        // Check the limit before taking an entry: an entry taken beyond the limit would be lost to the
+        // check for more entries below.
         while limit.is_none_or(|limit| shown < limit)
             && let Some((key, record)) = entries.next()
         {
@@ -213,7 +214,7 @@ impl Session {
                 (count, json!({ "count": count }))
             }
         };
-        // A bare number, so that a script can take it as it is.
+        // Write a bare number, which scripts can use as it is.
         out.answer(count, &object)?;
         Ok(())
     }
@@ -269,7 +270,7 @@ impl Session {
         let savepoint = open.transaction.savepoint()?;
         let text = format!("savepoint {}", one_line(&name));
         let object = json!({ "savepoint": &name });
-        // As in SQL, a name given again hides the older savepoint of that name.
+        // As in SQL, a savepoint hides an older one of the same name.
         open.savepoints.push((name, savepoint));
         out.answer(text, &object)?;
         Ok(())
@@ -282,7 +283,7 @@ impl Session {
             return Err(QueryError::Refused(format!("there is no savepoint {name:?}")));
         };
         open.transaction.rollback_to(&open.savepoints[place].1)?;
-        // The later savepoints ended with the changes that led to them.
+        // Rolling back has ended the later savepoints, too.
         open.savepoints.truncate(place + 1);
         out.answer(format!("rolled back to {}", one_line(name)), &json!({ "rolled_back_to": name }))?;
         Ok(())
@@ -346,7 +347,7 @@ fn help(out: &mut Output) -> Result<(), QueryError> {
         }
     }
     if !out.json() {
-        out.line("Quote what has spaces: prefix \"GREEK SMALL\". '...' takes \\ and \" literally.")?;
+        out.line("Quote words with spaces: prefix \"GREEK SMALL\". '...' takes \\ and \" literally.")?;
     }
     Ok(())
 }

@@ -1,14 +1,14 @@
-//! The words of a query line, and how a text is quoted to be one word.
+//! Splits a query line into words, and quotes a text so that it is read as one word.
 //!
-//! Words are separated by white space. `"..."` and `'...'` hold spaces; inside double quotes
-//! (and in bare words) a backslash makes the next character ordinary, and `\n`, `\r`, `\t` and
-//! `\u{...}` stand for what they do in Rust. Single quotes take everything literally, which
-//! suits JSON. A double quote inside a bare word is an error rather than a guess.
+//! Words are separated by white space. A word in `"..."` or `'...'` may contain spaces. Inside double
+//! quotes and in bare words, a backslash makes the next character ordinary, and `\n`, `\r`, `\t` and
+//! `\u{...}` have the meaning that they have in Rust. Single quotes take everything literally, which
+//! suits JSON. A double quote inside a bare word is an error, since its meaning would be a guess.
 
 use std::iter::Peekable;
 use std::str::CharIndices;
 
-/// A word with its place, as far as it was typed.
+/// A word and its position, as far as it was typed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Word {
     /// The byte where the word, or the quote that opens it, begins.
@@ -17,7 +17,7 @@ pub(crate) struct Word {
     pub(crate) text: String,
     /// The quote that opened the word.
     pub(crate) quote: Option<char>,
-    /// Why this is not a word; text then holds what was understood.
+    /// The syntax error in the word, if any. The text then holds the part that was understood.
     pub(crate) problem: Option<String>,
 }
 
@@ -25,8 +25,8 @@ pub(crate) struct Word {
 ///
 /// # Errors
 ///
-/// What is wrong with the first word that is not one: a quote left open, a text glued to a
-/// quote, an escape that means nothing.
+/// The syntax error of the first malformed word: a quote left open, text directly after a closing quote,
+/// or an unknown escape.
 pub(crate) fn split(line: &str) -> Result<Vec<String>, String> {
     let scanned = scan(line);
     if let Some(problem) = scanned.iter().find_map(|word| word.problem.clone()) {
@@ -35,7 +35,7 @@ pub(crate) fn split(line: &str) -> Result<Vec<String>, String> {
     Ok(scanned.into_iter().map(|word| word.text).collect())
 }
 
-/// The words of `line`, the ones with problems included.
+/// The words of `line`, including malformed ones.
 pub(crate) fn scan(line: &str) -> Vec<Word> {
     let mut chars = line.char_indices().peekable();
     let mut words = Vec::new();
@@ -101,7 +101,7 @@ fn skip_word(chars: &mut Chars<'_>) {
 }
 
 impl Word {
-    /// Keeps the first problem: the ones after it may be its consequences.
+    /// Sets the problem unless there is one: later problems may be consequences of the first.
     fn set_problem(&mut self, problem: String) {
         self.problem.get_or_insert(problem);
     }
@@ -124,7 +124,7 @@ impl Word {
     }
 }
 
-/// Reads `{3B1}`.
+/// Reads the part of `\u{3B1}` after the `u`.
 fn code_point(chars: &mut Chars<'_>) -> Option<char> {
     chars.next_if(|(_, c)| *c == '{')?;
     let mut code = 0_u32;

@@ -1,6 +1,6 @@
-//! Runs the program as a user would, and keeps what it printed.
+//! Runs the program as a user would, and captures its output.
 
-#![allow(dead_code, reason = "each test file uses some of it")]
+#![allow(dead_code, reason = "each test file uses only some of the functions")]
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-/// What a run of the program left behind.
+/// The exit code and the output of a run of the program.
 #[derive(Debug)]
 pub(crate) struct Run {
     /// The exit code.
@@ -25,13 +25,13 @@ impl Run {
         self.out.lines().collect()
     }
 
-    /// The lines of standard output, each of which must be a JSON object.
+    /// The lines of standard output as JSON. Each must be an object.
     pub(crate) fn objects(&self) -> Vec<Value> {
         self.lines().iter().map(|line| object(line)).collect()
     }
 }
 
-/// Reads one line of JSON.
+/// Parses one line of JSON, which must be an object.
 pub(crate) fn object(line: &str) -> Value {
     let value: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
     assert!(value.is_object(), "{line}");
@@ -61,7 +61,7 @@ pub(crate) fn run_with(arguments: &[&str], input: &[u8]) -> Run {
     let mut stdin = child.stdin.take().expect("standard input is a pipe");
     let input = input.to_vec();
     let writer = std::thread::spawn(move || {
-        // A program that stops early need not read all of it.
+        // Ignore errors: a program that stops early does not read all of its input.
         let _ = stdin.write_all(&input);
     });
     let output = child.wait_with_output().expect("the program ends");
@@ -73,13 +73,13 @@ pub(crate) fn run_with(arguments: &[&str], input: &[u8]) -> Run {
     }
 }
 
-/// A directory of files that are removed after the test.
+/// A temporary directory, which is removed after the test.
 pub(crate) struct Files {
     directory: tempfile::TempDir,
 }
 
 impl Files {
-    /// An empty one.
+    /// Creates an empty directory.
     pub(crate) fn new() -> Self {
         Self { directory: tempfile::tempdir().expect("a temporary directory") }
     }

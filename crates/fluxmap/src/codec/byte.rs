@@ -1,19 +1,19 @@
-//! Takes a `u8` out of something that is one.
+//! Extracts a `u8` from a value that serializes as one.
 
 use serde::Serialize;
 use serde::ser::{self, Impossible, Serializer};
 use std::fmt;
 
-/// The serializer that returns a `u8`, and takes nothing else.
+/// A serializer that accepts a `u8` only, and returns it.
 pub(super) struct Byte;
 
-/// What was serialized is not a `u8`.
+/// The serialized value is not a `u8`.
 #[derive(Debug)]
 pub(super) struct NotAByte;
 
 impl fmt::Display for NotAByte {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("one of its bytes is not a byte")
+        f.write_str("one of its bytes is not a `u8`")
     }
 }
 impl std::error::Error for NotAByte {}

@@ -1,11 +1,11 @@
-//! Whether two encodings are the same but for the order of elements.
+//! Compares two encodings, ignoring the order of elements.
 
 use super::Codec;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use std::fmt;
 
-/// Whether `one` and `other` differ in the order of elements at most. MessagePack
-/// says where elements begin and end; of postcard the bytes are counted.
+/// Returns whether `one` and `other` differ at most in the order of elements. MessagePack records where
+/// elements begin and end; for postcard, the bytes are counted.
 pub(super) fn same_but_for_order(codec: Codec, one: &[u8], other: &[u8]) -> bool {
     if one.len() != other.len() {
         return false;
@@ -27,7 +27,7 @@ fn count_bytes(bytes: &[u8]) -> [usize; 256] {
     counts
 }
 
-/// What MessagePack can hold, with the elements of every sequence and map sorted.
+/// A MessagePack value, with the elements of every sequence and map sorted.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 enum Tree {
     Nil,

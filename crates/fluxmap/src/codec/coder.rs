@@ -9,8 +9,8 @@ type Encode<T> = fn(Codec, &T, &mut Vec<u8>, usize) -> Result<(), EncodeError>;
 type Decode<T> = fn(Codec, &[u8]) -> Result<T, CodecError>;
 type Check = fn(Codec, &[u8]) -> Result<(), CodecError>;
 
-/// The functions that write and read `K` and `V`, taken where it is known that they
-/// can be written and read. The rest of a database needs no bounds for it.
+/// The functions that write and read `K` and `V`, captured where their bounds are known. The rest of a
+/// database then needs no bounds of `serde`.
 pub(crate) struct Coder<K, V> {
     codec: Codec,
     key: Functions<K>,
@@ -44,14 +44,14 @@ impl<T> Clone for Functions<T> {
 }
 
 impl<K: Stored, V: Stored> Coder<K, V> {
-    /// For the default codec.
+    /// Creates a coder with the default codec.
     pub(crate) fn new() -> Coder<K, V> {
         Coder { codec: Codec::default(), key: Functions::new(), value: Functions::new() }
     }
 }
 
 impl<K, V> Coder<K, V> {
-    /// The same types, in another codec.
+    /// Returns a coder for the same types with another codec.
     pub(crate) fn with_codec(self, codec: Codec) -> Coder<K, V> {
         Coder { codec, ..self }
     }
@@ -92,9 +92,9 @@ impl<K, V> Coder<K, V> {
         (self.value.check)(self.codec, bytes)
     }
 
-    /// What to say of a key that is not itself any more when it is decoded.
+    /// Returns the error for a key that differs from the original after decoding.
     pub(crate) fn comes_back_different(&self) -> CodecError {
-        let problem = "it is another key when it is read back; do not leave out what it is compared by";
+        let problem = "it reads back as another key; do not leave out fields by which keys are compared";
         CodecError {
             codec: self.codec,
             type_name: self.key_type().to_string(),
@@ -103,19 +103,19 @@ impl<K, V> Coder<K, V> {
         }
     }
 
-    /// The name of `K`, without the modules it lies in.
+    /// Returns the name of `K`, without its modules.
     pub(crate) fn key_type(&self) -> &str {
         &self.key.name
     }
 
-    /// The name of `V`, without the modules it lies in.
+    /// Returns the name of `V`, without its modules.
     pub(crate) fn value_type(&self) -> &str {
         &self.value.name
     }
 }
 
 impl<K, V> Coder<K, V> {
-    /// The shapes of `K` and `V`, where the codec has nothing else by which to know them.
+    /// Returns the shapes of `K` and `V`, if the codec needs them to recognize the types.
     pub(crate) fn shapes(&self) -> Option<(String, String)> {
         match self.codec {
             Codec::MessagePack => None,

@@ -1,4 +1,4 @@
-//! What is said when something cannot be written or read.
+//! Errors of encoding and decoding.
 
 use super::Codec;
 
@@ -15,26 +15,26 @@ use super::Codec;
 pub struct CodecError {
     /// The codec.
     pub codec: Codec,
-    /// The type that was to be written or read, without the modules it lies in.
+    /// The type that was to be written or read, without its modules.
     pub type_name: String,
-    /// What stood in the way, and what to do about it.
+    /// The problem, and how to solve it.
     pub problem: String,
     pub(super) attempt: &'static str,
 }
 
-/// Why a value was not encoded.
+/// The reason why a value was not encoded.
 #[derive(Clone, Debug)]
 pub(crate) enum EncodeError {
     Codec(CodecError),
-    /// It would have taken more than was allowed, with what was there before: so many bytes at
-    /// least.
+    /// The encoding, with the bytes before it, would have been longer than allowed: at least this many
+    /// bytes.
     TooLong(usize),
 }
 
-/// What postcard's errors mean here.
+/// Explains an error of postcard.
 pub(super) fn postcard_text(error: &postcard::Error) -> String {
     match error {
-        postcard::Error::WontImplement => "the type asks what comes next, which postcard does not write down \
+        postcard::Error::WontImplement => "the type asks for the kind of the next value, which postcard does not write \
              (tagged and untagged enums, `flatten` and `serde_json::Value` ask); use Codec::MessagePack"
             .to_owned(),
         postcard::Error::SerializeSeqLengthUnknown => {

@@ -1,13 +1,12 @@
-//! What one encoding or decoding keeps account of, for both directions.
+//! Limits of one encoding or decoding, for both directions.
 //!
-//! Neither `rmp-serde` nor `postcard` bounds how deep a value nests when writing,
-//! and neither does in all cases when reading; and `postcard` reads sequences of
-//! things that take no bytes for as long as a damaged length tells it to. The
-//! wrappers in [`write`](super::write) and [`read`](super::read) stand between serde
-//! and the codec and ask here before each step:
+//! Neither `rmp-serde` nor `postcard` bounds how deep a value nests when writing, and neither does in
+//! all cases when reading. Moreover, `postcard` reads sequences of elements that take no bytes for as
+//! long as a damaged length demands. The wrappers in [`write`](super::write) and [`read`](super::read)
+//! stand between serde and the codec and check the limits here before each step:
 //!
-//! - G1: nothing is written that nests deeper than what is read again.
-//! - G2: nothing is written that has more elements than what is read again.
+//! - G1: nothing is written that nests deeper than can be read back.
+//! - G2: nothing is written that has more elements than can be read back.
 
 use super::Codec;
 use super::output::Output;
@@ -15,14 +14,14 @@ use std::cell::Cell;
 
 /// How deep a value may nest when it is written.
 pub(super) const WRITE_DEPTH: u32 = 128;
-/// How deep a value may nest when it is read: somewhat deeper, for types that are
-/// read through more layers than they were written through (G1).
+/// How deep a value may nest when it is read. This is somewhat deeper, for types that are read through
+/// more layers than they were written through (G1).
 pub(super) const READ_DEPTH: u32 = 160;
-/// How many elements of sequences and maps may take no bytes at all. All others
-/// take one byte each at least (G2).
+/// How many elements of sequences and maps may take no bytes at all. Every other element takes at least
+/// one byte (G2).
 const EMPTY_ELEMENTS: u64 = 65_536;
 
-/// Why the wrappers, not the codec, refused.
+/// The reason why the wrappers, not the codec, refused a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
     TooDeep,
@@ -53,25 +52,25 @@ impl Refusal {
     }
 }
 
-/// The account of one call of `encode` or `decode`.
+/// The counters and the result of one call of `encode` or `decode`.
 pub(super) struct Account<'a> {
     pub(super) codec: Codec,
-    /// Where the serializer writes to.
+    /// The target of the serializer.
     output: Option<&'a dyn Sink>,
     refusal: Cell<Option<Refusal>>,
     elements: Cell<u64>,
     max_elements: u64,
-    /// The bytes there are to read: no claimed length beyond them is believed.
+    /// The number of bytes to read: a claimed length beyond it is not believed.
     pub(super) input: usize,
 }
 
-/// Takes long runs of bytes past the serializer, which wants to have them in one piece.
+/// Receives long runs of bytes without the serializer, which would need them in one piece.
 pub(super) trait Sink {
-    /// Makes room for so many bytes; false if they are too many.
+    /// Makes room for this many bytes; false if they are too many.
     fn expect(&self, more: usize) -> bool;
-    /// Takes some bytes; false if they are too many, or not those that were expected.
+    /// Receives some bytes; false if they are too many, or differ from the expected ones.
     fn put(&self, bytes: &[u8]) -> bool;
-    /// Whether what comes is to be ignored from now on.
+    /// Sets whether all further bytes are ignored.
     fn mute(&self, is_muted: bool);
 }
 
@@ -104,8 +103,7 @@ impl<'a> Account<'a> {
         self.codec == Codec::Postcard
     }
 
-    /// What stands before a run of `length` bytes, of which there are at least 2^16, and how
-    /// long that is.
+    /// Returns the header of a run of `length` bytes (at least 2^16), and the length of the header.
     pub(super) fn bytes_header(&self, length: usize) -> ([u8; 10], usize) {
         let mut header = [0; 10];
         if !self.is_postcard() {
@@ -123,20 +121,20 @@ impl<'a> Account<'a> {
         (header, filled + 1)
     }
 
-    /// Why the wrappers refused, if they did. The codec's error has no room for it:
+    /// Returns why the wrappers refused, if they did. The codec's error cannot carry the reason:
     /// postcard drops the text of foreign errors.
     pub(super) fn refusal(&self) -> Option<Refusal> {
         self.refusal.get()
     }
 
-    /// Notes the reason; the caller returns an error of the codec.
+    /// Records the reason; the caller returns an error of the codec.
     pub(super) fn refuse(&self, why: Refusal) -> &'static str {
         self.refusal.set(Some(why));
         why.text()
     }
 
-    /// Counts an element of a sequence or map. MessagePack spends a byte on each,
-    /// so only postcard needs it.
+    /// Counts an element of a sequence or map. In MessagePack each takes at least a byte, so only
+    /// postcard needs the count.
     #[inline]
     pub(super) fn count_element(&self) -> Result<(), Refusal> {
         if self.is_postcard() {
@@ -149,7 +147,7 @@ impl<'a> Account<'a> {
         Ok(())
     }
 
-    /// Whether the elements that were written will be read back from `bytes` bytes (G2).
+    /// Returns whether the written elements can be read back from `bytes` bytes (G2).
     pub(super) fn may_be_read_from(&self, bytes: usize) -> bool {
         self.elements.get() <= Account::max_elements(bytes)
     }
@@ -159,10 +157,9 @@ impl<'a> Account<'a> {
 #[derive(Clone, Copy)]
 pub(super) struct Place<'a> {
     pub(super) account: &'a Account<'a>,
-    /// How many more levels there may be below this one.
+    /// The number of levels that may follow below this one.
     levels: u32,
-    /// Whether what the serializer writes here goes to the output at once, and not to a
-    /// buffer of its own first.
+    /// Whether the serializer writes directly to the output here, and not to a buffer of its own first.
     is_direct: bool,
 }
 
@@ -171,17 +168,17 @@ impl<'a> Place<'a> {
         Place { account, levels, is_direct: true }
     }
 
-    /// The same place, in what the serializer keeps in a buffer.
+    /// Returns the same place, within a buffer of the serializer.
     pub(super) fn buffered(self) -> Place<'a> {
         Place { is_direct: false, ..self }
     }
 
-    /// Where bytes may be written past the serializer, if they may.
+    /// Returns the output, if bytes may be written to it without the serializer.
     pub(super) fn output(self) -> Option<&'a dyn Sink> {
         self.account.output.filter(|_| self.is_direct)
     }
 
-    /// One level down, or the text of the error.
+    /// Returns the place one level down, or the text of the error.
     #[inline]
     pub(super) fn deeper(self) -> Result<Place<'a>, &'static str> {
         match self.levels.checked_sub(1) {

@@ -1,4 +1,4 @@
-//! The names of types, without the modules they lie in.
+//! The names of types, without their modules.
 
 /// [`std::any::type_name`] without paths and lifetimes: `Vec<Thing>`, not
 /// `alloc::vec::Vec<my::Thing>`.
@@ -7,10 +7,10 @@ pub(crate) fn type_name<T: ?Sized>() -> String {
     without_paths(std::any::type_name::<T>())
 }
 
-/// Copies `full`, and goes back to where a path began at each of its `::`.
+/// Copies `full`, and at each `::` removes the path before it.
 fn without_paths(full: &str) -> String {
     let mut name = String::with_capacity(full.len());
-    // Where the path that is being read began, and those around it.
+    // Where the present path began, and the paths around it.
     let mut begin = 0;
     let mut outer = Vec::new();
     let mut previous = ' ';
@@ -18,8 +18,8 @@ fn without_paths(full: &str) -> String {
     while let Some(character) = characters.next() {
         match character {
             '\'' => {
-                // A lifetime, and what sets it off from what follows. Compilers differ
-                // in which ones they spell out.
+                // Skip a lifetime, and the separator after it: compilers differ in which lifetimes they
+                // spell out.
                 while characters.next_if(|next| next.is_alphanumeric() || *next == '_').is_some() {}
                 while characters.next_if(|next| ", ".contains(*next)).is_some() {}
                 if name.ends_with('<') && characters.next_if_eq(&'>').is_some() {
@@ -38,7 +38,7 @@ fn without_paths(full: &str) -> String {
             }
             '>' if previous != '-' => {
                 name.push('>');
-                // The generic type may itself lead a path: `function<T>::Thing`.
+                // The generic type may itself be the start of a path: `function<T>::Thing`.
                 begin = outer.pop().unwrap_or(0);
             }
             _ if character.is_alphanumeric() || "_{}#".contains(character) => name.push(character),

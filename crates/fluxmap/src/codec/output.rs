@@ -1,32 +1,32 @@
-//! Where encoded bytes go: behind those of a vector, up to a limit, or to be compared with
-//! bytes that are there.
+//! The target of encoded bytes: appends them to a vector, up to a limit, or compares them with existing
+//! bytes.
 //!
-//! Both end as soon as it is known that they will not do: an encoding that becomes too long
-//! is not finished, and comparing takes no memory.
+//! Both stop as soon as the result is known: an encoding that becomes too long is not finished, and
+//! comparing takes no memory.
 
 use super::guard::Sink;
 use std::cell::{Cell, RefCell};
 use std::io;
 
-/// Takes what a serializer writes.
+/// Receives the bytes that a serializer writes.
 pub(super) struct Output<'o> {
     target: RefCell<Target<'o>>,
-    /// Whether what comes is to be ignored.
+    /// Whether all further bytes are ignored.
     is_muted: Cell<bool>,
     stopped: Cell<Option<Stopped>>,
 }
 
 enum Target<'o> {
-    /// The vector may become this long.
+    /// Appends to the vector, which may become this long.
     Append { into: &'o mut Vec<u8>, longest: usize },
-    /// What is still to come.
+    /// Compares with the bytes that are still expected.
     Compare { rest: &'o [u8] },
 }
 
-/// Why no more is taken.
+/// The reason why no more bytes are accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stopped {
-    /// It takes this many bytes at least.
+    /// The result takes at least this many bytes.
     TooLong(usize),
     Differs,
 }
@@ -44,7 +44,7 @@ impl<'o> Output<'o> {
         Output { target: RefCell::new(target), is_muted: Cell::new(false), stopped: Cell::new(None) }
     }
 
-    /// Takes some bytes.
+    /// Receives some bytes.
     #[inline]
     pub(super) fn put(&self, bytes: &[u8]) -> Result<(), Stopped> {
         if self.is_muted.get() {
@@ -68,7 +68,7 @@ impl<'o> Output<'o> {
         Err(why)
     }
 
-    /// How long the vector is by now.
+    /// Returns the present length of the vector.
     pub(super) fn length(&self) -> usize {
         match &*self.target.borrow() {
             Target::Append { into, .. } => into.len(),
@@ -76,12 +76,12 @@ impl<'o> Output<'o> {
         }
     }
 
-    /// Why it took no more, if it did not take everything.
+    /// Returns why the output stopped, if it did.
     pub(super) fn stopped(&self) -> Option<Stopped> {
         self.stopped.get()
     }
 
-    /// Whether everything came that it was to be compared with.
+    /// Returns whether all expected bytes came, and no others.
     pub(super) fn is_same(&self) -> bool {
         self.stopped().is_none() && matches!(&*self.target.borrow(), Target::Compare { rest: [] })
     }
@@ -107,7 +107,7 @@ impl Sink for Output<'_> {
     }
 }
 
-/// For the serializers, which want something of their own to write to.
+/// A writer for the serializers, which need to own one.
 pub(super) struct Writer<'w, 'o>(pub(super) &'w Output<'o>);
 
 impl io::Write for Writer<'_, '_> {
@@ -118,7 +118,7 @@ impl io::Write for Writer<'_, '_> {
 
     #[inline]
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        // What it says of that is asked for afterwards.
+        // The caller asks for the reason afterwards, with `stopped`.
         self.0.put(bytes).map_err(|_| io::ErrorKind::StorageFull.into())
     }
 
@@ -152,7 +152,7 @@ mod tests {
     use std::cell::Cell;
     use std::collections::BTreeMap;
 
-    /// Bytes that go the usual way, in one piece, or the way of all sequences.
+    /// Bytes in one piece, serialized either in the usual way or as a sequence.
     #[derive(Clone, Copy)]
     struct Bytes<'b>(&'b [u8], bool);
 
@@ -181,7 +181,7 @@ mod tests {
         after: u8,
     }
 
-    /// The way that a flattened struct goes: no length is known.
+    /// Serializes like a flattened struct, whose length is unknown.
     struct Uncounted<'b>(Bytes<'b>);
 
     impl Serialize for Uncounted<'_> {

@@ -1,13 +1,12 @@
-//! Stands between the codec's deserializer and a type, for four reasons:
+//! Wraps the codec's deserializer, for four reasons:
 //!
-//! - bounds the depth and counts elements ([`guard`](super::guard));
-//! - believes no length that the input is too short for;
-//! - lets no sequence of MessagePack end before all of it was read, so that an array
-//!   of bytes is not read as a shorter one;
-//! - shows bytes as a sequence to those who ask for just anything. Those are serde's
-//!   buffers, for untagged and internally tagged enums and `flatten`, and
-//!   `serde_json::Value`. A buffer that held bytes would not turn into a `Vec<u8>`
-//!   again, and would turn into a `String` if one is asked for first.
+//! - it bounds the depth and counts elements ([`guard`](super::guard));
+//! - it believes no length for which the input is too short;
+//! - it lets no sequence of MessagePack end before all of it was read, so that an array of bytes is not
+//!   read as a shorter one;
+//! - it presents bytes as a sequence to types that ask for any kind of value. These are serde's buffers,
+//!   for untagged and internally tagged enums and `flatten`, and `serde_json::Value`. A buffer that held
+//!   bytes could not become a `Vec<u8>` again, and would become a `String` if that is tried first.
 
 use super::guard::Place;
 use serde::de::value::SeqDeserializer;
@@ -17,13 +16,13 @@ use serde::de::{
 };
 use std::fmt;
 
-/// A deserializer, a visitor, a seed, or an access to elements, that is watched.
+/// A wrapped deserializer, visitor, seed, or access to elements.
 pub(super) struct Watched<'a, I> {
     pub(super) inner: I,
     pub(super) place: Place<'a>,
 }
 
-/// A visitor, and what was asked for.
+/// A visitor, and the kind of value that was asked for.
 struct Asked<'a, V> {
     visitor: V,
     place: Place<'a>,
@@ -32,11 +31,11 @@ struct Asked<'a, V> {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum What {
-    /// Whatever comes.
+    /// Any kind of value.
     Any,
     /// A sequence or map of any length.
     Many,
-    /// Something more definite.
+    /// Any other kind.
     Other,
 }
 
@@ -161,10 +160,10 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Asked<'_, V> {
     fn visit_seq<A: SeqAccess<'de>>(self, inner: A) -> Result<V::Value, A::Error> {
         let mut elements = Elements { inner, place: self.place, counted: self.what == What::Many };
         let value = self.visitor.visit_seq(&mut elements)?;
-        // Not in postcard, which takes the aliases of a struct's fields for more fields.
+        // Not in postcard, where the aliases of a struct's fields count as further fields.
         let left_over = elements.inner.size_hint() != Some(0) && !self.place.account.is_postcard();
         if left_over && elements.inner.next_element::<IgnoredAny>()?.is_some() {
-            return Err(A::Error::custom("it has more elements than the type has room for"));
+            return Err(A::Error::custom("there are more elements than the type has room for"));
         }
         Ok(value)
     }

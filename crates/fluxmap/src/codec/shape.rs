@@ -1,14 +1,14 @@
 //! The shape of a type: the names and kinds of its fields and variants, in their order.
 //!
-//! Postcard writes nothing but values, in the order of the fields. Whether bytes were written for
-//! the type that is to read them can be told only by what is written down beside them: two types of
-//! one name, or two versions of one type, can differ in nothing but that order.
+//! Postcard writes nothing but values, in the order of the fields. So the bytes alone cannot show for
+//! which type they were written: two types of one name, or two versions of one type, can differ in
+//! nothing but that order. The shape is written down beside them to tell.
 //!
-//! The shape is found by handing the type's `Deserialize` made-up values and noting what it asks
-//! for. One run shows one variant of each enum, and ends where a value is not taken or a type comes
-//! to itself again; so there are several, each of which goes on where the one before knew nothing.
-//! What stays unknown (`_`) agrees with everything. So the shapes of two types that differ may agree,
-//! and those of one type always do.
+//! The shape is found by passing made-up values to the type's `Deserialize` and noting what it asks for.
+//! One run shows one variant of each enum, and ends where a value is rejected or a type contains itself
+//! again. So there are several runs, each of which continues where the previous one knew nothing. Parts
+//! that stay unknown (`_`) match everything. So the shapes of two different types may match, and those
+//! of one type always do.
 
 mod probe;
 #[cfg(all(test, not(shuttle)))]
@@ -19,18 +19,18 @@ use probe::Probe;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeSet;
 
-/// Runs, of which each finds out something.
+/// The most runs, each of which finds out something.
 const MOST_RUNS: usize = 1000;
-/// The length at which a shape breaks off.
+/// The length at which the text of a shape is cut off.
 const MOST_TEXT: usize = 1 << 16;
 
-/// The shape of `T`, in one line.
+/// Returns the shape of `T`, in one line.
 pub(crate) fn shape<T: DeserializeOwned>() -> String {
     let probe = Probe::new();
     for _ in 0..MOST_RUNS {
         probe.state().begin_run();
-        // The user's own code, and nothing but a shape depends on it. One that panics would do so
-        // again.
+        // This runs user code, and only the shape depends on it. If it panics, it would panic again in
+        // the next run.
         let run = contain(|| probe.run::<T>());
         if !run.is_some_and(|succeeded| probe.state().goes_on_after(succeeded)) {
             break;
@@ -41,7 +41,7 @@ pub(crate) fn shape<T: DeserializeOwned>() -> String {
     text
 }
 
-/// A place where a type is asked for.
+/// A place in a type, where one value is asked for.
 type NodeId = usize;
 
 const ROOT: NodeId = 0;
@@ -59,19 +59,19 @@ enum Kind {
 
 struct Node {
     kind: Kind,
-    /// To go on here leads back to where one comes from: there is nothing, or no element.
+    /// The content here leads back to a type around it: use no value, or no element.
     closed: bool,
-    /// Which value is tried.
+    /// The number of the value to try.
     candidate: usize,
 }
 
-/// A struct or an enum: what is found out of it holds wherever it is.
+/// A struct or an enum. Its parts are the same wherever it occurs.
 struct Named {
-    /// Its name, and that of its visitor, which has its path and parameters.
+    /// Its name, and the name of its visitor, which contains its path and parameters.
     key: (&'static str, &'static str),
-    /// How often a run is within it.
+    /// How many times the run is within it.
     open: usize,
-    /// The content of a struct; one for each variant of an enum.
+    /// The content of a struct, or one part for each variant of an enum.
     parts: Vec<Part>,
     is_enum: bool,
 }
@@ -80,7 +80,7 @@ struct Part {
     name: &'static str,
     node: NodeId,
     progress: Progress,
-    /// Whether a run is within it.
+    /// Whether the run is within it.
     is_open: bool,
 }
 
@@ -96,9 +96,9 @@ struct State {
     named: Vec<Named>,
     steps: usize,
     depth: usize,
-    /// A run came to something that it is within: the nearest place that can be closed will be.
+    /// The run came to a type that it is already within: the nearest place that can be closed will be.
     is_recursing: bool,
-    /// The run has changed what the next one does.
+    /// Whether this run has changed what the next one does.
     has_progress: bool,
     last_leaf: Option<NodeId>,
     /// The innermost variant that could not be read.
@@ -135,7 +135,7 @@ impl State {
         }
     }
 
-    /// Whether another run may find out more.
+    /// Returns whether another run may find out more.
     fn goes_on_after(&mut self, succeeded: bool) -> bool {
         if succeeded {
             return self.is_unfinished(ROOT, &mut BTreeSet::new());
@@ -152,7 +152,7 @@ impl State {
         }
     }
 
-    /// Has the next run try another value in this place, if there is one.
+    /// Makes the next run try another value in this place; returns whether there is one.
     fn try_next(&mut self, leaf: NodeId) -> bool {
         let node = &mut self.nodes[leaf];
         let Kind::Leaf { candidates, .. } = node.kind else { return false };
@@ -171,7 +171,7 @@ impl State {
         }
     }
 
-    /// Whether there is a variant below this that has not been tried.
+    /// Returns whether there is a variant below this place that has not been tried.
     fn is_unfinished(&self, node: NodeId, seen: &mut BTreeSet<NodeId>) -> bool {
         if !seen.insert(node) {
             return false;
@@ -185,7 +185,7 @@ impl State {
         self.children(node).into_iter().any(|child| self.is_unfinished(child, seen))
     }
 
-    /// The struct or enum of this name and visitor.
+    /// Returns the struct or enum of this name and visitor.
     fn name(&mut self, key: (&'static str, &'static str), parts: &[&'static str], is_enum: bool) -> usize {
         if let Some(at) = self.named.iter().position(|named| named.key == key) {
             return at;
@@ -199,8 +199,7 @@ impl State {
         self.named.len() - 1
     }
 
-    /// The variant that is to be read: one that may show something new, or else one that is known
-    /// to end.
+    /// Returns the variant to read: one that may show something new, or else one that is known to end.
     fn choose(&self, named: usize) -> Option<usize> {
         let Named { parts, open, .. } = &self.named[named];
         let of = |wanted: Progress| parts.iter().position(|part| part.progress == wanted && !part.is_open);
@@ -214,7 +213,7 @@ impl State {
         }
     }
 
-    /// Writes what is known, with those types by number that it is within.
+    /// Writes what is known, with the numbers of those types that contain the place.
     fn write(&self, node: NodeId, within: &mut Vec<usize>, text: &mut String) {
         if text.len() > MOST_TEXT {
             return;
@@ -285,14 +284,14 @@ impl State {
     }
 }
 
-/// Whether what was written with the shape `old` can be read with the shape `new`: they are the
-/// same, but that enums may have got more variants at their end.
+/// Returns whether bytes written with the shape `old` can be read with the shape `new`: the shapes are
+/// equal, except that enums may have more variants at their end.
 pub(crate) fn is_readable(old: &str, new: &str) -> bool {
     let (mut old, mut new) = (old.as_bytes(), new.as_bytes());
     loop {
         match (old, new) {
             ([], []) => return true,
-            // What one of them does not know.
+            // One of the two is unknown here.
             ([b'_', rest @ ..], _) => (old, new) = (rest, skip(new, b"")),
             (_, [b'_', rest @ ..]) => (old, new) = (skip(old, b""), rest),
             ([b'>', ..], [b'|', ..]) => new = skip(new, b"|"),
@@ -302,7 +301,8 @@ pub(crate) fn is_readable(old: &str, new: &str) -> bool {
     }
 }
 
-/// What follows the expression at the start, and those that these bytes join to it.
+/// Returns the rest after the expression at the start, and after those that the bytes in `joined_by`
+/// join to it.
 fn skip<'t>(mut text: &'t [u8], joined_by: &[u8]) -> &'t [u8] {
     let mut depth = 0_usize;
     while let [first, rest @ ..] = text {

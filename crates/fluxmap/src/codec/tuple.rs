@@ -1,5 +1,5 @@
-//! Tuples and arrays, which serde does not tell apart: arrays of bytes are written as
-//! bytes, in MessagePack.
+//! Tuples and arrays, which serde does not distinguish: in MessagePack, arrays of bytes are written as
+//! bytes.
 
 use super::byte::Byte;
 use super::guard::Place;
@@ -7,12 +7,12 @@ use super::write::{Below, is_byte};
 use serde::Serialize;
 use serde::ser::{self, Error as _, Serializer};
 
-/// Tuples and arrays of at least, and at most, so many bytes are written as bytes:
-/// shorter ones gain nothing, and serde knows arrays of up to 32 elements only.
+/// Tuples and arrays with a length in this range are written as bytes: shorter ones gain nothing, and
+/// serde supports arrays of up to 32 elements only.
 const SHORTEST: usize = 8;
 const LONGEST: usize = 32;
 
-/// A tuple or array: bytes, until an element is something else.
+/// A tuple or array: handled as bytes until an element is not a `u8`.
 pub(super) struct Tuple<'a, S: Serializer> {
     place: Place<'a>,
     state: State<S>,
@@ -30,7 +30,7 @@ impl<'a, S: Serializer> Tuple<'a, S> {
 }
 
 enum State<S: Serializer> {
-    /// `None` only within `serialize_element`, and after it failed.
+    /// `None` only within `serialize_element`, and after that has failed.
     Bytes(Option<Bytes<S>>),
     Elements(S::SerializeTuple),
 }
@@ -53,7 +53,7 @@ impl<S: Serializer> Bytes<S> {
         true
     }
 
-    /// It is a tuple like others, that began with bytes.
+    /// Converts to an ordinary tuple that began with bytes.
     fn into_elements(self) -> Result<S::SerializeTuple, S::Error> {
         let mut tuple = self.serializer.serialize_tuple(self.length)?;
         for byte in &self.bytes[..self.filled] {
@@ -86,7 +86,7 @@ impl<S: Serializer> ser::SerializeTuple for Tuple<'_, S> {
             State::Bytes(Some(bytes)) if bytes.filled == bytes.length => {
                 bytes.serializer.serialize_bytes(&bytes.bytes[..bytes.filled])
             }
-            State::Bytes(_) => Err(S::Error::custom("the tuple has fewer elements than it said")),
+            State::Bytes(_) => Err(S::Error::custom("the tuple has fewer elements than it announced")),
         }
     }
 }

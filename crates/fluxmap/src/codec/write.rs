@@ -1,12 +1,11 @@
-//! Stands between a value and the codec's serializer, for four reasons:
+//! Wraps the codec's serializer, for four reasons:
 //!
-//! - bounds the depth and counts elements ([`guard`](super::guard));
-//! - writes what is a sequence or an array of `u8` as bytes, in MessagePack. The
-//!   modes that `rmp-serde` has for it guess from the first element, and fail for a
-//!   `Vec` of an untagged enum that starts with a byte;
-//! - refuses what MessagePack would mistake for `None`, and
-//! - refuses, in postcard, a field that was left out: what follows would be read as
-//!   that field.
+//! - it bounds the depth and counts elements ([`guard`](super::guard));
+//! - in MessagePack, it writes a sequence or an array of `u8` as bytes. The modes of `rmp-serde` for
+//!   this guess from the first element, and fail for a `Vec` of an untagged enum that starts with a
+//!   byte;
+//! - it refuses values that MessagePack would read back as `None`;
+//! - in postcard, it refuses a value with a field left out: the next field would be read in its place.
 
 use super::byte::Byte;
 use super::guard::{Place, Refusal, Sink};
@@ -16,11 +15,11 @@ use serde::ser::{self, Error as _, Serializer};
 use std::any::type_name;
 use std::fmt;
 
-/// A serializer that is watched.
+/// A wrapped serializer.
 pub(super) struct Watched<'a, S> {
     pub(super) inner: S,
     pub(super) place: Place<'a>,
-    /// Whether this is directly inside of `Some`.
+    /// Whether the value is directly inside of `Some`.
     pub(super) in_some: bool,
 }
 
@@ -45,7 +44,7 @@ impl<'a, S: Serializer> Watched<'a, S> {
         Below { value, place: self.place, in_some: false }
     }
 
-    /// Refuses nil directly inside of `Some`: it would come back as `None`.
+    /// Refuses nil directly inside of `Some`, because it would be read back as `None`.
     #[inline]
     fn nothing(&self) -> Result<(), S::Error> {
         if self.in_some && !self.place.account.is_postcard() {
@@ -55,15 +54,15 @@ impl<'a, S: Serializer> Watched<'a, S> {
     }
 }
 
-/// Runs of bytes from this length on are written a piece at a time: the shortest and the
-/// longest that MessagePack has four bytes of length for.
+/// Runs of bytes in this range of lengths are written a piece at a time: those for which MessagePack
+/// uses a length of four bytes.
 const LONG: usize = 1 << 16;
 const LONGEST: usize = u32::MAX as usize;
 
 impl<S: Serializer> Watched<'_, S> {
-    /// Writes `length` bytes as `serialize_bytes` would, which wants them in one piece: for a
-    /// large value that is a copy of it. The serializer is given none, and its words on that are
-    /// ignored.
+    /// Writes `length` bytes as `serialize_bytes` would. That method needs them in one piece, which
+    /// takes a copy of a large value. The serializer is therefore given an empty run, and the bytes that
+    /// it writes for that are muted.
     fn long_bytes<I>(self, items: I, length: usize, output: &dyn Sink) -> Result<S::Ok, S::Error>
     where
         I: Iterator,
@@ -88,7 +87,7 @@ impl<S: Serializer> Watched<'_, S> {
         }
         put(&piece[..filled])?;
         if left != filled {
-            return Err(S::Error::custom("it has not as many elements as it said"));
+            return Err(S::Error::custom("it has fewer or more elements than it announced"));
         }
         output.mute(true);
         let nothing = self.inner.serialize_bytes(&[]);
@@ -97,8 +96,8 @@ impl<S: Serializer> Watched<'_, S> {
     }
 }
 
-/// Whether `T` is `u8` or a reference to one. A name that were spelled differently by
-/// some later compiler would only make what is written longer.
+/// Returns whether `T` is `u8` or a reference to one. If a later compiler spelled the name differently,
+/// the encoding would only be longer.
 #[inline]
 pub(super) fn is_byte<T: ?Sized>() -> bool {
     matches!(type_name::<T>(), "u8" | "&u8")
@@ -154,8 +153,8 @@ impl<'a, S: Serializer> Serializer for Watched<'a, S> {
         self.inner.serialize_unit()
     }
 
-    // As nil: `rmp-serde` writes an empty array, which an untagged enum does not
-    // take for a unit struct.
+    // Write nil: `rmp-serde` writes an empty array, which an untagged enum does not accept as a unit
+    // struct.
     fn serialize_unit_struct(self, _name: &'static str) -> Result<S::Ok, S::Error> {
         self.serialize_unit()
     }
@@ -174,7 +173,7 @@ impl<'a, S: Serializer> Serializer for Watched<'a, S> {
         name: &'static str,
         value: &T,
     ) -> Result<S::Ok, S::Error> {
-        // What `rmp-serde` makes of this has a header of its own.
+        // `rmp-serde` writes an extension type with a header of its own, from a buffer.
         let is_extension = name == rmp_serde::MSGPACK_EXT_STRUCT_NAME;
         let place = if is_extension { self.place.buffered() } else { self.place };
         let below = Below { value, place, in_some: self.in_some };
@@ -206,7 +205,7 @@ impl<'a, S: Serializer> Serializer for Watched<'a, S> {
             return self.long_bytes(items, length, output);
         }
         if is_byte::<I::Item>() {
-            // In postcard, these are the same bytes as those of a sequence.
+            // In postcard, bytes and a sequence of `u8` have the same encoding.
             let mut bytes = Vec::with_capacity(items.size_hint().0);
             for item in items {
                 bytes.push(item.serialize(Byte).map_err(S::Error::custom)?);
@@ -285,7 +284,7 @@ impl<'a, C> Fields<'a, C> {
         Below { value, place: self.place, in_some: false }
     }
 
-    /// A field that `skip_serializing_if` left out.
+    /// Called for a field that `skip_serializing_if` left out.
     fn left_out<E: ser::Error>(&self) -> Result<(), E> {
         if self.place.account.is_postcard() {
             return Err(E::custom(self.place.account.refuse(Refusal::FieldLeftOut)));
@@ -345,7 +344,7 @@ macro_rules! named_fields {
 }
 named_fields!(SerializeStruct SerializeStructVariant);
 
-/// The elements of a sequence or map, of which there may be any number.
+/// The elements of a sequence or map of any length.
 pub(super) struct Counted<'a, C>(Fields<'a, C>);
 
 impl<C> Counted<'_, C> {

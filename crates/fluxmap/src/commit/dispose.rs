@@ -1,7 +1,8 @@
-//! Where the destructors of what was freed run.
+//! Runs the destructors of freed keys and values.
 //!
-//! They may commit, and so free more. What is freed meanwhile on the same thread waits until
-//! those that run have ended: else each would call the next, as deep as there is garbage.
+//! A destructor may commit, and so free more memory. While destructors run on a thread, memory freed on
+//! that thread is queued until they have ended. Otherwise each destructor would call the next, as deep
+//! as there is garbage.
 
 use crate::sync::thread_local;
 use fluxmap_index::Freed;
@@ -11,26 +12,27 @@ use std::cell::RefCell;
 type Waiting = Vec<Box<dyn Any>>;
 
 thread_local! {
-    /// What waits, while destructors run on this thread.
+    /// The queue, present while destructors run on this thread.
     static WAITING: RefCell<Option<Waiting>> = RefCell::new(None);
 }
 
-/// `None` if the thread is at its very end.
+/// Accesses the queue; `None` if the thread-local has been destroyed because the thread is ending.
 fn with_waiting<R>(change: impl FnOnce(&mut Option<Waiting>) -> R) -> Option<R> {
     WAITING.try_with(|waiting| change(&mut waiting.borrow_mut())).ok()
 }
 
-/// While it lives, what is freed on this thread waits.
+/// While this guard lives, memory freed on this thread is queued.
 struct Running;
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Whatever is left, after a panic, is dropped behind the borrow.
+        // After a panic the queue may not be empty: drop its contents after the borrow has ended.
         let _waiting = with_waiting(Option::take);
     }
 }
 
-/// Frees it, now or when the destructors that run on this thread have ended. Outside all locks.
+/// Drops `freed`, now or once the destructors that run on this thread have ended. Call it without any
+/// lock held.
 pub(crate) fn dispose<K: 'static, T: 'static>(freed: Freed<K, T>) {
     if freed.is_empty() {
         return;
@@ -48,7 +50,7 @@ pub(crate) fn dispose<K: 'static, T: 'static>(freed: Freed<K, T>) {
                 drop(next);
             }
         }
-        // Nothing can wait here any more.
+        // The thread-local is gone, so nothing can be queued.
         None => drop(freed),
     }
 }

@@ -1,4 +1,4 @@
-//! Which state, and which time, those see who begin to read.
+//! Read points: the timestamp and time at which a snapshot reads.
 
 use super::Committer;
 use crate::mvcc::active::{ReaderKind, Registration};
@@ -12,8 +12,8 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
         self.active.register(ReaderKind::Transaction, true, || self.hand.applied_moment(&self.clock))
     }
 
-    /// Registers a snapshot of the stable state. It may take as long as it takes, if it is no
-    /// user's and does not age.
+    /// Registers a snapshot of the stable state. `ages` is false for checkpoints and backups, which are
+    /// never ended for their age.
     pub(crate) fn register_stable(&self, ages: bool) -> Registration {
         self.time();
         let kind = if ages { ReaderKind::Snapshot } else { ReaderKind::Checkpoint };
@@ -27,18 +27,19 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
 
     fn stable_moment(&self) -> Moment {
         match self.durable {
-            // All that is applied is stable.
+            // Without a log, every applied commit is stable.
             None => self.hand.applied_moment(&self.clock),
             Some(ref durable) if durable.log.failure().is_some() => {
-                // What is not stable will never be seen, and holds no time back.
+                // Commits that are not stable will never be seen, so they do not hold the time back.
                 Moment { timestamp: self.clock.stable(), time: self.hand.shown() }
             }
             Some(_) => self.hand.stable_moment(&self.clock),
         }
     }
 
-    /// The time by which a read of a single key decides whether it has expired. Reading a clock
-    /// would cost as much as all the rest of it.
+    /// Returns the time by which a read of a single key decides whether the key has expired. If the
+    /// background thread moves the expiry clock, no clock is read here: that would cost as much as the
+    /// rest of the read.
     pub(crate) fn time_of_get(&self) -> Time {
         if !self.hand.is_driven() {
             self.time();
@@ -46,11 +47,11 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
         self.stable_moment().time
     }
 
-    /// The time, by which it is decided what has expired. Does not wait: while a commit is
-    /// under way, it is the time of that commit.
+    /// Returns the time that decides which keys have expired. Does not wait: while a commit is under
+    /// way, the time is the commit's.
     #[inline]
     pub(crate) fn time(&self) -> Time {
-        // Every begin comes by: no more than one load where nothing expires.
+        // Every begin calls this: it must cost no more than one load where nothing expires.
         if self.hand.is_needed() { self.time_that_is_needed() } else { self.hand.shown() }
     }
 

@@ -1,4 +1,4 @@
-//! What is said about what a database holds.
+//! Reports about the contents of a database and the memory that they take.
 
 use super::Committer;
 use crate::info::{KeyMetadata, MemoryInfo};
@@ -9,7 +9,7 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 impl<K: Ord + Hash + Clone, V> Committer<K, V> {
-    /// What is known of a key.
+    /// Returns the metadata of a key.
     pub(crate) fn metadata(&self, pair: &Resident<'_, K, Arc<V>>) -> KeyMetadata<K> {
         let access = pair.access();
         let age = self.index.generation().wrapping_sub(access.stamp()) % STAMPS;
@@ -27,7 +27,7 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
         }
     }
 
-    /// What is held, in bytes and numbers.
+    /// Returns the figures about memory, in bytes and counts.
     pub(crate) fn memory_info(&self) -> MemoryInfo {
         let order = self.order.lock();
         let structure = self.index.structure();
@@ -44,6 +44,7 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
             }
         };
         let (backlog, evictions) = (order.writer.backlog() as u64, order.keeper.evictions);
+        // The rest needs no lock: let commits go on.
         drop(order);
         let log_buffer_bytes = self.durable.as_ref().map_or(0, |durable| durable.log.buffered_bytes());
         let (hits, misses) = self.index.lookups();

@@ -1,4 +1,4 @@
-//! Commits that are read back, before anybody uses the database.
+//! Commits that are read back from the files, before the database is in use.
 
 use super::dispose::dispose;
 use super::{Committer, Order};
@@ -10,18 +10,19 @@ use crate::txn::write_set::{Put, Write};
 use fluxmap_index::Timestamp;
 use std::hash::Hash;
 
-/// The parts of the limit by which it may be exceeded while files are read, and at their end.
+/// The memory limit may be exceeded by one part in so many: while files are read, and when all have been
+/// read.
 const ALLOWED_MEANWHILE: u64 = 8;
 const ALLOWED_AT_LAST: u64 = 64;
 
 impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
-    /// Applies a commit that was read back: as [`commit`](Self::commit), at a timestamp
-    /// that is known. Nobody else may be using the database. Values that do not expire get the
-    /// life that every value has, if there is one.
+    /// Applies a commit that was read back, like [`commit`](Self::commit) but at a known timestamp. The
+    /// database must not be in use yet. Values without an expiry time get the default time to live, if
+    /// there is one.
     pub(crate) fn restore(&self, timestamp: Timestamp, writes: impl ExactSizeIterator<Item = (K, Write<V>)>) {
         let reader = self.reader();
         let mut batch = reader.batch(writes.len());
-        // From now on: nothing says when they were written.
+        // The time to live counts from now: the files do not record when a value was written.
         let end = self.life.map(|life| self.hand.after(life));
         for (key, mut write) in writes {
             if let (Some(Put { expires: expires @ 0, .. }), Some(end)) = (&mut write, end) {
@@ -41,12 +42,12 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
         dispose(freed);
     }
 
-    /// Evicts from what was read back so far, without a trace in the log, which is not there
-    /// yet: the keys are added to `gone`. Until all has been read, an eighth more than the limit
-    /// stays: what the log has at some point may have been more than the limit by one commit,
-    /// before its evictions follow. Then a little may stay until the next commit: the index
-    /// does not take as much as it did with another history, and what has been within the limit
-    /// is not to go for a block of it.
+    /// Evicts from the keys read back so far, and adds the evicted keys to `gone`; there is no log yet
+    /// to record their removal. Until all files have been read, the limit may be exceeded by an eighth:
+    /// at some points of the log the data may have been larger than the limit by one commit, before its
+    /// evictions follow. At the end, a small excess may stay until the next commit: the size of the
+    /// index depends on the order of writes, and data that was within the limit should not be evicted
+    /// because the index has one block more than before.
     pub(crate) fn keep_limit(&self, is_all: bool, gone: &mut Vec<K>) {
         let mut evicted = Gone::new(true);
         let reader = self.reader();
@@ -64,7 +65,7 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
         }
         if is_all {
             order.keeper.books.iter_mut().for_each(|books| books.allow(0));
-            // What went while the files were read is not what goes from an open database.
+            // Evictions while the files were read do not count as evictions of the open database.
             order.keeper.evictions = Evictions::default();
         }
         drop(order);
@@ -72,9 +73,9 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
         gone.extend(evicted.keys.into_iter().map(|(key, ..)| key));
     }
 
-    /// Sets the clock to the last commit that was read back, and the hand to the time: who reads
-    /// first may find the lock taken by the background thread, and must not see what has expired
-    /// while the database was closed.
+    /// Sets the clock to the last commit that was read back, and the expiry clock to the present. A
+    /// first reader may find the commit lock taken by the background thread, so it could not move the
+    /// expiry clock itself, and it must not see keys that expired while the database was closed.
     pub(crate) fn settle(&self, timestamp: Timestamp) {
         let _order = self.order.lock();
         self.clock.apply(timestamp);

@@ -1,4 +1,4 @@
-//! Trimming outside of commits, and whom it waits for.
+//! Trimming outside of commits, and the snapshots that hold it up.
 
 use super::dispose::dispose;
 use super::{Committer, NO_SNAPSHOT, Order};
@@ -8,8 +8,8 @@ use fluxmap_index::{Timestamp, Trimmed};
 use std::hash::Hash;
 
 impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
-    /// Looks at the live snapshots, so that trimming knows of those that have gone.
-    /// Returns how many chains wait to be trimmed.
+    /// Takes the horizon anew, so that trimming learns which snapshots have ended. Returns how many
+    /// chains wait to be trimmed.
     pub(crate) fn refresh_horizon(&self) -> usize {
         let mut order = self.order.lock();
         self.hand.advance();
@@ -21,7 +21,8 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
     /// Trims up to `budget` chains.
     pub(crate) fn trim(&self, budget: usize) -> Trimmed {
         let mut order = self.order.lock();
-        // The background thread, which may have much to trim, drives it.
+        // Move the expiry clock here too, because the background thread may trim for a long time before
+        // it gets back to moving it.
         self.hand.advance();
         let Order { writer, collector, .. } = &mut *order;
         let trimmed = writer.trim(collector.horizon(), budget);
@@ -33,8 +34,8 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
         trimmed
     }
 
-    /// Has the release of the oldest snapshot wake the background thread, if anything waits for
-    /// it; returns whether that has gone already.
+    /// Makes the release of the oldest snapshot wake the background thread, if any chain waits to be
+    /// trimmed. Returns whether that snapshot has ended already.
     pub(crate) fn watch_blocker(&self) -> bool {
         let mut order = self.order.lock();
         let Order { writer, collector, .. } = &mut *order;
@@ -43,26 +44,27 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
         }
         let oldest = collector.horizon().oldest();
         self.blocker.store(oldest, Ordering::Relaxed);
-        // Whoever is seen here has yet to lock its shard, and will see the store.
+        // A snapshot that this refresh sees has yet to lock its shard for its release, and will then see
+        // the store above.
         collector.refresh(writer, &self.active, &self.clock);
         collector.horizon().oldest() != oldest
     }
 
-    /// Whether something waits to be trimmed until commits are stable that are not yet.
+    /// Returns whether chains wait to be trimmed until more commits are stable.
     pub(crate) fn awaits_stability(&self) -> bool {
         self.clock.applied() != self.clock.stable() && self.order.lock().writer.backlog() > 0
     }
 
     pub(super) fn note_blocker(&self, collector: &Collector, backlog: usize) {
         let blocker = collector.blocker(backlog).unwrap_or(NO_SNAPSHOT);
-        // Mostly there is none: what does not change is not written, and stays in all caches.
-        // Relaxed: a hint; who misses it leaves the work to later commits.
+        // Mostly the value stays the same; then it is not written, and its cache line stays shared.
+        // Relaxed: the value is a hint; a reader that misses it leaves the work to later commits.
         if self.blocker.load(Ordering::Relaxed) != blocker {
             self.blocker.store(blocker, Ordering::Relaxed);
         }
     }
 
-    /// Whether the end of the snapshot at this timestamp lets much garbage go.
+    /// Returns whether the end of the snapshot at this timestamp frees much garbage.
     pub(crate) fn is_blocker(&self, timestamp: Timestamp) -> bool {
         self.blocker.load(Ordering::Relaxed) == timestamp
     }

@@ -1,9 +1,9 @@
-//! All pairs of a database, as bytes, without having them in memory.
+//! All pairs of a database, as bytes, without holding them in memory.
 //!
-//! The pairs are those of the checkpoint, changed by the commits of the log. Which keys the
-//! log changes, and with which of its operations each of them ends, is noted when an image is
-//! made. Then one pass over the checkpoint shows the keys that the log left alone, and one
-//! over the log those whose last operation is a put.
+//! The pairs are those of the checkpoint, changed by the commits of the log. When an image is made, it
+//! records which keys the log changes, and the last operation on each of them. Later one pass over the
+//! checkpoint visits the keys that the log left alone, and one pass over the log visits the keys whose
+//! last operation is a put.
 
 use super::salvage::{Salvage, Visit, read_segment, salvage};
 use super::scan::Source;
@@ -24,22 +24,22 @@ use std::num::NonZeroU64;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-/// All pairs of a database, encoded: read from its files whenever they are asked for. In
-/// memory there are the keys that commits in the log have changed, and no values.
+/// All pairs of a database, encoded. They are read from its files whenever they are needed. Memory holds
+/// only the keys that commits in the log have changed, and no values.
 ///
-/// The database can be opened when this has been dropped.
+/// The database can be opened once this value has been dropped.
 pub struct Image {
     quiet: Quiet,
     identity: format::Identity,
     last_commit: Lsn,
-    /// The newest first.
+    /// Newest first.
     layers: Vec<Layer>,
     commits: Commits,
     changes: Changes,
     pairs: u64,
 }
 
-/// A pair, encoded as [`Identity::codec`] tells.
+/// A pair, encoded with [`Identity::codec`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Pair<'p> {
@@ -56,26 +56,26 @@ pub struct Pair<'p> {
 pub(super) struct Layer {
     pub(super) name: String,
     pub(super) salt: u64,
-    /// The commit after which it was taken.
+    /// The last commit that the checkpoint covers.
     pub(super) commit: Lsn,
-    /// Where the blocks begin.
+    /// The offsets of the blocks.
     pub(super) blocks: Vec<u64>,
-    /// Whether they are all: what is in none of them had been removed.
+    /// Whether the checkpoint is complete, so that a key in none of its blocks had been removed.
     pub(super) is_whole: bool,
 }
 
 /// A pair of a checkpoint.
 struct Stored<'p> {
     pair: Pair<'p>,
-    /// Whether nothing later is known of its key.
+    /// Whether no later state of its key is known.
     is_newest: bool,
     /// The commit of the checkpoint.
     commit: Lsn,
 }
 
-/// Where commits are read again.
+/// Where the commits can be read again.
 pub(super) enum Commits {
-    /// In the log as it is recovered: from this segment on, after this commit.
+    /// In the log as recovery reads it: from this segment on, after this commit.
     Recovered { segment: u64, covered: Lsn },
     /// In the sound frames of these segments.
     Found(Vec<Source>),
@@ -85,14 +85,14 @@ pub(super) enum Commits {
 #[derive(Debug, Default)]
 pub(super) struct Changes {
     by_key: HashMap<Vec<u8>, Change>,
-    /// Operations so far.
+    /// The number of operations so far.
     seen: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Change {
     commit: Lsn,
-    /// Which of all operations it is.
+    /// The number of the operation among all operations.
     operation: u64,
     is_put: bool,
     /// Whether a checkpoint has a later state of the key.
@@ -100,7 +100,7 @@ struct Change {
 }
 
 impl Changes {
-    /// The next operation of the log. Of two of the same commit, the later one counts.
+    /// Records the next operation of the log. Of two operations in one commit, the later counts.
     pub(super) fn note(&mut self, commit: Lsn, operation: Operation<'_>) {
         let (key, is_put) = match operation {
             Operation::Put { key, .. } => (key, true),
@@ -125,14 +125,14 @@ impl Image {
         commits: Commits,
         changes: Changes,
     ) -> Self {
-        // Of two of the same commit, the later one comes first.
+        // Of two layers of one commit, the later comes first.
         layers.sort_by_key(|layer| layer.commit);
         layers.reverse();
         Image { quiet, identity, last_commit, layers, commits, changes, pairs: 0 }
     }
 
-    /// Reads a database as opening it would, and tells `progress` how many bytes are
-    /// done, of how many.
+    /// Reads a database as opening it would, and reports to `progress` how many bytes are done, of how
+    /// many.
     ///
     /// # Errors
     ///
@@ -169,13 +169,13 @@ impl Image {
         Ok(image)
     }
 
-    /// Reads whatever is sound of a database: the blocks and frames whose checksums
-    /// hold, wherever they are, in the order of the commits. Tells `progress` how many
-    /// bytes are done, of how many.
+    /// Reads every part of a database that is sound: the blocks and frames with correct checksums,
+    /// wherever they are, in the order of the commits. Reports to `progress` how many bytes are done, of
+    /// how many.
     ///
-    /// What comes of it may be a state that never was. A commit that is missing leaves
-    /// what was there before it; a pair that is missing from the checkpoint may be there
-    /// as an older commit wrote it, or be missing. What is wrong is in the report.
+    /// The result may be a state that the database never had. Where a commit is missing, the state
+    /// before it stays; a pair that is missing from the checkpoint may be there as an older commit wrote
+    /// it, or be missing. The report lists the damage.
     ///
     /// ```
     /// # use fluxmap::{Database, persistence::PersistenceOptions};
@@ -214,24 +214,24 @@ impl Image {
         salvage(Quiet::open(dir.as_ref())?, progress)
     }
 
-    /// What the files of the database agree on.
+    /// Returns the properties that the files of the database share.
     pub fn identity(&self) -> Identity {
         (&self.identity).into()
     }
 
-    /// The commit after which the pairs are.
+    /// Returns the last commit that the pairs include.
     pub fn last_commit(&self) -> u64 {
         self.last_commit
     }
 
-    /// How many pairs there are.
+    /// Returns the number of pairs.
     pub fn pair_count(&self) -> u64 {
         self.pairs
     }
 
-    /// Shows `visit` every pair once: those that no commit in the log has changed in the order
-    /// of the checkpoint, which is that of the keys in a file that an open database wrote, and
-    /// behind them the others, in the order of their last commits.
+    /// Passes every pair to `visit` once: first the pairs that no commit in the log has changed, in the
+    /// order of the checkpoint (which is key order in a file that an open database wrote), then the
+    /// others, in the order of their last commits.
     ///
     /// ```
     /// # use fluxmap::{Database, persistence::PersistenceOptions};
@@ -267,27 +267,27 @@ impl Image {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(()) => {
                 broken_off = true;
-                // Any error ends it; this one is not shown to anybody.
+                // Any error ends the visit; this one is not returned to the caller.
                 Err(PersistenceError::Unavailable(String::new()))
             }
         });
         if broken_off { Ok(()) } else { visited }
     }
 
-    /// Writes the pairs into a directory of their own, which is created if need be, and
-    /// can be opened as a database of the same types. `progress` is called now and then.
+    /// Writes the pairs into a directory of their own, which is created if need be, and can be opened as
+    /// a database of the same types. `progress` is called now and then.
     ///
     /// # Errors
     ///
-    /// [`PersistenceError::Unavailable`](crate::PersistenceError::Unavailable) if there is
-    /// a database in the directory already; [`Io`](crate::PersistenceError::Io) if it
-    /// could not be written: its files are removed then.
+    /// [`PersistenceError::Unavailable`](crate::PersistenceError::Unavailable) if the directory already
+    /// contains a database; [`Io`](crate::PersistenceError::Io) if the copy could not be written: its
+    /// files are then removed.
     pub fn write_to(&self, out: impl AsRef<Path>, mut progress: impl FnMut(BackupProgress)) -> Result<()> {
         let total_pairs = self.pairs;
         let mut tell = |written: checkpoint::Written| {
             progress(BackupProgress { pairs: written.pairs, total_pairs, bytes: written.bytes });
         };
-        // Never the one before the first: at that, nothing can be stored.
+        // At least 1: commit 0 stands for the empty database.
         let commit = self.last_commit.max(1);
         write_database_of(&directory(out.as_ref()), &self.identity, commit, |draft| {
             let mut count = 0;
@@ -308,8 +308,8 @@ impl Image {
         })
     }
 
-    /// Counts the pairs, and notes which changes checkpoints cover. Returns how many pairs
-    /// are in checkpoints.
+    /// Counts the pairs, and records which changes checkpoints cover. Returns how many pairs are in
+    /// checkpoints.
     pub(super) fn count(&mut self) -> Result<u64> {
         let (mut found, mut shown) = (0, 0);
         let mut covered = Vec::new();
@@ -333,7 +333,7 @@ impl Image {
         Ok(found)
     }
 
-    /// The last commit that a whole checkpoint covers.
+    /// Returns the last commit that a complete checkpoint covers.
     fn floor(&self) -> Option<Lsn> {
         self.layers.iter().find(|layer| layer.is_whole).map(|layer| layer.commit)
     }
@@ -343,9 +343,9 @@ impl Image {
         self.visit_commits(visit)
     }
 
-    /// Shows all pairs of the checkpoints that count.
+    /// Passes all pairs of the relevant checkpoints to `visit`.
     fn visit_layers(&self, visit: &mut dyn FnMut(Stored<'_>) -> Result<()>) -> Result<()> {
-        // Keys of newer checkpoints, which are not whole.
+        // The keys of newer, incomplete checkpoints.
         let mut seen: HashSet<Vec<u8>> = HashSet::new();
         for (place, layer) in self.layers.iter().enumerate() {
             let is_last = layer.is_whole || place + 1 == self.layers.len();
@@ -354,7 +354,7 @@ impl Image {
                 let Some(block) = SoundBlock::read(&mut pieces, layer.salt, *offset, u64::MAX)? else {
                     return Err(pieces.file().damaged(*offset, "a block has been changed since it was read"));
                 };
-                // A checksum that holds rules out that they make no sense.
+                // A correct checksum rules out malformed pairs.
                 for pair in block.content(&mut pieces)?.pairs().filter_map(std::result::Result::ok) {
                     let checkpoint::Pair { key, value, expires } = pair;
                     let change = self.changes.by_key.get(key);
@@ -374,7 +374,7 @@ impl Image {
         Ok(())
     }
 
-    /// Shows the puts of the log that nothing later is known of.
+    /// Passes the puts of the log that no later state supersedes to `visit`.
     fn visit_commits(&self, visit: &mut dyn FnMut(Pair<'_>) -> Result<()>) -> Result<()> {
         let floor = self.floor();
         let mut number = 0;
@@ -412,7 +412,7 @@ impl Image {
                             }
                         },
                     };
-                    // What is wrong with it has been told.
+                    // The damage of this segment has been reported already.
                     read_segment(directory, source, &mut Vec::new(), visit);
                     result?;
                 }
@@ -423,7 +423,7 @@ impl Image {
 }
 
 impl Change {
-    /// Whether it leaves a pair of which nothing later is known.
+    /// Returns whether this change leaves a pair whose later state is not known.
     fn is_shown(&self, floor: Option<Lsn>) -> bool {
         self.is_put && !self.is_covered && floor.is_none_or(|floor| self.commit > floor)
     }
@@ -439,7 +439,7 @@ impl std::fmt::Debug for Image {
     }
 }
 
-/// Puts bytes where something is to encode itself.
+/// Appends bytes where `push_operation` expects an encoding function.
 fn copy(bytes: &[u8]) -> impl FnOnce(&mut Vec<u8>) -> std::result::Result<(), Infallible> + use<'_> {
     move |into| {
         into.extend(bytes);

@@ -1,4 +1,4 @@
-//! Putting together what a survey has found.
+//! Puts together the parts that a survey has found.
 
 use super::image::{Changes, Commits, Image};
 use super::scan::{Damage, Source, frames};
@@ -10,36 +10,36 @@ use crate::wal::reader::SoundFrame;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
-/// What was kept of a damaged database, and what was not: from [`Image::salvage`].
+/// The report on a damaged database, with the kept and the lost parts: from [`Image::salvage`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Salvage {
-    /// Pairs in sound blocks of checkpoints.
+    /// The number of pairs in sound blocks of checkpoints.
     pub checkpoint_pairs: u64,
-    /// Commits in sound frames of the log.
+    /// The number of commits in sound frames of the log.
     pub commits: u64,
-    /// Pairs in the end.
+    /// The number of pairs in the result.
     pub pairs: u64,
     /// The last commit that was found.
     pub last_commit: u64,
-    /// What is wrong with the files.
+    /// The damage of the files.
     pub damage: Vec<Damage>,
-    /// Commits that must have been there and are in no sound frame. Those behind the
-    /// last one that was found are not known of.
+    /// Commits that must have existed and are in no sound frame. Commits after the last one that was
+    /// found are unknown.
     pub missing: Vec<RangeInclusive<u64>>,
 }
 
 impl Salvage {
-    /// Whether nothing was found wrong.
+    /// Returns whether no damage was found.
     pub fn is_complete(&self) -> bool {
         self.damage.is_empty() && self.missing.is_empty()
     }
 }
 
-/// Looks for all that is wrong with the files, where [`verify`](super::verify) stops at
-/// the first thing: what [`Image::salvage`] would report.
+/// Finds all damage of the files, where [`verify`](super::verify) stops at the first: what
+/// [`Image::salvage`] would report.
 ///
-/// A torn tail, which is not damage, is reported, too.
+/// A torn tail is reported as well, although it is not damage.
 ///
 /// # Errors
 ///
@@ -70,7 +70,7 @@ pub(super) fn salvage(quiet: Quiet, mut progress: impl FnMut(u64, u64)) -> Resul
         gauge.advance(source.length);
     }
     for checkpoint in &mut survey.checkpoints {
-        // A number that cannot be is worth nothing: then what the log has comes after it.
+        // A commit number that is impossible is ignored: the log's commits then count as later.
         let commit = &mut checkpoint.layer.commit;
         if checkpoint.is_guess && *commit > runs.last().unwrap_or(u64::MAX) {
             *commit = runs.first().unwrap_or(0).saturating_sub(1);
@@ -87,14 +87,14 @@ pub(super) fn salvage(quiet: Quiet, mut progress: impl FnMut(u64, u64)) -> Resul
     Ok((image, report))
 }
 
-/// Who is shown what is in a segment.
+/// The callbacks for the parts of a segment.
 pub(super) struct Visit<'v> {
     pub(super) frame: &'v mut dyn FnMut(&SoundFrame),
     pub(super) commit: &'v mut dyn FnMut(Lsn),
     pub(super) operation: &'v mut dyn FnMut(Lsn, Operation<'_>),
 }
 
-/// Goes through the commits in the sound frames of a segment, in the order of the file.
+/// Reads the commits in the sound frames of a segment, in the order of the file.
 pub(super) fn read_segment(
     directory: &Directory,
     source: &Source,
@@ -127,14 +127,14 @@ pub(super) fn read_segment(
         })
     });
     if let Err(error) = read {
-        damage.push(source.damage_from(0, format!("{error}; what is behind that is left out")));
+        damage.push(source.damage_from(0, format!("{error}; the rest of the file is left out")));
     }
 }
 
-/// Which commits are in sound frames. Frames without commits tell of those before them, too.
+/// The commits that are in sound frames. A frame without commits shows which commits came before it.
 #[derive(Default)]
 struct Runs {
-    /// The first commit, and how many; also none.
+    /// The first commit of each run, and the number of commits, which may be zero.
     runs: Vec<(Lsn, u64)>,
 }
 
@@ -146,22 +146,22 @@ impl Runs {
         }
     }
 
-    /// The first commit that is there.
+    /// Returns the first commit that was found.
     fn first(&self) -> Option<Lsn> {
         self.runs.iter().filter(|(_, count)| *count > 0).map(|(first, _)| *first).min()
     }
 
-    /// The last commit that is there.
+    /// Returns the last commit that was found.
     fn last(&self) -> Option<Lsn> {
         let lasts = self.runs.iter().filter(|(_, count)| *count > 0);
         lasts.map(|(first, count)| first.saturating_add(count - 1)).max()
     }
 
-    /// The commits that are missing between these, after those that a checkpoint covers.
+    /// Returns the commits that are missing between the runs, after those that a checkpoint covers.
     fn missing_after(mut self, covered: Lsn) -> Vec<RangeInclusive<Lsn>> {
         self.runs.sort_unstable();
         let mut missing = Vec::new();
-        // What is wrong before these is wrong with the checkpoints.
+        // Missing data up to `covered` is damage of the checkpoints, and reported as that.
         let mut next = covered.saturating_add(1);
         for (first, commits) in self.runs {
             if first > next {

@@ -1,5 +1,5 @@
-//! The lenient way through one file: every block or frame in it that is sound by itself,
-//! wherever it is, and what lies in between.
+//! The lenient scan of one file: every block or frame that is sound by itself, wherever it is, and the
+//! gaps in between.
 
 use super::Result;
 use crate::checkpoint::SoundBlock;
@@ -14,17 +14,17 @@ use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
 
-/// Something in a file that is not as it was written.
+/// A part of a file that is not as it was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Damage {
     /// The file.
     pub path: PathBuf,
-    /// Where it begins.
+    /// The offset at which it begins.
     pub offset: u64,
-    /// How many bytes are concerned; `None` if that cannot be told.
+    /// The number of affected bytes; `None` if unknown.
     pub length: Option<u64>,
-    /// What is wrong, and what became of it.
+    /// A description of the damage, and of how it was handled.
     pub why: String,
 }
 
@@ -44,17 +44,17 @@ pub(super) struct Source {
     pub(super) name: String,
     pub(super) path: PathBuf,
     pub(super) length: u64,
-    /// Its header, if that is sound or could be mended.
+    /// The header, if it is sound or could be repaired.
     pub(super) header: Option<FileHeader>,
     pub(super) salt: u64,
-    /// Where the header ends.
+    /// The offset at which the header ends.
     pub(super) start: u64,
-    /// The number in the header, perhaps as it stands.
+    /// The number in the header, possibly unchecked.
     pub(super) number: u64,
 }
 
 impl Source {
-    /// To be read.
+    /// Opens the file for reading.
     pub(super) fn open(&self, directory: &Directory) -> Result<Pieces> {
         Pieces::of(directory.open(&self.name, OpenMode::Read)?)
     }
@@ -64,13 +64,13 @@ impl Source {
         Damage { path: self.path.clone(), offset: at.start, length, why: why.into() }
     }
 
-    /// Damage whose end cannot be told.
+    /// Returns damage whose end is unknown.
     pub(super) fn damage_from(&self, offset: u64, why: impl Into<String>) -> Damage {
         Damage { length: None, ..self.damage(offset..offset, why) }
     }
 }
 
-/// Reads a file's header, or what is left of one; `None` if nothing is.
+/// Reads a file's header, or the remains of one; `None` if nothing is left.
 pub(super) fn source(
     name: &str,
     file: &NamedFile,
@@ -98,23 +98,24 @@ pub(super) fn source(
         }
     };
     if let Some((header, start)) = mend(kind, &bytes) {
-        let why = format!("{what}; with one other byte it is sound, and it is read as that");
+        let why = format!("{what}; changing one byte makes it sound, and it is read in that form");
         damage.push(source.damage(0..start as u64, why));
         return Ok(Some(known(source, (header, start))));
     }
+    // Use the salt unchecked: without it no block or frame of the file can be recognized.
     let Some((salt, number)) = FileHeader::as_it_stands(&bytes) else {
         damage.push(source.damage(0..length, what));
         return Ok(None);
     };
-    damage.push(source.damage_from(0, format!("{what}; what is behind it was looked for nevertheless")));
+    damage.push(source.damage_from(0, format!("{what}; the rest of the file was searched nevertheless")));
     (source.salt, source.number) = (salt, number);
     Ok(Some(source))
 }
 
-/// The header that these bytes are but for one of them.
+/// Returns the header that results from changing one of these bytes, if one is sound.
 fn mend(kind: FileKind, bytes: &[u8]) -> Option<(FileHeader, usize)> {
     let mut start = bytes[..bytes.len().min(MAX_HEADER)].to_vec();
-    // Behind the header nothing matters, unless its length is what is wrong.
+    // Bytes after the header do not matter, unless the damaged byte is in its length.
     let length = start.get(14..16).map_or(0, |length| usize::from(length[0]) | usize::from(length[1]) << 8);
     let end = if length <= MAX_HEADER { length.max(16) } else { 16 };
     for at in 0..start.len().min(end) {
@@ -130,8 +131,7 @@ fn mend(kind: FileKind, bytes: &[u8]) -> Option<(FileHeader, usize)> {
     None
 }
 
-/// Shows `visit` the sound frames of a segment, in the order of the file, with what is in
-/// them.
+/// Passes the sound frames of a segment to `visit`, in the order of the file, with their payloads.
 pub(super) fn frames(
     source: &Source,
     pieces: &mut Pieces,
@@ -166,14 +166,15 @@ pub(super) fn frames(
     Ok(())
 }
 
-/// Where the sound blocks of a checkpoint begin, each once, and whether they are all of it.
+/// Returns the offsets of the sound blocks of a checkpoint, each block once, and whether the checkpoint
+/// is complete.
 pub(super) fn blocks(
     source: &Source,
     pieces: &mut Pieces,
     damage: &mut Vec<Damage>,
 ) -> Result<(Vec<u64>, bool)> {
     let length = pieces.length();
-    // There cannot be more blocks than have room.
+    // A block's number is at most the length of the file, because each block takes some bytes.
     let mut is_sound = |at: u64| SoundBlock::read(pieces, source.salt, at, length);
     let (mut found, mut numbers) = (Vec::new(), HashSet::new());
     let (mut pairs, mut end) = (0, None);

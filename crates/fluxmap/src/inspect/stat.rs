@@ -1,4 +1,4 @@
-//! What is in a directory, from the headers of its files.
+//! A summary of a directory, from the headers of its files.
 
 use super::{Identity, Result, directory, has_database};
 use crate::checkpoint::Reader;
@@ -10,39 +10,39 @@ use crate::wal::reader::SegmentReader;
 use std::io;
 use std::path::Path;
 
-/// What is in a directory: from [`stat`].
+/// A summary of a directory: returned by [`stat`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Stat {
-    /// What the files agree on, from the first that can be read; `None` if none can.
+    /// The properties that the files share, from the first readable header; `None` if there is none.
     pub identity: Option<Identity>,
-    /// The checkpoint, if it is there and its header can be read.
+    /// The checkpoint, if it exists and its header can be read.
     pub checkpoint: Option<CheckpointStat>,
     /// The segments of the log, in order.
     pub segments: Vec<SegmentStat>,
-    /// Bytes of files that were being written when the process ended, or are now.
+    /// The bytes of files that were being written when the process ended, or are being written now.
     pub draft_bytes: u64,
-    /// Bytes of all files.
+    /// The bytes of all files.
     pub total_bytes: u64,
-    /// Whether the database was closed, so that the log ends with a mark that says so.
+    /// Whether the database was closed, so that the log ends with a mark.
     pub closed: bool,
-    /// Whether somebody has it open. What else is said may have changed by now, then.
+    /// Whether the database is open. The other figures may then be out of date.
     pub in_use: bool,
-    /// What could not be read.
+    /// The errors of files that could not be read.
     pub problems: Vec<PersistenceError>,
 }
 
-/// The checkpoint, as its header and its end show it. Its blocks have not been read.
+/// The checkpoint, according to its header and its end. Its blocks have not been read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CheckpointStat {
-    /// The commit that it was taken after; 0 if it was empty.
+    /// The last commit that it covers; 0 if it was empty.
     pub commit: u64,
-    /// The pairs in it; `None` if its end is damaged.
+    /// The number of pairs in it; `None` if its end is damaged.
     pub pairs: Option<u64>,
-    /// Its size.
+    /// Its size in bytes.
     pub bytes: u64,
-    /// The segment in which the log goes on.
+    /// The segment in which the log continues.
     pub log_segment: u64,
 }
 
@@ -54,43 +54,43 @@ pub struct SegmentStat {
     pub number: u64,
     /// The size of the file.
     pub bytes: u64,
-    /// How much of it is in use, its header included.
+    /// How many bytes of it are in use, its header included.
     pub used_bytes: u64,
-    /// Commits in it.
+    /// The number of commits in it.
     pub commits: u64,
-    /// The first of them.
+    /// The first commit in it.
     pub first_commit: Option<u64>,
-    /// The last of them.
+    /// The last commit in it.
     pub last_commit: Option<u64>,
-    /// What it is for.
+    /// The state of the segment.
     pub state: SegmentState,
 }
 
-/// What a segment is for.
+/// The state of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SegmentState {
-    /// The checkpoint covers it; it will be used again, or removed.
+    /// The checkpoint covers it; it will be reused or removed.
     NotNeeded,
-    /// The log goes on in the next.
+    /// The log continues in the next segment.
     Full,
     /// The log ends in it.
     Active,
-    /// Made ahead of its use.
+    /// The segment was made in advance and is empty.
     Spare,
-    /// It has commits, and the log breaks off in an earlier segment.
+    /// The segment has commits, but the log breaks off in an earlier one.
     Unreachable,
-    /// Its header cannot be read.
+    /// The header cannot be read.
     Damaged,
 }
 
-/// Looks at the headers of the files: not into blocks, for which there is
-/// [`verify`](super::verify). Damage is no error here: see [`Stat::problems`].
+/// Reads the headers of the files, but not the blocks; [`verify`](super::verify) reads those. Damage is
+/// not an error here: see [`Stat::problems`].
 ///
 /// # Errors
 ///
-/// [`PersistenceError::NoDatabase`] if there is none; [`PersistenceError::Io`] if the
-/// directory cannot be read.
+/// [`PersistenceError::NoDatabase`] if there is no database; [`PersistenceError::Io`] if the directory
+/// cannot be read.
 pub fn stat(dir: impl AsRef<Path>) -> Result<Stat> {
     let directory = directory(dir.as_ref());
     if !has_database(&directory)? {
@@ -106,7 +106,7 @@ pub fn stat(dir: impl AsRef<Path>) -> Result<Stat> {
         in_use: false,
         problems: Vec::new(),
     };
-    // The lock is let go at once: looking must keep nobody from opening the database.
+    // The lock is released at once: this must not keep others from opening the database.
     match directory.lock_if_there() {
         Ok(_) => {}
         Err(PersistenceError::Locked { .. }) => stat.in_use = true,
@@ -116,14 +116,14 @@ pub fn stat(dir: impl AsRef<Path>) -> Result<Stat> {
         stat.problems.push(error);
     }
     let log_segment = stat.checkpoint.map_or(0, |checkpoint| checkpoint.log_segment);
-    // Whether the log has not ended yet.
+    // Whether no segment so far has ended the log.
     let mut goes_on = true;
     for number in directory.segments()? {
         let looked = SegmentReader::open(&directory, number)
             .and_then(|mut segment| stat.look_at_segment(&mut segment, log_segment, &mut goes_on));
         match looked {
             Ok(()) => {}
-            // A live database has put it to another use.
+            // An open database has reused the file meanwhile.
             Err(error) if is_gone(&error) => continue,
             Err(error) => {
                 stat.note_unreadable(&directory, number, error);
@@ -158,7 +158,7 @@ impl Stat {
         Ok(())
     }
 
-    /// What recovery would miss first.
+    /// Records the file that recovery would miss first.
     fn note_missing(&mut self, directory: &Directory) -> Result<()> {
         let missing = |name: &str, why| PersistenceError::Missing { path: directory.path_of(name), why };
         let Some(checkpoint) = &self.checkpoint else {
@@ -172,7 +172,7 @@ impl Stat {
         };
         let first = checkpoint.log_segment;
         if !self.in_use && !directory.segments()?.contains(&first) {
-            let why = "the checkpoint says that the log goes on in it";
+            let why = "the checkpoint says that the log continues in it";
             self.problems.push(missing(&segment_name(first), why));
         }
         Ok(())
@@ -203,6 +203,7 @@ impl Stat {
         let state = match last_kind {
             _ if number < log_segment => SegmentState::NotNeeded,
             Some(FrameKind::EndOfSegment) if *goes_on => SegmentState::Full,
+            // The log ends in the first segment that does not end with a mark.
             _ if std::mem::take(goes_on) => {
                 self.closed = last_kind == Some(FrameKind::Closed);
                 SegmentState::Active

@@ -1,4 +1,4 @@
-//! The lenient way through a directory: what is sound in any of its files.
+//! The lenient scan of a directory: the sound parts of all its files.
 
 use super::image::Layer;
 use super::scan::{Damage, Source, blocks, source};
@@ -8,24 +8,23 @@ use crate::wal::directory::{CHECKPOINT, CHECKPOINT_DRAFT, Directory, SEGMENT_DRA
 use crate::wal::format::{FileHeader, FileKind, Identity};
 use std::collections::HashMap;
 
-/// The files of a directory that are of use.
+/// The useful files of a directory.
 pub(super) struct Survey {
     pub(super) identity: Identity,
     pub(super) checkpoints: Vec<Checkpoint>,
-    /// Of the log, with whether what is wrong in them is worth telling.
+    /// The segments of the log, each with whether its damage should be reported.
     pub(super) segments: Vec<(Source, bool)>,
     pub(super) damage: Vec<Damage>,
 }
 
-/// A checkpoint, or what is left of it.
+/// A checkpoint, or the remains of one.
 pub(super) struct Checkpoint {
     pub(super) layer: Layer,
-    /// Whether the commit after which it was taken is in doubt: it is as it stands in a
-    /// damaged header.
+    /// Whether the covered commit is uncertain, because it comes from a damaged header.
     pub(super) is_guess: bool,
 }
 
-/// A segment, the number in its name, and what is wrong with its header.
+/// The number in the name of a segment, the segment, and the damage of its header.
 type NamedSegment = (Option<u64>, Source, Vec<Damage>);
 
 impl Survey {
@@ -63,7 +62,7 @@ impl Survey {
         let Some(identity) = identity else {
             let path = directory.path().display();
             let why = format!(
-                "no file in {path} has a header that can be read, so nobody knows of which types it is; restore a backup"
+                "no file in {path} has a header that can be read, so the types of the database are unknown; restore a backup"
             );
             return Err(PersistenceError::Unavailable(why));
         };
@@ -71,6 +70,7 @@ impl Survey {
         survey.note_missing(directory, log_segment)?;
         for (name, found, noted) in segments {
             let number = found.header.as_ref().map(|header| header.number).or(name);
+            // A complete checkpoint covers the segments before `log_segment`.
             let is_needed = !is_whole || number >= log_segment;
             if is_needed {
                 survey.damage.extend(noted);
@@ -92,7 +92,7 @@ impl Survey {
             if let Some(name) = name.filter(|name| *name != header.number) {
                 let (number, at) = (header.number, 40..48);
                 let why = format!(
-                    "it is segment {number}, under the name of segment {name}; it is read as what it is"
+                    "it is segment {number}, under the name of segment {name}; it is read as segment {number}"
                 );
                 self.damage.push(found.damage(at, why));
             }
@@ -105,13 +105,13 @@ impl Survey {
         self.segments.push((found, name.is_some()));
     }
 
-    /// Segments that must have been there.
+    /// Reports segments that must have existed.
     fn note_missing(&mut self, directory: &Directory, log_segment: Option<u64>) -> Result<()> {
         let numbers = directory.segments()?;
         let first = log_segment.or(numbers.first().copied()).unwrap_or_default();
         let mut expected = first;
         for number in numbers.iter().copied().filter(|number| *number >= first) {
-            // Of a long row, the first and the last tell enough.
+            // Of a long gap, reporting the first and the last segment is enough.
             for number in [expected, number.saturating_sub(1)] {
                 if number >= expected && !numbers.contains(&number) {
                     self.damage.push(missing(directory, &segment_name(number)));
@@ -142,7 +142,7 @@ impl Checkpoint {
     }
 }
 
-/// Tells how many bytes are done, of how many.
+/// Reports how many bytes are done, of how many.
 pub(super) struct Gauge<'p> {
     progress: &'p mut dyn FnMut(u64, u64),
     done: u64,
@@ -165,8 +165,8 @@ impl<'p> Gauge<'p> {
     }
 }
 
-/// Takes what was being written when the process ended, where the checkpoint is not whole.
-/// Whatever is wrong with these files is to be expected.
+/// If no checkpoint is complete, adds the files that were being written when the process ended. Damage
+/// of these files is expected and not reported.
 fn take_drafts(
     directory: &Directory,
     identity: &mut Option<Identity>,
@@ -193,7 +193,7 @@ fn missing(directory: &Directory, name: &str) -> Damage {
     Damage { path, offset: 0, length: None, why: "the file is missing".into() }
 }
 
-/// Looks at a file, if it is there and can be read.
+/// Reads a file's header, if the file exists and can be read.
 fn open(
     directory: &Directory,
     name: &str,
@@ -215,7 +215,7 @@ fn open(
     }
 }
 
-/// What the files agree on: as the checkpoint says, or else most of the segments.
+/// Returns the properties that the files share: those of the checkpoint, or else those of most segments.
 fn identity<'r>(
     checkpoint: Option<&'r Source>,
     segments: impl Iterator<Item = &'r Source>,

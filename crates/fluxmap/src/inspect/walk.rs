@@ -1,5 +1,5 @@
-//! The strict way through the files: what opening the database would read, in the same
-//! order and by the same code.
+//! The strict walk through the files: reads what opening the database would read, in the same order and
+//! by the same code.
 
 use super::{Identity, Quiet, Result};
 use crate::checkpoint::{Pair, Reader};
@@ -14,22 +14,21 @@ use std::num::NonZeroU64;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-/// What stands in one place of the files: from [`records`].
+/// A pair or an operation, and its place in the files: passed on by [`records`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Record<'r> {
     /// The file.
     pub path: &'r Path,
-    /// The offset of the block or frame in it.
+    /// The offset of the block or frame in the file.
     pub offset: u64,
-    /// The commit; in a checkpoint, the one after which it was taken.
+    /// The commit; for a checkpoint, the last commit that it covers.
     pub commit: u64,
-    /// What it says.
+    /// The pair or the operation.
     pub operation: Operation<'r>,
 }
 
-/// What a [`Record`] says. Keys and values are encoded, as
-/// [`Identity::codec`] tells.
+/// The content of a [`Record`]. Keys and values are encoded with [`Identity::codec`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation<'r> {
     /// A pair of the checkpoint.
@@ -41,7 +40,7 @@ pub enum Operation<'r> {
         /// When it expires, in milliseconds since 1970, if it does.
         expires: Option<NonZeroU64>,
     },
-    /// A commit in the log wrote this.
+    /// A commit in the log wrote this pair.
     Put {
         /// The key.
         key: &'r [u8],
@@ -50,52 +49,51 @@ pub enum Operation<'r> {
         /// When it expires, in milliseconds since 1970, if it does.
         expires: Option<NonZeroU64>,
     },
-    /// A commit in the log removed this, if it was there.
+    /// A commit in the log removed this key, if it was there.
     Delete {
         /// The key.
         key: &'r [u8],
     },
 }
 
-/// What the files of a sound database hold: from [`verify`] and [`records`].
+/// The content of the files of a sound database: returned by [`verify`] and [`records`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Summary {
-    /// What the files agree on.
+    /// The properties that the files share.
     pub identity: Identity,
-    /// The commit that the checkpoint was taken after; 0 if it was empty.
+    /// The last commit that the checkpoint covers; 0 if it was empty.
     pub checkpoint_commit: u64,
-    /// Pairs in the checkpoint.
+    /// The number of pairs in the checkpoint.
     pub checkpoint_pairs: u64,
-    /// Bytes of the checkpoint.
+    /// The size of the checkpoint in bytes.
     pub checkpoint_bytes: u64,
-    /// Commits in the log after it.
+    /// The number of commits in the log after the checkpoint.
     pub log_commits: u64,
-    /// Bytes of these.
+    /// The bytes of these commits.
     pub log_bytes: u64,
     /// The last commit.
     pub last_commit: u64,
-    /// Where opening the database will cut something off that a power loss left: never
-    /// anything that had been promised to survive one.
+    /// Where opening the database will cut off an incomplete write that a power loss left. Only bytes
+    /// that had not been promised to survive a power loss are cut off.
     pub torn_tail: Option<TornTail>,
 }
 
-/// Reads and checks everything that opening the database would read, and tells
-/// `progress` how many bytes are done, of how many.
+/// Reads and checks everything that opening the database would read, and reports to `progress` how many
+/// bytes are done, of how many.
 ///
 /// # Errors
 ///
-/// What opening the database would fail with: [`PersistenceError::Damaged`],
-/// [`Missing`](PersistenceError::Missing) and others, the first that is found.
-/// [`Locked`](PersistenceError::Locked) if the database is in use,
-/// [`NoDatabase`](PersistenceError::NoDatabase) if there is none.
+/// The first error with which opening the database would fail: [`PersistenceError::Damaged`],
+/// [`Missing`](PersistenceError::Missing) and others. [`Locked`](PersistenceError::Locked) if the
+/// database is in use, [`NoDatabase`](PersistenceError::NoDatabase) if there is none.
 pub fn verify(dir: impl AsRef<Path>, progress: impl FnMut(u64, u64)) -> Result<Summary> {
     let quiet = Quiet::open(dir.as_ref())?;
     Ok(walk(&quiet, progress, |_| Ok(()))?.summary)
 }
 
-/// Shows `visit` what is there: the pairs of the checkpoint, then the operations of the
-/// commits in the log after it, in order, until it breaks off.
+/// Passes the content of the files to `visit`: the pairs of the checkpoint, then the operations of the
+/// commits in the log after it, in order, until `visit` breaks.
 ///
 /// ```
 /// # use fluxmap::{Database, persistence::PersistenceOptions};
@@ -122,7 +120,7 @@ pub fn verify(dir: impl AsRef<Path>, progress: impl FnMut(u64, u64)) -> Result<S
 ///
 /// # Errors
 ///
-/// As [`verify`]; what stands before the damage has been shown by then.
+/// As [`verify`]; everything before the damage has been visited by then.
 pub fn records(
     dir: impl AsRef<Path>,
     mut visit: impl FnMut(Record<'_>) -> ControlFlow<()>,
@@ -136,7 +134,7 @@ pub fn records(
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(()) => {
                 broken_off = true;
-                // Any error ends the walk; this one is not shown to anybody.
+                // Any error ends the walk; this one is not returned to the caller.
                 Err(PersistenceError::Unavailable(String::new()))
             }
         },
@@ -147,7 +145,7 @@ pub fn records(
     }
 }
 
-/// What a walk has come across.
+/// The result of a walk.
 pub(super) struct Walked {
     pub(super) summary: Summary,
     pub(super) identity: format::Identity,
@@ -155,7 +153,7 @@ pub(super) struct Walked {
     pub(super) checkpoint: Option<FileHeader>,
 }
 
-/// Goes through everything that recovery needs.
+/// Reads everything that recovery needs.
 pub(super) fn walk(
     quiet: &Quiet,
     mut progress: impl FnMut(u64, u64),
@@ -163,7 +161,7 @@ pub(super) fn walk(
 ) -> Result<Walked> {
     let directory = &quiet.directory;
     let Some(mut checkpoint) = Reader::open(directory)? else {
-        // Or a database whose creation was interrupted: then it is an empty one.
+        // If the creation of the database was interrupted, it counts as empty.
         check_nothing_is_lost(directory)?;
         return empty(directory);
     };
@@ -228,9 +226,9 @@ fn empty(directory: &Directory) -> Result<Walked> {
     Ok(Walked { summary, identity, checkpoint: None })
 }
 
-/// How many bytes a walk has behind it.
+/// The progress of a walk, in bytes.
 struct Gauge {
-    /// Where each segment begins, if the files were one.
+    /// The offset of each segment, if the files were one.
     starts: HashMap<PathBuf, u64>,
     last: u64,
     total: u64,
@@ -247,7 +245,7 @@ impl Gauge {
         Ok(gauge)
     }
 
-    /// How far it is to this frame, if it is worth telling.
+    /// Returns how many bytes there are up to this frame, if that is enough more to report.
     fn reached(&mut self, at: FrameAt<'_>) -> Option<u64> {
         let position = self.starts.get(at.path)? + at.offset;
         let is_news = position >= self.last + (64 << 10);

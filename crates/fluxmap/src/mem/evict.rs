@@ -1,9 +1,8 @@
-//! Deletes that no transaction asked for: to make room, because a key has expired, or by
-//! an explicit `evict`.
+//! Deletes outside of transactions: to make room, because a key has expired, or by an explicit `evict`.
 //!
-//! To everybody else they are commits: with a timestamp of their own, in the log, and
-//! transactions that have read the key are certified against them. How they are made, without a
-//! lock around the keys' own code, is in `removal.rs`.
+//! To the rest of the database such deletes are commits: they have a timestamp and are in the log, and
+//! transactions that have read the key are certified against them. `removal.rs` makes them, without a
+//! lock around the user code of the keys.
 
 use crate::commit::dispose::dispose;
 use crate::commit::{Committer, Order};
@@ -15,30 +14,30 @@ use std::hash::Hash;
 use std::mem;
 use std::sync::Arc;
 
-/// Why a key went without a transaction that removed it.
+/// The reason why a key was removed outside of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum EvictionCause {
     /// The memory limit was reached.
     Capacity,
-    /// Its time was over.
+    /// The key's time to live was over.
     Expired,
     /// [`Database::evict`](crate::Database::evict) was called.
     Explicit,
 }
 
-/// Is told of evictions.
+/// The callback of [`on_evict`](crate::DatabaseBuilder::on_evict).
 pub(crate) type Listener<K, V> = Arc<dyn Fn(K, Arc<V>, EvictionCause) + Send + Sync>;
 
-/// How many keys went, for each cause.
+/// The number of keys removed outside of transactions, by cause.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Evictions {
-    /// Because the memory limit was reached.
+    /// Keys removed because the memory limit was reached.
     pub capacity: u64,
-    /// Because their time was over.
+    /// Keys removed because their time to live was over.
     pub expired: u64,
-    /// By [`Database::evict`](crate::Database::evict).
+    /// Keys removed by [`Database::evict`](crate::Database::evict).
     pub explicit: u64,
 }
 
@@ -52,30 +51,30 @@ impl Evictions {
     }
 }
 
-/// Keys that went, to be reported where no lock is held.
+/// Removed keys, to be reported where no lock is held.
 pub(crate) struct Gone<K, V> {
     pub(crate) keys: Told<K, V>,
     wanted: bool,
 }
 
 impl<K, V> Gone<K, V> {
-    /// Keeps what is recorded only if it is wanted.
+    /// Creates an empty list that keeps the added keys only if they are `wanted`.
     pub(crate) fn new(wanted: bool) -> Self {
         Gone { keys: Vec::new(), wanted }
     }
 
-    /// Whether keys that go are to be added with what there is to tell of them.
+    /// Returns whether removed keys should be added, with their values and causes.
     pub(crate) fn is_wanted(&self) -> bool {
         self.wanted
     }
 
-    /// Another one went. `None` if nobody is to be told.
+    /// Adds a removed key; `None` if it is not reported.
     pub(crate) fn add(&mut self, told: Option<(K, Arc<V>, EvictionCause)>) {
         self.keys.extend(told);
     }
 }
 
-/// Keys that went, of which the listener is told when this is dropped, whatever panics before.
+/// Removed keys. Dropping this value reports them to the listener, even if a panic comes before.
 pub(crate) struct Telling<'l, K: 'static, V: 'static> {
     pub(crate) gone: Gone<K, V>,
     listener: Option<&'l Listener<K, V>>,
@@ -96,7 +95,7 @@ impl<K, V> Drop for Telling<'_, K, V> {
 }
 
 impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
-    /// Goes on making room until there is no more need for it, where no lock is held.
+    /// Makes room until no more is needed. Call it without any lock held.
     pub(crate) fn go_on_making_room(&self, removal: &mut Removal<'_, '_, K, V>, need: &mut Need) {
         while removal.goes_on() {
             removal.prepare();
@@ -109,14 +108,14 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
         }
     }
 
-    /// Removes some of the keys that have expired, and returns when more are to be removed;
-    /// `None` also if the log has failed, and none can be.
+    /// Removes some of the expired keys, and returns when more are to be removed. Returns `None` also if
+    /// the log has failed, because then no key can be removed.
     pub(crate) fn reap(&self) -> Option<Time> {
         let mut telling = Telling::new(self.listener.as_ref());
         self.remove_expired(&mut telling.gone).ok().flatten()
     }
 
-    /// Removes some of the keys that have expired, and returns when the next one will have.
+    /// Removes some of the expired keys, and returns when the next key expires.
     pub(crate) fn remove_expired(&self, gone: &mut Gone<K, V>) -> Result<Option<Time>, FluxError> {
         let mut order = self.order.lock();
         let now = self.hand.advance();
@@ -133,7 +132,8 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
         }
         let removed = removal.remove_picked(&mut order, self.clock.applied() + 1);
         let spent = removal.end();
-        // Before it is unlocked: while this reader looks, nobody can free what has gone.
+        // Drop the reader before the lock is released: while its pin lasts, nothing can free the removed
+        // versions.
         drop(reader);
         let next = order.set_alarm();
         let count = removed.as_ref().map_or(0, |removed| *removed);
@@ -145,8 +145,8 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
         removed.map(|_| next)
     }
 
-    /// Removes a key to make room, if `is_it` finds it among those with this hash. Returns the
-    /// timestamp of that commit.
+    /// Removes the key with this hash that `is_it` accepts, to make room. Returns the timestamp of that
+    /// commit; `None` if there is no such key.
     pub(crate) fn evict(
         &self,
         hash: u64,
@@ -154,9 +154,9 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
     ) -> Result<Option<Timestamp>, FluxError> {
         let mut telling = Telling::new(self.listener.as_ref());
         let reader = self.reader();
-        // Without the lock: `Eq`, encoding and copying are the key's own code.
+        // Search without the lock, because `Eq`, encoding and copying are user code of the key.
         let Some(found) = reader.resident(hash, |resident| is_it(resident.key())) else {
-            // It may have gone in a commit that is not visible yet: wait for that.
+            // A commit that is not visible yet may have removed the key: wait for that commit.
             drop(self.order.lock());
             return Ok(None);
         };
@@ -175,7 +175,7 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
         Ok((removed > 0).then_some(timestamp))
     }
 
-    /// After deletes have been queued for the log, outside the commit lock.
+    /// Wakes the log after deletes have been queued for it. Call it outside the commit lock.
     pub(crate) fn after_removal(&self, has_removed: bool) {
         if let (true, Some(durable)) = (has_removed, &self.durable) {
             durable.log.after_commit();
@@ -184,7 +184,7 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
 }
 
 impl<K, V> Order<K, V> {
-    /// Notes when the background thread will look for expired keys, and returns that.
+    /// Records when the background thread looks for expired keys next, and returns that time.
     fn set_alarm(&mut self) -> Option<Time> {
         let next = self.keeper.timers.next();
         self.alarm = next.unwrap_or(Time::MAX);

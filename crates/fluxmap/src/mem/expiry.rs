@@ -1,10 +1,9 @@
-//! Time, as far as keys expire by it.
+//! The time by which keys expire.
 //!
-//! A snapshot reads the time once, so what it sees stays as it is. What has expired for
-//! it was not deleted by a commit, and yet the order of commits must agree with it: no
-//! commit may rest on a key that a view of an earlier state has already found expired. So
-//! there is one [hand](Hand), moved under the commit lock only, and a commit is certified
-//! at what it shows then.
+//! A snapshot reads the time once, so its view does not change. No commit deletes a key at the moment it
+//! expires, and yet the order of commits must agree with expiries: no commit may depend on a key that a
+//! view of an earlier state has already found expired. So there is one [clock for expiries](Hand), moved
+//! under the commit lock only, and a commit is certified at the time that it then shows.
 
 use crate::host::Host;
 use crate::mvcc::clock::Clock;
@@ -17,11 +16,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Where a database gets the time from, by which its keys expire.
+/// The source of the time by which a database's keys expire.
 ///
-/// To be replaced in tests, which then need not sleep. Whoever moves a source of their own
-/// forward may call [`Database::vacuum`](crate::Database::vacuum) to have what has expired
-/// removed; it is out of sight anyway.
+/// Replace it in tests, which then need not sleep. After moving a source of your own forward, you may
+/// call [`Database::vacuum`](crate::Database::vacuum) to have expired keys removed; readers do not see
+/// them in any case.
 ///
 /// ```
 /// use fluxmap::{Database, mem::TimeSource};
@@ -48,52 +47,52 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// # }
 /// ```
 pub trait TimeSource: Send + Sync {
-    /// The time. If it goes backwards, the database stays at the latest it has seen until it
-    /// has come there again; and so it does if this panics, which is contained.
+    /// Returns the time. If it goes backwards, or if this method panics (which is contained), the
+    /// database stays at the latest time it has seen until the source has reached it again.
     ///
     /// Called with locks of the database held, so it must not use the database.
     fn now(&self) -> SystemTime;
 }
 
-/// The time of a database that is given no source of its own: the larger of the machine's clock
-/// and the last time with what has passed since on its steady clock.
+/// The time of a database without a source of its own: the larger of the machine's clock, and the last
+/// known time plus the time passed since on the steady (monotonic) clock.
 ///
-/// So it follows a machine that slept, during which the steady clock stands still, and a clock
-/// that was set forward; and it goes on at its pace when the clock is set back. The machine's
-/// clock is looked at when somebody [asks](Self::look), and the steady one at every other time:
-/// to read both would double what the time costs.
+/// So the time follows a machine that slept, during which the steady clock stands still, and a clock
+/// that was set forward; and it continues at its pace when the clock is set back. The machine's clock is
+/// read by [`look`](Self::look) only, the steady one at every call: reading both would double the cost
+/// of a call.
 struct Machine {
     since: Instant,
     host: Host,
-    /// The time at `since`, as far as is known: in microseconds since 1970. Only grows.
+    /// The latest known time at `since`, in microseconds since 1970. Only grows.
     base: AtomicU64,
 }
 
 impl Machine {
     fn new(host: Host) -> Self {
-        // In this order, here and in `look`: whatever comes in between must not add to the time.
+        // Read the time of day before the steady clock, here and in `look`: a pause between the two
+        // reads must not add to the time.
         let base = micros(host.time_of_day());
         Machine { since: host.now(), base: AtomicU64::new(base), host }
     }
 
-    /// Microseconds on the steady clock.
+    /// Returns the microseconds since `since` on the steady clock.
     fn passed(&self) -> u64 {
         let passed = self.host.now().saturating_duration_since(self.since);
         u64::try_from(passed.as_micros()).unwrap_or(u64::MAX)
     }
 
     fn now(&self) -> Time {
-        // Relaxed: it is only a number, and whoever misses a newer one reads the time a bit
-        // earlier.
+        // Relaxed: it is only a number; a thread that misses a newer one reads a slightly earlier time.
         (self.base.load(Ordering::Relaxed).saturating_add(self.passed()) / 1000).max(1)
     }
 
-    /// Follows the machine's clock, if that is ahead.
+    /// Follows the machine's clock, if it is ahead.
     fn look(&self) {
         self.follow(self.host.time_of_day());
     }
 
-    /// It is at least this late.
+    /// Moves the time forward to at least `time`.
     fn follow(&self, time: SystemTime) {
         self.base.fetch_max(micros(time).saturating_sub(self.passed()), Ordering::Relaxed);
     }
@@ -104,40 +103,40 @@ fn micros(time: SystemTime) -> u64 {
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// Where the time comes from.
+/// The source of the time.
 enum Source {
     Machine(Machine),
     Given(Arc<dyn TimeSource>),
 }
 
-/// How often the machine's clock is looked at while anything expires.
+/// How often the machine's clock is read while any key expires.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// A point in time as versions hold it: milliseconds since 1970, at least one. What is
-/// beyond counting never comes.
+/// Converts a time to the form that versions hold: milliseconds since 1970, at least one. A time beyond
+/// the range becomes the largest number, which is never reached.
 pub(crate) fn to_time(time: SystemTime) -> Time {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX).max(1)
 }
 
-/// The time of a database.
+/// The expiry clock of a database.
 pub(crate) struct Hand {
     source: Source,
     /// How often a source that was given has panicked.
     panics: AtomicU64,
-    /// What it shows. Moved by the holder of the commit lock.
+    /// The time that the clock shows. Only the holder of the commit lock moves it.
     shown: AtomicU64,
-    /// Whether any key has ever been written that expires. Until then, time is not read.
+    /// Whether any key that expires was ever written. Until then the time is not read.
     needed: AtomicBool,
-    /// Whether the background thread moves the hand when a key expires, so that reads of
-    /// single keys need not ask the source: it has been there, and the source is the machine.
+    /// Whether the background thread moves the clock when a key expires, so that reads of single keys
+    /// need not ask the source. True once the background thread has run, if the source is the machine.
     is_driven: AtomicBool,
-    /// Of commits that are not stable yet.
+    /// The times of commits that are not stable yet.
     lag: Mutex<Lag>,
 }
 
-/// The times of commits that were not stable when last looked at, and the one for whoever
-/// reads the stable state: that of the last commit in it, or of the first that is not.
+/// The times of commits that were not stable at the last look, and the time for readers of the stable
+/// state: the time of its last commit, or of the first commit that is not stable.
 #[derive(Default)]
 struct Lag {
     unstable: VecDeque<(Timestamp, Time)>,
@@ -153,7 +152,7 @@ impl Lag {
 }
 
 impl Hand {
-    /// A hand that follows `source`, or else the machine's clock, as the host has it.
+    /// Creates an expiry clock that follows `source`, or else the host's clock.
     pub(crate) fn new(source: Option<Arc<dyn TimeSource>>, host: Host) -> Self {
         Hand {
             source: source.map_or_else(|| Source::Machine(Machine::new(host)), Source::Given),
@@ -165,12 +164,12 @@ impl Hand {
         }
     }
 
-    /// The time, as far as it has ever come.
+    /// Returns the current time, which never goes back.
     pub(crate) fn now(&self) -> Time {
         let now = match &self.source {
             Source::Machine(machine) => machine.now(),
-            // Contained: it is asked under locks, in the middle of commits, and by the background
-            // thread, where a panic would leave things half-done.
+            // Contain panics: the source is called under locks, in the middle of commits, and by the
+            // background thread, where a panic would leave work half done.
             Source::Given(source) => contain(|| to_time(source.now())).unwrap_or_else(|| {
                 self.panics.fetch_add(1, Ordering::Relaxed);
                 tracing::error!("a time source has panicked; the time stays where it was");
@@ -180,26 +179,27 @@ impl Hand {
         now.max(self.shown())
     }
 
-    /// How often a source that was given has panicked.
+    /// Returns how often a source that was given has panicked.
     pub(crate) fn panics(&self) -> u64 {
         self.panics.load(Ordering::Relaxed)
     }
 
-    /// Looks at the machine's clock, where that is what counts: it may have been set forward, or
-    /// the machine has slept. The hand follows when it is next moved.
+    /// Reads the machine's clock, if that is the source: it may have been set forward, or the machine
+    /// may have slept. The shown time follows at the next [`advance`](Self::advance).
     pub(crate) fn look(&self) {
         if let Source::Machine(machine) = &self.source {
             machine.look();
         }
     }
 
-    /// When the clock is to be looked at again while anything expires, if that is ours to do.
+    /// Returns how often the machine's clock must be read while any key expires; `None` for a source
+    /// that was given.
     pub(crate) fn look_every(&self) -> Option<Duration> {
         matches!(self.source, Source::Machine(_)).then_some(LOOK_EVERY)
     }
 
-    /// Goes on from a time that had been reached when the database was last open. Nobody may be
-    /// using it yet.
+    /// Continues from the time that had been reached when the database was last open. The database must
+    /// not be in use yet.
     pub(crate) fn resume(&self, time: Time) {
         if let Source::Machine(machine) = &self.source {
             machine.follow(UNIX_EPOCH.checked_add(Duration::from_millis(time)).unwrap_or(UNIX_EPOCH));
@@ -207,28 +207,27 @@ impl Hand {
         self.shown.fetch_max(time, Ordering::Release);
     }
 
-    /// The time that a later opening is to go on from; 0 if nothing has ever expired by it.
+    /// Returns the time from which the next opening continues; 0 if nothing ever expired.
     pub(crate) fn reached(&self) -> Time {
         if self.is_needed() { self.now() } else { self.shown() }
     }
 
-    /// When something expires that is to live this long from now on, in whole milliseconds,
-    /// rounded up.
+    /// Returns the time that is `life` from now, in whole milliseconds, rounded up.
     pub(crate) fn after(&self, life: Duration) -> Time {
-        // Else a life that begins just after the machine has slept would be over at once.
+        // Otherwise a time to live that begins just after the machine has slept would be over at once.
         self.look();
         let millis = u64::try_from(life.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
         self.now().saturating_add(millis)
     }
 
-    /// Whether keys may expire. Whoever has read a timestamp from the clock sees true here
-    /// if a commit up to then wrote such a key.
+    /// Returns whether keys may expire. A thread that has read a timestamp from the commit clock sees
+    /// true here if a commit up to that timestamp wrote an expiring key.
     pub(crate) fn is_needed(&self) -> bool {
-        // Relaxed: the clock's Acquire and Release order it.
+        // Relaxed: the Acquire and Release of the commit clock order it.
         self.needed.load(Ordering::Relaxed)
     }
 
-    /// Called by the holder of the commit lock before the clock is moved.
+    /// Turns expiry on. Called by the holder of the commit lock before the commit clock is moved.
     pub(crate) fn need(&self) {
         self.needed.store(true, Ordering::Relaxed);
     }
@@ -238,34 +237,34 @@ impl Hand {
         self.shown.load(Ordering::Acquire)
     }
 
-    /// Says that a thread looks at the time whenever a key expires.
+    /// Records that a thread moves this clock whenever a key expires.
     pub(crate) fn drive(&self) {
         self.is_driven.store(matches!(self.source, Source::Machine(_)), Ordering::Relaxed);
     }
 
     pub(crate) fn is_driven(&self) -> bool {
-        // Relaxed: who misses it asks the source.
+        // Relaxed: a reader that misses it asks the source.
         self.is_driven.load(Ordering::Relaxed)
     }
 
-    /// Whether the hand lags behind.
+    /// Returns whether the shown time is behind the source.
     pub(crate) fn is_due(&self) -> bool {
         self.is_needed() && self.now() > self.shown()
     }
 
-    /// Called by the holder of the commit lock: lets the hand show the time, which it
-    /// returns.
+    /// Moves the shown time to the source's time, and returns it. Called by the holder of the commit
+    /// lock.
     pub(crate) fn advance(&self) -> Time {
         if self.is_needed() {
             let now = self.now();
-            // Release: whoever sees this time sees the commits before it.
+            // Release: a thread that sees this time sees the commits before it.
             self.shown.store(now, Ordering::Release);
         }
         self.shown()
     }
 
-    /// Called by the holder of the commit lock before a commit is applied that has to become
-    /// stable yet.
+    /// Records the time of a commit that is not stable yet. Called by the holder of the commit lock
+    /// before the commit is applied.
     pub(crate) fn note_unstable(&self, timestamp: Timestamp, clock: &Clock) {
         if self.is_needed() {
             let mut lag = self.lag.lock();
@@ -277,8 +276,8 @@ impl Hand {
         }
     }
 
-    /// The newest state, with a time at which it was that. So the next commit is certified at
-    /// that time or later, and those before at that time or earlier.
+    /// Returns the newest state, with a time at which it was the newest. So the next commit is certified
+    /// at that time or later, and earlier commits at that time or earlier.
     pub(crate) fn applied_moment(&self, clock: &Clock) -> Moment {
         let mut timestamp = clock.applied();
         if !self.is_needed() {
@@ -294,12 +293,12 @@ impl Hand {
         }
     }
 
-    /// The newest stable state, with a time of which the same holds.
+    /// Returns the newest stable state, with a time for which the same holds.
     pub(crate) fn stable_moment(&self, clock: &Clock) -> Moment {
         if !self.is_needed() {
             return clock.stable().into();
         }
-        // While it is held, no commit is applied that is not in it.
+        // While the lock is held, no commit is applied that is not noted in `lag`.
         let mut lag = self.lag.lock();
         let timestamp = clock.stable();
         lag.settle(timestamp);
@@ -317,24 +316,24 @@ impl fmt::Debug for Hand {
     }
 }
 
-/// Which keys expire when: those whose newest value does.
+/// The times at which keys expire, one for each key whose newest value expires.
 ///
-/// An ordered set rather than a timer wheel: a key that is written or deleted before its
-/// time takes its timer along, by what its version says, where a wheel would keep it until
-/// it is due, or need a place for its position in each entry. Keys that share their hash
-/// and their time share a timer, which counts them.
+/// This is an ordered set rather than a timer wheel. A key that is written or deleted before it expires
+/// has its timer removed at once, found by the time in its version. A wheel would keep the timer until
+/// it is due, or need room in each entry for its position. Keys that share their hash and their time
+/// share a timer, which counts them.
 #[derive(Default)]
 pub(crate) struct Timers {
-    /// By time and hash: how many keys.
+    /// The number of keys, by time and hash.
     set: BTreeMap<(Time, u64), u32>,
 }
 
-/// What a timer takes in the tree, about. Its nodes are not much more than half full where
-/// keys expire in the order in which they were written.
+/// The approximate memory of a timer in the tree. Its nodes are not much more than half full if keys
+/// expire in the order in which they were written.
 pub(crate) const TIMER_BYTES: usize = size_of::<((Time, u64), u32)>() * 2;
 
 impl Timers {
-    /// The key with this hash now expires at `after`, and no more at `before`; zero is never.
+    /// Sets the timer of the key with this hash to `after`, instead of `before`; zero means never.
     pub(crate) fn change(&mut self, hash: u64, before: Time, after: Time) {
         if let (1.., Entry::Occupied(mut timer)) = (before, self.set.entry((before, hash))) {
             *timer.get_mut() -= 1;
@@ -347,22 +346,22 @@ impl Timers {
         }
     }
 
-    /// When the next key expires.
+    /// Returns when the next key expires.
     pub(crate) fn next(&self) -> Option<Time> {
         self.set.first_key_value().map(|((time, _), _)| *time)
     }
 
-    /// A key that has expired by `now`, by its hash, and when it did.
+    /// Returns the time and hash of a key that has expired by `now`.
     pub(crate) fn expired(&self, now: Time) -> Option<(Time, u64)> {
         self.set.first_key_value().map(|(timer, _)| *timer).filter(|(time, _)| *time <= now)
     }
 
-    /// All keys that have expired by `now`, by their hashes, and when they did.
+    /// Returns the times and hashes of all keys that have expired by `now`.
     pub(crate) fn all_expired(&self, now: Time) -> impl Iterator<Item = (Time, u64)> {
         self.set.range(..=(now, u64::MAX)).map(|(timer, _)| *timer)
     }
 
-    /// Forgets a timer whose key is not there any more, or is another one.
+    /// Removes a timer whose key has gone or was replaced.
     pub(crate) fn forget(&mut self, timer: (Time, u64)) {
         self.set.remove(&timer);
     }
@@ -424,14 +423,14 @@ mod tests {
         machine.follow(real + 8 * HOUR);
         let ahead = machine.now();
         assert!(ahead >= begin + 8 * MILLIS && ahead < begin + 9 * MILLIS, "{begin} {ahead}");
-        // Set back: it neither follows nor waits there.
+        // The clock is set back: the time neither follows nor waits.
         machine.follow(real - 8 * HOUR);
         machine.look();
         assert!(machine.now() >= ahead);
         while machine.now() == ahead {
             std::thread::yield_now();
         }
-        // And forward again, by less than it is ahead.
+        // The clock is set forward again, by less than the time is ahead of it.
         machine.follow(real + 7 * HOUR);
         assert!((ahead..ahead + MILLIS).contains(&machine.now()));
         machine.follow(real + 9 * HOUR);

@@ -1,8 +1,9 @@
-//! The books of a database's memory: what its keys weigh, who is to go, who expires.
+//! The ledger of a database's memory: the weights of keys, the candidates for eviction, and the timers
+//! of expiring keys.
 //!
-//! Belongs to the holder of the commit lock. Every version that is published is recorded
-//! here, whatever published it (a transaction, an eviction, recovery), so the figures
-//! cannot drift: a key's weight is kept in its node, and what comes off is what came on.
+//! It belongs to the holder of the commit lock. Every published version is recorded here, whatever
+//! published it (a transaction, an eviction, recovery), so the figures cannot drift: a key's weight is
+//! kept in its node, and exactly the recorded weight is subtracted again.
 
 use crate::mem::evict::Evictions;
 use crate::mem::expiry::{TIMER_BYTES, Timers};
@@ -11,55 +12,55 @@ use crate::mem::policy::{Policy, Reads, policy};
 use crate::mem::{EvictionPolicy, UNIT};
 use fluxmap_index::{Before, Change, HASH_BITS, Ledger, Structure, Tail, Time};
 
-/// What there is to know of a database's memory under its commit lock.
+/// The figures about a database's memory, guarded by the commit lock.
 #[derive(Default)]
 pub(crate) struct Keeper {
     pub(crate) timers: Timers,
-    /// Whether anything was ever recorded that expires.
+    /// Whether any expiring version was ever recorded.
     pub(crate) has_expiring: bool,
     pub(crate) evictions: Evictions,
-    /// Where there is a memory limit.
+    /// Present if there is a memory limit.
     pub(crate) books: Option<Books>,
-    /// The memory of the index when there was no key yet.
+    /// The memory of the empty index.
     empty_index: u64,
 }
 
-/// What a limit takes.
+/// The figures that a memory limit needs.
 pub(crate) struct Books {
     limit: u64,
-    /// What may be exceeded for now.
+    /// By how many bytes the limit may be exceeded for now.
     allowance: u64,
     nodes: Nodes,
     policy: Box<dyn Policy>,
-    /// What all keys weigh with their values, in units.
+    /// The weight of all keys and their values, in units.
     live: u64,
-    /// The memory of the policy when there was no key yet.
+    /// The memory of the policy when it knew no key.
     empty_policy: u64,
-    /// Whether what is being recorded goes by the policy's choice.
+    /// Whether the deletes being recorded are evictions chosen by the policy.
     evicting: bool,
-    /// Whether the policy may remember what goes for the last batch: see [`room`](Self::room).
+    /// Whether the policy may remember keys evicted for the last batch: see [`room`](Self::room).
     may_remember: bool,
-    /// What batches that were refused have left in the index, in bytes, when there were so many
-    /// keys.
+    /// The room that refused batches have left in the index, in bytes, and the number of keys at that
+    /// time.
     refused: (u64, u64),
 }
 
-/// Whether a batch of writes has room.
+/// The answer to whether a batch of writes has room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Room {
     Enough,
-    /// It would have if others went, and nobody is to go.
+    /// There would be room if other keys were evicted, but the policy evicts none.
     Full,
-    /// It is larger than the limit, with so many bytes.
+    /// The batch is larger than the limit; it takes this many bytes.
     Never(u64),
 }
 
-/// Weights are the users' own figures: sums of them saturate.
+/// Converts units to bytes. Weights are the users' own figures, so sums of them saturate.
 pub(crate) fn to_bytes(units: u64) -> u64 {
     units.saturating_mul(UNIT as u64)
 }
 
-/// Bytes that a structure takes.
+/// Returns the bytes that a structure takes.
 pub(crate) fn bytes(structure: Structure) -> u64 {
     (structure.bytes + structure.allocations * size_of::<usize>()) as u64
 }
@@ -85,8 +86,8 @@ impl Keeper {
         Keeper { empty_index: bytes(structure), ..Keeper::default() }
     }
 
-    /// What finding, choosing and expiring keys takes, in bytes: what counts against the limit,
-    /// and what is left over from keys that have gone.
+    /// Returns the bytes taken by the index, the policy and the timers: the part that counts against the
+    /// limit, and the part left over from keys that have gone.
     pub(crate) fn overhead(&self, structure: Structure) -> (u64, u64) {
         let timers = self.timers.heap_bytes() as u64;
         let index = bytes(structure).saturating_sub(self.empty_index);
@@ -94,18 +95,18 @@ impl Keeper {
         (counted + timers, spare)
     }
 
-    /// How many bytes there are more than the limit allows, of which some can go.
+    /// Returns by how many bytes the limit is exceeded; 0 if the policy evicts nothing.
     pub(crate) fn excess(&self, structure: Structure) -> u64 {
         self.books.as_ref().map_or(0, |books| books.excess(self.overhead(structure).0))
     }
 
-    /// Whether expired keys take room in a database that nothing is evicted from.
+    /// Returns whether expired keys take room in a database whose policy evicts nothing.
     pub(crate) fn is_taken_by_expired(&self, now: Time) -> bool {
         let evicts_nothing = self.books.as_ref().is_some_and(|books| !books.policy().evicts());
         evicts_nothing && self.timers.expired(now).is_some()
     }
 
-    /// Whether these changes, staged in an index of this structure, have room.
+    /// Returns whether these changes, staged in an index of this structure, have room.
     pub(crate) fn room(
         &mut self,
         changes: impl Iterator<Item = (Change, Option<Tail>)>,
@@ -116,9 +117,9 @@ impl Keeper {
         self.books.as_mut().map_or(Room::Enough, |books| books.room(changes, index, timers))
     }
 
-    /// A batch was refused, whose keys had been linked and are gone again: what the index grew by
-    /// is spare room now. Were it to count, keys that were within the limit would go for a batch
-    /// that never came.
+    /// Records that a batch was refused whose keys had been linked into the index and removed again: the
+    /// index's growth is spare room now. If that room counted, keys within the limit would be evicted
+    /// for a batch that was never applied.
     pub(crate) fn after_refusal(&mut self, before: Structure, after: Structure) {
         if let Some(books) = &mut self.books {
             let grown = bytes(after).saturating_sub(bytes(before));
@@ -127,7 +128,7 @@ impl Keeper {
         }
     }
 
-    /// Whether any key has expired that had not at `since`, and is still to be removed.
+    /// Returns whether any key has expired after `since` and is still to be removed.
     pub(crate) fn has_expired(&self, since: Time, now: Time) -> bool {
         now > since && self.timers.expired(now).is_some()
     }
@@ -138,7 +139,8 @@ impl Ledger for Keeper {
         let before = change.before.and_then(|before| before.tail).map_or(0, |tail| tail.expires);
         let after = tail.as_ref().map_or(0, |tail| tail.expires);
         if before != 0 || after != 0 {
-            // As entries keep it, so that it is the same from whoever records a change.
+            // Use the hash bits that entries keep, so that every recorder of a change finds the same
+            // timer.
             self.timers.change(change.hash & HASH_BITS, before, after);
             self.has_expiring = true;
         }
@@ -179,16 +181,15 @@ impl Books {
         }
     }
 
-    /// What a node's key weighs without its value.
+    /// Returns the weight of a node's key without its value.
     fn key_weight(&self, node: NodeId, before: Before) -> u32 {
         let value = before.tail.map_or(0, |tail| tail.weight);
         self.nodes.get(node).weight.saturating_sub(value)
     }
 
-    /// Whether these changes have room, with all that finding, choosing and expiring their keys
-    /// takes: a new key needs its place in the index and its node too, and what has been
-    /// written may not go for its own sake. `index` is what the index takes with the new keys
-    /// linked.
+    /// Returns whether these changes have room, together with the memory to find, choose and expire
+    /// their keys: a new key needs a place in the index and a node as well, and written keys must not be
+    /// evicted for their own sake. `index` is the memory of the index with the new keys linked.
     fn room(
         &mut self,
         changes: impl Iterator<Item = (Change, Option<Tail>)>,
@@ -204,7 +205,7 @@ impl Books {
         if needed(more, after) <= needed(less, before) {
             return Room::Enough;
         }
-        // If everything else goes.
+        // The memory that is needed if every other key is evicted.
         let alone = needed(more, keys).saturating_add(own_timers);
         if alone > self.limit {
             return Room::Never(alone);
@@ -218,8 +219,9 @@ impl Books {
         if !self.policy.evicts() {
             return Room::Full;
         }
-        // Memories of what has gone are worth less than what is there: where both have no room
-        // beside the batch, they go, and nothing that goes for it is remembered.
+        // The policy's memory of evicted keys is worth less than stored keys. If the two together have
+        // no room beside the batch, forget the evicted keys, and remember none that is evicted for this
+        // batch.
         if alone.saturating_add(remembered + self.policy.memory_for(before)) > self.limit {
             self.may_remember = false;
             self.policy.forget();
@@ -249,8 +251,8 @@ impl Books {
         sums
     }
 
-    /// How many bytes there are more than the limit allows, with what else counts, if any of
-    /// them are to go.
+    /// Returns by how many bytes the limit is exceeded, with `overhead` counted; 0 if the policy evicts
+    /// nothing.
     fn excess(&self, overhead: u64) -> u64 {
         match self.policy.evicts() {
             true => self
@@ -261,7 +263,7 @@ impl Books {
         }
     }
 
-    /// The next to go.
+    /// Returns the next key to evict.
     pub(crate) fn victim(&mut self, reads: &dyn Reads) -> Option<Victim> {
         let id = self.policy.victim(&mut self.nodes, reads)?;
         Some(Victim { id, hash: self.nodes.get(id).hash })
@@ -272,17 +274,17 @@ impl Books {
         self.policy.spare(&mut self.nodes, victim.id);
     }
 
-    /// Lets so many bytes be there beyond the limit.
+    /// Lets the limit be exceeded by this many bytes.
     pub(crate) fn allow(&mut self, bytes: u64) {
         self.allowance = bytes;
     }
 
-    /// Whether what is recorded from now on goes by the policy's choice.
+    /// Sets whether the deletes recorded from now on are evictions chosen by the policy.
     pub(crate) fn set_evicting(&mut self, evicting: bool) {
         self.evicting = evicting && self.may_remember;
     }
 
-    /// The policy, to be asked how reads are noted.
+    /// Returns the policy.
     pub(crate) fn policy(&self) -> &dyn Policy {
         &*self.policy
     }
@@ -291,15 +293,15 @@ impl Books {
         self.limit
     }
 
-    /// What all keys weigh with their values, in bytes.
+    /// Returns the weight of all keys and their values, in bytes.
     pub(crate) fn live_bytes(&self) -> u64 {
         to_bytes(self.live)
     }
 
-    /// What finding and choosing the keys that are there takes, beyond what an empty database
-    /// does, in bytes: what counts, and what is left over. The index and the nodes do not
-    /// shrink as keys go, and hold those that only a snapshot sees. Were all of that to count,
-    /// there would be ever less room for what is live.
+    /// Returns the memory to find and choose the present keys, beyond that of an empty database, in
+    /// bytes: the part that counts against the limit, and the rest. The index and the nodes do not
+    /// shrink when keys are removed, and they hold keys that only a snapshot sees. If all of that
+    /// counted, there would be ever less room for live keys.
     fn overhead(&self, index: u64) -> (u64, u64) {
         let keys = self.nodes.len() as u64;
         let nodes = (self.nodes.end() as u64).saturating_sub(FREE_NODES) * size_of::<Node>() as u64;
@@ -307,52 +309,53 @@ impl Books {
         (counts + self.remembered(), (index + nodes).saturating_sub(counts))
     }
 
-    /// Room in the index that refused batches have left, in bytes: keys that have come since then
-    /// take it up.
+    /// Returns the room that refused batches have left in the index, in bytes, less the room that newer
+    /// keys have taken up.
     fn left_by_refused(&self) -> u64 {
         let (bytes, keys) = self.refused;
         bytes.saturating_sub((self.nodes.len() as u64).saturating_sub(keys) * DENSE_KEY)
     }
 
-    /// What the policy keeps of keys that have gone, in bytes.
+    /// Returns the memory that the policy keeps about evicted keys, in bytes.
     fn remembered(&self) -> u64 {
         (self.policy.heap_bytes() as u64).saturating_sub(self.empty_policy)
     }
 }
 
-/// What a batch of writes brings and replaces.
+/// The sums over a batch of writes.
 #[derive(Default)]
 struct Sums {
-    /// Keys that have a value then.
+    /// The keys that the batch gives a value.
     keys: u64,
-    /// Keys that had one.
+    /// The keys among these that had a value before.
     superseded: u64,
-    /// What those weigh, in units.
+    /// The weight of `keys` with their new values, in units.
     more: u64,
-    /// What these did.
+    /// The weight of `superseded` with their old values, in units.
     less: u64,
-    /// What the timers take that come, and those that go, in bytes.
+    /// The memory of the timers that the batch adds (`timers`) and removes (`timers_less`), in bytes.
     timers: u64,
     timers_less: u64,
 }
 
-/// What the timer of a version takes, in bytes.
+/// Returns the memory of a version's timer, in bytes.
 fn timer(tail: Option<Tail>) -> u64 {
     tail.filter(|tail| tail.expires != 0).map_or(0, |_| TIMER_BYTES as u64)
 }
 
-/// What counts of an index of this size, for so many keys, with their nodes. There is a node for
-/// each key, and never fewer numbers than nodes.
+/// Returns the bytes that count for an index of this size with so many keys, nodes included. Each key
+/// has a node, and there are never fewer node numbers than nodes.
 fn counted(index: u64, keys: u64) -> u64 {
     index.min(keys * DENSE_KEY) + keys.saturating_sub(FREE_NODES) * size_of::<Node>() as u64
 }
 
-/// Nodes that an empty database has room for.
+/// The number of nodes for which an empty database has room.
 const FREE_NODES: u64 = 256;
-/// What a key takes in the hash and the order where they are as thin as growing leaves them.
+/// The memory of a key in the hash table and the ordered list when they are as sparse as growth leaves
+/// them.
 const DENSE_KEY: u64 = 64;
 
-/// A key that is to go.
+/// A key chosen for eviction.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Victim {
     pub(crate) id: NodeId,

@@ -1,4 +1,4 @@
-//! Memory: what things weigh, and what goes when there is too much.
+//! Memory: weighing keys and values, and evicting keys at the limit.
 
 pub(crate) mod evict;
 pub(crate) mod expiry;
@@ -16,35 +16,35 @@ pub use expiry::TimeSource;
 pub use fluxmap_derive::MemSize;
 pub use size::{MemSize, allocated};
 
-/// Weights are counted in units of this many bytes, which is what allocators count in.
+/// Weights are counted in units of this many bytes, the granularity of allocators.
 pub(crate) const UNIT: usize = 16;
 
-/// What is evicted when a database has reached its memory limit.
+/// The policy that chooses keys to evict when a database has reached its memory limit.
 ///
-/// None of them costs more, per eviction, the more keys there are. Reads of single keys
-/// count as uses, whether in transactions, in snapshots or outside; scans do not, so that a
-/// look at everything does not make everything look used.
+/// With every policy, the cost of an eviction is independent of the number of keys. A read of a single
+/// key counts as a use, whether in a transaction, in a snapshot or outside. Scans do not count, so that
+/// a full scan does not make every key look used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum EvictionPolicy {
-    /// What has not been used for longest.
+    /// Evicts the least recently used key.
     #[default]
     Lru,
-    /// What is used least often, with ageing.
+    /// Evicts the least frequently used key, with ageing.
     Lfu,
-    /// Anything.
+    /// Evicts a random key.
     Random,
-    /// Adaptive replacement (Megiddo and Modha, FAST 2003): balances recency and
-    /// frequency by what it has seen.
+    /// Adaptive replacement (Megiddo and Modha, FAST 2003): balances recency and frequency by the
+    /// workload that it observes.
     Arc,
-    /// What was written longest ago. Every key lives for the time set with `eviction_ttl`, unless it
-    /// was given a time of its own.
+    /// Evicts the key that was written longest ago. Every key lives for the time set with
+    /// `eviction_ttl`, unless it was given a time of its own.
     Ttl,
-    /// Nothing: a write for which there is no room is refused, and the user makes room. A
-    /// database that is opened with a smaller limit stays above it until then.
+    /// Evicts nothing: a write without room is refused, and the user makes room. A database that is
+    /// opened with a smaller limit stays above it until then.
     Manual,
-    /// S3-FIFO (Yang et al., SOSP 2023): a small queue that tries out what is new, a main
-    /// queue, and a memory of what was tried and went. On the traces we know, the best of
-    /// these.
+    /// S3-FIFO (Yang et al., SOSP 2023): a small queue for new keys, a main queue, and a memory of keys
+    /// that were evicted from the small queue. The best of these policies on the traces that we
+    /// measured.
     S3Fifo,
 }

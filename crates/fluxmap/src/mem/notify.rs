@@ -1,7 +1,7 @@
-//! Where listeners for evictions run.
+//! Runs the listener for evictions.
 //!
-//! A listener may commit, and so evict more. What is to be told meanwhile on the same thread
-//! waits until the listener that runs has returned: else each would call the next, as deep as
+//! A listener may commit, and so evict more. While a listener runs on a thread, further notifications on
+//! that thread are queued until it has returned. Otherwise each listener would call the next, as deep as
 //! there are keys to evict. `commit/dispose.rs` does the same for destructors.
 
 use crate::mem::EvictionCause;
@@ -12,34 +12,35 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// Keys that went, what they held, and why.
+/// Removed keys, with their values and the causes.
 pub(crate) type Told<K, V> = Vec<(K, Arc<V>, EvictionCause)>;
 
-/// Notifications in the order of the evictions, whatever the types of their databases.
+/// Notifications in the order of the evictions, for databases of any type.
 type Waiting = VecDeque<Box<dyn FnOnce()>>;
 
 thread_local! {
-    /// What waits, while a listener runs on this thread.
+    /// The queue, present while a listener runs on this thread.
     static WAITING: RefCell<Option<Waiting>> = RefCell::new(None);
 }
 
-/// `None` if the thread is at its very end.
+/// Accesses the queue; `None` if the thread-local has been destroyed because the thread is ending.
 fn with_waiting<R>(change: impl FnOnce(&mut Option<Waiting>) -> R) -> Option<R> {
     WAITING.try_with(|waiting| change(&mut waiting.borrow_mut())).ok()
 }
 
-/// While it lives, what is to be told on this thread waits.
+/// While this guard lives, notifications on this thread are queued.
 struct Running;
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Nothing is left, unless a destructor has panicked: then it goes behind the borrow.
+        // The queue is empty unless a destructor has panicked; its contents are then dropped after the
+        // borrow has ended.
         let _waiting = with_waiting(Option::take);
     }
 }
 
-/// Tells the listener, now or when the one that runs on this thread has returned. Outside all
-/// locks.
+/// Calls the listener for these keys, now or when the one that runs on this thread has returned. Call it
+/// without any lock held.
 pub(crate) fn tell<K: 'static, V: 'static>(listener: &Listener<K, V>, told: Told<K, V>) {
     if told.is_empty() {
         return;
@@ -58,12 +59,12 @@ pub(crate) fn tell<K: 'static, V: 'static>(listener: &Listener<K, V>, told: Told
                 next();
             }
         }
-        // Nothing can wait here any more.
+        // The thread-local is gone, so nothing can be queued.
         None => tell_now(listener, told),
     }
 }
 
-/// The listener's own panics are contained: they belong to no caller.
+/// Calls the listener. Its panics are contained, because they belong to no caller.
 fn tell_now<K, V>(listener: &Listener<K, V>, told: Told<K, V>) {
     for (key, value, cause) in told {
         if contain(|| listener(key, value, cause)).is_none() {

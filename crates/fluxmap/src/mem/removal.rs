@@ -1,15 +1,14 @@
-//! A commit of deletes that no transaction asked for, in steps.
+//! A commit of deletes outside of transactions, in steps.
 //!
-//! To delete a key, the log has to be given its encoding, and the listener a copy of it. Both
-//! are the key's own code, which may use the database, or take its time; so it runs where no
-//! lock is held. A removal therefore goes back and forth: under the commit lock it deletes
-//! the keys that have been prepared, and picks the next ones; between two such holds
-//! it [prepares](Removal::prepare) them. A key that has been written or deleted between
-//! its being picked and its turn stays as it is. Where there is neither a log nor a listener,
-//! nothing has to be prepared, and one hold does it all.
+//! To delete a key, the log needs its encoding, and the listener a copy of it. Both run user code of the
+//! key, which may use the database or take long, so no lock may be held. A removal therefore alternates:
+//! under the commit lock it deletes the keys that have been prepared, and picks the next ones; without
+//! the lock it [prepares](Removal::prepare) those. A key that was written or deleted after it was picked
+//! is not deleted. Without a log and a listener nothing has to be prepared, and one hold of the lock
+//! does everything.
 //!
-//! A removal works beside one [`Reader`], whose pin keeps the picked entries alive from one
-//! hold to the next.
+//! A removal uses one [`Reader`], whose pin keeps the picked entries alive from one hold of the lock to
+//! the next.
 
 use crate::commit::{Committer, Order};
 use crate::error::FluxError;
@@ -24,47 +23,47 @@ use std::mem;
 use std::ptr;
 use std::sync::Arc;
 
-/// Expired keys that are removed in one commit.
+/// The number of expired keys that are removed in one commit.
 const EXPIRED_AT_ONCE: usize = 64;
 
-/// Victims that are let stay, in a row, beside those that the last commit has just written,
-/// before making room is given up until the next commit: their keys cannot be stored.
+/// The number of victims in a row that may be spared, in addition to the keys that the last commit has
+/// just written, before making room is given up until the next commit: such victims cannot be encoded.
 const MOST_SPARED: usize = 64;
 
-/// How often each of these may be chosen before all others have been: as many times as `Lfu`
-/// has levels.
+/// How often the policy may choose each key of the last commit before it has chosen all others: as often
+/// as `Lfu` has levels.
 const MOST_TURNS: usize = 16;
 
-/// A key that is to go, as it was when it was picked.
+/// A key to be removed, as it was when it was picked.
 struct Victim<'r, K, V> {
     hash: u64,
     resident: Resident<'r, K, Arc<V>>,
     cause: EvictionCause,
-    /// Which the policy knows it by, if that has chosen it.
+    /// The policy's name for the key, if the policy chose it.
     choice: Option<keeper::Victim>,
-    /// What the log is to be given. `None` until it has been prepared, and if it cannot be.
+    /// The encoded operation for the log. `None` until it has been prepared, and if that failed.
     operation: Option<Vec<u8>>,
-    /// For the listener.
+    /// The copy for the listener.
     copy: Option<K>,
 }
 
-/// Why room is made, and how much of it.
+/// The amount of room to make, and the commit that needs it.
 pub(crate) struct Need {
-    /// The commit for whose sake it is made, and how many keys it has written: they stay.
-    /// Without one, nobody reads yet, and no commit is made: what goes is gone from the
-    /// one before.
+    /// The commit that needs the room, and how many keys it has written: these keys stay. `None` while
+    /// the database is opened: there are no readers yet, and keys are removed at the last timestamp,
+    /// without a commit of their own.
     written: Option<(Timestamp, usize)>,
-    /// Bytes that are still to go, if the limit is not kept before.
+    /// The bytes that are still to be removed, unless the limit is kept before.
     left: u64,
-    /// The last commit that was made for it, removals included. While no other follows, all
-    /// that is beyond the limit is to go; of what exceeds it later, those answer who commit it.
+    /// The last commit made for this need, removals included. While no other commit follows, everything
+    /// beyond the limit is removed; later commits make room for what they add.
     last: Timestamp,
-    /// Victims that were let stay since one last went.
+    /// The number of victims that were spared since one was last removed.
     spared: usize,
 }
 
 impl Need {
-    /// All that is beyond the limit now, if anything is.
+    /// Returns the need for everything beyond the limit now; `None` if the limit is kept.
     pub(crate) fn all<K, V>(
         order: &Order<K, V>,
         shared: &Committer<K, V>,
@@ -79,18 +78,18 @@ impl Need {
     }
 }
 
-/// Deletes under way: see the top of the file.
+/// A removal under way: see the top of the file.
 pub(crate) struct Removal<'c, 'r, K, V> {
     shared: &'c Committer<K, V>,
     reader: &'r Reader<'r, K, Arc<V>>,
     gone: &'c mut Gone<K, V>,
-    /// To be removed in the next hold.
+    /// The keys to remove in the next hold of the lock.
     picked: Vec<Victim<'r, K, V>>,
-    /// Copies for the listener of keys that have stayed, to be dropped where no lock is held.
+    /// Listeners' copies of keys that were not removed, to be dropped where no lock is held.
     spent: Vec<K>,
 }
 
-/// What reads have left on the entries of nodes.
+/// Gives the policy the accesses that reads have noted on entries.
 struct Notes<'r, 'i, K, V>(&'r Reader<'i, K, Arc<V>>);
 
 impl<'r, K, V> Notes<'r, '_, K, V> {
@@ -121,18 +120,19 @@ impl<'c, 'r, K: Ord + Hash + Clone + 'static, V: 'static> Removal<'c, 'r, K, V> 
         Removal { shared, reader, gone, picked: Vec::new(), spent: Vec::new() }
     }
 
-    /// Whether a key has to be prepared before it can be removed.
+    /// Returns whether a key has to be prepared before it can be removed.
     pub(crate) fn must_prepare(&self) -> bool {
         self.shared.durable.is_some() || self.gone.is_wanted()
     }
 
-    /// Whether keys have been picked that are to be prepared now, and removed in another hold.
+    /// Returns whether keys have been picked, which are to be prepared now and removed in another hold
+    /// of the lock.
     pub(crate) fn goes_on(&self) -> bool {
         !self.picked.is_empty()
     }
 
-    /// Prepares what was picked, where no lock is held: all of it is the keys' own code.
-    /// Its errors and panics belong to nobody; what cannot be prepared stays.
+    /// Prepares the picked keys. Call it without any lock held, because it runs user code of the keys.
+    /// Errors and panics belong to no caller; a key that cannot be prepared stays.
     pub(crate) fn prepare(&mut self) {
         self.spent.clear();
         for victim in &mut self.picked {
@@ -154,7 +154,7 @@ impl<'c, 'r, K: Ord + Hash + Clone + 'static, V: 'static> Removal<'c, 'r, K, V> 
         Ok(operation)
     }
 
-    /// Ends it. What is returned is to be dropped where no lock is held.
+    /// Ends the removal. The caller drops the returned copies where no lock is held.
     #[must_use = "to be dropped where no lock is held"]
     pub(crate) fn end(self) -> Vec<K> {
         let mut spent = self.spent;
@@ -162,8 +162,8 @@ impl<'c, 'r, K: Ord + Hash + Clone + 'static, V: 'static> Removal<'c, 'r, K, V> 
         spent
     }
 
-    /// Picks a key by name, and prepares it, on behalf of the caller, whose errors and panics
-    /// they are. To be called without the lock.
+    /// Picks a key that the caller named, and prepares it. Errors and panics belong to the caller. Call
+    /// it without the commit lock.
     pub(crate) fn pick_found(
         &mut self,
         hash: u64,
@@ -178,17 +178,17 @@ impl<'c, 'r, K: Ord + Hash + Clone + 'static, V: 'static> Removal<'c, 'r, K, V> 
 
     fn pick(&mut self, hash: u64, resident: Resident<'r, K, Arc<V>>, choice: Option<keeper::Victim>) {
         let cause = if choice.is_some() { EvictionCause::Capacity } else { EvictionCause::Expired };
-        // Nothing to prepare is prepared already.
+        // If nothing has to be prepared, the key counts as prepared.
         let operation = (!self.must_prepare()).then(Vec::new);
         self.picked.push(Victim { hash, resident, cause, choice, operation, copy: None });
     }
 
-    /// Lets go of what is picked and was written since, unless it is there still and not
-    /// expired at `now`: then it is the newest version that goes.
+    /// Looks up the picked keys again. A key that is gone or has expired at `now` is dropped from the
+    /// list; for a key that was written since, its newest version is removed.
     pub(crate) fn renew_picked(&mut self, now: Time) {
         for victim in mem::take(&mut self.picked) {
             let key = victim.resident.key();
-            // The same entry: no code of the key's is needed to find it.
+            // The entry is the same, so no user code of the key is needed to find it.
             let is_there = |resident: &Resident<'_, K, Arc<V>>| {
                 ptr::eq(resident.key(), key) && !has_expired(resident.expires(), now)
             };
@@ -199,8 +199,8 @@ impl<'c, 'r, K: Ord + Hash + Clone + 'static, V: 'static> Removal<'c, 'r, K, V> 
         }
     }
 
-    /// Under the commit lock: removes what was picked, in a commit at this timestamp, and
-    /// returns how many keys that were.
+    /// Under the commit lock: removes the picked keys in a commit at this timestamp, and returns how
+    /// many were removed.
     pub(crate) fn remove_picked(
         &mut self,
         order: &mut Order<K, V>,
@@ -213,7 +213,7 @@ impl<'c, 'r, K: Ord + Hash + Clone + 'static, V: 'static> Removal<'c, 'r, K, V> 
         let slot = match self.shared.durable.as_ref().map(|durable| durable.log.reserve()).transpose() {
             Ok(slot) => slot,
             Err(refused) => {
-                // Everything stays: after the log has failed, nothing grows any more.
+                // Keep every key: after the log has failed, no commit adds any more.
                 self.spent.extend(picked.into_iter().filter_map(|victim| victim.copy));
                 return Err(refused);
             }
@@ -231,7 +231,7 @@ impl<'c, 'r, K: Ord + Hash + Clone + 'static, V: 'static> Removal<'c, 'r, K, V> 
                             .add(copy.map(|key| (key, Arc::clone(victim.resident.value()), victim.cause)));
                     }
                 }
-                // It will be picked again.
+                // The record is full. The key will be picked again.
                 Some(_) => {}
             }
             self.spent.extend(victim.copy);
@@ -249,7 +249,7 @@ impl<'c, 'r, K: Ord + Hash + Clone + 'static, V: 'static> Removal<'c, 'r, K, V> 
         for timer @ (time, hash) in timers {
             let before = self.picked.len();
             loop {
-                // Keys that share their hash and their time share a timer.
+                // Keys that share their hash and their time share a timer: look for all of them.
                 let others = &self.picked[before..];
                 let is_next = |resident: &Resident<'_, K, Arc<V>>| {
                     let is_picked =
@@ -260,13 +260,13 @@ impl<'c, 'r, K: Ord + Hash + Clone + 'static, V: 'static> Removal<'c, 'r, K, V> 
                 self.pick(hash, resident, None);
             }
             if self.picked.len() == before {
-                // Nobody is left for whom it was set.
+                // No key is left to which this timer belongs.
                 order.keeper.timers.forget(timer);
             }
         }
     }
 
-    /// Under the commit lock: picks the key that the policy chooses, if there is one that may go.
+    /// Under the commit lock: picks the key that the policy chooses, if any key may be evicted.
     fn pick_choice(&mut self, order: &mut Order<K, V>, need: &mut Need) {
         let notes = Notes(self.reader);
         while need.may_spare() {
@@ -283,12 +283,12 @@ impl<'c, 'r, K: Ord + Hash + Clone + 'static, V: 'static> Removal<'c, 'r, K, V> 
         }
     }
 
-    /// Under the commit lock: removes what is prepared, and picks what goes next, as long as
-    /// there is need for it. Returns how many keys went.
+    /// Under the commit lock: removes the prepared keys, and picks the next ones, as long as there is
+    /// need. Returns how many keys were removed.
     pub(crate) fn make_room(&mut self, order: &mut Order<K, V>, need: &mut Need) -> usize {
         let mut all = 0;
         loop {
-            // A commit of its own.
+            // Removals are a commit of their own, except while the database is opened.
             let is_own = need.written.is_some() && !planted("eviction-at-the-last-timestamp");
             let timestamp = self.shared.clock.applied() + u64::from(is_own);
             let is_choice = self.goes_on();
@@ -297,7 +297,7 @@ impl<'c, 'r, K: Ord + Hash + Clone + 'static, V: 'static> Removal<'c, 'r, K, V> 
             all += removed;
             match removed > 0 {
                 true => (need.spared, need.last) = (0, timestamp),
-                // It cannot be stored, or was written since.
+                // The picked key cannot be encoded, or was written since.
                 false => need.spared += usize::from(is_choice),
             }
             let excess = order.keeper.excess(self.shared.index.structure());
@@ -308,7 +308,7 @@ impl<'c, 'r, K: Ord + Hash + Clone + 'static, V: 'static> Removal<'c, 'r, K, V> 
             if need.left == 0 || !need.may_spare() {
                 return all;
             }
-            // What is there only for want of somebody who removes it goes first.
+            // Expired keys go first.
             self.pick_expired(order, self.shared.hand.advance());
             if !self.goes_on() {
                 self.pick_choice(order, need);
@@ -320,7 +320,7 @@ impl<'c, 'r, K: Ord + Hash + Clone + 'static, V: 'static> Removal<'c, 'r, K, V> 
     }
 }
 
-/// Whether a commit's record takes one operation more.
+/// Returns whether a commit's record has room for one more operation.
 fn has_room<K, V>(shared: &Committer<K, V>, record: &[u8], operation: &[u8]) -> bool {
     let size = record.len() + operation.len();
     shared.durable.as_ref().is_none_or(|durable| durable.log.check_size(size).is_ok())
@@ -331,7 +331,8 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Order<K, V> {
         self.keeper.books.as_ref().map_or(0, |books| books.live_bytes())
     }
 
-    /// Deletes a key, unless it has been written or deleted since it was picked.
+    /// Deletes a key, unless it has been written or deleted since it was picked. Returns whether it was
+    /// deleted.
     fn delete(&mut self, victim: &Victim<'_, K, V>, timestamp: Timestamp) -> bool {
         let Order { writer, keeper, .. } = self;
         let tail = keeper.books.is_some().then(|| Tail { weight: TOMBSTONE, ..Tail::default() });
@@ -345,7 +346,7 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Order<K, V> {
         deleted
     }
 
-    /// Sees to it that a key which cannot be removed is not picked again soon.
+    /// Keeps a key that cannot be removed from being picked again soon.
     fn let_stay(&mut self, victim: &Victim<'_, K, V>, reader: &Reader<'_, K, Arc<V>>) {
         let Victim { hash, resident, .. } = victim;
         let is_same = |now: &Resident<'_, K, Arc<V>>| {

@@ -1,4 +1,4 @@
-//! How much memory a value takes.
+//! How much memory a key or value takes.
 
 use super::UNIT;
 use std::borrow::Cow;
@@ -14,21 +14,20 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, atomic};
 use std::time::{Duration, Instant, SystemTime};
 
-/// How many bytes a key or value takes, with what it owns on the heap.
+/// The number of bytes that a key or value takes, including the memory that it owns on the heap.
 ///
-/// The answer is `size_of::<Self>()` plus whatever would be freed if the value were dropped
-/// now. What it only borrows is somebody else's. What several share, as the owners of an
-/// [`Arc`] do, counts in full in each of them: none can tell whether another is left, and
-/// a memory limit is better kept too strictly than not at all.
+/// The answer is `size_of::<Self>()` plus everything that would be freed if the value were dropped now.
+/// Borrowed memory does not count. Memory shared by several owners, such as those of an [`Arc`], counts
+/// in full for each of them: no owner can tell whether another one is left, and a memory limit is better
+/// kept too strictly than not at all.
 ///
-/// Types of the standard library count an allocation as what the allocator takes for it
-/// (see [`allocated`]), spare capacity included. Collections ask each of their elements,
-/// which takes time in proportion to how many there are; where elements own nothing, as in
-/// a `Vec<u8>`, the compiler leaves nothing to ask.
+/// Types of the standard library count an allocation by what the allocator takes for it (see
+/// [`allocated`]), spare capacity included. Collections ask each of their elements, in time proportional
+/// to their number; if the elements own nothing, as in a `Vec<u8>`, the compiler removes the loop.
 ///
 /// # For types of your own
 ///
-/// With the feature `derive`, it can be derived:
+/// With the feature `derive`, the trait can be derived:
 ///
 #[cfg_attr(feature = "derive", doc = "```")]
 #[cfg_attr(not(feature = "derive"), doc = "```ignore")]
@@ -70,16 +69,16 @@ use std::time::{Duration, Instant, SystemTime};
     label = "`MemSize` is not implemented for `{Self}`"
 )]
 pub trait MemSize {
-    /// Bytes, the value itself included.
+    /// Returns the number of bytes, including the value itself.
     fn mem_size(&self) -> usize;
 }
 
-/// The bytes that a general-purpose allocator takes for an allocation of so many.
+/// Returns the bytes that a general-purpose allocator takes for an allocation of `bytes` bytes.
 ///
-/// Nothing for nothing. Otherwise a header of 8 bytes more, rounded up to 16, and 32 at
-/// least: what `malloc` of glibc does, until an allocation is so large (128 KiB and more)
-/// that it has pages of its own, which makes no difference to speak of. Other allocators
-/// have no headers but coarser steps, and come within some per cent of this for most sizes.
+/// Zero for zero. Otherwise 8 bytes more for a header, rounded up to 16, and at least 32. This is what
+/// `malloc` of glibc does, up to allocations so large (128 KiB and more) that they get pages of their
+/// own, where the difference is negligible. Other allocators have no headers but coarser steps, and come
+/// within some per cent of this for most sizes.
 ///
 /// ```
 /// use fluxmap::mem::allocated;
@@ -102,38 +101,38 @@ pub const fn allocated(bytes: usize) -> usize {
     }
 }
 
-/// What a value owns on the heap. Implementations by hand may say anything, and be wrong.
+/// Returns the bytes that a value owns on the heap. A user's implementation may return a wrong size.
 fn heap<T: MemSize + ?Sized>(value: &T) -> usize {
     value.mem_size().saturating_sub(size_of_val(value))
 }
 
-/// What these values own on the heap, all together.
+/// Returns the bytes that these values own on the heap, all together.
 fn heap_of_all<'a, T: MemSize + 'a>(values: impl IntoIterator<Item = &'a T>) -> usize {
     values.into_iter().map(heap).fold(0, usize::saturating_add)
 }
 
-/// What the keys and values of a map own on the heap, all together.
+/// Returns the bytes that the keys and values of a map own on the heap, all together.
 fn heap_of_entries<'a, K: MemSize + 'a, V: MemSize + 'a>(
     map: impl IntoIterator<Item = (&'a K, &'a V)>,
 ) -> usize {
     map.into_iter().fold(0, |total, (key, value)| sum([total, heap(key), heap(value)]))
 }
 
-/// The sum of these, or as much of it as there are numbers for.
+/// Returns the sum, saturating.
 fn sum<const N: usize>(parts: [usize; N]) -> usize {
     parts.into_iter().fold(0, usize::saturating_add)
 }
 
-/// Room for so many values of a type in one allocation.
+/// Returns the memory of one allocation with room for so many values.
 fn buffer<T>(capacity: usize) -> usize {
     allocated(capacity.saturating_mul(size_of::<T>()))
 }
 
-/// The table of a hash map that says it has this capacity.
+/// Returns the memory of the table of a hash map with this capacity.
 ///
-/// A power of two of buckets, seven in eight of which may be full, with one control byte
-/// for each and for 16 more. The capacity that a map tells shrinks by the traces of some
-/// removals, so one that has lost much may have a larger table than this.
+/// A table has a power of two of buckets, seven in eight of which may be full, with one control byte for
+/// each and for 16 more. Removals can leave traces that lower the capacity that a map reports, so a map
+/// that has lost many entries may have a larger table than this.
 fn hash_table<Entry>(capacity: usize) -> usize {
     const GROUP: usize = 16;
     if capacity == 0 {
@@ -144,25 +143,25 @@ fn hash_table<Entry>(capacity: usize) -> usize {
     allocated(sum([entries.checked_next_multiple_of(GROUP).unwrap_or(usize::MAX), buckets, GROUP]))
 }
 
-/// The nodes of a B-tree with these keys, in order.
+/// Returns the memory of the nodes of a B-tree with these keys, given in order.
 ///
-/// A tree does not tell how many nodes it has, and that depends on how it came about:
-/// insertions in ascending order leave a leaf for every 7 entries, in random order for every
-/// 9, and a tree that was collected all at once has one for every 12. But the keys of a node
-/// stand side by side, so their addresses tell. Between one leaf and the next there is a
-/// single key of a node above, and these keys are those of a tree in their turn.
+/// A tree does not report how many nodes it has, and the number depends on its history: insertions in
+/// ascending order leave a leaf for every 7 entries, in random order for every 9, and a tree that was
+/// collected all at once has one for every 12. But the keys of a node are adjacent in memory, so their
+/// addresses show the nodes. Between one leaf and the next there is a single key of a node above, and
+/// these keys form a tree in turn.
 fn tree<'a, K: 'a, V>(keys: impl Iterator<Item = &'a K>) -> usize {
     const CAPACITY: usize = 11;
-    /// With the pointer to the parent, the place there, and the length.
+    /// A leaf also has the pointer to its parent, its index there, and its length.
     type Leaf<K, V> = (usize, [K; CAPACITY], [V; CAPACITY], u16, u16);
-    /// Enough for all memory there is, with nodes of 6 children.
+    /// Enough levels for all of memory, with nodes of 6 children.
     const LEVELS: usize = 25;
 
-    /// The nodes so far at one distance from the leaves.
+    /// The nodes found so far at one distance from the leaves.
     #[derive(Clone, Copy, Default)]
     struct Level {
         nodes: usize,
-        /// Where the next key of the last node would be, unless that is complete.
+        /// The address of the next key of the last node, unless that node is complete.
         next: Option<usize>,
     }
 
@@ -171,8 +170,11 @@ fn tree<'a, K: 'a, V>(keys: impl Iterator<Item = &'a K>) -> usize {
         let address = std::ptr::from_ref(key).addr();
         for level in &mut levels {
             if level.next.is_none() {
+                // The previous node of this level is complete: this key begins another one.
                 level.nodes += 1;
             } else if level.next != Some(address) {
+                // The key is not adjacent, so the node of this level is complete, and the key belongs to
+                // a level above.
                 level.next = None;
                 continue;
             }
@@ -187,7 +189,7 @@ fn tree<'a, K: 'a, V>(keys: impl Iterator<Item = &'a K>) -> usize {
     leaves.saturating_add(inner.saturating_mul(allocated(leaf.saturating_add(children))))
 }
 
-// What owns nothing.
+// Types that own nothing on the heap.
 
 macro_rules! flat {
     ($($flat:ty),* $(,)?) => {
@@ -213,15 +215,15 @@ impl<T: ?Sized> MemSize for PhantomData<T> {
     }
 }
 
-/// The reference alone: what it refers to is not owned. (`reference.mem_size()`, though, asks
-/// what it refers to, as method calls do.)
+/// Counts the reference alone, because the value behind it is not owned. (`reference.mem_size()`,
+/// however, asks the value behind it, as method calls do.)
 impl<T: ?Sized> MemSize for &T {
     fn mem_size(&self) -> usize {
         size_of::<Self>()
     }
 }
 
-// What has its parts in itself.
+// Types that contain their parts.
 
 macro_rules! tuples {
     ($($first:ident $($rest:ident)*)?) => {
@@ -311,7 +313,7 @@ impl<T: MemSize, E: MemSize> MemSize for Result<T, E> {
     }
 }
 
-/// What is borrowed counts as a reference does.
+/// A borrowed value counts as a reference does.
 impl<B: ToOwned<Owned: MemSize> + ?Sized> MemSize for Cow<'_, B> {
     fn mem_size(&self) -> usize {
         size_of::<Self>().saturating_add(match self {
@@ -321,7 +323,7 @@ impl<B: ToOwned<Owned: MemSize> + ?Sized> MemSize for Cow<'_, B> {
     }
 }
 
-// What has its parts on the heap.
+// Types whose parts are on the heap.
 
 impl<T: MemSize + ?Sized> MemSize for Box<T> {
     fn mem_size(&self) -> usize {
@@ -332,7 +334,7 @@ impl<T: MemSize + ?Sized> MemSize for Box<T> {
 /// Counts in full in each of its owners.
 impl<T: MemSize + ?Sized> MemSize for Arc<T> {
     fn mem_size(&self) -> usize {
-        // The two reference counts stand in front of the value.
+        // The two reference counts come before the value.
         let block = size_of_val(&**self).saturating_add(2 * size_of::<usize>());
         sum([size_of::<Self>(), allocated(block), heap(&**self)])
     }
@@ -393,8 +395,8 @@ impl<T: MemSize> MemSize for BTreeSet<T> {
     }
 }
 
-/// The bytes that it shows. It cannot tell whether it shares them, nor how many more it
-/// keeps alive: copy a small part of something large before you store it.
+/// Counts the bytes that it shows. It cannot tell whether it shares them, nor how many more it keeps
+/// alive: copy a small part of a large buffer before you store it.
 #[cfg(feature = "bytes")]
 impl MemSize for bytes::Bytes {
     fn mem_size(&self) -> usize {
@@ -406,13 +408,13 @@ impl MemSize for bytes::Bytes {
 mod tests {
     use super::*;
 
-    /// Sizes of what is owned are told apart more easily than sums with what is not.
+    /// Compares the owned sizes, which are told apart more easily than sums with the inline sizes.
     fn heap_of<T: MemSize>(value: T) -> usize {
         assert!(value.mem_size() >= size_of::<T>(), "{}", std::any::type_name::<T>());
         heap(&value)
     }
 
-    /// Says something silly.
+    /// Reports a wrong size.
     struct Says(usize);
 
     impl MemSize for Says {
@@ -464,7 +466,7 @@ mod tests {
 
     #[test]
     fn what_is_owned_on_the_heap_counts() {
-        // One text of 100 bytes, in whatever it may be.
+        // One text of 100 bytes, in each of its owners.
         let hundred = allocated(100);
         assert_eq!(heap_of(text(100)), hundred);
         assert_eq!(heap_of(OsString::from(text(100))), hundred);
@@ -510,7 +512,7 @@ mod tests {
 
     #[test]
     fn the_room_of_a_hash_map_follows_from_its_capacity() {
-        // The buckets that hashbrown takes for so many entries.
+        // The number of buckets that hashbrown takes for so many entries.
         for (entries, buckets) in
             [(1, 4), (3, 4), (4, 8), (7, 8), (8, 16), (14, 16), (15, 32), (28, 32), (29, 64)]
         {
@@ -538,13 +540,13 @@ mod tests {
             assert_eq!(collected(len), leaf);
             assert_eq!(inserted(len), leaf);
         }
-        // A full leaf splits, and so does a full root above 12 leaves: each leaves 6 behind.
+        // A full leaf splits, and so does a full root above 12 leaves: each split leaves 6 behind.
         assert_eq!(inserted(12), 2 * leaf + inner);
         assert_eq!(inserted(18), 2 * leaf + inner);
         assert_eq!(inserted(19), 3 * leaf + inner);
         assert_eq!(inserted(12 * 7 + 4), 12 * leaf + inner);
         assert_eq!(inserted(12 * 7 + 5), 13 * leaf + 3 * inner);
-        // Everything full.
+        // Every node is full.
         assert_eq!(collected(12 * 12 - 1), 12 * leaf + inner);
         assert_eq!(collected(12 * 12 * 12 - 1), 144 * leaf + 13 * inner);
         assert_eq!(collected(12 * 12 * 12 * 12 - 1), 1728 * leaf + (144 + 13) * inner);

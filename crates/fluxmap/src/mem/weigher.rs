@@ -1,11 +1,11 @@
-//! What keys and values weigh.
+//! The weights of keys and values.
 
 use crate::mem::{MemSize, UNIT, allocated};
 use std::fmt;
 use std::sync::atomic::AtomicUsize;
 
-/// Measures keys and values, where their types' [`MemSize`] was known: captured when a
-/// limit is set.
+/// Measures keys and values. It is created when a limit is set, where the types are known to be
+/// [`MemSize`].
 pub(crate) struct Weigher<K, V> {
     key: fn(&K) -> usize,
     value: fn(&V) -> usize,
@@ -25,20 +25,21 @@ impl<K, V> fmt::Debug for Weigher<K, V> {
     }
 }
 
-/// What an entry has beside its key: its chain and a word of hash and marks.
+/// The memory of an entry beside its key: its chain and a word of hash and marks.
 const ENTRY: usize = 2 * size_of::<usize>();
-/// A version with its tail: a timestamp, a value's pointer, a link, and the tail.
+/// The memory of a version with its tail: a timestamp, a pointer to the value, a link, and the tail.
 const VERSION: usize = 5 * size_of::<u64>();
-/// In front of what an `Arc` holds.
+/// The reference counts that come before the value in an `Arc`.
 const COUNTS: usize = 2 * size_of::<AtomicUsize>();
 
-/// What a version weighs by itself, in units: a tombstone.
+/// The weight of a version without a value, in units: a tombstone.
 pub(crate) const TOMBSTONE: u32 = (allocated(VERSION) / UNIT) as u32;
-/// What keys and versions take without a limit, when nothing is known of what they own.
+/// The memory of a key with its entry, without the memory that the key owns on the heap. Used alone if
+/// there is no limit.
 pub(crate) const fn bare_entry<K>() -> usize {
     allocated(ENTRY + size_of::<K>())
 }
-/// A version without a tail, and the allocation of its value.
+/// The memory of a version without a tail, and of the allocation of its value.
 pub(crate) const fn bare_version<V>() -> usize {
     allocated(VERSION - 2 * size_of::<u64>()) + allocated(COUNTS + size_of::<V>())
 }
@@ -50,19 +51,19 @@ impl<K: MemSize, V: MemSize> Weigher<K, V> {
 }
 
 impl<K, V> Weigher<K, V> {
-    /// What a key weighs with its entry, in units.
+    /// Returns the weight of a key with its entry, in units.
     pub(crate) fn key(&self, key: &K) -> u32 {
         units(bare_entry::<K>(), owned((self.key)(key), size_of::<K>()))
     }
 
-    /// What a value weighs with its version, in units.
+    /// Returns the weight of a value with its version, in units.
     pub(crate) fn value(&self, value: &V) -> u32 {
         let shared = allocated(COUNTS + size_of::<V>());
         units(allocated(VERSION) + shared, owned((self.value)(value), size_of::<V>()))
     }
 }
 
-/// What a value owns on the heap.
+/// Returns the bytes that a value owns on the heap.
 fn owned(size: usize, inline: usize) -> usize {
     size.saturating_sub(inline)
 }

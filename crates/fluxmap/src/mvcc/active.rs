@@ -1,17 +1,15 @@
 //! The live snapshots, and the horizon that follows from them.
 //!
-//! A snapshot registers by reading one hand of the clock and entering what it read
-//! in one step, under the lock of its shard. A horizon is taken by reading the hand
-//! that is behind, the stable one, and then visiting every shard under its lock. So a
-//! snapshot that the visit misses registers after it, and reads at least what the
-//! horizon was given: the watermark cannot overtake it.
+//! A snapshot registers by reading a timestamp from the clock (applied or stable) and entering it, in
+//! one step under the lock of its shard. A horizon is taken by reading the stable timestamp, which is
+//! the smaller one, and then visiting every shard under its lock. So a snapshot that the visit misses
+//! registers after it, and its timestamp is not below the horizon's: the watermark cannot overtake it.
 //!
-//! Shards keep threads that begin and end at the same time off each other's
-//! cache lines. A shard is a sorted vector, which keeps its memory: the hands only move
-//! forward, so a snapshot begins at its end, save those that read the stable hand behind
-//! others that have read the applied one (they pass as many entries as there are such, at
-//! most). One that ends is found in logarithmic time and stays as a gap,
-//! and gaps are closed when they are more than half of it.
+//! Shards keep threads that begin and end at the same time off each other's cache lines. A shard is a
+//! sorted vector, which keeps its memory. The clock only moves forward, so a new snapshot is mostly
+//! added at the end. The exception is a snapshot at the stable timestamp after others at the applied
+//! one; it is inserted before those. A snapshot that ends is found in logarithmic time and stays as a
+//! gap, and gaps are removed when they are more than half of the vector.
 
 use crate::error::FluxError;
 use crate::host::Host;
@@ -21,35 +19,35 @@ use fluxmap_index::{Horizon, Moment, Timestamp, planted};
 use std::time::Duration;
 
 const SHARDS: usize = 16;
-/// How often snapshots that are too old are looked for, at most.
+/// The shortest interval at which the database looks for snapshots that are too old.
 const SHORTEST_AGE: Duration = Duration::from_millis(1);
 
-/// Registrations for which a shard always keeps room.
+/// The number of registrations for which a shard always keeps room.
 const SMALL: usize = 16;
 
 /// The number of all snapshots that do not age.
 const LASTING: u64 = 0;
 
-/// Where a snapshot is found in its shard: by its timestamp, and by a number of its own if it
-/// ages; else [`LASTING`].
+/// The sort key of a snapshot in its shard: its timestamp, and a number of its own if it ages, else
+/// [`LASTING`].
 type Place = (Timestamp, u64);
 
-/// On whose behalf a snapshot is registered.
+/// The kind of reader for which a snapshot is registered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ReaderKind {
     /// A user's snapshot, or a scan outside of transactions.
     Snapshot,
     Transaction,
-    /// A checkpoint or a backup: it holds no database open.
+    /// A checkpoint or a backup: it does not keep a database open.
     Checkpoint,
 }
 
-/// Snapshots that read at the same timestamp, and end together.
+/// Snapshots that read at the same timestamp and end together.
 struct Live {
     place: Place,
-    /// None of them: a gap.
+    /// The number of these snapshots; zero for a gap.
     count: usize,
-    /// When the first of them began.
+    /// When the first of these snapshots began.
     since: Instant,
 }
 
@@ -59,12 +57,12 @@ struct Shard(Mutex<Registrations>);
 
 #[derive(Default)]
 struct Registrations {
-    /// By place, each once. The last is no gap.
+    /// Sorted by place, without duplicates. The last element is no gap.
     sorted: Vec<Live>,
     gaps: usize,
     next: u64,
-    /// How many readers of each [`ReaderKind`] have not been released, those that were ended
-    /// included: each still holds the database open.
+    /// How many readers of each [`ReaderKind`] have not been released. Readers that were ended for their
+    /// age count, because each still holds the database open.
     held: [usize; 3],
 }
 
@@ -77,7 +75,7 @@ impl Live {
 impl Registrations {
     fn find(&self, place: Place) -> Result<usize, usize> {
         match self.sorted.last() {
-            // As it is nearly always.
+            // The most frequent case: the new place is the last.
             None => Err(0),
             Some(last) if last.place < place => Err(self.sorted.len()),
             Some(last) if last.place == place => Ok(self.sorted.len() - 1),
@@ -94,7 +92,7 @@ impl Registrations {
             Err(index) => {
                 let live = Live { place, count: 1, since: host.now() };
                 match index == self.sorted.len() {
-                    // As it is nearly always.
+                    // The most frequent case.
                     true => self.sorted.push(live),
                     false => self.sorted.insert(index, live),
                 }
@@ -129,8 +127,7 @@ impl Registrations {
         }
     }
 
-    /// Removes the gaps at the end, and all of them when they are many. Constant time for
-    /// each gap that was made.
+    /// Removes the gaps at the end, and all gaps when they are many. Amortized constant time per gap.
     fn close_gaps(&mut self) {
         while self.sorted.pop_if(|last| last.is_gap()).is_some() {
             self.gaps -= 1;
@@ -142,7 +139,7 @@ impl Registrations {
         self.give_back();
     }
 
-    /// Gives memory back that four times as many took.
+    /// Gives memory back if the capacity is more than four times the length.
     fn give_back(&mut self) {
         let enough = self.sorted.len().max(SMALL) * 2;
         if self.sorted.capacity() > 2 * enough {
@@ -156,11 +153,11 @@ impl Registrations {
 pub(crate) struct Active {
     shards: [Shard; SHARDS],
     max_age: Option<Duration>,
-    /// Whose time they age by.
+    /// The host whose clock measures the snapshots' ages.
     host: Host,
 }
 
-/// Where a snapshot is registered; given back to [`Active::release`].
+/// The receipt for a registered snapshot, to be given back to [`Active::release`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Registration {
     pub(crate) moment: Moment,
@@ -176,13 +173,13 @@ impl Registration {
 }
 
 impl Active {
-    /// No snapshots. They end when they are older than `max_age`.
+    /// Creates an empty set. Snapshots end when they are older than `max_age`.
     pub(crate) fn new(max_age: Option<Duration>, host: Host) -> Self {
         Active { max_age, host, ..Active::default() }
     }
 
-    /// Registers a snapshot at what `now` reads, a hand of the clock. It ends when it is too
-    /// old, if it `ages`.
+    /// Registers a snapshot at the read point that `now` returns. If it `ages`, it ends when it is too
+    /// old.
     pub(crate) fn register(&self, kind: ReaderKind, ages: bool, now: impl Fn() -> Moment) -> Registration {
         let shard = thread_number() % SHARDS;
         let early = planted("snapshot-reads-before-it-locks").then(&now);
@@ -200,15 +197,15 @@ impl Active {
         Registration { moment, number, shard: shard as u32, kind }
     }
 
-    /// Lets go of a snapshot, also of one that has been ended.
+    /// Releases a snapshot, even one that was ended for its age.
     pub(crate) fn release(&self, registration: Registration) {
         let mut registrations = self.shards[registration.shard as usize].0.lock();
         registrations.held[registration.kind as usize] -= 1;
         registrations.leave(registration.place());
     }
 
-    /// Whether the snapshot has been ended. To be asked after a read: what was read before
-    /// it says no was there to be read. Where ages are not limited, costs nothing.
+    /// Returns whether the snapshot was ended for its age. Call it after a read: if it returns false,
+    /// every version that the read needed was still there. Costs nothing if ages are not limited.
     fn has_ended(&self, registration: Registration) -> bool {
         registration.number != LASTING && {
             let registrations = self.shards[registration.shard as usize].0.lock();
@@ -217,11 +214,11 @@ impl Active {
         }
     }
 
-    /// Whether what was read up to now is what the snapshot shows.
+    /// Checks that everything read so far is what the snapshot shows.
     ///
     /// # Errors
     ///
-    /// [`FluxError::SnapshotTooOld`] if it has been ended, and versions may have gone.
+    /// [`FluxError::SnapshotTooOld`] if the snapshot was ended, so that versions may have been freed.
     pub(crate) fn check(&self, registration: Registration) -> Result<(), FluxError> {
         match self.max_age {
             Some(max_age) if self.has_ended(registration) => Err(FluxError::SnapshotTooOld { max_age }),
@@ -229,10 +226,10 @@ impl Active {
         }
     }
 
-    /// Ends the snapshots that are too old at `now`; returns when the next will be.
+    /// Ends the snapshots that are too old at `now`; returns when the next one will be.
     pub(crate) fn end_old(&self, now: Instant) -> Option<Instant> {
         let max_age = self.max_age?;
-        // Not more often than is worth a thread's while.
+        // Do not look more often than waking a thread is worth.
         let mut next = now.checked_add(max_age.max(SHORTEST_AGE));
         for shard in &self.shards {
             let mut registrations = shard.0.lock();
@@ -256,9 +253,9 @@ impl Active {
         next
     }
 
-    /// Which timestamps are being read now, or may be later.
+    /// Returns the timestamps that are being read now, or may be read later.
     pub(crate) fn horizon(&self, clock: &Clock) -> Horizon {
-        // Before the shards: see the top of the file.
+        // Read the clock before visiting the shards: see the top of the file.
         let now = if planted("horizon-is-applied") { clock.applied() } else { clock.stable() };
         let mut live = Vec::new();
         for shard in self.shards.iter().filter(|_| !planted("trimming-ignores-snapshots")) {
@@ -267,19 +264,20 @@ impl Active {
         Horizon::new(now, live)
     }
 
-    /// How many snapshots are live, of all kinds together.
+    /// Returns how many snapshots are live, of all kinds together.
     pub(crate) fn count(&self) -> usize {
         let count = |shard: &Shard| shard.0.lock().live().map(|live| live.count).sum::<usize>();
         self.shards.iter().map(count).sum()
     }
 
-    /// How many snapshots of one kind have not been released, whether they are live or were ended.
+    /// Returns how many snapshots of one kind have not been released, whether they are live or were
+    /// ended.
     pub(crate) fn held(&self, kind: ReaderKind) -> usize {
         self.shards.iter().map(|shard| shard.0.lock().held[kind as usize]).sum()
     }
 
-    /// When the oldest that is live began. Snapshots that began one after another at the
-    /// same timestamp on the same thread may count as old as the first of them.
+    /// Returns when the oldest live snapshot began. Snapshots that began one after another at the same
+    /// timestamp on the same thread may count as old as the first of them.
     pub(crate) fn oldest(&self) -> Option<Instant> {
         let oldest = |shard: &Shard| shard.0.lock().live().map(|live| live.since).min();
         self.shards.iter().filter_map(oldest).min()
@@ -337,7 +335,7 @@ mod tests {
         clock.apply(1_000);
         let mut model = Vec::new();
         for step in 0..2_000_u64 {
-            // Forward on the whole, and back now and then; the oldest stay.
+            // The timestamps go forward on the whole, and back now and then; the oldest snapshots stay.
             let timestamp = 900 + step / 4 - step % 7 % 3 * (step % 90);
             model.push(active.register(ReaderKind::Snapshot, true, || timestamp.into()));
             if step % 9 < 5 {

@@ -1,25 +1,23 @@
-//! Certification: may this transaction commit now?
+//! Certification: decides whether a transaction may commit.
 //!
-//! The rule of write-snapshot isolation (Gómez Ferro and Yabandeh, "A critique of
-//! snapshot isolation", EuroSys 2012): a transaction commits if nothing that it
-//! read, present or absent, point or range, has been changed since its snapshot.
+//! The rule of write-snapshot isolation (Gómez Ferro and Yabandeh, "A critique of snapshot isolation",
+//! EuroSys 2012): a transaction commits if no key or range that it read, present or absent, has been
+//! changed since its snapshot.
 //!
-//! Why that makes histories strictly serializable, in the order of commit
-//! timestamps: certification and publication are one step under the commit lock.
-//! A transaction that passes has read values that are still the newest at the
-//! moment it commits, so it might as well have run, reads and writes, at that
-//! moment, alone. One that wrote nothing might as well have run at the moment of
-//! its snapshot, at which the commits before it are complete and no later one has
-//! begun. Both moments lie between its call and its return.
+//! This rule makes histories strictly serializable, in the order of commit timestamps, because
+//! certification and publication are one step under the commit lock. A transaction that passes has read
+//! values that are still the newest at the moment it commits, so it might as well have run, reads and
+//! writes, at that moment, alone. A transaction that wrote nothing might as well have run at the moment
+//! of its snapshot, at which the commits before it are complete and no later one has begun. Both moments
+//! lie between its call and its return.
 //!
 //! Blind writes are not reads: at this level they never conflict.
 //!
-//! A key that has expired since the snapshot counts as changed: the commit is certified at
-//! the time that the database's hand shows under the lock, which no earlier view is ahead of.
+//! A key that has expired since the snapshot counts as changed. The commit is certified at the time that
+//! the expiry clock shows under the lock, and no earlier view is ahead of that time.
 //!
-//! `Snapshot` isolation asks something else: that no key the transaction *wrote*
-//! has been written since its snapshot (the first committer wins). What it read
-//! is not looked at, hence write skew.
+//! `Snapshot` isolation has another rule: no key that the transaction *wrote* may have been written
+//! since its snapshot (the first committer wins). Reads are not checked, hence write skew.
 
 use crate::error::FluxError;
 use crate::info::IsolationLevel;
@@ -35,13 +33,12 @@ pub(crate) struct Certificate<'t, K> {
 }
 
 impl<K: Ord + 'static> Certificate<'_, K> {
-    /// Checks the claim against every version that is in the index now, and against what
-    /// has expired up to `until`. Exact
-    /// under the commit lock; before it is taken, what it finds is a conflict,
-    /// and what it does not find may have been committed meanwhile.
+    /// Checks the claim against every version that is in the index now, and against expiries up to
+    /// `until`. Under the commit lock the answer is exact. Outside of it, a conflict that is found is a
+    /// conflict, but commits made meanwhile may be missed.
     ///
-    /// The snapshot must be registered: then neither a tombstone that answers
-    /// the question nor the entry that holds it is trimmed away.
+    /// The snapshot must be registered: otherwise a tombstone that shows a conflict, or the entry that
+    /// holds it, could be trimmed away.
     pub(crate) fn check<T>(
         &self,
         index: &Reader<'_, K, T>,
@@ -60,7 +57,8 @@ impl<K: Ord + 'static> Certificate<'_, K> {
             }
             IsolationLevel::Snapshot => {
                 let mut written = writes.hashes();
-                // An expiry is not a commit, and nothing that was read is looked at.
+                // An expiry is not a commit, and reads are not checked: compare at the snapshot's own
+                // time.
                 let overtaken = written.any(|hash| index.changed(hash, snapshot, snapshot.time));
                 if overtaken && !planted("last-committer-wins") {
                     Err(FluxError::WriteConflict)
@@ -71,9 +69,9 @@ impl<K: Ord + 'static> Certificate<'_, K> {
         }
     }
 
-    /// Whether a commit that `is_it` accepts has changed what the claim is about, so that it does
-    /// not hold and never will. May miss one behind which others have made the same change. `written`
-    /// are the hashes of the keys that the transaction writes.
+    /// Returns whether a commit that `is_it` accepts has changed a key or range of the claim, so that
+    /// the claim does not hold and never will. It may miss such a commit if later commits have changed
+    /// the same keys. `written` are the hashes of the keys that the transaction writes.
     pub(crate) fn is_undone_by<T>(
         &self,
         index: &Reader<'_, K, T>,

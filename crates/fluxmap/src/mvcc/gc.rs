@@ -1,40 +1,39 @@
-//! When old versions go.
+//! Garbage collection: trimming old versions.
 //!
-//! Every commit trims a bounded number of chains, somewhat more than it made
-//! longer, so a steady load keeps memory flat by itself. The horizon it trims by
-//! is taken anew every few writes only: taking it visits every shard of live
-//! snapshots, and an old horizon keeps too much, never too little.
+//! Every commit trims a bounded number of chains, somewhat more than it made longer, so memory stays
+//! flat under a steady load. The horizon is taken anew only every few writes, because that visits every
+//! shard of live snapshots; an old horizon keeps too many versions, never too few.
 //!
-//! Under one horizon a chain is looked at once: what is superseded after the horizon was
-//! taken is not let go by it, so a second look could find nothing more than the first.
+//! Under one horizon, each chain is trimmed once: a version that is superseded after the horizon was
+//! taken is not freed under it, so a second visit could find no more than the first.
 
 use crate::mvcc::active::Active;
 use crate::mvcc::clock::Clock;
 use fluxmap_index::{Horizon, Timestamp, Writer};
 
-/// Writes between two looks at the live snapshots.
+/// The number of writes between two visits to the live snapshots.
 const REFRESH: usize = 32;
 
-/// Chains that a small commit trims, if so many wait: what they need is read from memory side
-/// by side.
+/// The number of chains that a small commit trims, if so many wait: trimming several at once overlaps
+/// their cache misses.
 const AT_ONCE: usize = 16;
 
-/// Chains waiting to be trimmed that commits alone would take long over.
+/// The backlog, in chains, that commits alone would take long to trim.
 const WORTH_A_THREAD: usize = 4096;
 
-/// The collector's memory from one commit to the next.
+/// The collector's state from one commit to the next.
 #[derive(Default)]
 pub(crate) struct Collector {
     horizon: Horizon,
-    /// Since the horizon was taken.
+    /// The number of writes since the horizon was taken.
     writes: usize,
-    /// How many chains, from the front of the queue, have not been looked at under the
-    /// horizon. Too many at most: whoever else trims does not count.
+    /// How many chains, from the front of the queue, have not been visited under the current horizon.
+    /// The number may be too large, because visits by other callers are not counted.
     unseen: usize,
 }
 
 impl Collector {
-    /// One commit's share of the work.
+    /// Does one commit's share of the work.
     pub(crate) fn after_commit<K: Ord + Clone, T>(
         &mut self,
         writer: &mut Writer<K, T>,
@@ -46,13 +45,13 @@ impl Collector {
         if writer.backlog() == 0 {
             return;
         }
-        // A look costs more the more snapshots there are, so it comes less often.
+        // Taking the horizon costs more with more snapshots, so it is then done less often.
         if self.writes >= REFRESH.max(self.horizon.len()) {
             self.refresh(writer, active, clock);
         }
-        // All of it, even where the first chains have nothing to give yet: with a
-        // snapshot that blocks N chains, the others still come round in time, and
-        // leave no more than N versions behind.
+        // Trim the whole share, even if the first chains cannot be trimmed yet: with a snapshot that
+        // blocks N chains, the others still come round in time, and leave no more than N versions
+        // behind.
         let trimmed = writer.trim(&self.horizon, self.unseen.min(AT_ONCE.max(2 + 2 * writes)));
         self.unseen -= trimmed.visited;
     }
@@ -73,7 +72,7 @@ impl Collector {
         &self.horizon
     }
 
-    /// The snapshot that keeps a backlog worth a thread's attention, if any.
+    /// Returns the oldest snapshot, if the backlog is large enough for the background thread.
     pub(crate) fn blocker(&self, backlog: usize) -> Option<Timestamp> {
         let blocked = backlog >= WORTH_A_THREAD && !self.horizon.is_empty();
         blocked.then(|| self.horizon.oldest())

@@ -1,5 +1,5 @@
-//! The machinery of versions: the clock, the live snapshots, certification and
-//! garbage collection.
+//! Multi-version concurrency control: the clock, the live snapshots, certification and garbage
+//! collection.
 
 pub(crate) mod active;
 pub(crate) mod certify;

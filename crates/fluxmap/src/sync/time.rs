@@ -1,9 +1,9 @@
-//! Time in a model: virtual, and moved by those who wait for it.
+//! Time in a model: virtual, and moved by the threads that wait for it.
 //!
-//! Each execution begins at the same instant. Nobody sleeps: whoever waits for an instant asks
-//! again and again whether it [has passed](Deadline::has_passed), and at some of these times,
-//! as the schedule's random numbers have it, the clock jumps to the earliest instant that
-//! anybody waits for. So a timed wait may end at any schedule, a short one before a long one.
+//! Each execution begins at the same instant. No thread sleeps: a thread that waits for an instant asks
+//! repeatedly whether it [has passed](Deadline::has_passed). In some of these calls, chosen by the
+//! schedule's random numbers, the clock jumps to the earliest instant for which any thread waits. So a
+//! timed wait may end at any schedule, a short one before a long one.
 
 use shuttle::rand::RngCore;
 use std::ops::Add;
@@ -13,18 +13,18 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// The time of day at which every execution begins.
 const BEGIN: Duration = Duration::from_secs(1_700_000_000);
 
-/// Of this many questions, one lets the clock jump to an instant that is near.
+/// One in so many calls lets the clock jump to an instant that is near.
 const SELDOM: u32 = 8;
 
-/// Not shuttle's lock: to look at the time is no step of a schedule.
+/// Not shuttle's lock, because reading the time is not a step of a schedule.
 struct Clock(Mutex<Times>);
 
 #[derive(Default)]
 struct Times {
     now: Duration,
-    /// By how much the time of day has been set, in milliseconds.
+    /// By how many milliseconds the time of day has been set forward or back.
     set_millis: i64,
-    /// Instants that are waited for.
+    /// The instants for which threads wait.
     deadlines: Vec<Duration>,
 }
 
@@ -36,22 +36,22 @@ fn times() -> MutexGuard<'static, Times> {
     CLOCK.0.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// How long the execution has been running, in virtual time.
+/// Returns how long the execution has been running, in virtual time.
 pub fn elapsed() -> Duration {
     times().now
 }
 
-/// Lets time pass.
+/// Moves the clock forward.
 pub fn advance(by: Duration) {
     times().now += by;
 }
 
-/// Sets the machine's time of day: so many milliseconds ahead of what it would be, or behind.
+/// Sets the machine's time of day this many milliseconds forward, or back.
 pub fn set_time_of_day(millis: i64) {
     times().set_millis = millis;
 }
 
-/// The machine's time of day.
+/// Returns the machine's time of day.
 pub fn system_time() -> SystemTime {
     let times = times();
     let time = UNIX_EPOCH + BEGIN + times.now;
@@ -59,7 +59,7 @@ pub fn system_time() -> SystemTime {
     if times.set_millis < 0 { time - set } else { time + set }
 }
 
-/// As `std::time::Instant`.
+/// The virtual counterpart of `std::time::Instant`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Instant(Duration);
 
@@ -85,12 +85,12 @@ impl Add<Duration> for Instant {
     }
 }
 
-/// An instant that somebody waits for, while it lives.
+/// An instant for which a thread waits while this value lives.
 #[derive(Debug)]
 pub struct Deadline(Duration);
 
 impl Deadline {
-    /// In so much time from now.
+    /// Returns a deadline this far from now.
     pub fn after(limit: Duration) -> Self {
         let mut times = times();
         let deadline = times.now.saturating_add(limit);
@@ -98,15 +98,15 @@ impl Deadline {
         Deadline(deadline)
     }
 
-    /// Whether it has come to that; time may pass meanwhile.
+    /// Returns whether the deadline has passed. Time may move during the call.
     pub fn has_passed(&self) -> bool {
         let now = elapsed();
         let Some(earliest) = times().deadlines.iter().min().copied() else { return true };
         let left = earliest.saturating_sub(now);
-        // A long wait ends more seldom, or every key would have expired before it is used.
+        // A long wait ends more rarely, or every key would have expired before it is used.
         let rarity = SELDOM << (2 * u32::from(left > Duration::from_secs(2)));
         if !left.is_zero() && shuttle::rand::thread_rng().next_u32().is_multiple_of(rarity) {
-            // Others may have moved it while the random number was drawn.
+            // Another thread may have moved the clock while the random number was drawn.
             let mut times = times();
             times.now = times.now.max(earliest);
         }

@@ -1,4 +1,4 @@
-//! The operations of a transaction on many keys at once.
+//! A transaction's operations on many keys at once.
 
 use crate::error::FluxError;
 use crate::key::{Key, KeyRange, Query, Value};
@@ -8,9 +8,10 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 impl<K: Key, V: Value> Transaction<K, V> {
-    /// The values under `keys`, in their order. Counts as a read of each. As many keys as you
-    /// like; where they are few and their number is known, [`get_many`](Self::get_many) allocates
-    /// nothing. Like that, faster than one [`get`](Self::get) after the other in a large database.
+    /// Returns the values under `keys`, in their order. Counts as a read of each. Takes any number of
+    /// keys; for few keys whose number is known when compiling, [`get_many`](Self::get_many) allocates
+    /// nothing. Like `get_many`, it is faster in a large database than one [`get`](Self::get) after the
+    /// other.
     ///
     /// ```
     /// # use fluxmap::Database;
@@ -39,8 +40,7 @@ impl<K: Key, V: Value> Transaction<K, V> {
         self.view().get_each(keys, |key| self.get(key))
     }
 
-    /// How many keys there are, by counting them: [`count(..)`](Self::count). Counts as a read
-    /// of everything.
+    /// Counts the keys: [`count(..)`](Self::count). Counts as a read of all keys.
     ///
     /// # Errors
     ///
@@ -49,7 +49,7 @@ impl<K: Key, V: Value> Transaction<K, V> {
         self.count(..)
     }
 
-    /// Whether there is no key. Counts as a read of everything up to the first key.
+    /// Returns whether there is no key. Counts as a read of everything up to the first key.
     ///
     /// # Errors
     ///
@@ -58,7 +58,7 @@ impl<K: Key, V: Value> Transaction<K, V> {
         Ok(self.first()?.is_none())
     }
 
-    /// Puts all of `pairs` there, replacing what is there: [`insert`](Self::insert) for each.
+    /// Puts all `pairs`, replacing old values: calls [`insert`](Self::insert) for each.
     ///
     /// # Errors
     ///
@@ -67,8 +67,8 @@ impl<K: Key, V: Value> Transaction<K, V> {
         pairs.into_iter().try_for_each(|(key, value)| self.insert(key, value))
     }
 
-    /// Removes every key of a range, own writes included, and returns how many there were.
-    /// Counts as a read of all of it. Linear in what it removes.
+    /// Removes every key of a range, own writes included, and returns how many were removed. Counts as a
+    /// read of the whole range. Takes time linear in the number of removed keys.
     ///
     /// ```
     /// # use fluxmap::Database;
@@ -85,7 +85,7 @@ impl<K: Key, V: Value> Transaction<K, V> {
     ///
     /// # Errors
     ///
-    /// As [`get`](Self::get); nothing is removed then.
+    /// As [`get`](Self::get); nothing is then removed.
     pub fn remove_range(&self, range: impl KeyRange<K>) -> Result<usize, FluxError> {
         let mut keys = Vec::new();
         let _ = self.range(range)?.visit(|key, _| {
@@ -97,8 +97,7 @@ impl<K: Key, V: Value> Transaction<K, V> {
         Ok(removed)
     }
 
-    /// Removes every key, and returns how many there were: see
-    /// [`remove_range`](Self::remove_range).
+    /// Removes every key, and returns how many were removed: see [`remove_range`](Self::remove_range).
     ///
     /// # Errors
     ///
@@ -107,8 +106,7 @@ impl<K: Key, V: Value> Transaction<K, V> {
         self.remove_range(..)
     }
 
-    /// Removes the smallest key, and returns it with what it held. Counts as a read of
-    /// everything up to it.
+    /// Removes the smallest key, and returns it with its value. Counts as a read of everything up to it.
     ///
     /// # Errors
     ///
@@ -117,8 +115,8 @@ impl<K: Key, V: Value> Transaction<K, V> {
         self.pop(self.first()?)
     }
 
-    /// Removes the greatest key, and returns it with what it held. Counts as a read of
-    /// everything from it on.
+    /// Removes the greatest key, and returns it with its value. Counts as a read of everything from it
+    /// on.
     ///
     /// # Errors
     ///

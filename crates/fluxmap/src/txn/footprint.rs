@@ -1,6 +1,6 @@
-//! What a transaction that keeps losing has read in this attempt and the one before: that is
-//! what its lease protects. At the snapshot level, where reads are not certified, it is what the
-//! transaction writes.
+//! The footprint of a transaction that keeps losing: everything that it has read in this attempt and the
+//! one before, which its lease protects. At the snapshot level, where reads are not certified, the
+//! footprint is everything that the transaction writes.
 
 use crate::key::Part;
 use crate::sync::Mutex;
@@ -13,8 +13,8 @@ use std::collections::BTreeSet;
 use std::mem;
 use std::sync::Arc;
 
-/// The footprint of one transaction, from attempt to attempt. Keys are code of the user's: they
-/// are compared and dropped where no lock is held.
+/// The footprint of one transaction, from attempt to attempt. Comparing and dropping keys runs user
+/// code, so both happen without a lock.
 pub(crate) struct Footprint<K> {
     attempts: Mutex<Attempts<K>>,
     watch: Arc<Watch>,
@@ -25,12 +25,12 @@ struct Attempts<K> {
     last: Reads<K>,
 }
 
-/// What one attempt has read.
+/// The reads of one attempt.
 struct Reads<K> {
-    /// Hashes, as certification compares them.
+    /// The hashes of the keys, as certification compares them.
     points: BTreeSet<u64>,
     ranges: Vec<Arc<Part<K>>>,
-    /// The ranges of scans that go on: all of each counts.
+    /// The ranges of unfinished scans, each counted as read wholly.
     scans: Vec<(RangeId, Arc<Part<K>>)>,
 }
 
@@ -46,7 +46,7 @@ impl<K> Footprint<K> {
         Footprint { attempts: Mutex::new(attempts), watch }
     }
 
-    /// Another attempt begins.
+    /// Starts another attempt: the present reads become the previous ones.
     pub(crate) fn begin_attempt(&self) {
         let mut attempts = self.attempts.lock();
         let present = mem::take(&mut attempts.present);
@@ -55,13 +55,13 @@ impl<K> Footprint<K> {
         drop(forgotten);
     }
 
-    /// Notes a key, by its hash.
+    /// Adds a key, by its hash.
     pub(crate) fn note_point(&self, hash: u64) {
         self.watch.sign();
         self.attempts.lock().present.points.insert(hash & HASH_BITS);
     }
 
-    /// Notes that a scan of this range has begun.
+    /// Adds a scan of this range that has begun.
     pub(crate) fn begin_scan(&self, scan: RangeId, whole: Part<K>) {
         self.watch.sign();
         self.attempts.lock().present.scans.push((scan, Arc::new(whole)));

@@ -1,4 +1,4 @@
-//! What is known of every key, as a stream.
+//! Streams of the metadata of every key.
 
 use crate::error::FluxError;
 use crate::info::KeyMetadata;
@@ -9,19 +9,17 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::vec;
 
-/// What is known of every key: from
-/// [`Database::scan_metadata`](crate::Database::scan_metadata). Gives the executor a turn
-/// now and then.
+/// The metadata of every key: returned by [`Database::scan_metadata`](crate::Database::scan_metadata).
+/// Yields to the executor now and then.
 #[must_use = "a stream does nothing unless it is polled"]
 pub struct MetadataStream<K: Key, V: Value> {
     scan: Scan<K, V>,
 }
 
-/// The metadata of every key, without a place for errors, as FluxMap 0.3 has it: from
-/// [`Handle::scan_metadata`](crate::Handle::scan_metadata). Gives the executor a turn now and
-/// then.
+/// The metadata of every key, without errors, as in FluxMap 0.3: returned by
+/// [`Handle::scan_metadata`](crate::Handle::scan_metadata). Yields to the executor now and then.
 ///
-/// If `max_snapshot_age` ends its snapshot, it goes on behind the last key in a new one.
+/// If `max_snapshot_age` ends its snapshot, the stream continues after the last key in a new one.
 #[must_use = "a stream does nothing unless it is polled"]
 pub struct HandleMetadataStream<K: Key, V: Value> {
     scan: Scan<K, V>,
@@ -29,7 +27,7 @@ pub struct HandleMetadataStream<K: Key, V: Value> {
 
 /// A walk over the metadata of all keys of one view.
 struct Scan<K: Key, V: Value> {
-    /// `None` at the end.
+    /// `None` once the scan is finished.
     view: Option<View<K, V>>,
     survey: Survey<K>,
     taken: vec::IntoIter<KeyMetadata<K>>,
@@ -40,8 +38,8 @@ impl<K: Key, V: Value> Scan<K, V> {
         Scan { view: Some(view), survey: Survey::new(Span::range(..)), taken: vec![].into_iter() }
     }
 
-    /// The next item. If the view has ended, `go_on` says what to read instead, or why the scan
-    /// ends here.
+    /// Returns the next item. If the view was ended for its age, `go_on` returns another view to read,
+    /// or the error with which the scan ends.
     fn poll(
         &mut self,
         context: &mut Context<'_>,
@@ -62,7 +60,7 @@ impl<K: Key, V: Value> Scan<K, V> {
                 return Poll::Ready(None);
             }
             Ok(()) => (self.survey, self.taken) = (survey, taken.into_iter()),
-            // The walk stays where it was: of a view that has ended, keys may be missing.
+            // Keep the old position: in a view that was ended, keys may be missing.
             Err(error) => match go_on(view, error) {
                 Ok(view) => self.view = Some(view),
                 Err(error) => {
@@ -76,7 +74,7 @@ impl<K: Key, V: Value> Scan<K, V> {
     }
 }
 
-// Nothing in a stream is pinned in place.
+// No field is pinned structurally.
 impl<K: Key, V: Value> Unpin for MetadataStream<K, V> {}
 impl<K: Key, V: Value> Unpin for HandleMetadataStream<K, V> {}
 
@@ -105,7 +103,7 @@ impl<K: Key, V: Value> Stream for HandleMetadataStream<K, V> {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let item = self.scan.poll(context, |ended, _| Ok(View::stable(&ended.shared)));
-        // Its only error is that a view has ended, and it goes on from those.
+        // The only error is that a view has ended, and after that the scan continues in another one.
         item.map(|item| item.and_then(Result::ok))
     }
 }

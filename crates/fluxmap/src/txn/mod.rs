@@ -1,4 +1,4 @@
-//! Transactions, snapshots and what they read and write.
+//! Transactions and snapshots, with their reads and writes.
 
 mod bulk;
 mod footprint;

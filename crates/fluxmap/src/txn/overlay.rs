@@ -1,8 +1,8 @@
-//! THE merge: what a transaction sees when it scans.
+//! A transaction's scans: the merge of committed pairs with the transaction's own writes.
 //!
-//! The committed pairs at the transaction's snapshot, overlaid with what it has
-//! itself written. The write set is consulted at every step, so a write ahead of
-//! the scan's position is seen and one behind it is not.
+//! A scan returns the committed pairs at the transaction's snapshot, overlaid with its own writes. The
+//! write set is consulted at every step, so a write ahead of the scan's position is seen and one behind
+//! it is not.
 
 use crate::error::FluxError;
 use crate::key::{Key, Part, Span, Value};
@@ -15,25 +15,25 @@ use std::cmp::Ordering;
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
-/// The pairs of a range or prefix as a transaction sees them: from
-/// [`Transaction::range`] and [`Transaction::prefix`].
+/// The pairs of a range or prefix as a transaction sees them: returned by [`Transaction::range`] and
+/// [`Transaction::prefix`].
 ///
-/// Lazy and double-ended. What it has passed, and no more, counts as read by the
-/// transaction. It holds no lock between two steps, and sees the transaction's
-/// own writes ahead of its position, made before or during the scan.
+/// Lazy and double-ended. The pairs that it has passed, and no more, count as read by the transaction.
+/// It holds no lock between two steps, and sees the transaction's own writes ahead of its position, made
+/// before or during the scan.
 ///
-/// If the transaction has been open for longer than `max_snapshot_age`, the iterator ends
-/// early, and the transaction cannot commit; [`try_next`](Self::try_next) tells at once.
+/// If the transaction has been open for longer than `max_snapshot_age`, the iterator ends early, and the
+/// transaction cannot commit; [`try_next`](Self::try_next) reports the error at once.
 pub struct TransactionRange<'t, K: Key, V: Value> {
     transaction: &'t Transaction<K, V>,
     span: Arc<Span<K>>,
     committed: Cursor<K, V>,
-    /// In the read set, unless the isolation level keeps none.
+    /// The scan's entry in the read set, unless the isolation level keeps none.
     scan: Option<RangeId>,
     /// The last key passed at either end.
     front: Option<K>,
     back: Option<K>,
-    /// The ends have met.
+    /// Whether the two ends have met.
     finished: bool,
 }
 
@@ -52,10 +52,9 @@ impl<'t, K: Key, V: Value> TransactionRange<'t, K, V> {
         }
     }
 
-    /// Shows the pairs that are left to `visit`, in ascending order, until it breaks or there
-    /// are no more; returns what it broke with. The fastest way to go over many pairs:
-    /// neither keys nor reference counts are touched. Whoever wants to keep a value clones
-    /// its [`Arc`].
+    /// Passes the remaining pairs to `visit`, in ascending order, until it breaks or no pair is left;
+    /// returns the value of the break. This is the fastest way to go over many pairs, because neither
+    /// keys nor reference counts are touched. To keep a value, clone its [`Arc`].
     ///
     /// ```
     /// # use fluxmap::{Database, FluxError};
@@ -66,7 +65,7 @@ impl<'t, K: Key, V: Value> TransactionRange<'t, K, V> {
     /// db.insert("stock/apples".into(), 3).await?;
     /// db.insert("stock/pears".into(), 0).await?;
     /// let tx = db.begin();
-    /// // It may write what it goes over.
+    /// // `visit` may write the pairs that it goes over.
     /// let flow = tx.prefix("stock/")?.visit(|name, left| {
     ///     let more = if **left == 0 { tx.insert(name.clone(), 10) } else { Ok(()) };
     ///     more.map_or_else(ControlFlow::Break, ControlFlow::Continue)
@@ -79,16 +78,15 @@ impl<'t, K: Key, V: Value> TransactionRange<'t, K, V> {
     /// # }
     /// ```
     ///
-    /// Logarithmic time to the first pair, then constant for each.
+    /// Takes logarithmic time to the first pair, then constant time per pair.
     ///
-    /// The pairs up to the one at which `visit` breaks count as read, that one included, and
-    /// no more. `visit` may use the transaction and the database as it likes, commits
-    /// included; what the transaction writes ahead of it, it will be shown. No lock is held
-    /// while it runs. What others replace or delete meanwhile is not freed before it returns,
-    /// so where it takes milliseconds for a pair, iterate instead. (However many pairs it is
-    /// shown, memory waits for a few of them only; but own writes without a committed pair
-    /// between them count as one.) If it panics, the whole range counts as read, and the
-    /// transaction can go on.
+    /// The pairs up to and including the one at which `visit` breaks count as read, and no more. `visit`
+    /// may use the transaction and the database, and may commit; it will be shown the transaction's
+    /// writes ahead of its position. No lock is held while it runs. Versions that others replace or
+    /// delete meanwhile are not freed before `visit` returns, so if it takes milliseconds per pair,
+    /// iterate instead. (The delay covers only a few pairs, however many `visit` is shown; but own
+    /// writes without a committed pair between them count as one.) If `visit` panics, the whole range
+    /// counts as read, and the transaction can continue.
     ///
     /// # Errors
     ///
@@ -118,7 +116,7 @@ impl<'t, K: Key, V: Value> TransactionRange<'t, K, V> {
         direction: Direction,
         mut visit: impl FnMut(&K, &Arc<V>) -> ControlFlow<B>,
     ) -> Result<ControlFlow<B>, FluxError> {
-        // Unless it breaks, all of it will have been read; if something panics, too.
+        // Count the whole range as read, unless `visit` breaks; this also covers a panic.
         if std::mem::replace(&mut self.finished, true) {
             return Ok(ControlFlow::Continue(()));
         }
@@ -127,7 +125,7 @@ impl<'t, K: Key, V: Value> TransactionRange<'t, K, V> {
         let mut committed = std::mem::replace(&mut self.committed, Cursor::new(Arc::clone(&self.span)));
         // The key at which `visit` broke.
         let mut stop = None;
-        // Before the look: a write that comes in between is looked for again.
+        // Read the counter before the write set: a write that comes in between is then noticed.
         let mut changes = transaction.changes();
         let mut own = self.next_own(self.passed(direction), direction);
         let mut flow = committed.visit(at, direction, |key, value| {
@@ -140,7 +138,7 @@ impl<'t, K: Key, V: Value> TransactionRange<'t, K, V> {
                 if order == Ordering::Less {
                     break;
                 }
-                // An own write in front of the committed pair, or in its place.
+                // An own write comes before the committed pair, or replaces it.
                 changes = transaction.changes();
                 let Some((own_key, write)) = own.take() else { break };
                 if let Some(value) = write {
@@ -164,6 +162,7 @@ impl<'t, K: Key, V: Value> TransactionRange<'t, K, V> {
             }
             flow
         })?;
+        // The own writes after the last committed pair.
         while let (ControlFlow::Continue(()), Some((key, write))) = (&flow, own.take()) {
             if let Some(value) = write {
                 flow = visit(&key, &value);
@@ -173,6 +172,7 @@ impl<'t, K: Key, V: Value> TransactionRange<'t, K, V> {
                 false => own = self.next_own(Some(&key), direction),
             }
         }
+        // `visit` broke at this key: only the pairs up to it count as read.
         if stop.is_some() {
             self.finished = false;
             match direction {
@@ -190,7 +190,7 @@ impl<'t, K: Key, V: Value> TransactionRange<'t, K, V> {
         }
     }
 
-    /// The transaction's next own write behind the keys `passed` at one end.
+    /// Returns the transaction's next own write after the keys `passed` at one end.
     fn own<'w>(
         &self,
         writes: &'w WriteSet<K, V>,
@@ -214,7 +214,8 @@ impl<'t, K: Key, V: Value> TransactionRange<'t, K, V> {
         within.then_some((key, write))
     }
 
-    /// The transaction's next own write, with what it sees under it.
+    /// Returns the key of the transaction's next own write, with the value that the transaction sees
+    /// under it.
     fn next_own(&self, passed: Option<&K>, direction: Direction) -> Option<(K, Option<Arc<V>>)> {
         let state = self.transaction.state();
         let seen = |put: &Put<V>| put.is_there(state.time).then(|| Arc::clone(&put.value));
@@ -222,7 +223,7 @@ impl<'t, K: Key, V: Value> TransactionRange<'t, K, V> {
         Some((key.clone(), write.as_ref().and_then(seen)))
     }
 
-    /// [`next`](Iterator::next), with a place for errors.
+    /// Like [`next`](Iterator::next), but can return an error.
     ///
     /// # Errors
     ///
@@ -233,7 +234,7 @@ impl<'t, K: Key, V: Value> TransactionRange<'t, K, V> {
         self.check().map(|()| next)
     }
 
-    /// [`next_back`](DoubleEndedIterator::next_back), with a place for errors.
+    /// Like [`next_back`](DoubleEndedIterator::next_back), but can return an error.
     ///
     /// # Errors
     ///
@@ -263,14 +264,14 @@ impl<'t, K: Key, V: Value> TransactionRange<'t, K, V> {
             if let (key, Some(value)) = pair {
                 return Some((key, value));
             }
-            // Deleted by this transaction: pass over it.
+            // The transaction has deleted this key: skip it.
         }
     }
 
-    /// The next key at one end, with what the transaction sees under it.
+    /// Returns the next key at one end, with the value that the transaction sees under it.
     fn step(&mut self, direction: Direction) -> Option<(K, Option<Arc<V>>)> {
         let at = self.transaction.view().at();
-        // Before the lock: it may look at the index.
+        // Fill the cursor's buffer before the state is locked, because that reads the index.
         let _ = self.committed.peek(at, direction);
         if self.committed.is_broken_off() {
             return None;
@@ -296,7 +297,7 @@ impl<'t, K: Key, V: Value> TransactionRange<'t, K, V> {
         }
     }
 
-    /// The parts of the span that have been passed at either end.
+    /// Returns the parts of the span that have been passed at either end.
     fn consumed(&mut self) -> impl Iterator<Item = Part<K>> + use<K, V> {
         let (first, second) = (Arc::clone(&self.span), Arc::clone(&self.span));
         let part = |span, lower, upper| Part { span, lower, upper };
@@ -324,7 +325,7 @@ impl<K: Key, V: Value> std::iter::FusedIterator for TransactionRange<'_, K, V> {
 
 impl<K: Key, V: Value> Drop for TransactionRange<'_, K, V> {
     fn drop(&mut self) {
-        // One that came to the end is noted already, as read wholly.
+        // A scan that came to its end stays in the read set as read wholly.
         if let (Some(scan), false) = (self.scan, self.finished) {
             let consumed = self.consumed();
             self.transaction.end_scan(scan, consumed);

@@ -1,10 +1,11 @@
-//! On whose behalf this thread runs a transaction's body just now, and what that commits.
+//! Which lease this thread acts for while it polls a transaction's body, and which commits the body
+//! makes.
 //!
-//! A body may commit other transactions on the same database, by itself or through nested
-//! transactions. These must pass under the lease of the body (L4 of `priority.rs`); and if
-//! such a commit changes what the body's own transaction has read, that loses, each time it
-//! runs. So while a body is polled, the thread knows whose it is, and takes down the timestamps
-//! of what is committed.
+//! A body may commit other transactions on the same database, directly or through nested transactions.
+//! These commits must pass under the body's lease (L4 of `priority.rs`). If such a commit changes a key
+//! that the body's own transaction has read, the transaction loses, each time it runs. So while a body
+//! is polled, the thread knows the body's lease, and records the timestamps of the commits that it
+//! makes.
 
 use crate::sync::thread_local;
 use crate::txn::watch::Watch;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
-/// Says on whose behalf a transaction commits: a lease, or nobody's.
+/// The lease on whose behalf a transaction commits, or [`NOBODY`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PriorityId(pub(super) u64);
 
@@ -25,7 +26,7 @@ pub(super) const NOBODY: u64 = 0;
 pub(super) const EVERYBODY: u64 = u64::MAX;
 
 impl PriorityId {
-    /// Unique in the process, so that a lease of one database is not one of another.
+    /// Unique in the process, so that leases of different databases are never confused.
     pub(super) fn unique() -> Self {
         static LAST: AtomicU64 = AtomicU64::new(NOBODY);
         // Relaxed: only uniqueness is needed.
@@ -36,20 +37,20 @@ impl PriorityId {
         self.0 == NOBODY
     }
 
-    /// Whether it passes every lease: see [`pass_always`].
+    /// Returns whether this id passes every lease: see [`pass_always`].
     pub(crate) fn is_everybody(self) -> bool {
         self.0 == EVERYBODY
     }
 }
 
-/// What a thread does just now.
+/// The thread's state.
 #[derive(Clone, Copy)]
 struct Here {
-    /// The lease on whose behalf it commits.
+    /// The lease on whose behalf the thread commits.
     id: u64,
-    /// How many bodies it is in, each within another.
+    /// The number of bodies that are being polled, each nested in another.
     depth: u32,
-    /// How many commits were taken down since it is in the outermost.
+    /// The number of commits recorded since the outermost body was entered.
     noted: u32,
 }
 
@@ -62,44 +63,44 @@ thread_local! {
     static HERE: Cell<Here> = const { Cell::new(Here::NOWHERE) };
 }
 
-// The model checker's macro knows no `const`.
+// The model checker's version of this macro does not accept `const`.
 #[cfg(shuttle)]
 thread_local! {
     static HERE: Cell<Here> = Cell::new(Here::NOWHERE);
 }
 
 thread_local! {
-    /// Which databases have committed what since the thread is in the outermost body.
+    /// The commits made since the outermost body was entered.
     #[allow(clippy::missing_const_for_thread_local)]
     static NOTED: RefCell<Vec<Commit>> = RefCell::new(Vec::new());
 }
 
-/// A commit of a database, which is known by its address.
+/// A commit of a database, which is identified by its address.
 #[derive(Clone, Copy)]
 struct Commit {
     database: usize,
     timestamp: Timestamp,
 }
 
-/// Commits that are kept in mind for each poll of a body. Who makes more of them in one go
-/// does so each time, and will be found out by the last ones.
+/// The number of commits that are remembered per poll of a body. A body that makes more in one poll will
+/// do so in every attempt, and the last ones are enough to notice the conflict.
 const MOST_NOTED: usize = 4096;
 
-/// The lease on whose behalf the thread commits.
+/// Returns the lease on whose behalf the thread commits.
 pub(crate) fn current() -> PriorityId {
     PriorityId(HERE.with(Cell::get).id)
 }
 
-/// Lets the calling thread pass every lease while it does `work`: whoever ends leases runs
-/// destructors of values, and those may commit.
+/// Lets the calling thread pass every lease while it does `work`. The thread that ends leases also runs
+/// destructors of values, and those may commit; it must not wait for a lease that only it can end.
 pub(crate) fn pass_always<T>(work: impl FnOnce() -> T) -> T {
     let _restore = Restore::enter(PriorityId(EVERYBODY), 0);
     work()
 }
 
-/// Takes a commit down, if a body is being polled.
+/// Records a commit, if a body is being polled.
 pub(crate) fn note_commit(database: usize, timestamp: Timestamp) {
-    /// Apart, as mostly none is.
+    /// Kept out of line, because mostly no body is being polled.
     #[cold]
     fn note(here: Here, database: usize, timestamp: Timestamp) {
         let noted = NOTED.try_with(|noted| {
@@ -110,7 +111,8 @@ pub(crate) fn note_commit(database: usize, timestamp: Timestamp) {
             noted.push(Commit { database, timestamp });
             noted.len() as u32
         });
-        // An error: the thread is at its very end, and polls nothing any more.
+        // On an error the thread-local has been destroyed: the thread is ending and polls no body any
+        // more.
         HERE.with(|now| now.set(Here { noted: noted.unwrap_or(0), ..here }));
     }
     let here = HERE.with(Cell::get);
@@ -119,10 +121,10 @@ pub(crate) fn note_commit(database: usize, timestamp: Timestamp) {
     }
 }
 
-/// The commits that the body of one attempt has made.
+/// The commits that the body has made in one attempt.
 #[derive(Default)]
 pub(crate) struct OwnCommits {
-    /// In order: a body makes one after the other.
+    /// Sorted, because a body makes one commit after the other.
     timestamps: Vec<Timestamp>,
 }
 
@@ -143,7 +145,7 @@ impl OwnCommits {
     }
 }
 
-/// Puts back what the thread did before, even after a panic.
+/// Restores the thread's state when dropped, even after a panic.
 struct Restore {
     before: Here,
 }
@@ -151,13 +153,14 @@ struct Restore {
 impl Restore {
     fn enter(id: PriorityId, deeper: u32) -> Self {
         let before = HERE.with(Cell::get);
-        // Within the body of a transaction that has a lease, one without runs on its behalf.
+        // Within the body of a transaction that has a lease, a nested one without a lease runs on the
+        // outer one's behalf.
         let id = if id.0 == NOBODY { before.id } else { id.0 };
         HERE.with(|here| here.set(Here { id, depth: before.depth + deeper, noted: before.noted }));
         Restore { before }
     }
 
-    /// Hands out what was committed since it was entered.
+    /// Adds the commits recorded since `enter` to `own`.
     fn collect(&self, database: usize, own: &mut OwnCommits) {
         let noted = HERE.with(Cell::get).noted;
         if noted != self.before.noted {
@@ -173,7 +176,7 @@ impl Drop for Restore {
     fn drop(&mut self) {
         let noted = HERE.with(Cell::get).noted;
         if self.before.depth > 0 {
-            // Those are commits of the body around it as well.
+            // The commits of a nested body count for the outer body as well.
             HERE.with(|here| here.set(Here { noted, ..self.before }));
             return;
         }
@@ -184,9 +187,9 @@ impl Drop for Restore {
     }
 }
 
-/// Polls `body`, a transaction's, on behalf of `id`, and adds to `own` what it commits of the
-/// database at this address.
-// Polled in place: a future around it would have to be given it, and moving it is not for free.
+/// Polls a transaction's `body` on behalf of `id`, and adds the commits that it makes in the database at
+/// this address to `own`.
+// Polls in place: a wrapping future would have to own the body, and moving it has a cost.
 pub(crate) fn poll_body<T>(
     id: PriorityId,
     database: usize,

@@ -1,29 +1,26 @@
-//! Priority leases: how a transaction that keeps losing wins.
+//! Priority leases: how a transaction that keeps losing commits in the end.
 //!
-//! Certification lets the first committer win, so a long transaction can lose to short ones for
-//! ever. After a few losses it claims a *lease*. While the lease is valid, a commit of anybody
-//! else that would undo what the holder has read waits here, asynchronously, until the lease
-//! ends; all other commits go on. Only a holder that lost although its reads were protected,
-//! because they differ from attempt to attempt, gets an *exclusive* lease, for which every other
-//! commit waits.
+//! Certification lets the first committer win, so a long transaction can lose to short ones for ever.
+//! After a few losses it claims a *lease*. While the lease is valid, another transaction's commit that
+//! would change a key that the holder has read waits here, asynchronously, until the lease ends; all
+//! other commits go on. A holder that lost although its reads were protected, because they differ from
+//! attempt to attempt, gets an *exclusive* lease, for which every other commit waits.
 //!
 //! - **L1, one holder.** There is one lease at a time; claims are granted in the order in which
 //!   they were made.
-//! - **L2, leases end.** A lease ends when its holder has committed, gives up or is dropped, or
-//!   when its time is over, whatever the holder does. Its time stands still while the holder
-//!   waits for the log.
-//! - **L3, nobody waits twice.** A commit that was held back by one lease passes when that ends,
-//!   even if the next one protects the same keys.
-//! - **L4, nobody waits for themselves.** What a holder commits itself, or its body while it is
-//!   polled (a nested transaction, say), passes. What another task commits, for which the body
-//!   waits, is held back until the lease has run out (L2); the [watch](Watch) tells whether that
-//!   has happened.
-//! - **L5, no lost wake-up.** A commit that finds itself held back registers its waker under the
-//!   lock, and only if the lease that it was checked against is still the present one. Who ends
-//!   a lease takes all wakers under the same lock.
+//! - **L2, leases end.** A lease ends when its holder has committed, gives up or is dropped, or when its
+//!   time has run out. The time stands still while the holder waits for the log.
+//! - **L3, no commit waits twice.** A commit that was held back by one lease passes when that lease
+//!   ends, even if the next lease protects the same keys.
+//! - **L4, no holder waits for itself.** Commits that a holder makes itself, or that its body makes
+//!   while it is polled (a nested transaction, say), pass. If the body waits for a commit of another
+//!   task, that commit is held back until the lease has run out (L2); the [watch](Watch) detects this.
+//! - **L5, no lost wake-up.** A commit that is held back registers its waker under the lock, and only if
+//!   the lease that it was checked against is still the present one. Ending a lease takes all wakers
+//!   under the same lock.
 //!
-//! While there is no lease, passing is one load of a word that rarely changes. Under a lease, a
-//! commit that has passed the check and is not published yet can still overtake the holder, once.
+//! Without a lease, passing costs one load of a word that rarely changes. Under a lease, a commit that
+//! has passed the check but is not published yet can still overtake the holder, once.
 
 use crate::host::Host;
 use crate::sync::{AtomicU64, Instant, Mutex, MutexGuard, Ordering};
@@ -40,37 +37,37 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-/// What a lease protects.
+/// The reads that a lease protects.
 pub(crate) trait Protects: Send + Sync {
-    /// Whether a write to this key, which has this hash, would undo what the holder has read.
-    /// Runs the key's `Ord`; called where no lock is held.
+    /// Returns whether a write to this key, which has this hash, would change a key that the holder has
+    /// read. Runs the key's `Ord`; called where no lock is held.
     fn covers(&self, hash: u64, key: &dyn Any) -> bool;
 }
 
-/// A transaction's wish for a lease.
+/// A transaction's request for a lease.
 #[derive(Clone)]
 pub(crate) struct Claim {
-    /// For how long.
+    /// How long the lease lasts.
     pub(crate) length: Duration,
-    /// Whether every commit is to wait.
+    /// Whether every commit of others has to wait.
     pub(crate) is_exclusive: bool,
-    /// What the holder has read.
+    /// The reads to protect.
     pub(crate) protects: Arc<dyn Protects>,
-    /// Sees whether the holder's body waits for a commit that the lease holds back.
+    /// Detects whether the holder's body waits for a commit that the lease holds back.
     pub(crate) watch: Arc<Watch>,
 }
 
-/// Figures about leases: from [`Database::priority_info`](crate::Database::priority_info).
+/// Figures about leases: returned by [`Database::priority_info`](crate::Database::priority_info).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PriorityInfo {
     /// Leases that were granted to transactions that kept losing.
     pub leases: u64,
-    /// How many of them held back every commit of others.
+    /// Leases that held back every commit of others.
     pub exclusive_leases: u64,
     /// Commits that were held back by a lease.
     pub held_back: u64,
-    /// How long these have waited, all together.
+    /// How long these commits have waited, all together.
     pub waited: Duration,
 }
 
@@ -85,13 +82,13 @@ struct Figures {
 /// The leases of one database.
 #[derive(Default)]
 pub(crate) struct Priority {
-    /// Whose time leases end by.
+    /// The host whose clock ends leases.
     host: Host,
-    /// Copy of the holder's id, for those who only want to pass.
+    /// A copy of the holder's id, which commits read without the lock.
     holder: AtomicU64,
     queue: Mutex<Queue>,
     figures: Figures,
-    /// Called when a lease ends at another time than before.
+    /// Called when a lease ends at another time than the background thread knows.
     alarm: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
@@ -114,42 +111,42 @@ struct Waiter {
 struct Lease {
     id: PriorityId,
     is_exclusive: bool,
-    /// What the holder has read, and the transactions nested in it.
+    /// The reads of the holder and of the transactions nested in it.
     protects: Vec<Arc<dyn Protects>>,
     watch: Arc<Watch>,
     since: Instant,
-    /// When it runs out; `None` while its time stands still.
+    /// When the lease runs out; `None` while its time stands still.
     deadline: Option<Instant>,
-    /// What was left when that began.
+    /// The time that was left when it began to stand still.
     left: Duration,
-    /// For how many waits of the holder's its time stands still.
+    /// The number of the holder's waits for the log during which the time stands still.
     pauses: u32,
     /// How many commits it has held back.
     held_back: u64,
-    /// How long those of them have waited, all together, that wait no more.
+    /// The total wait of the held-back commits that no longer wait.
     waited: Duration,
 }
 
-/// Somebody who has claimed a lease.
+/// A transaction that has claimed a lease and waits for it.
 struct Claimant {
     id: PriorityId,
     claim: Claim,
     waker: Option<Waker>,
 }
 
-/// Leases that have held others back for so long, all together, are warned of. Under contention
-/// there are thousands each second that hold back nobody, or hardly.
+/// A lease that held commits back for at least this long in total is logged as a warning. Under
+/// contention there are thousands of leases each second that hold back no commit, or hardly.
 const WORTH_A_WARNING: Duration = Duration::from_millis(1);
 
-/// A lease that has ended, to be told of where no lock is held.
+/// A lease that has ended, to be reported where no lock is held.
 struct Ended {
     lasted: Duration,
     is_exclusive: bool,
     held_back: u64,
-    /// How long these have waited, all together.
+    /// How long the held-back commits have waited, all together.
     waited: Duration,
     has_run_out: bool,
-    /// Whether another one follows.
+    /// Whether another lease follows at once.
     is_followed: bool,
     wakers: Vec<Waker>,
 }
@@ -159,9 +156,9 @@ impl Priority {
         Priority { host, ..Priority::default() }
     }
 
-    /// Has `alarm` called whenever a lease begins, or ends at another time than before.
+    /// Sets `alarm`, which is called whenever a lease begins, or will end at another time than before.
     pub(crate) fn set_alarm(&self, alarm: Box<dyn Fn() + Send + Sync>) {
-        // It is set once, when the database is opened.
+        // Only opening a database sets the alarm, so it is never set twice.
         let _ = self.alarm.set(alarm);
     }
 
@@ -172,7 +169,7 @@ impl Priority {
     }
 
     pub(crate) fn info(&self) -> PriorityInfo {
-        // Relaxed: figures, which nothing is decided by.
+        // Relaxed: these are figures on which no decision depends.
         let load = |counter: &Counter| counter.load(std::sync::atomic::Ordering::Relaxed);
         PriorityInfo {
             leases: load(&self.figures.leases),
@@ -182,16 +179,16 @@ impl Priority {
         }
     }
 
-    /// Whether there is no lease, or that on whose behalf this thread commits.
+    /// Returns whether there is no lease, or this thread commits on the lease's behalf.
     pub(crate) fn is_open(&self) -> bool {
-        // Acquire: whoever sees that a lease has ended sees what was committed under it.
+        // Acquire: a thread that sees that a lease has ended sees the commits made under it.
         let holder = self.holder.load(Ordering::Acquire);
         holder == NOBODY || [holder, EVERYBODY].contains(&current().0)
     }
 
-    /// Waits while there is a lease of somebody else's, if what it protects `undoes`, or if
-    /// it is exclusive. If it has waited, what is returned is to be dropped when the
-    /// commit has been made.
+    /// Waits while there is a lease of another transaction that is exclusive or protects reads that the
+    /// commit `undoes`. If it has waited, the caller drops the returned value once the commit has been
+    /// made.
     ///
     /// Cancel-safe: it only waits.
     pub(crate) fn pass<F: Fn(&dyn Protects) -> bool>(&self, undoes: F) -> Pass<'_, F> {
@@ -205,7 +202,7 @@ impl Priority {
         Claiming { priority: self, claim, id: None }
     }
 
-    /// How much time a lease has left, if it has not ended.
+    /// Returns how much time a lease has left; `None` if it has ended.
     pub(crate) fn left(&self, id: PriorityId) -> Option<Duration> {
         let queue = self.queue.lock();
         let lease = queue.lease.as_ref().filter(|lease| lease.id == id)?;
@@ -214,8 +211,8 @@ impl Priority {
         )
     }
 
-    /// Lets the lease protect something else, too, until what is returned is dropped; `None`
-    /// if the lease has ended.
+    /// Makes the lease protect further reads until the returned value is dropped; `None` if the lease
+    /// has ended.
     pub(crate) fn extend(&self, id: PriorityId, protects: Arc<dyn Protects>) -> Option<Extension<'_>> {
         let mut queue = self.queue.lock();
         let lease = queue.lease.as_mut().filter(|lease| lease.id == id)?;
@@ -223,8 +220,8 @@ impl Priority {
         Some(Extension { priority: self, id, protects })
     }
 
-    /// Runs `waiting`, a wait for the log. The lease under which the running body commits, if it
-    /// has one, stands still for as long.
+    /// Awaits `waiting`, a wait for the log. If the running body has a lease, the lease's time stands
+    /// still meanwhile.
     pub(crate) async fn standing_still<T>(&self, waiting: impl Future<Output = T>) -> T {
         let mut waiting = pin!(waiting);
         let mut pause = None;
@@ -262,13 +259,13 @@ impl Priority {
         }
     }
 
-    /// When the present lease ends by itself.
+    /// Returns when the present lease ends by itself.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.queue.lock().lease.as_ref()?.deadline
     }
 
-    /// Ends the present lease if its time is over. Whoever calls this then asks for the
-    /// [`deadline`](Self::deadline) of the next, and needs no alarm.
+    /// Ends the present lease if its time has run out. The caller then asks for the
+    /// [`deadline`](Self::deadline) of the next lease, so no alarm is needed.
     pub(crate) fn expire(&self, now: Instant) {
         let queue = self.queue.lock();
         let has_run_out = |lease: &Lease| lease.deadline.is_some_and(|deadline| deadline <= now);
@@ -277,7 +274,7 @@ impl Priority {
         }
     }
 
-    /// Ends a lease, unless it has ended, or withdraws a claim.
+    /// Ends a lease, or withdraws a claim. Does nothing if the lease has ended.
     pub(crate) fn give_back(&self, id: PriorityId) {
         let mut queue = self.queue.lock();
         if queue.lease.as_ref().is_some_and(|lease| lease.id == id) {
@@ -289,7 +286,7 @@ impl Priority {
         let claims = queue.claims.iter().position(|claimant| claimant.id == id);
         let withdrawn = claims.and_then(|at| queue.claims.remove(at));
         drop(queue);
-        // Outside the lock: keys and wakers are somebody else's code.
+        // Drop outside the lock: dropping keys and wakers runs other code.
         drop(withdrawn);
     }
 
@@ -313,13 +310,13 @@ impl Priority {
         count(&self.figures.exclusive, u64::from(is_exclusive));
     }
 
-    /// Ends the present lease and grants the next one (L1). Returns whether there is one.
+    /// Ends the present lease and grants the next one (L1). Returns whether there is a next one.
     fn advance(&self, mut queue: MutexGuard<'_, Queue>, has_run_out: bool) -> bool {
         let now = self.host.now();
         let old = queue.lease.take();
         let next = queue.claims.pop_front();
         let waiters = mem::take(&mut queue.held_back);
-        // L3, L5: all of them, and first, so that they come before the next holder.
+        // L3, L5: wake all held-back commits, and before the next holder, so that they come first.
         let mut wakers = Vec::with_capacity(waiters.len() + 1);
         let mut waited = Duration::ZERO;
         for Waiter { since, waker } in waiters.into_values() {
@@ -349,19 +346,19 @@ impl Priority {
 }
 
 fn count(counter: &Counter, more: u64) {
-    // Relaxed: a figure.
+    // Relaxed: it is only a figure.
     counter.fetch_add(more, std::sync::atomic::Ordering::Relaxed);
 }
 
 impl Ended {
-    /// Wakes who waited, and says that it has ended. Where no lock is held: both are somebody
-    /// else's code. A waker that panics must not keep the others from going on.
+    /// Wakes the waiting tasks, and logs the lease. Call it without any lock held, because both run
+    /// other code. A waker that panics must not keep the others from being woken.
     fn tell(self) {
         let Ended { lasted, is_exclusive, held_back, waited, has_run_out, is_followed, wakers } = self;
         for waker in wakers {
             let _ = contain(|| waker.wake());
         }
-        // The level of an event is a constant.
+        // The level of a `tracing` event must be a constant.
         macro_rules! tell {
             ($level:ident) => {
                 tracing::$level!(
@@ -371,7 +368,7 @@ impl Ended {
                     waited_milliseconds = milliseconds(waited),
                     has_run_out,
                     is_followed,
-                    "a transaction that kept losing had priority; commits that would have undone its reads waited"
+                    "a transaction that kept losing had priority; commits that would have changed its reads waited"
                 )
             };
         }
@@ -386,7 +383,7 @@ fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// While it lives, a lease's time stands still.
+/// While this guard lives, a lease's time stands still.
 struct Pause<'p> {
     priority: &'p Priority,
     id: PriorityId,
@@ -398,7 +395,7 @@ impl Drop for Pause<'_> {
     }
 }
 
-/// While it lives, a lease protects something more: from [`Priority::extend`].
+/// While this guard lives, a lease protects further reads: returned by [`Priority::extend`].
 pub(crate) struct Extension<'p> {
     priority: &'p Priority,
     id: PriorityId,
@@ -406,7 +403,7 @@ pub(crate) struct Extension<'p> {
 }
 
 impl Extension<'_> {
-    /// Whether the lease has not ended.
+    /// Returns whether the lease is still valid.
     pub(crate) fn is_valid(&self) -> bool {
         self.priority.holder.load(Ordering::Relaxed) == self.id.0
     }
@@ -427,11 +424,11 @@ impl Drop for Extension<'_> {
 pub(crate) struct Pass<'p, F> {
     priority: &'p Priority,
     undoes: F,
-    /// Since it is held back.
+    /// Present from when the commit was held back.
     waiting: Option<WaitingPass>,
 }
 
-// Nothing in it is pinned in place.
+// No field is pinned structurally.
 impl<F> Unpin for Pass<'_, F> {}
 
 struct WaitingPass {
@@ -441,13 +438,13 @@ struct WaitingPass {
 }
 
 impl<F: Fn(&dyn Protects) -> bool> Pass<'_, F> {
-    /// Whether a lease holds it back, as it is now.
+    /// Returns whether the lease, as it was observed, holds the commit back.
     fn is_held_back(&self, lease: &Observed) -> bool {
         lease.is_exclusive || lease.protects.iter().any(|protects| (self.undoes)(&**protects))
     }
 }
 
-/// A lease as somebody has seen it who wants to pass.
+/// A copy of a lease, made by a commit that wants to pass.
 struct Observed {
     id: PriorityId,
     is_exclusive: bool,
@@ -455,13 +452,13 @@ struct Observed {
 }
 
 impl<F: Fn(&dyn Protects) -> bool> Future for Pass<'_, F> {
-    /// `None` if it did not have to wait.
+    /// `None` if the commit did not have to wait.
     type Output = Option<Box<HeldBack>>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let priority = self.priority;
         if let Some(waiting) = &self.waiting {
-            // Before the lock: it is somebody else's code.
+            // Clone the waker before taking the lock: cloning runs other code.
             let waker = context.waker().clone();
             let mut queue = priority.queue.lock();
             if let Some(registered) = queue.held_back.get_mut(&waiting.id) {
@@ -486,13 +483,13 @@ impl<F: Fn(&dyn Protects) -> bool> Future for Pass<'_, F> {
                     protects: lease.protects.clone(),
                 })
             };
-            // The keys' own code: without the lock.
+            // Check without the lock, because this runs user code of the keys.
             let Some(observed) = observed.filter(|lease| self.is_held_back(lease)) else {
                 return Poll::Ready(None);
             };
             let (waker, since) = (context.waker().clone(), priority.host.now());
             let mut queue = priority.queue.lock();
-            // L5: only if it is the same lease.
+            // L5: register only if it is still the same lease.
             if queue.lease.as_ref().is_none_or(|lease| lease.id != observed.id) {
                 continue;
             }
@@ -515,7 +512,7 @@ impl<F> Pass<'_, F> {
         let WaitingPass { since, watch, .. } = self.waiting.take()?;
         let waited = self.priority.host.now().saturating_duration_since(since);
         count(&self.priority.figures.waited_nanos, u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX));
-        // Boxed, as it is handed on by those for whom there is none.
+        // Boxed to keep the result small, because most commits do not wait and return `None`.
         Some(Box::new(HeldBack { watch, waited }))
     }
 }
@@ -526,7 +523,8 @@ impl<F> Drop for Pass<'_, F> {
             let mut queue = self.priority.queue.lock();
             let waiter = queue.held_back.remove(&waiting.id);
             if let (Some(_), Some(lease)) = (&waiter, &mut queue.lease) {
-                // For this one: who waited for one before is not among them.
+                // Count the wait for this lease only if the commit still waited for it: commits that
+                // waited for an earlier lease are not in `held_back`.
                 let waited = self.priority.host.now().saturating_duration_since(waiting.since);
                 lease.waited = lease.waited.saturating_add(waited);
             }
@@ -537,7 +535,7 @@ impl<F> Drop for Pass<'_, F> {
     }
 }
 
-/// Says when it is dropped that a commit which a lease had held back has been made.
+/// Reports, when it is dropped, that a commit which a lease had held back has been made.
 pub(crate) struct HeldBack {
     watch: Arc<Watch>,
     waited: Duration,
@@ -553,7 +551,7 @@ impl Drop for HeldBack {
 pub(crate) struct Claiming<'p> {
     priority: &'p Priority,
     claim: Claim,
-    /// Since it was first polled, until it is ready.
+    /// Present from the first poll until the future is ready.
     id: Option<PriorityId>,
 }
 
@@ -562,7 +560,7 @@ impl<'p> Future for Claiming<'p> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<PriorityLease<'p>> {
         let priority = self.priority;
-        // Before the lock: it is somebody else's code.
+        // Clone the waker before taking the lock: cloning runs other code.
         let waker = context.waker().clone();
         let mut queue = priority.queue.lock();
         let mut begins = false;
@@ -586,7 +584,7 @@ impl<'p> Future for Claiming<'p> {
             drop(old);
             return Poll::Pending;
         }
-        // It holds the lease, or held it and was too slow to notice.
+        // The claim has been granted; the lease may even have ended since, if this task was polled late.
         drop(queue);
         self.id = None;
         if begins {
@@ -604,7 +602,7 @@ impl Drop for Claiming<'_> {
     }
 }
 
-/// A lease: it ends when this is dropped, if not before.
+/// A lease, which ends at the latest when this value is dropped.
 pub(crate) struct PriorityLease<'p> {
     priority: &'p Priority,
     id: PriorityId,
@@ -615,7 +613,7 @@ impl PriorityLease<'_> {
         self.id
     }
 
-    /// How much time it has left, if it has not ended.
+    /// Returns how much time the lease has left; `None` if it has ended.
     pub(crate) fn left(&self) -> Option<Duration> {
         self.priority.left(self.id)
     }
@@ -642,7 +640,7 @@ mod tests {
         poll_immediate(future).now_or_never().flatten()
     }
 
-    /// Polls on behalf of a lease.
+    /// Polls a future on behalf of a lease.
     fn act_for<'f, T>(id: PriorityId, future: impl Future<Output = T> + 'f) -> impl Future<Output = T> + 'f {
         let mut future = Box::pin(future);
         poll_fn(move |context| poll_for(id, future.as_mut(), context))
@@ -661,7 +659,7 @@ mod tests {
         Claim { length: LONG, is_exclusive: false, protects: Arc::new(Only(hash)), watch: Arc::default() }
     }
 
-    /// A commit of a key with this hash.
+    /// Returns a check for a commit that writes the key with this hash.
     fn write(hash: u64) -> impl Fn(&dyn Protects) -> bool {
         move |protects| protects.covers(hash, &())
     }
@@ -799,7 +797,7 @@ mod tests {
         let times = || rung.load(std::sync::atomic::Ordering::SeqCst);
         let first = ready(priority.claim(claim(1))).expect("nobody has one");
         assert_eq!(times(), 1);
-        // Granted to one that is never polled again.
+        // The lease is granted to a claim that is never polled again.
         let mut second = Box::pin(priority.claim(claim(1)));
         assert!(ready(second.as_mut()).is_none());
         drop(first);
@@ -842,7 +840,7 @@ mod tests {
         }
     }
 
-    /// Notes the levels of the events of this thread.
+    /// Records the levels of the events of this thread.
     #[derive(Clone, Default)]
     struct Levels(Arc<std::sync::Mutex<Vec<tracing::Level>>>);
 
@@ -873,7 +871,7 @@ mod tests {
         let background = Background::new(1);
         let priority = Priority::new(Host::new(Some(background.clone())));
         let levels = Levels::default();
-        // Each of two that are held back waits for half as long; one of them gives up.
+        // Two commits are held back, each for half as long; one of them gives up.
         let half = WORTH_A_WARNING / 2;
         tracing::subscriber::with_default(levels.clone(), || {
             for waits in [Duration::ZERO, half - Duration::from_nanos(1), half] {

@@ -1,26 +1,26 @@
-//! What a transaction has read, as far as certification needs to know.
+//! A transaction's reads, as certification needs them.
 //!
-//! A point is kept as the hash of its key, present or absent: equal keys have
-//! equal hashes, so no change goes unseen, and looking up a borrowed form needs
-//! no owned key. A range is kept as the part of it that was consumed.
+//! A point is kept as the hash of its key, present or absent: equal keys have equal hashes, so no change
+//! is missed, and looking up a borrowed form needs no owned key. A range is kept as the part of it that
+//! was consumed.
 
 use crate::key::Part;
 
-/// Points and ranges read.
+/// The points and ranges that a transaction has read.
 pub(crate) struct ReadSet<K> {
     points: Vec<u64>,
-    /// The length at which duplicates among the points are looked for next.
+    /// The number of points at which duplicates are removed next.
     compact_at: usize,
-    /// Ended scans that consumed nothing leave a gap.
+    /// Ended scans that consumed nothing leave a `None`.
     ranges: Vec<Option<Part<K>>>,
 }
 
-/// Which range of the read set belongs to a scan that goes on.
+/// The index of an unfinished scan's range in the read set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RangeId(usize);
 
 const FIRST_COMPACTION: usize = 1024;
-/// Points for which there is room with the first.
+/// The initial capacity for points.
 const FEW: usize = 8;
 
 impl<K> Default for ReadSet<K> {
@@ -30,8 +30,8 @@ impl<K> Default for ReadSet<K> {
 }
 
 impl<K> ReadSet<K> {
-    /// Notes a point. Amortized constant; memory is bounded by the number of
-    /// different keys, however often each is read.
+    /// Adds a point, in amortized constant time. Memory is bounded by the number of different keys,
+    /// however often each is read.
     pub(crate) fn note_point(&mut self, hash: u64) {
         if self.points.last() == Some(&hash) {
             return;
@@ -46,9 +46,8 @@ impl<K> ReadSet<K> {
         self.points.push(hash);
     }
 
-    /// Notes that a scan of this range begins: until [`end_scan`](Self::end_scan)
-    /// says how far it came, all of it counts as read, so a scan that is never
-    /// ended is on the safe side.
+    /// Adds a range whose scan begins. Until [`end_scan`](Self::end_scan) reports how far the scan came,
+    /// the whole range counts as read, so a scan that is never ended is on the safe side.
     pub(crate) fn begin_scan(&mut self, whole: Part<K>) -> RangeId {
         self.ranges.push(Some(whole));
         RangeId(self.ranges.len() - 1)
@@ -64,17 +63,17 @@ impl<K> ReadSet<K> {
         }
     }
 
-    /// The hashes of the points.
+    /// Returns the hashes of the points.
     pub(crate) fn points(&self) -> impl Iterator<Item = u64> {
         self.points.iter().copied()
     }
 
-    /// The ranges.
+    /// Returns the ranges.
     pub(crate) fn ranges(&self) -> impl Iterator<Item = &Part<K>> {
         self.ranges.iter().flatten()
     }
 
-    /// Whether checking it is a matter of a few look-ups. Ranges may be long.
+    /// Returns whether checking the read set takes a few look-ups only. Ranges may be long.
     pub(crate) fn is_cheap(&self) -> bool {
         self.points.len() <= 64 && self.ranges.is_empty()
     }

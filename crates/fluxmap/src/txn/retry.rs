@@ -16,9 +16,9 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-/// How long [`transact_with`](crate::Database::transact_with) goes on. By default,
-/// until the transaction has committed: it will, because after a few losses it is
-/// given priority.
+/// Limits for [`transact_with`](crate::Database::transact_with). Without limits, it retries until the
+/// transaction has committed, which it will, because after a few losses the transaction is given
+/// priority.
 ///
 /// ```
 /// use fluxmap::TransactOptions;
@@ -40,45 +40,47 @@ impl TransactOptions {
         self
     }
 
-    /// Begins no further attempt when this long has passed since the first, and
-    /// fails with [`FluxError::DeadlineExceeded`]. An attempt that runs is not
-    /// interrupted.
+    /// Starts no further attempt when this much time has passed since the first, and fails with
+    /// [`FluxError::DeadlineExceeded`]. A running attempt is not interrupted.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = Some(deadline);
         self
     }
 }
 
-/// Losses after which a transaction claims a lease.
+/// The number of losses after which a transaction claims a lease.
 const PATIENCE: u32 = 4;
-/// Losses after which it notes what a lease is to protect: its last two attempts before that.
+/// The number of losses after which a transaction records its footprint, so that the lease can protect
+/// the reads of the last two attempts.
 const FORESIGHT: u32 = 2;
-/// The least and the most that a lease lasts.
+/// The shortest and longest lease.
 const SHORTEST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(10);
-/// Losses within valid leases after which leases are exclusive. The first may be to a commit
-/// that had passed before the lease began.
+/// The number of losses within valid leases after which leases are exclusive. The first such loss may be
+/// to a commit that had passed before the lease began.
 const MOST_MOVES: u32 = 2;
-/// Losses in a row to commits of the body's own that are no accident.
+/// The number of losses in a row to the body's own commits that proves a conflict with itself.
 const MOST_OWN: u32 = 2;
-/// How long a lease lasts, in eighths, when so many have run out in a row while the body seems to
-/// have waited for a commit that they held back: each differs from the others, so that a body which
-/// takes as long as one of them does not look as if it did. Another one that runs out is proof.
+/// The length of a lease, in eighths of the normal length, after so many leases in a row have run out
+/// while the body seems to have waited for a commit that they held back. The lengths differ, so that a
+/// body that happens to take as long as one of them does not look as if it waited. If the last one runs
+/// out as well, this is proof.
 const EIGHTHS: [u32; 3] = [8, 6, 5];
 
-/// A transaction that has lost.
+/// The state of a transaction that has lost.
 struct Loser<K> {
-    /// Whose time it goes by.
+    /// The host whose clock measures the attempts.
     host: Host,
     attempts: u32,
     /// When the present attempt began.
     since: Instant,
     longest: Duration,
-    /// Losses in a row to commits of its own.
+    /// The number of losses in a row to its own commits.
     own: u32,
-    /// Losses within valid leases.
+    /// The number of losses within valid leases.
     moves: u32,
-    /// Leases in a row that ran out while it waited for a commit that they held back.
+    /// The number of leases in a row that ran out while the body waited for a commit that they held
+    /// back.
     strikes: usize,
     watch: Arc<Watch>,
     footprint: Option<Arc<Footprint<K>>>,
@@ -99,10 +101,10 @@ impl<K: Key> Loser<K> {
         })
     }
 
-    /// Counts a loss; `had_lease` if the attempt ran under a lease, and whether that was valid to the
-    /// end.
+    /// Counts a loss. `had_lease` is set if the attempt ran under a lease, and tells whether the lease
+    /// was valid to the end.
     fn lose(&mut self, is_to_own: bool, had_lease: Option<bool>) -> Result<(), FluxError> {
-        // The first attempt was not timed, so as not to read the clock for those that win at once.
+        // The first attempt is not timed, so that transactions that win at once need not read the clock.
         if self.attempts > 0 {
             self.longest = self.longest.max(self.host.now().saturating_duration_since(self.since));
         }
@@ -130,7 +132,7 @@ impl<K: Key> Loser<K> {
         self.since = self.host.now();
     }
 
-    /// Whether protecting what it has read is not enough.
+    /// Returns whether the reads differ between attempts, so that protecting them is not enough.
     fn reads_move(&self) -> bool {
         self.moves >= MOST_MOVES
     }
@@ -147,11 +149,11 @@ impl<K: Key> Loser<K> {
     }
 }
 
-/// The right of an attempt to go first.
+/// An attempt's permission to go first.
 enum Right<'p> {
-    /// Its own, and whether that is exclusive.
+    /// A lease of its own, and whether it is exclusive.
     Lease(PriorityLease<'p>, bool),
-    /// That of the transaction around it, which protects its reads, too.
+    /// A share in the lease of the outer transaction, which now protects this transaction's reads, too.
     Extended(Extension<'p>),
 }
 
@@ -159,7 +161,7 @@ impl Right<'_> {
     fn id(&self) -> PriorityId {
         match self {
             Right::Lease(lease, _) => lease.id(),
-            // Everything that is polled within the other's body is on its behalf anyway.
+            // Polls within the outer body act on behalf of its lease anyway.
             Right::Extended(_) => PriorityId::default(),
         }
     }
@@ -171,8 +173,8 @@ impl Right<'_> {
         }
     }
 
-    /// Whether it is what the transaction needs, and will last for another attempt, as far as can
-    /// be known.
+    /// Returns whether this right is strong enough for the transaction and will probably last for
+    /// another attempt.
     fn will_do<K: Key>(&self, loser: &Loser<K>) -> bool {
         match self {
             Right::Lease(lease, is_exclusive) => {
@@ -183,13 +185,14 @@ impl Right<'_> {
     }
 }
 
-/// Gets a transaction that has lost a right to go first: within the body of one that has a lease,
-/// a share in that, so that neither waits for the other.
+/// Gives a transaction that has lost the right to go first. Within the body of a transaction that has a
+/// lease, it gets a share in that lease, so that neither waits for the other.
 async fn go_first<'p, K: Key>(priority: &'p Priority, loser: &Loser<K>) -> Option<Right<'p>> {
     let footprint = loser.footprint.as_ref()?;
     let outer = own::current();
     if outer.is_everybody() {
-        // The thread that ends leases would wait for one. It passes all of them anyway.
+        // The thread that ends leases would wait for one that only it can end. It passes all leases
+        // anyway.
         return None;
     }
     if !outer.is_nobody()
@@ -214,12 +217,11 @@ where
     F: AsyncFnOnce(&mut Transaction<K, V>) -> Result<T, E> + Clone,
     E: From<FluxError>,
 {
-    // Looked at only after a loss, so that a transaction that wins at once does
-    // not pay for reading the time.
+    // Called only after a loss, so that a transaction that wins at once does not read the clock for it.
     let host = shared.host();
     let deadline = options.deadline.and_then(|limit| host.now().checked_add(limit));
     let has_passed = || deadline.is_some_and(|deadline| host.now() >= deadline);
-    // `None` until it has lost.
+    // `None` until the transaction has lost.
     let mut loser: Option<Box<Loser<K>>> = None;
     let mut right: Option<Right<'_>> = None;
     loop {
@@ -236,7 +238,8 @@ where
         let value = match ended {
             Ok(value) => value,
             Err(error) => {
-                // The error may tell what was read. If the log has failed, so be it.
+                // The error may depend on the data that was read: return it only when that data is
+                // durable. If the log has failed, return the body's error all the same.
                 let seen = transaction.view().timestamp();
                 drop(transaction);
                 drop(right);
@@ -252,7 +255,7 @@ where
         drop(transaction);
         let lost = match applied {
             Ok(applied) => {
-                // Others need not wait for the disk.
+                // End the lease first: other commits need not wait for the disk.
                 drop(right);
                 if !shared.is_stable_at_once() {
                     applied.acknowledged(shared).await?;
@@ -271,11 +274,11 @@ where
         if has_passed() {
             return Err(FluxError::DeadlineExceeded { attempts, source: lost }.into());
         }
-        // In every case: a body that conflicts with commits which it waits for would
-        // otherwise keep the thread to itself.
+        // Yield in any case: a body that conflicts with commits of other tasks on this thread, and waits
+        // for them, would otherwise never let them run.
         yield_now().await;
         if attempts >= PATIENCE && !right.as_ref().is_some_and(|right| right.will_do(loser)) {
-            // Before another is claimed: there is one at a time.
+            // Give up the old lease before claiming another, because there is one at a time.
             drop(right.take());
             right = go_first(&shared.priority, loser).await;
             if has_passed() {
@@ -286,7 +289,7 @@ where
     }
 }
 
-/// Lets the executor run other tasks first: the transaction that won, maybe.
+/// Lets the executor run other tasks first, such as the transaction that won.
 async fn yield_now() {
     let mut yielded = false;
     poll_fn(|context| {

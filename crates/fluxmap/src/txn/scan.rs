@@ -1,13 +1,12 @@
 //! Scans of the committed state, in chunks or by visitors.
 //!
-//! A [`Cursor`] looks at the index for a moment, takes out a chunk of pairs, and
-//! lets go: between two chunks it holds no pin, no lock, only the key at which
-//! it goes on. The registered timestamp of its view is what makes the chunks
-//! parts of one picture.
+//! A [`Cursor`] reads a chunk of pairs from the index and then releases the index: between two chunks it
+//! holds no pin and no lock, only the key at which it continues. The registered timestamp of its view
+//! makes all chunks parts of one consistent state.
 //!
-//! A visitor is shown pairs as they are in the index, under a pin. What is retired
-//! meanwhile waits for that pin, so the cursor lets go and goes on behind the last key
-//! whenever something does ([`Reader::is_waited_for`]), between two groups of pairs.
+//! A visitor is shown pairs in place, under a pin. Memory that is retired meanwhile waits for that pin.
+//! So whenever memory waits ([`Reader::is_waited_for`]), the cursor releases the pin between two groups
+//! of pairs, and continues after the last key.
 //!
 //! [`Reader::is_waited_for`]: fluxmap_index::Reader::is_waited_for
 
@@ -24,14 +23,14 @@ use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A registered timestamp of a database: what snapshots and transactions read
-/// through. Dropping it lets the versions go that only it could see.
+/// A registered timestamp of a database, through which snapshots and transactions read. Dropping it lets
+/// the versions be freed that only it could see.
 pub(crate) struct View<K: Key, V: Value> {
     pub(crate) shared: Arc<Shared<K, V>>,
     registration: Registration,
 }
 
-/// A registered timestamp of a database, for as long as a call takes.
+/// A copy of a registered timestamp, for the duration of a call.
 pub(crate) struct At<'c, K, V> {
     pub(crate) committer: &'c Committer<K, V>,
     pub(crate) registration: Registration,
@@ -46,25 +45,25 @@ impl<K, V> Clone for At<'_, K, V> {
 impl<K, V> Copy for At<'_, K, V> {}
 
 impl<K: Key, V: Value> View<K, V> {
-    /// For reading only: what cannot be undone any more.
+    /// A view for readers: the state that cannot be undone any more.
     pub(crate) fn stable(shared: &Arc<Shared<K, V>>) -> Self {
         let registration = shared.committer.register_stable(true);
         View { shared: Arc::clone(shared), registration }
     }
 
-    /// For a transaction: the newest state, on which it can build. It is stable before
+    /// A view for a transaction: the newest state, on which it can build. This state is stable before
     /// the transaction is acknowledged.
     pub(crate) fn newest(shared: &Arc<Shared<K, V>>) -> Self {
         let committer = &shared.committer;
         if committer.durable.as_ref().is_some_and(|durable| durable.log.failure().is_some()) {
-            // What is not stable will never be.
+            // After a failure of the log, commits that are not stable never will be.
             return Self::stable(shared);
         }
         let registration = committer.register_newest();
         View { shared: Arc::clone(shared), registration }
     }
 
-    /// What a cursor reads.
+    /// Returns the state that a cursor reads.
     pub(crate) fn at(&self) -> At<'_, K, V> {
         At { committer: &self.shared.committer, registration: self.registration }
     }
@@ -81,14 +80,14 @@ impl<K: Key, V: Value> View<K, V> {
         self.registration
     }
 
-    /// Whether what was read up to now is what the view shows: see [`Active::check`].
+    /// Checks that everything read so far is what the view shows: see [`Active::check`].
     ///
     /// [`Active::check`]: crate::mvcc::active::Active::check
     pub(crate) fn check(&self) -> Result<(), FluxError> {
         self.shared.committer.active.check(self.registration)
     }
 
-    /// Reads what `key` holds, without a copy.
+    /// Reads the value under `key`, without a copy.
     pub(crate) fn get_with<Q, R>(
         &self,
         key: &Q,
@@ -105,8 +104,8 @@ impl<K: Key, V: Value> View<K, V> {
         self.check().map(|()| found)
     }
 
-    /// What `get` finds under each of `keys`, after the memory that it will read was asked for,
-    /// so that their cache misses overlap.
+    /// Calls `get` for each of `keys`, after prefetching the memory that it will read, so that the cache
+    /// misses overlap.
     pub(crate) fn get_many<Q, const N: usize>(
         &self,
         keys: [&Q; N],
@@ -124,7 +123,7 @@ impl<K: Key, V: Value> View<K, V> {
         Ok(found)
     }
 
-    /// [`get_many`](Self::get_many) of any number of keys, a group at a time.
+    /// Like [`get_many`](Self::get_many) for any number of keys, a group at a time.
     pub(crate) fn get_each<'q, Q>(
         &self,
         keys: impl IntoIterator<Item = &'q Q>,
@@ -137,7 +136,7 @@ impl<K: Key, V: Value> View<K, V> {
         let keys: Vec<&Q> = keys.into_iter().collect();
         let mut found = Vec::with_capacity(keys.len());
         for keys in keys.chunks(ASKED_AT_ONCE) {
-            // A last group is filled up with its first key: to ask twice changes nothing.
+            // Fill the last group up with its first key: prefetching a key twice does no harm.
             let mut group = [keys[0]; ASKED_AT_ONCE];
             group[..keys.len()].copy_from_slice(keys);
             self.ask_for(group);
@@ -157,7 +156,7 @@ impl<K: Key, V: Value> View<K, V> {
         committer.reader().ask_for(keys.map(|key| committer.hash(key)), ask_for::<V>);
     }
 
-    /// How long what `key` holds has left, if it expires.
+    /// Returns the time until the value under `key` expires; `None` if it does not.
     pub(crate) fn ttl<Q>(&self, key: &Q) -> Result<Option<Duration>, FluxError>
     where
         K: Borrow<Q>,
@@ -172,7 +171,7 @@ impl<K: Key, V: Value> View<K, V> {
         self.check().map(|()| found)
     }
 
-    /// How many pairs a span holds.
+    /// Counts the pairs of a span.
     pub(crate) fn count(&self, span: Span<K>) -> Result<usize, FluxError> {
         Cursor::new(span).count(self.at())
     }
@@ -185,32 +184,32 @@ impl<K: Key, V: Value> Drop for View<K, V> {
     }
 }
 
-/// How long something that expires has left.
+/// Returns the time until `expires`; `None` if that means never.
 pub(crate) fn left(expires: Time, now: Time) -> Option<Duration> {
     (expires != 0).then(|| Duration::from_millis(expires.saturating_sub(now)))
 }
 
-/// Keys whose memory [`View::get_each`] asks for at a time.
+/// The number of keys that [`View::get_each`] prefetches at a time.
 const ASKED_AT_ONCE: usize = 16;
 
-/// Pairs taken out at a time; the last number holds for the rest. Few at first, for
-/// scans that are broken off. Thirty pairs with a `String` are just below a kilobyte,
+/// The number of pairs read at a time; the last number holds for all further chunks. The first chunks
+/// are small, for scans that are broken off. Thirty pairs with a `String` are just below a kilobyte,
 /// above which glibc's allocator tidies up its short lists at each request.
 const CHUNKS: [usize; 5] = [16, 30, 30, 30, 256];
 
-/// Pairs taken out of the index and not handed out yet.
+/// Pairs that have been read from the index but not returned yet.
 type Pairs<K, V> = VecDeque<(K, Arc<V>)>;
 
 /// A double-ended walk over a span of one view.
 pub(crate) struct Cursor<K, V> {
-    /// What has not been taken out yet, between the two buffers.
+    /// The part that has not been read yet, between the two buffers.
     rest: Part<K>,
     exhausted: bool,
-    /// The view has ended before all was taken out.
+    /// Whether the view was ended for its age before all pairs were read.
     broken_off: bool,
-    /// Chunks taken out so far.
+    /// The number of chunks read so far.
     chunks: usize,
-    /// Nearest pair first, in the direction of the end it belongs to.
+    /// The buffers at the two ends, each with the pair nearest to its end first.
     front: Pairs<K, V>,
     back: Pairs<K, V>,
 }
@@ -227,7 +226,7 @@ impl<K: Key, V: Value> Cursor<K, V> {
         }
     }
 
-    /// The pair at one end of a span.
+    /// Returns the pair at one end of a span.
     pub(crate) fn end(
         span: Span<K>,
         at: At<'_, K, V>,
@@ -238,7 +237,7 @@ impl<K: Key, V: Value> Cursor<K, V> {
         cursor.try_pop(at, direction)
     }
 
-    /// [`pop`](Self::pop), and an error if there may be more that cannot be read any more.
+    /// Like [`pop`](Self::pop), but returns an error if pairs may be missing because the view was ended.
     pub(crate) fn try_pop(
         &mut self,
         at: At<'_, K, V>,
@@ -250,11 +249,11 @@ impl<K: Key, V: Value> Cursor<K, V> {
         }
     }
 
-    /// Hands what is left to `visit`, from one end on, until it breaks. Clones nothing, but
-    /// for a key at which it goes on whenever it has let go of the index because memory
-    /// waited for it.
+    /// Passes the remaining pairs to `visit`, from one end on, until it breaks. Clones nothing except
+    /// the key at which it continues, whenever it has released the index because memory waited for it.
     ///
-    /// `visit` runs while the index is looked at: it may do what it likes, and what is
+    /// `visit` runs while the index is pinned. It may use the database, and memory that is unlinked
+    /// meanwhile is not freed before it returns.
     /// unlinked meanwhile is not freed before it returns.
     pub(crate) fn visit<B>(
         &mut self,
@@ -279,7 +278,7 @@ impl<K: Key, V: Value> Cursor<K, V> {
             })?;
         }
         if flow.is_continue() {
-            // As it says there is no more, that has to be so.
+            // Returning here claims that no pair is left, so a view that was ended is an error.
             if self.broken_off {
                 at.committer.active.check(at.registration)?;
             }
@@ -289,7 +288,7 @@ impl<K: Key, V: Value> Cursor<K, V> {
         Ok(broken.map_or(ControlFlow::Continue(()), ControlFlow::Break))
     }
 
-    /// How many pairs are left.
+    /// Counts the remaining pairs.
     pub(crate) fn count(mut self, at: At<'_, K, V>) -> Result<usize, FluxError> {
         let mut count = self.front.len() + self.back.len();
         if !self.exhausted {
@@ -309,9 +308,9 @@ impl<K: Key, V: Value> Cursor<K, V> {
         Ok(count)
     }
 
-    /// Looks at what has not been taken out yet, from one end on, until `see` breaks or it
-    /// is at an end, and asks for what `see` will follow of the values. If it `lets_go`, it does so of the index between two groups of pairs
-    /// when memory waits for it.
+    /// Passes the pairs that have not been read yet to `see`, in groups, from one end on, until `see`
+    /// breaks or no pair is left, and prefetches the values that `see` will follow. If it `lets_go`, it
+    /// releases the index between two groups when memory waits for it.
     fn look(
         &mut self,
         at: At<'_, K, V>,
@@ -325,7 +324,8 @@ impl<K: Key, V: Value> Cursor<K, V> {
             let (mut flow, mut behind) = (ControlFlow::Continue(()), None);
             let reader = at.committer.reader();
             reader.scan(&self.rest, direction, at.registration.moment, &ask, |pairs| {
-                // Before anybody sees what a view that has ended may not show.
+                // Check before `see` is called: a view that was ended may show pairs with old versions
+                // missing.
                 check().map_or(ControlFlow::Break(()), ControlFlow::Continue)?;
                 flow = see(pairs);
                 flow?;
@@ -346,7 +346,7 @@ impl<K: Key, V: Value> Cursor<K, V> {
         }
     }
 
-    /// What is left lies behind `key`.
+    /// Moves the rest of the span to after `key`.
     fn pass(&mut self, key: K, direction: Direction) {
         match direction {
             Direction::Forward => self.rest.lower = Bound::Excluded(key),
@@ -354,12 +354,12 @@ impl<K: Key, V: Value> Cursor<K, V> {
         }
     }
 
-    /// Whether there was more that cannot be read any more.
+    /// Returns whether pairs are missing because the view was ended.
     pub(crate) fn is_broken_off(&self) -> bool {
         self.broken_off
     }
 
-    /// The key that `pop` would return next.
+    /// Returns the key that `pop` would return next.
     pub(crate) fn peek(&mut self, at: At<'_, K, V>, direction: Direction) -> Option<&K> {
         self.fill(at, direction);
         let (near, far) = self.buffers(direction);
@@ -367,7 +367,7 @@ impl<K: Key, V: Value> Cursor<K, V> {
         pair.map(|(key, _)| key)
     }
 
-    /// The next pair at one end.
+    /// Returns the next pair at one end.
     pub(crate) fn pop(&mut self, at: At<'_, K, V>, direction: Direction) -> Option<(K, Arc<V>)> {
         self.fill(at, direction);
         let (near, far) = self.buffers(direction);
@@ -381,8 +381,7 @@ impl<K: Key, V: Value> Cursor<K, V> {
         }
     }
 
-    /// Takes out the next chunk at one end, if its buffer is empty and there is
-    /// something left.
+    /// Reads the next chunk at one end, if its buffer is empty and any pair may be left.
     fn fill(&mut self, at: At<'_, K, V>, direction: Direction) {
         if self.exhausted || !self.buffers(direction).0.is_empty() {
             return;
@@ -395,17 +394,18 @@ impl<K: Key, V: Value> Cursor<K, V> {
     fn take_out(&mut self, wanted: usize, at: At<'_, K, V>, direction: Direction) {
         let mut taken = std::mem::take(self.buffers(direction).0);
         taken.reserve(wanted);
-        // In one go: were a key's `Clone` to panic, a part that was passed would be lost.
+        // Do not release the index in between, because that moves `rest` ahead: if the `Clone` of a key
+        // then panicked, the pairs taken before would be lost.
         let ask = |step, value: &Arc<V>| {
-            // What the values own is not cloned.
+            // The memory that values own is not cloned, so prefetch only the value itself.
             if step == 0 {
                 prefetch::<V>(value);
             }
         };
         let looked = self.look(at, direction, false, ask, |pairs| {
             let pairs = &pairs[..pairs.len().min(wanted - taken.len())];
-            // Ask for what all the keys own before the first is cloned: these cache
-            // misses overlap, behind allocations and locked increments they would not.
+            // Prefetch the memory that all keys own before cloning the first: these cache misses overlap
+            // here, but would not behind allocations and locked increments.
             pairs.iter().for_each(|(key, _)| prefetch_owned::<K>(key));
             taken.extend(pairs.iter().map(|(key, value)| (K::clone(key), Arc::clone(value))));
             if taken.len() == wanted { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
@@ -425,11 +425,10 @@ impl<K: Key, V: Value> Cursor<K, V> {
     }
 }
 
-/// Pairs that a [`Survey`] takes at a time.
+/// The number of pairs that a [`Survey`] reads at a time.
 const SURVEYED: usize = 256;
 
-/// A walk over a span of one view, for those who want to know more of each pair than its
-/// key and value.
+/// A walk over a span of one view that reads more of each pair than its key and value.
 #[derive(Clone)]
 pub(crate) struct Survey<K> {
     rest: Part<K>,
@@ -440,8 +439,8 @@ impl<K: Key> Survey<K> {
         Survey { rest: Part::whole(span) }
     }
 
-    /// What `take` makes of the next pairs, as many as can be looked at in one go; none at
-    /// the end.
+    /// Returns the results of `take` for the next pairs, as many as are read in one go; empty at the
+    /// end.
     pub(crate) fn next_chunk<V: Value, R>(
         &mut self,
         at: At<'_, K, V>,
@@ -464,8 +463,8 @@ impl<K: Key> Survey<K> {
     }
 }
 
-/// Asks for what a visitor is about to see of a value: first the value, and then what those of
-/// the commonest types own.
+/// Prefetches the memory that a visitor is about to read of a value: first the value, and in the next
+/// step the memory that values of the commonest types own.
 fn ask_for<V: 'static>(step: usize, value: &Arc<V>) {
     match step {
         0 => prefetch::<V>(value),
@@ -473,7 +472,7 @@ fn ask_for<V: 'static>(step: usize, value: &Arc<V>) {
     }
 }
 
-/// Asks for the first cache line of what something of the commonest types owns.
+/// Prefetches the first cache line of the memory that a value of a common type owns.
 fn prefetch_owned<T: 'static>(owner: &T) {
     let owner: &dyn Any = owner;
     if let Some(text) = owner.downcast_ref::<String>() {

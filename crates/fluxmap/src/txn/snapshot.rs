@@ -12,12 +12,11 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The database as it was at one moment: from
-/// [`Database::snapshot`](crate::Database::snapshot).
+/// The database as it was at one moment: returned by [`Database::snapshot`](crate::Database::snapshot).
 ///
-/// Owned, `'static`, `Send`, `Sync` and cheap to clone. Its reads never wait,
-/// never fail because of others, and nothing tracks them. While it, a clone or
-/// an iterator of it lives, the versions that it can see are kept.
+/// Owned, `'static`, `Send`, `Sync` and cheap to clone. Its reads never wait, never conflict, and are
+/// not tracked. While the snapshot, a clone or an iterator of it lives, the versions that it can see are
+/// kept.
 ///
 /// ```
 /// use fluxmap::Database;
@@ -54,7 +53,7 @@ impl<K: Key, V: Value> Snapshot<K, V> {
         Snapshot { view: Arc::new(view) }
     }
 
-    /// What `key` held. Expected constant time.
+    /// Returns the value under `key`. Takes expected constant time.
     ///
     /// # Errors
     ///
@@ -68,9 +67,8 @@ impl<K: Key, V: Value> Snapshot<K, V> {
         self.view.get_with(key, Arc::clone)
     }
 
-    /// What each of `keys` held, in their order. Expected constant time for each; in a large
-    /// database faster than one [`get`](Self::get) after the other: see
-    /// [`Transaction::get_many`].
+    /// Returns the values under `keys`, in their order. Takes expected constant time per key; in a large
+    /// database faster than one [`get`](Self::get) after the other: see [`Transaction::get_many`].
     ///
     /// # Errors
     ///
@@ -85,9 +83,9 @@ impl<K: Key, V: Value> Snapshot<K, V> {
         self.view.get_many(keys, |key| self.get(key))
     }
 
-    /// The values under `keys`, in their order. As many keys as you like; where they are few and
-    /// their number is known, [`get_many`](Self::get_many) allocates nothing. Expected constant
-    /// time for each.
+    /// Returns the values under `keys`, in their order. Takes any number of keys; for few keys whose
+    /// number is known when compiling, [`get_many`](Self::get_many) allocates nothing. Takes expected
+    /// constant time per key.
     ///
     /// # Errors
     ///
@@ -103,7 +101,7 @@ impl<K: Key, V: Value> Snapshot<K, V> {
         self.view.get_each(keys, |key| self.get(key))
     }
 
-    /// Whether `key` held anything.
+    /// Returns whether `key` has a value.
     ///
     /// # Errors
     ///
@@ -116,7 +114,8 @@ impl<K: Key, V: Value> Snapshot<K, V> {
         Ok(self.view.get_with(key, |_| ())?.is_some())
     }
 
-    /// How long what `key` held had left; `None` if it held nothing or does not expire.
+    /// Returns the time until the value under `key` expires, at the snapshot's moment; `None` if there
+    /// is no value or it does not expire.
     ///
     /// # Errors
     ///
@@ -129,8 +128,8 @@ impl<K: Key, V: Value> Snapshot<K, V> {
         self.view.ttl(key)
     }
 
-    /// The pairs of a range, lazily, from either end. It copies every key; to go over many
-    /// pairs, [`visit`](SnapshotRange::visit) them.
+    /// Returns the pairs of a range, lazily, from either end. The iterator copies every key; to go over
+    /// many pairs, [`visit`](SnapshotRange::visit) them.
     ///
     /// ```
     /// # use fluxmap::Database;
@@ -154,15 +153,15 @@ impl<K: Key, V: Value> Snapshot<K, V> {
     ///
     /// # Panics
     ///
-    /// The iterator does if the snapshot is ended by `max_snapshot_age`, which is off by
-    /// default, before it has passed all pairs: to end early would be to say that there are
-    /// no more. Use [`try_next`](SnapshotRange::try_next) or
-    /// [`range_stream`](Self::range_stream) where that may happen.
+    /// The iterator panics if the snapshot is ended by `max_snapshot_age`, which is off by default,
+    /// before all pairs have been passed: ending early would claim that no pair is left. Use
+    /// [`try_next`](SnapshotRange::try_next) or [`range_stream`](Self::range_stream) where that may
+    /// happen.
     pub fn range(&self, range: impl KeyRange<K>) -> SnapshotRange<K, V> {
         SnapshotRange::new(&self.view, Span::range(range))
     }
 
-    /// The pairs whose keys start with `prefix`, lazily, from either end.
+    /// Returns the pairs whose keys start with `prefix`, lazily, from either end.
     ///
     /// # Panics
     ///
@@ -171,18 +170,17 @@ impl<K: Key, V: Value> Snapshot<K, V> {
         SnapshotRange::new(&self.view, Span::prefix(prefix))
     }
 
-    /// [`range`](Self::range) as a stream that gives the executor a turn now and
-    /// then.
+    /// Like [`range`](Self::range), as a stream that yields to the executor now and then.
     pub fn range_stream(&self, range: impl KeyRange<K>) -> SnapshotStream<K, V> {
         SnapshotStream::new(self.range(range))
     }
 
-    /// [`prefix`](Self::prefix) as a stream.
+    /// Like [`prefix`](Self::prefix), as a stream.
     pub fn prefix_scan_stream(&self, prefix: impl Prefix<K>) -> SnapshotStream<K, V> {
         SnapshotStream::new(self.prefix(prefix))
     }
 
-    /// The smallest key, with what it held.
+    /// Returns the smallest key, with its value.
     ///
     /// # Errors
     ///
@@ -191,7 +189,7 @@ impl<K: Key, V: Value> Snapshot<K, V> {
         Cursor::end(Span::range(..), self.view.at(), Direction::Forward)
     }
 
-    /// The greatest key, with what it held.
+    /// Returns the greatest key, with its value.
     ///
     /// # Errors
     ///
@@ -200,7 +198,7 @@ impl<K: Key, V: Value> Snapshot<K, V> {
         Cursor::end(Span::range(..), self.view.at(), Direction::Backward)
     }
 
-    /// How many keys a range held. Linear in what it counts.
+    /// Counts the keys of a range. Takes time linear in their number.
     ///
     /// # Errors
     ///
@@ -209,7 +207,7 @@ impl<K: Key, V: Value> Snapshot<K, V> {
         self.view.count(Span::range(range))
     }
 
-    /// How many keys there were, by counting them: [`count(..)`](Self::count).
+    /// Counts all keys: [`count(..)`](Self::count).
     ///
     /// # Errors
     ///
@@ -218,7 +216,7 @@ impl<K: Key, V: Value> Snapshot<K, V> {
         self.count(..)
     }
 
-    /// Whether there was no key. Logarithmic time.
+    /// Returns whether there is no key. Takes logarithmic time.
     ///
     /// # Errors
     ///
@@ -234,8 +232,8 @@ impl<K: Key, V: Value> fmt::Debug for Snapshot<K, V> {
     }
 }
 
-/// The pairs of a range or prefix in a snapshot: from [`Snapshot::range`] and
-/// [`Snapshot::prefix`]. Lazy, double-ended, and free of the snapshot's lifetime.
+/// The pairs of a range or prefix in a snapshot: returned by [`Snapshot::range`] and
+/// [`Snapshot::prefix`]. Lazy and double-ended; does not borrow the snapshot.
 pub struct SnapshotRange<K: Key, V: Value> {
     view: Arc<View<K, V>>,
     cursor: Cursor<K, V>,
@@ -246,7 +244,7 @@ impl<K: Key, V: Value> SnapshotRange<K, V> {
         SnapshotRange { view: Arc::clone(view), cursor: Cursor::new(span) }
     }
 
-    /// [`next`](Iterator::next), with a place for errors.
+    /// Like [`next`](Iterator::next), but can return an error.
     ///
     /// # Errors
     ///
@@ -256,7 +254,7 @@ impl<K: Key, V: Value> SnapshotRange<K, V> {
         self.cursor.try_pop(self.view.at(), Direction::Forward)
     }
 
-    /// [`next_back`](DoubleEndedIterator::next_back), with a place for errors.
+    /// Like [`next_back`](DoubleEndedIterator::next_back), but can return an error.
     ///
     /// # Errors
     ///
@@ -267,10 +265,9 @@ impl<K: Key, V: Value> SnapshotRange<K, V> {
 }
 
 impl<K: Key, V: Value> SnapshotRange<K, V> {
-    /// Shows the pairs that are left to `visit`, in ascending order, until it breaks or there
-    /// are no more; returns what it broke with. The fastest way to go over many pairs:
-    /// neither keys nor reference counts are touched. Whoever wants to keep a value clones
-    /// its [`Arc`].
+    /// Passes the remaining pairs to `visit`, in ascending order, until it breaks or no pair is left;
+    /// returns the value of the break. This is the fastest way to go over many pairs, because neither
+    /// keys nor reference counts are touched. To keep a value, clone its [`Arc`].
     ///
     /// ```
     /// # use fluxmap::Database;
@@ -292,13 +289,12 @@ impl<K: Key, V: Value> SnapshotRange<K, V> {
     /// # }
     /// ```
     ///
-    /// Logarithmic time to the first pair, then constant for each.
+    /// Takes logarithmic time to the first pair, then constant time per pair.
     ///
-    /// `visit` may use the database as it likes, commits included; they do not change what
-    /// it is shown. No lock is held while it runs. What others replace or delete meanwhile
-    /// is not freed before it returns, so where it takes milliseconds for a pair, iterate
-    /// instead. (However many pairs it is shown, memory waits for a few of them only.) If it
-    /// panics, that is all that happens.
+    /// `visit` may use the database, and may commit; commits do not change the pairs that it is shown.
+    /// No lock is held while it runs. Versions that others replace or delete meanwhile are not freed
+    /// before `visit` returns, so if it takes milliseconds per pair, iterate instead. (The delay covers
+    /// only a few pairs, however many `visit` is shown.) A panic of `visit` has no further effect.
     ///
     /// # Errors
     ///
@@ -324,7 +320,7 @@ impl<K: Key, V: Value> SnapshotRange<K, V> {
     }
 }
 
-/// What the iterator does where it cannot report an error.
+/// Unwraps for the iterator, which cannot return an error.
 fn expect<T>(next: Result<T, FluxError>) -> T {
     next.unwrap_or_else(|error| panic!("{error}; `try_next` returns this error instead"))
 }

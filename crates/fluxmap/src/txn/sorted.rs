@@ -1,17 +1,17 @@
-//! A sorted map for what a transaction writes: mostly a pair or two, now and then a million.
+//! A sorted map for a transaction's writes: mostly a pair or two, now and then a million.
 //!
-//! Pairs are kept in order in a vector, and in more of them, one behind the other, when they
-//! are too many for one. User code (`Ord`, destructors) runs before the first change, so it
-//! may panic at any call; and since a search can go by any condition that holds for the
-//! keys up to some point, a range or a prefix needs no bounds made for it.
+//! Pairs are kept in order in one vector or, if they are too many for one, in several consecutive
+//! vectors. User code (`Ord`, destructors) runs before the first change, so it may panic at any call. A
+//! search takes any condition that holds for all keys up to some point, so a range or a prefix needs no
+//! bounds made for it.
 
 use std::borrow::Borrow;
 use std::mem;
 
-/// Pairs for which there is room with the first.
+/// The initial capacity for pairs.
 const FEW: usize = 4;
 
-/// Pairs in a full chunk.
+/// The number of pairs in a full chunk.
 const CHUNK: usize = 256;
 
 /// A sorted map.
@@ -19,11 +19,11 @@ const CHUNK: usize = 256;
 pub(crate) struct Sorted<K, T> {
     /// Empty only if the map is.
     first: Vec<(K, T)>,
-    /// The chunks behind, of which none is empty.
+    /// The chunks after `first`, none of them empty.
     rest: Vec<Vec<(K, T)>>,
 }
 
-/// A chunk, and a pair's index in it.
+/// The index of a chunk, and the index of a pair in it.
 type Place = (usize, usize);
 
 impl<K, T> Sorted<K, T> {
@@ -47,13 +47,13 @@ impl<K, T> Sorted<K, T> {
         if chunk == 0 { &mut self.first } else { &mut self.rest[chunk - 1] }
     }
 
-    /// The last chunk that starts where `before` holds, or the first.
+    /// Returns the last chunk for whose first key `before` holds, or chunk 0.
     fn chunk_where(&self, before: impl Fn(&K) -> bool) -> usize {
         self.rest.partition_point(|chunk| before(&chunk[0].0))
     }
 
-    /// The first pair for whose key `before` does not hold, which it must for the keys up to
-    /// some point.
+    /// Returns the first pair for whose key `before` does not hold. `before` must hold for all keys up
+    /// to some point, and for none after.
     pub(crate) fn first_behind(&self, before: impl Fn(&K) -> bool) -> Option<(&K, &T)> {
         let chunk = self.chunk_where(&before);
         let pairs = self.chunk(chunk);
@@ -61,19 +61,20 @@ impl<K, T> Sorted<K, T> {
         found.or_else(|| self.rest.get(chunk)?.first()).map(|(key, value)| (key, value))
     }
 
-    /// The last pair for whose key `within` holds, which it must for the keys up to some point.
+    /// Returns the last pair for whose key `within` holds. `within` must hold for all keys up to some
+    /// point, and for none after.
     pub(crate) fn last_within(&self, within: impl Fn(&K) -> bool) -> Option<(&K, &T)> {
         let pairs = self.chunk(self.chunk_where(&within));
         let index = pairs.partition_point(|(key, _)| within(key)).checked_sub(1)?;
         pairs.get(index).map(|(key, value)| (key, value))
     }
 
-    /// The pairs, in order, to be looked at.
+    /// Returns the pairs, in order, by reference.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &T)> {
         self.first.iter().chain(self.rest.iter().flatten()).map(|(key, value)| (key, value))
     }
 
-    /// The pairs, in order.
+    /// Returns the pairs, in order.
     pub(crate) fn into_pairs(self) -> impl ExactSizeIterator<Item = (K, T)> {
         let left = self.len();
         Pairs { chunk: self.first.into_iter(), rest: self.rest.into_iter(), left }
@@ -81,7 +82,7 @@ impl<K, T> Sorted<K, T> {
 }
 
 impl<K: Ord, T> Sorted<K, T> {
-    /// Where a key is, or belongs.
+    /// Returns the place of a key, or the place where it belongs.
     fn find<Q>(&self, key: &Q) -> Result<Place, Place>
     where
         K: Borrow<Q>,
@@ -104,12 +105,11 @@ impl<K: Ord, T> Sorted<K, T> {
         Some((key, value))
     }
 
-    /// Puts a value under a key, and returns the one that was there. A key that is there
-    /// stays.
+    /// Puts a value under a key, and returns the old value. If the key is present, the stored key stays.
     pub(crate) fn insert(&mut self, key: K, value: T) -> Option<T> {
         let (chunk, index) = match self.find(&key) {
             Ok((chunk, index)) => {
-                // First, as its destructor may panic, too.
+                // Drop the key before the change, because its destructor may panic.
                 drop(key);
                 return Some(mem::replace(&mut self.chunk_mut(chunk)[index].1, value));
             }
@@ -121,8 +121,8 @@ impl<K: Ord, T> Sorted<K, T> {
         }
         pairs.insert(index, (key, value));
         if pairs.len() > CHUNK {
-            // Behind the last of a full chunk only the new pair moves on, so that keys that
-            // come in order leave full chunks behind them.
+            // If the new pair comes after the last pair of a full chunk, move only the new pair to a new
+            // chunk, so that ascending insertions leave full chunks.
             let behind = pairs.split_off(if index == CHUNK { CHUNK } else { CHUNK / 2 });
             self.rest.insert(chunk, behind);
         }

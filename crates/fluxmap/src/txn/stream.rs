@@ -1,7 +1,7 @@
-//! Streams: the iterators, with a turn for the executor now and then.
+//! Streams: iterators that yield to the executor now and then.
 //!
-//! Nothing here waits for anything, but a scan of millions of pairs that never
-//! yielded would keep other tasks of its thread waiting.
+//! No stream waits for anything, but a scan of millions of pairs that never yielded would keep other
+//! tasks of its thread waiting.
 
 use crate::error::FluxError;
 use crate::key::{Key, Value};
@@ -12,10 +12,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-/// Items between two turns for the executor.
+/// The number of items between two yields to the executor.
 const ITEMS_PER_TURN: u32 = 128;
 
-/// An iterator that can fail.
+/// An iterator whose `next` can fail.
 trait TryIterator {
     type Item;
     fn try_next(&mut self) -> Result<Option<Self::Item>, FluxError>;
@@ -37,7 +37,7 @@ impl<K: Key, V: Value> TryIterator for SnapshotRange<K, V> {
     }
 }
 
-/// An iterator as a stream, which an error ends.
+/// Makes an iterator a stream, which ends after the first error.
 struct Turns<I> {
     iterator: I,
     left: u32,
@@ -65,12 +65,12 @@ impl<I: TryIterator> Turns<I> {
     }
 }
 
-/// A scan of a transaction as a stream: from
+/// A scan of a transaction as a stream: returned by
 /// [`Transaction::range_stream`](crate::Transaction::range_stream) and
 /// [`Transaction::prefix_scan_stream`](crate::Transaction::prefix_scan_stream).
 ///
-/// It holds no lock and no pin between two items. Dropping it ends the scan; what
-/// it has passed counts as read.
+/// The stream holds no lock and no pin between two items. Dropping it ends the scan; the pairs that it
+/// has passed count as read.
 #[must_use = "a stream does nothing unless it is polled"]
 pub struct TransactionStream<'t, K: Key, V: Value> {
     turns: Turns<TransactionRange<'t, K, V>>,
@@ -82,7 +82,7 @@ impl<'t, K: Key, V: Value> TransactionStream<'t, K, V> {
     }
 }
 
-// Nothing in a stream is pinned in place.
+// No field is pinned structurally.
 impl<K: Key, V: Value> Unpin for TransactionStream<'_, K, V> {}
 
 impl<K: Key, V: Value> Stream for TransactionStream<'_, K, V> {
@@ -99,10 +99,9 @@ impl<K: Key, V: Value> FusedStream for TransactionStream<'_, K, V> {
     }
 }
 
-/// A scan of a snapshot as a stream: from
+/// A scan of a snapshot as a stream: returned by
 /// [`Snapshot::range_stream`](crate::Snapshot::range_stream) and
-/// [`Snapshot::prefix_scan_stream`](crate::Snapshot::prefix_scan_stream). Owned
-/// and `'static`.
+/// [`Snapshot::prefix_scan_stream`](crate::Snapshot::prefix_scan_stream). Owned and `'static`.
 #[must_use = "a stream does nothing unless it is polled"]
 pub struct SnapshotStream<K: Key, V: Value> {
     turns: Turns<SnapshotRange<K, V>>,
@@ -114,7 +113,7 @@ impl<K: Key, V: Value> SnapshotStream<K, V> {
     }
 }
 
-// Nothing in a stream is pinned in place.
+// No field is pinned structurally.
 impl<K: Key, V: Value> Unpin for SnapshotStream<K, V> {}
 
 impl<K: Key, V: Value> Stream for SnapshotStream<K, V> {

@@ -1,4 +1,4 @@
-//! A transaction: reads at its snapshot, buffers its writes, commits them as one.
+//! A transaction reads at its snapshot, buffers its writes, and commits them as one.
 
 use crate::error::FluxError;
 use crate::info::IsolationLevel;
@@ -24,14 +24,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
-/// A transaction that is under way: from [`Database::begin`](crate::Database::begin),
-/// or handed to the closure of [`Database::transact`](crate::Database::transact).
+/// A running transaction: returned by [`Database::begin`](crate::Database::begin), or passed to the
+/// closure of [`Database::transact`](crate::Database::transact).
 ///
-/// It reads the database as it was when the transaction began, plus its own
-/// writes, which nobody else sees until [`commit`](Self::commit). Dropping it
-/// rolls it back. It owns what it needs (no lifetime, `Send`, `Sync`), holds no
-/// lock, and may live across awaits; while it does, the versions that it can see
-/// are kept.
+/// It reads the database as it was when the transaction began, plus its own writes, which no other
+/// reader sees until [`commit`](Self::commit). Dropping it rolls it back. It borrows nothing (no
+/// lifetime, `Send`, `Sync`), holds no lock, and may live across awaits. While it lives, the versions
+/// that it can see are kept.
 ///
 /// ```
 /// use fluxmap::Database;
@@ -50,19 +49,19 @@ use std::time::{Duration, SystemTime};
 #[must_use = "a transaction that is dropped is rolled back"]
 pub struct Transaction<K: Key, V: Value> {
     view: View<K, V>,
-    /// Where it notes what a lease is to protect, if it has lost a few times.
+    /// Records the reads that a lease will protect, once the transaction has lost a few times.
     footprint: Option<Arc<Footprint<K>>>,
     state: Mutex<State<K, V>>,
-    /// How often the writes have changed: for scans, which look for themselves then.
+    /// How often the writes have changed, so that scans notice when they must look at them again.
     changes: AtomicUsize,
 }
 
-/// What changes as a transaction runs.
+/// The mutable state of a transaction.
 pub(crate) struct State<K, V> {
     pub(crate) reads: ReadSet<K>,
     pub(crate) writes: WriteSet<K, V>,
-    /// By which it is decided what has expired: the time of the snapshot, or of the first
-    /// write that expires, if nothing else in the database does.
+    /// The time that decides which keys have expired: the time of the snapshot, or of the transaction's
+    /// first expiring write if nothing else in the database expires.
     pub(crate) time: Time,
 }
 
@@ -71,8 +70,8 @@ impl<K: Key, V: Value> Transaction<K, V> {
         Self::noting(shared, None)
     }
 
-    /// A transaction that notes what a lease protects, or will.
-    // Inlined, so that `begin` does not ask whether there is a footprint.
+    /// Begins a transaction that records the reads for a lease in `footprint`.
+    // Inlined, so that `begin` does not test whether there is a footprint.
     #[inline(always)]
     pub(crate) fn noting(shared: &Arc<Shared<K, V>>, footprint: Option<Arc<Footprint<K>>>) -> Self {
         let view = View::newest(shared);
@@ -89,19 +88,19 @@ impl<K: Key, V: Value> Transaction<K, V> {
         self.state.lock()
     }
 
-    /// Says that the writes change, under the lock of the state.
+    /// Counts a change of the writes. The caller holds the lock of the state.
     fn note_change(&self) {
-        // Load and store: the lock is held. Relaxed: whoever is to see the change is told by
-        // other means that it was made.
+        // Load and store suffice, because the lock is held. Relaxed: a thread that has to see the change
+        // learns of it through other synchronization.
         self.changes.store(self.changes.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
-    /// How often the writes have changed.
+    /// Returns how often the writes have changed.
     pub(crate) fn changes(&self) -> usize {
         self.changes.load(Ordering::Relaxed)
     }
 
-    /// Whether reads must be certified.
+    /// Returns whether reads must be certified.
     fn tracks_reads(&self) -> bool {
         self.isolation_level() == IsolationLevel::Serializable
     }
@@ -127,12 +126,12 @@ impl<K: Key, V: Value> Transaction<K, V> {
         }
     }
 
-    /// The isolation level, which is that of the database.
+    /// Returns the isolation level, which is that of the database.
     pub fn isolation_level(&self) -> IsolationLevel {
         self.view.shared.level
     }
 
-    /// Reads `key`, own write or committed, and notes that it was read.
+    /// Reads `key`, from the own writes or the committed state, and records the read.
     fn read<Q, R>(&self, key: &Q, take: impl FnOnce(&K, &Arc<V>, Time) -> R) -> Result<Option<R>, FluxError>
     where
         K: Borrow<Q>,
@@ -170,7 +169,7 @@ impl<K: Key, V: Value> Transaction<K, V> {
         self.read(key, |stored, value, expires| (stored.clone(), Put { value: Arc::clone(value), expires }))
     }
 
-    /// What `key` holds. Expected constant time.
+    /// Returns the value under `key`. Takes expected constant time.
     ///
     /// # Errors
     ///
@@ -184,15 +183,14 @@ impl<K: Key, V: Value> Transaction<K, V> {
         self.read(key, |_, value, _| Arc::clone(value))
     }
 
-    /// What each of `keys` holds, in their order. Counts as a read of each.
+    /// Returns the values under `keys`, in their order. Counts as a read of each.
     ///
-    /// In a database that is larger than the processor's cache, faster than one
-    /// [`get`](Self::get) after the other: each of them waits for memory several times, and
-    /// here they wait together. Where everything is in the cache, it costs some tens of
-    /// nanoseconds more for each key. RocksDB has this as `MultiGet`, Redis as `MGET`. Expected
-    /// constant time for each key. Keys whose number is not known when compiling, or so many
-    /// that they are a burden to the stack (some 40 bytes each; thousands, that is), are for
-    /// [`get_each`](Self::get_each).
+    /// In a database that is larger than the processor's cache, this is faster than one
+    /// [`get`](Self::get) after the other: each `get` waits for memory several times, and here these
+    /// waits overlap. If everything is in the cache, it costs some tens of nanoseconds more per key.
+    /// RocksDB calls this `MultiGet`, Redis `MGET`. Takes expected constant time per key. If the number
+    /// of keys is not known when compiling, or if they are too many for the stack (thousands, at some 40
+    /// bytes each), use [`get_each`](Self::get_each).
     ///
     /// ```
     /// # use fluxmap::{Database, FluxError};
@@ -225,7 +223,7 @@ impl<K: Key, V: Value> Transaction<K, V> {
         self.view.get_many(keys, |key| self.get(key))
     }
 
-    /// Whether `key` holds anything. Counts as a read of it.
+    /// Returns whether `key` has a value. Counts as a read of it.
     ///
     /// # Errors
     ///
@@ -238,12 +236,12 @@ impl<K: Key, V: Value> Transaction<K, V> {
         Ok(self.read(key, |_, _, _| ())?.is_some())
     }
 
-    /// Puts `value` under `key`, replacing what is there. A blind write: nothing
-    /// is read, so at [`IsolationLevel::Serializable`] it cannot conflict.
+    /// Puts `value` under `key`, replacing the old value and its expiry time. This is a blind write:
+    /// nothing is read, so at [`IsolationLevel::Serializable`] it cannot conflict.
     ///
     /// # Errors
     ///
-    /// None: whether there is room is found out by [`commit`](Self::commit).
+    /// None; [`commit`](Self::commit) checks whether there is room.
     pub fn insert(&self, key: K, value: V) -> Result<(), FluxError> {
         self.insert_arc(key, Arc::new(value))
     }
@@ -259,7 +257,7 @@ impl<K: Key, V: Value> Transaction<K, V> {
         Ok(())
     }
 
-    /// Notes that a key is written, where that is what a lease protects.
+    /// Records a written key at the snapshot level, where a lease protects writes.
     fn note_write(&self, key: &K) {
         if let Some(footprint) = &self.footprint
             && !self.tracks_reads()
@@ -277,7 +275,8 @@ impl<K: Key, V: Value> Transaction<K, V> {
         let replaced = state.writes.set(key, Some(put));
         self.note_change();
         drop(state);
-        // Only now is the state unlocked.
+        // Drop the old value after the state is unlocked, because its destructor may use the
+        // transaction.
         drop(replaced);
     }
 
@@ -287,13 +286,13 @@ impl<K: Key, V: Value> Transaction<K, V> {
         let replaced = state.writes.set(key, write);
         self.note_change();
         drop(state);
-        // Only now is the state unlocked.
+        // Drop the old value after the state is unlocked, because its destructor may use the
+        // transaction.
         drop(replaced);
     }
 
-    /// [`insert`](Self::insert) for a value that is to be gone after `ttl` from now: at that
-    /// instant it is out of sight of everything that begins then, and its memory follows
-    /// soon after. Whole milliseconds, rounded up.
+    /// [`insert`](Self::insert) for a value that expires `ttl` from now. From that instant no new reader
+    /// sees the value, and its memory is freed soon after. `ttl` is rounded up to whole milliseconds.
     ///
     /// ```
     /// # use fluxmap::Database;
@@ -319,8 +318,8 @@ impl<K: Key, V: Value> Transaction<K, V> {
         Ok(())
     }
 
-    /// Lets what `key` holds expire at `at`, which may be in the past, and returns whether it
-    /// holds anything. Counts as a read and a write of it.
+    /// Sets the time at which the value under `key` expires to `at`, which may be in the past, and
+    /// returns whether the key has a value. Counts as a read and a write of the key.
     ///
     /// # Errors
     ///
@@ -330,13 +329,13 @@ impl<K: Key, V: Value> Transaction<K, V> {
         K: Borrow<Q>,
         Q: Query + ?Sized,
     {
-        // By the machine's clock, as `at` is: it may have been set since it was last looked at.
+        // Read the machine's clock, which `at` refers to: it may have been set since the last look.
         self.view.shared.committer.hand.look();
         self.change_expiry(key, to_time(at))
     }
 
-    /// How long what `key` holds has left, at the time of the transaction's snapshot; `None`
-    /// if it holds nothing or does not expire. Counts as a read of it.
+    /// Returns the time until the value under `key` expires, at the time of the transaction's snapshot;
+    /// `None` if there is no value or it does not expire. Counts as a read of the key.
     ///
     /// # Errors
     ///
@@ -350,8 +349,8 @@ impl<K: Key, V: Value> Transaction<K, V> {
         Ok(self.read(key, |_, _, expires| left(expires, now))?.flatten())
     }
 
-    /// Lets what `key` holds stay, and returns whether it was going to expire. Under
-    /// [`EvictionPolicy::Ttl`](crate::mem::EvictionPolicy::Ttl) it gets the life of all keys
+    /// Removes the expiry time of the value under `key`, and returns whether it had one. Under
+    /// [`EvictionPolicy::Ttl`](crate::mem::EvictionPolicy::Ttl) the value gets the default time to live
     /// anew.
     ///
     /// # Errors
@@ -377,7 +376,7 @@ impl<K: Key, V: Value> Transaction<K, V> {
         Ok(true)
     }
 
-    /// Removes `key`, and returns what it held. Counts as a read of it.
+    /// Removes `key`, and returns the value that it had. Counts as a read of the key.
     ///
     /// # Errors
     ///
@@ -394,9 +393,8 @@ impl<K: Key, V: Value> Transaction<K, V> {
         Ok(Some(put.value))
     }
 
-    /// Replaces what `key` holds by what `change` makes of it, and returns the
-    /// new value; or does nothing and returns `None` if it holds nothing. It expires when
-    /// it was going to.
+    /// Replaces the value under `key` by the result of `change`, and returns the new value. Does nothing
+    /// and returns `None` if there is no value. The time at which the value expires stays the same.
     ///
     /// ```
     /// # use fluxmap::Database;
@@ -427,9 +425,9 @@ impl<K: Key, V: Value> Transaction<K, V> {
         Ok(Some(changed))
     }
 
-    /// Puts `new` under `key` (or removes it, for `None`) if the key holds
-    /// `expected` (`None`: nothing), and returns whether it did. A value that replaces another
-    /// expires when that one was going to, as with [`update`](Self::update).
+    /// Puts `new` under `key` (or removes the key, for `None`) if its value is `expected` (`None`: no
+    /// value), and returns whether it did. The new value expires when the old one was going to, as with
+    /// [`update`](Self::update).
     ///
     /// ```
     /// # use fluxmap::Database;
@@ -476,7 +474,7 @@ impl<K: Key, V: Value> Transaction<K, V> {
         Ok(true)
     }
 
-    /// What `key` holds, or what `make` makes, which is then put there.
+    /// Returns the value under `key`; if there is none, puts the result of `make` there and returns it.
     ///
     /// # Errors
     ///
@@ -492,10 +490,10 @@ impl<K: Key, V: Value> Transaction<K, V> {
         }
     }
 
-    /// The pairs of a range, lazily, from either end. It sees what the transaction
-    /// writes ahead of it, also while it runs: a loop that inserts ahead of its own
-    /// scan does not end. It copies every key; to go over many pairs,
-    /// [`visit`](TransactionRange::visit) them.
+    /// Returns the pairs of a range, lazily, from either end. The iterator sees the transaction's writes
+    /// ahead of its position, even those made while it runs: a loop that inserts ahead of its own scan
+    /// does not end. It copies every key; to go over many pairs, [`visit`](TransactionRange::visit)
+    /// them.
     ///
     /// ```
     /// # use fluxmap::Database;
@@ -521,7 +519,7 @@ impl<K: Key, V: Value> Transaction<K, V> {
         Ok(TransactionRange::new(self, Span::range(range)))
     }
 
-    /// The pairs whose keys start with `prefix`, like [`range`](Self::range).
+    /// Returns the pairs whose keys start with `prefix`, like [`range`](Self::range).
     ///
     /// # Errors
     ///
@@ -530,18 +528,18 @@ impl<K: Key, V: Value> Transaction<K, V> {
         Ok(TransactionRange::new(self, Span::prefix(prefix)))
     }
 
-    /// [`range`](Self::range) as a stream that gives the executor a turn now and
-    /// then. The transaction may write while it runs.
+    /// Like [`range`](Self::range), as a stream that yields to the executor now and then. The
+    /// transaction may write while the stream runs.
     pub fn range_stream(&self, range: impl KeyRange<K>) -> TransactionStream<'_, K, V> {
         TransactionStream::new(TransactionRange::new(self, Span::range(range)))
     }
 
-    /// [`prefix`](Self::prefix) as a stream.
+    /// Like [`prefix`](Self::prefix), as a stream.
     pub fn prefix_scan_stream(&self, prefix: impl Prefix<K>) -> TransactionStream<'_, K, V> {
         TransactionStream::new(TransactionRange::new(self, Span::prefix(prefix)))
     }
 
-    /// The smallest key, with what it holds.
+    /// Returns the smallest key, with its value.
     ///
     /// # Errors
     ///
@@ -550,7 +548,7 @@ impl<K: Key, V: Value> Transaction<K, V> {
         self.range(..)?.try_next()
     }
 
-    /// The greatest key, with what it holds.
+    /// Returns the greatest key, with its value.
     ///
     /// # Errors
     ///
@@ -559,8 +557,8 @@ impl<K: Key, V: Value> Transaction<K, V> {
         self.range(..)?.try_next_back()
     }
 
-    /// How many keys a range holds. Counts as a read of all of it. Linear in
-    /// what it counts.
+    /// Counts the keys of a range. Counts as a read of the whole range. Takes time linear in the number
+    /// of keys.
     ///
     /// # Errors
     ///
@@ -574,8 +572,8 @@ impl<K: Key, V: Value> Transaction<K, V> {
         Ok(count)
     }
 
-    /// Marks the present state of the transaction's writes, to
-    /// [`rollback_to`](Self::rollback_to) it later.
+    /// Marks the present state of the transaction's writes, so that [`rollback_to`](Self::rollback_to)
+    /// can return to it later.
     ///
     /// # Errors
     ///
@@ -584,8 +582,8 @@ impl<K: Key, V: Value> Transaction<K, V> {
         Ok(self.state().writes.savepoint())
     }
 
-    /// Takes back every write since `savepoint`, which stays valid; later
-    /// savepoints end. What was read since then still counts as read.
+    /// Undoes every write since `savepoint`, which stays valid; later savepoints end. Reads since then
+    /// still count.
     ///
     /// ```
     /// # use fluxmap::Database;
@@ -606,8 +604,7 @@ impl<K: Key, V: Value> Transaction<K, V> {
     ///
     /// # Errors
     ///
-    /// [`FluxError::SavepointNotFound`] if it has ended, or belongs to another
-    /// transaction.
+    /// [`FluxError::SavepointNotFound`] if the savepoint has ended, or belongs to another transaction.
     pub fn rollback_to(&self, savepoint: &Savepoint) -> Result<(), FluxError> {
         let mut state = self.state();
         let undone = state.writes.rollback_to(*savepoint);
@@ -619,52 +616,51 @@ impl<K: Key, V: Value> Transaction<K, V> {
         }
     }
 
-    /// Makes all writes visible at once, or none, and returns when everything that
-    /// was read and written is as durable as the database was built to be.
+    /// Makes all writes visible at once, or none, and returns when everything that was read and written
+    /// is as durable as the level says.
     ///
-    /// A transaction that has written nothing never conflicts. Waits if it writes what another
-    /// transaction has read that had kept losing and now has priority (see
-    /// [`Database::transact`](crate::Database::transact)), and in a durable database for the log.
-    ///
+    /// A transaction that has written nothing never conflicts. In a durable database the commit waits
+    /// for the log. It also waits if it writes a key that a prioritised transaction, which kept losing
+    /// before, has read: see [`Database::transact`](crate::Database::transact).
     /// # Errors
     ///
-    /// [`FluxError::SerializationConflict`] if something that was read has been
-    /// changed since the transaction began, or, under
-    /// [`IsolationLevel::Snapshot`], [`FluxError::WriteConflict`] if a key that
-    /// it writes has been. Nothing has been applied then.
+    /// [`FluxError::SerializationConflict`] if a key or range that the transaction read has been changed
+    /// since it began, or, under [`IsolationLevel::Snapshot`], [`FluxError::WriteConflict`] if a key
+    /// that it writes has been. Nothing has then been applied.
     ///
-    /// With a memory limit, [`FluxError::ExceedsMemoryLimit`] if what it writes is larger than
-    /// the limit, and [`FluxError::MemoryLimitExceeded`] if there is no room and nothing may
-    /// be evicted; [`FluxError::SnapshotTooOld`] if it was open for longer than the database
-    /// allows. Nothing has been applied then.
+    /// With a memory limit, [`FluxError::ExceedsMemoryLimit`] if its writes are larger than the limit,
+    /// and [`FluxError::MemoryLimitExceeded`] if there is no room and no key may be evicted;
+    /// [`FluxError::SnapshotTooOld`] if it was open for longer than the database allows. Nothing has
+    /// then been applied.
     ///
-    /// In a durable database also [`FluxError::Persistence`] if a key or value cannot
-    /// be stored, [`FluxError::FatalPersistenceError`] after the log has failed (in
-    /// both cases nothing has been applied), and [`FluxError::OutcomeUnknown`] if it
-    /// fails now.
+    /// In a durable database also [`FluxError::Persistence`] if a key or value cannot be stored,
+    /// [`FluxError::FatalPersistenceError`] after the log has failed (in both cases nothing has been
+    /// applied), and [`FluxError::OutcomeUnknown`] if the log fails now.
     ///
     /// # Cancel safety
     ///
-    /// A future that is dropped before it returns has either not committed, and the
-    /// transaction is rolled back, or it has, and becomes durable by itself. In memory
-    /// it has not.
+    /// A future that is dropped before it returns has either not committed, and the transaction is
+    /// rolled back, or has committed, and the commit becomes durable by itself. In memory it has not
+    /// committed.
     pub async fn commit(mut self) -> Result<(), FluxError> {
         let applied = self.apply().await?;
         if self.view.shared.is_stable_at_once() {
             return Ok(());
         }
         let shared = Arc::clone(&self.view.shared);
-        // What only it could see need not be kept for as long as the log takes.
+        // Release the snapshot before waiting: the versions that only it could see need not be kept
+        // while the log is written.
         drop(self);
         applied.acknowledged(&shared).await
     }
 
-    /// Commits; what is returned waits for durability. The transaction is good for nothing
-    /// but to be dropped then. (It is borrowed because moving it is not for free.)
+    /// Commits; the returned value waits for durability. Afterwards the transaction can only be dropped.
+    /// (It is borrowed because moving it has a cost.)
     pub(crate) async fn apply(&mut self) -> Result<Applied, FluxError> {
         let Transaction { view, state, .. } = self;
         let State { reads, writes, .. } = state.get_mut();
-        // Dropped where the transaction's lease covers what their destructors do.
+        // Drop the sets inside this future: the transaction's lease still covers commits of their
+        // destructors.
         let (reads, writes) = (mem::take(reads), mem::take(writes));
         let (has_written, mut timestamp) = (!writes.is_empty(), view.timestamp());
         let mut held_back = None;
@@ -672,7 +668,7 @@ impl<K: Key, V: Value> Transaction<K, V> {
         if has_written {
             let shared = &view.shared;
             if !shared.may_commit_at_once() {
-                // Before the batch is made, which holds a pin.
+                // Wait before the batch is made, because a batch holds a pin.
                 let undoes = |protects: &dyn Protects| {
                     writes.any(|key| protects.covers(shared.committer.hash(key), key))
                 };
@@ -685,7 +681,8 @@ impl<K: Key, V: Value> Transaction<K, V> {
         Ok(Applied { timestamp, has_written, held_back })
     }
 
-    /// Whether its own body has committed changes of what it rests on, so that it cannot commit.
+    /// Returns whether the body's own commits have changed keys on which this transaction depends, so
+    /// that it cannot commit.
     pub(crate) fn is_undone_by(&mut self, own: &OwnCommits) -> bool {
         let Transaction { view, state, .. } = self;
         let State { reads, writes, .. } = state.get_mut();
@@ -700,19 +697,20 @@ impl<K: Key, V: Value> Transaction<K, V> {
     pub fn rollback(self) {}
 }
 
-/// A transaction that has committed, and is perhaps not durable yet.
+/// A transaction that has committed, and may not be durable yet.
 #[must_use = "it is to be waited for before anybody is told"]
 pub(crate) struct Applied {
     timestamp: Timestamp,
     has_written: bool,
-    /// If a lease held it back.
+    /// Present if a lease held the commit back.
     held_back: Option<Box<HeldBack>>,
 }
 
 impl Applied {
-    /// Waits until what was read and written cannot be undone any more.
+    /// Waits until everything that was read and written cannot be undone any more.
     pub(crate) async fn acknowledged<K: Key, V: Value>(self, shared: &Shared<K, V>) -> Result<(), FluxError> {
-        // Until then nobody who waits for this commit goes on.
+        // Keep `held_back` until the end: a task that waits for this commit goes on only after its drop
+        // has reported the commit.
         let _held_back = self.held_back;
         match self.has_written {
             true => shared.acknowledged(self.timestamp).await,

@@ -1,15 +1,15 @@
-//! Whether a body waits for a commit that its own lease holds back.
+//! Detects a body that waits for a commit that its own lease holds back.
 //!
-//! Such a body waits in vain: the commit waits for the lease, and the lease for the body, until
-//! it has run out; then the commit undoes what the body has read, and all of it happens again.
-//! Commits that the body makes itself pass (L4 of `priority.rs`), but those of a task that it
-//! has spawned, say, are like anybody else's.
+//! Such a body waits in vain: the commit waits for the lease, and the lease for the body, until the
+//! lease has run out. Then the commit changes a key that the body has read, and all of it happens again.
+//! Commits that the body makes itself pass (L4 of `priority.rs`), but those of a task that it has
+//! spawned, say, do not.
 //!
-//! Such a body gives itself away: it shows no sign of life while the commit is held back, and
-//! shows one as soon as that has been made. (Signs are that it is polled, that a poll ends, that
-//! it is woken, and that it reads.) A body that is merely slow shows signs at times of its own;
-//! one that its executor leaves aside has been woken before. Three times in a row, under leases
-//! of different lengths, is no accident.
+//! Such a body is recognized by its signs of life: it shows none while the commit is held back, and
+//! shows one as soon as the commit has been made. (Signs of life are: it is polled, a poll ends, it is
+//! woken, it reads.) A body that is merely slow shows signs at other times, and a body that its executor
+//! neglects has been woken before. Three times in a row, under leases of different lengths, is no
+//! accident.
 
 use crate::host::Host;
 use crate::sync::{Instant, Mutex};
@@ -17,17 +17,18 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-/// A sign of life counts as prompted by a commit if it comes within this part of the time for
-/// which that was held back.
+/// A sign of life counts as prompted by a commit if it follows the commit within this fraction of the
+/// time for which the commit was held back.
 const PROMPT: u32 = 32;
-/// And if there was none in this part of that time before. (The body may have been polled for
-/// some time after the commit began to wait: it has spawned that, and then begins to wait.)
+/// It counts only if there was no sign in this fraction of that time before. (The body may have been
+/// polled for some time after the commit began to wait: a body may spawn the commit and then begin to
+/// wait for it.)
 const SILENCE: u32 = 2;
 
 /// Watches one body, from attempt to attempt.
 #[derive(Default)]
 pub(crate) struct Watch {
-    /// Whose time it goes by.
+    /// The host whose clock times the signs.
     host: Host,
     state: Mutex<State>,
 }
@@ -35,13 +36,14 @@ pub(crate) struct Watch {
 #[derive(Default)]
 struct State {
     last_sign: Option<Instant>,
-    /// The body was woken, and not polled since.
+    /// Whether the body was woken and has not been polled since.
     is_awake: bool,
-    /// When a commit was made that had been held back, without a sign of life, and for how long.
+    /// When a held-back commit was made during which the body showed no sign of life, and how long it
+    /// was held back.
     made: Option<(Instant, Duration)>,
-    /// A sign of life came promptly after such a commit.
+    /// Whether a sign of life came promptly after such a commit.
     is_prompted: bool,
-    /// The lease ran out.
+    /// Whether the lease has run out.
     has_run_out: bool,
 }
 
@@ -59,17 +61,17 @@ impl Watch {
         Watch { host, ..Watch::default() }
     }
 
-    /// The body shows that it does not wait.
+    /// Records a sign of life.
     pub(crate) fn sign(&self) {
         self.state.lock().sign(self.host.now());
     }
 
-    /// The lease ran out.
+    /// Records that the lease has run out.
     pub(super) fn runs_out(&self) {
         self.state.lock().has_run_out = true;
     }
 
-    /// A commit has been made that was held back for so long.
+    /// Records that a commit has been made that was held back for `held`.
     pub(super) fn commit_was_made(&self, held: Duration) {
         let now = self.host.now();
         let mut state = self.state.lock();
@@ -80,19 +82,19 @@ impl Watch {
         }
     }
 
-    /// Begins another attempt.
+    /// Starts another attempt.
     pub(crate) fn begin(&self) {
         *self.state.lock() = State { last_sign: Some(self.host.now()), ..State::default() };
     }
 
-    /// Whether in this attempt the lease ran out, and the body seems to have waited for a commit
-    /// that it held back.
+    /// Returns whether, in this attempt, the lease ran out and the body seems to have waited for a
+    /// commit that the lease held back.
     pub(crate) fn has_waited_in_vain(&self) -> bool {
         let state = self.state.lock();
         state.has_run_out && state.is_prompted
     }
 
-    /// Polls the body, whose wake-ups and polls are signs of life.
+    /// Polls the body, and takes its wake-ups and polls as signs of life.
     pub(crate) fn poll<T>(
         self: &Arc<Self>,
         context: &mut Context<'_>,
@@ -100,7 +102,8 @@ impl Watch {
     ) -> Poll<T> {
         {
             let mut state = self.state.lock();
-            // It was woken, which was the sign, or its executor polls it for no reason.
+            // Either the wake-up was the sign of life, or the executor polls without a reason: this poll
+            // is no sign.
             state.made = None;
             state.sign(self.host.now());
             state.is_awake = false;
@@ -139,8 +142,7 @@ mod tests {
 
     const HELD: Duration = Duration::from_secs(3600);
 
-    /// A body that has been polled once, a commit that was held back for an hour since, and
-    /// then what `follows` is.
+    /// Polls a body once, holds a commit back for an hour, and then does what `follows` says.
     fn watched(wakes: bool, follows: impl Fn(&Arc<Watch>, &Waker)) -> bool {
         let watch = Arc::new(Watch::default());
         let mut inner = None;
@@ -152,7 +154,7 @@ mod tests {
             Poll::<()>::Pending
         });
         assert!(polled.is_pending());
-        // As if that had been long ago.
+        // Forget the sign of that poll, as if it had been long ago.
         watch.state.lock().last_sign = None;
         watch.runs_out();
         watch.commit_was_made(HELD);
@@ -183,7 +185,7 @@ mod tests {
     #[test]
     fn neither_has_one_that_shows_a_sign_in_time_or_late() {
         assert!(!watched(false, |watch, _| {
-            // Late: as if the commit had been made some time ago.
+            // The sign is late, as if the commit had been made some time ago.
             watch.state.lock().made = Some((Instant::now(), Duration::ZERO));
             watch.sign();
         }));

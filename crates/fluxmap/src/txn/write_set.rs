@@ -1,7 +1,7 @@
-//! What a transaction will write, and its savepoints.
+//! A transaction's buffered writes, and its savepoints.
 //!
-//! While there are savepoints, what each write replaced is kept in an undo log, and
-//! rolling back replays it from the end.
+//! While there are savepoints, an undo log keeps the write that each new write replaced, and a rollback
+//! applies it from the end.
 
 use crate::key::Query;
 use crate::txn::sorted::Sorted;
@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// A value to write.
 pub(crate) struct Put<V> {
     pub(crate) value: Arc<V>,
-    /// When it expires; zero if it does not.
+    /// When the value expires; zero for never.
     pub(crate) expires: Time,
 }
 
@@ -24,7 +24,7 @@ impl<V> Put<V> {
         Put { value, expires: 0 }
     }
 
-    /// Whether the value is there at a time.
+    /// Returns whether the value has not expired at `time`.
     pub(crate) fn is_there(&self, time: Time) -> bool {
         !has_expired(self.expires, time)
     }
@@ -42,7 +42,7 @@ pub(crate) type Write<V> = Option<Put<V>>;
 /// Buffered writes, in key order.
 pub(crate) struct WriteSet<K, V> {
     writes: Sorted<K, Write<V>>,
-    /// Keys with the write that was buffered for them before.
+    /// Keys, each with the write that was buffered for it before.
     undo: Vec<(K, Option<Write<V>>)>,
     savepoints: Vec<Mark>,
 }
@@ -75,12 +75,12 @@ impl<K: Ord + Clone, V> WriteSet<K, V> {
         self.writes.len()
     }
 
-    /// Buffers a write. Returns the value that it replaces for good, to be dropped
-    /// where its destructor may do as it likes.
+    /// Buffers a write. Returns the old value if no rollback can restore it; the caller drops it where
+    /// its destructor may use the transaction.
     #[must_use = "drop it outside the lock"]
     pub(crate) fn set(&mut self, key: K, write: Write<V>) -> Write<V> {
         if self.savepoints.is_empty() {
-            // Nothing can bring the old write back.
+            // Without savepoints nothing can restore the old write.
             return self.writes.insert(key, write).flatten();
         }
         let undo = key.clone();
@@ -89,7 +89,7 @@ impl<K: Ord + Clone, V> WriteSet<K, V> {
         None
     }
 
-    /// The buffered write to a key, if there is one, with the key.
+    /// Returns the buffered write to a key, if there is one, with the key.
     pub(crate) fn get<Q>(&self, key: &Q) -> Option<(&K, &Write<V>)>
     where
         K: Borrow<Q>,
@@ -103,22 +103,21 @@ impl<K: Ord + Clone, V> WriteSet<K, V> {
     }
 
     pub(crate) fn savepoint(&mut self) -> Savepoint {
-        // Unique in the process, so that one transaction's savepoint is not
-        // mistaken for another's. Relaxed: only uniqueness is needed.
+        // Unique in the process, so that a savepoint of one transaction is not mistaken for another's.
+        // Relaxed: only uniqueness is needed.
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         self.savepoints.push(Mark { id, undo: self.undo.len() });
         Savepoint { id }
     }
 
-    /// Takes back every write since the savepoint, and ends the later ones.
-    /// Returns what went, to be dropped outside the lock, or `None`, with nothing
-    /// changed, if the savepoint is not one of ours. Linear in the
-    /// writes of the transaction.
+    /// Undoes every write since the savepoint, and ends the later savepoints. Returns the discarded
+    /// writes, to be dropped outside the lock, or `None`, with nothing changed, if the savepoint does
+    /// not belong to this transaction. Takes time linear in the writes of the transaction.
     pub(crate) fn rollback_to(&mut self, savepoint: Savepoint) -> Option<impl Sized + use<K, V>> {
         let position = self.savepoints.iter().position(|mark| mark.id == savepoint.id)?;
         let undo = self.savepoints[position].undo;
-        // On a copy: if a key's `Clone` or `Ord` panics, nothing has changed.
+        // Work on a copy: if a key's `Clone` or `Ord` panics, nothing has changed.
         let mut writes = self.writes.clone();
         for (key, before) in self.undo[undo..].iter().rev() {
             match before {
@@ -132,15 +131,15 @@ impl<K: Ord + Clone, V> WriteSet<K, V> {
     }
 }
 
-/// Writes to be committed: each key once, in order.
+/// Writes to be committed: each key once, in key order.
 pub(crate) trait Writes<K, V> {
-    /// Whether one of the keys is such.
+    /// Returns whether `is_such` holds for one of the keys.
     fn any(&self, is_such: impl Fn(&K) -> bool) -> bool;
 
     fn into_writes(self) -> impl ExactSizeIterator<Item = (K, Write<V>)>;
 }
 
-/// A single one.
+/// A single write.
 impl<K, V> Writes<K, V> for (K, Write<V>) {
     fn any(&self, is_such: impl Fn(&K) -> bool) -> bool {
         is_such(&self.0)

@@ -1,4 +1,4 @@
-//! The directory of a database: names, and errors that say which file.
+//! The directory of a database: file names, and errors that name the file.
 
 use crate::codec::is_readable;
 use crate::disk::{Disk, DiskFile, Lock, OpenMode};
@@ -16,7 +16,7 @@ pub(crate) const CHECKPOINT: &str = "snapshot.db";
 pub(crate) const CHECKPOINT_DRAFT: &str = "snapshot.tmp";
 /// A segment that is being made; worthless until it is renamed.
 pub(crate) const SEGMENT_DRAFT: &str = "wal.next";
-/// Held locked while the database is open.
+/// This file is locked while the database is open.
 const LOCK: &str = "lock";
 const SEGMENT: &str = "wal.";
 
@@ -25,7 +25,7 @@ pub(crate) fn segment_name(number: u64) -> String {
     format!("{SEGMENT}{number:010}")
 }
 
-/// The number of the segment in the file of this name, if it is the name of one.
+/// Returns the number of the segment with this file name, if it is one.
 fn segment_number(name: &str) -> Option<u64> {
     let number = name.strip_prefix(SEGMENT)?.parse().ok()?;
     (segment_name(number) == name).then_some(number)
@@ -36,11 +36,11 @@ fn segment_number(name: &str) -> Option<u64> {
 pub(crate) struct Directory {
     disk: Arc<dyn Disk>,
     path: PathBuf,
-    /// Where the numbers come from that tell files apart.
+    /// The source of the random numbers that identify files.
     host: Host,
 }
 
-/// An open file that knows its name, for errors.
+/// An open file that knows its path, for errors.
 #[derive(Debug)]
 pub(crate) struct NamedFile {
     file: Box<dyn DiskFile>,
@@ -54,12 +54,12 @@ impl Directory {
         Directory { disk, path, host }
     }
 
-    /// A number for a new file.
+    /// Returns a random number that identifies a new file.
     pub(crate) fn random(&self) -> u64 {
         self.host.random()
     }
 
-    /// Another directory on the same disk.
+    /// Returns another directory on the same disk.
     pub(crate) fn sibling(&self, path: PathBuf) -> Self {
         Directory { path, ..self.clone() }
     }
@@ -72,7 +72,7 @@ impl Directory {
         &self.path
     }
 
-    /// Creates it, unless it is there, and holds on to where it is.
+    /// Creates the directory, unless it exists, and stores its resolved path.
     pub(crate) fn create(mut self) -> Result<Self> {
         self.disk.create_dir(&self.path).map_err(failed("create the directory", &self.path))?;
         self.path = self.disk.resolve(&self.path).map_err(failed("find the directory", &self.path))?;
@@ -87,8 +87,8 @@ impl Directory {
         })
     }
 
-    /// Locks the directory without creating anything. Where the lock's file is not, nobody
-    /// has the database open; nor where nobody can write.
+    /// Locks the directory without creating anything. Returns `None` if there is no lock file, because
+    /// then the database is not open, or if the file system is read-only.
     pub(crate) fn lock_if_there(&self) -> Result<Option<Box<dyn Lock>>> {
         if !self.names()?.iter().any(|name| name == LOCK) {
             return Ok(None);
@@ -110,7 +110,7 @@ impl Directory {
         Ok(NamedFile { file, path })
     }
 
-    /// Opens a file to read it, if it is there.
+    /// Opens a file for reading, if it exists.
     pub(crate) fn find(&self, name: &str) -> Result<Option<NamedFile>> {
         match self.open(name, OpenMode::Read) {
             Ok(file) => Ok(Some(file)),
@@ -133,7 +133,7 @@ impl Directory {
         self.disk.sync_dir(&self.path).map_err(failed("sync the directory", &self.path))
     }
 
-    /// The names of all files; none if there is no such directory.
+    /// Returns the names of all files; none if the directory does not exist.
     pub(crate) fn names(&self) -> Result<Vec<String>> {
         match self.disk.list(&self.path) {
             Ok(names) => Ok(names),
@@ -142,7 +142,7 @@ impl Directory {
         }
     }
 
-    /// The numbers of the segments, in order.
+    /// Returns the numbers of the segments, in order.
     pub(crate) fn segments(&self) -> Result<Vec<u64>> {
         let mut numbers: Vec<u64> = self.names()?.iter().filter_map(|name| segment_number(name)).collect();
         numbers.sort_unstable();
@@ -176,7 +176,7 @@ impl NamedFile {
         self.file.sync().map_err(failed("sync", &self.path))
     }
 
-    /// Reads as much of `buffer` as the file has from `offset` on; returns how much.
+    /// Fills `buffer` from `offset` on, as far as the file reaches; returns the number of bytes read.
     pub(crate) fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
         let mut filled = 0;
         while filled < buffer.len() {
@@ -234,8 +234,8 @@ impl Identity {
         same("codec", format!("{:?}", found.codec), format!("{:?}", self.codec))
     }
 
-    /// Refuses a file whose values would be mistaken for others: it was written with types of these
-    /// names whose fields are not the same. Files of versions before 0.5 do not say.
+    /// Refuses a file whose values would be misread, because it was written with types of these names
+    /// but other fields. Files of versions before 0.5 do not record the fields.
     pub(crate) fn expect_shapes(&self, found: &Identity, path: &Path) -> Result<()> {
         let (Some(found), Some(expected)) = (&found.shapes, &self.shapes) else { return Ok(()) };
         let readable = |what, found: &str, expected: &str| match is_readable(found, expected) {

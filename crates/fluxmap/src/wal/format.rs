@@ -1,20 +1,18 @@
-//! What stands in the files, byte by byte. `docs/format.md` says it for people.
+//! The byte layout of the files. `docs/format.md` describes it for readers.
 //!
-//! All numbers are little-endian. Every file begins with a [`FileHeader`]. A log
-//! segment goes on with [frames](FrameHeader), a checkpoint with blocks (see
-//! `checkpoint.rs`). Nothing in here touches a file.
+//! All numbers are little-endian. Every file begins with a [`FileHeader`]. In a log segment,
+//! [frames](FrameHeader) follow; in a checkpoint, blocks (see `checkpoint.rs`). Nothing in this module
+//! accesses a file.
 
 use crate::codec::Codec;
 use fluxmap_index::{Time, Timestamp};
 
-/// The number of a commit in the log, which is its commit timestamp: consecutive,
-/// from one.
+/// The number of a commit in the log. It is the commit timestamp: consecutive, from one.
 pub(crate) type Lsn = Timestamp;
 
-/// The version of all that this module describes, in which files are written. Since 2,
-/// values may expire.
+/// The format version that this module describes and writes. Since version 2, values may expire.
 pub(crate) const FORMAT_VERSION: u16 = 2;
-/// The oldest version that is still read.
+/// The oldest version that can still be read.
 const OLDEST_VERSION: u16 = 1;
 
 /// A position in the log: segments in order, offsets within them.
@@ -24,7 +22,7 @@ pub(crate) struct Position {
     pub(crate) offset: u64,
 }
 
-/// What kind of file a header begins.
+/// The kind of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FileKind {
     Segment,
@@ -40,12 +38,12 @@ impl FileKind {
     }
 }
 
-/// What all files of one database agree on.
+/// The properties that all files of one database share.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
     pub(crate) codec: Codec,
     pub(crate) schema_version: u32,
-    /// Drawn at random when the database was created.
+    /// A random number, drawn when the database was created.
     pub(crate) database: u64,
     pub(crate) key_type: String,
     pub(crate) value_type: String,
@@ -53,17 +51,17 @@ pub(crate) struct Identity {
     pub(crate) shapes: Option<Shapes>,
 }
 
-/// What a codec that writes no names has to know of the types: see `codec/shape.rs`.
+/// The shapes of the types, for codecs that write no names: see `codec/shape.rs`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Shapes {
     pub(crate) key: String,
     pub(crate) value: String,
 }
 
-/// A shape that is longer is told by its length and checksum only.
+/// Of a shape that is longer, only the length and the checksum are stored.
 const MAX_SHAPE: usize = 800;
 
-/// A shape as it stands in a header.
+/// Converts a shape to its form in a header.
 pub(crate) fn clip_shape(shape: String) -> String {
     match shape.len() > MAX_SHAPE {
         true => format!("#{}:{:08x}", shape.len(), crc32c::crc32c(shape.as_bytes())),
@@ -71,7 +69,7 @@ pub(crate) fn clip_shape(shape: String) -> String {
     }
 }
 
-/// The first bytes of each file.
+/// The header of each file.
 ///
 /// | at | size | |
 /// |--:|--:|---|
@@ -93,36 +91,36 @@ pub(crate) fn clip_shape(shape: String) -> String {
 pub(crate) struct FileHeader {
     pub(crate) kind: FileKind,
     pub(crate) identity: Identity,
-    /// Seeds the checksums of what follows, so that what an earlier use of the
-    /// file left behind is not mistaken for it.
+    /// Seeds the checksums of the rest of the file, so that bytes left by an earlier use of the file are
+    /// not accepted.
     pub(crate) salt: u64,
     pub(crate) number: u64,
-    /// Of a segment: the length that it was made with. Of a checkpoint: the segment in
-    /// which the log goes on.
+    /// In a segment: the length that it was made with. In a checkpoint: the segment in which the log
+    /// continues.
     pub(crate) detail: u64,
-    /// Of a checkpoint: the time by which its keys expire, as far as it had come; 0 if it does not
-    /// say, as those of versions before 0.5 do not.
+    /// In a checkpoint: the latest time by which keys expired; 0 if it is not recorded, as in files of
+    /// versions before 0.5.
     pub(crate) time: Time,
 }
 
-/// Fields of the header that not all files have, and that readers skip which do not know them.
+/// Tags of optional header fields. Readers skip unknown ones.
 const TIME: u8 = 1;
 const SHAPES: u8 = 2;
 
-/// Bytes that tell how long a header is.
+/// The number of bytes that suffice to find a header's length.
 pub(crate) const HEADER_PREFIX: usize = 16;
 const HEADER_FIXED: usize = 56;
 /// A type's name is cut to this length in the header.
 const MAX_TYPE_NAME: usize = 1000;
-/// No file counts further than this, so that what is read can be counted on from.
+/// The largest number in a file, so that adding to a number that was read cannot overflow.
 const MAX_NUMBER: u64 = 1 << 62;
-/// No header is longer.
+/// The longest header.
 pub(crate) const MAX_HEADER: usize = HEADER_FIXED + 2 * (2 + MAX_TYPE_NAME);
 
-/// Why bytes are not a header.
+/// The reason why bytes are not a valid header.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum BadHeader {
-    /// Not what was written.
+    /// The bytes are not those that were written.
     Damaged(&'static str),
     /// Written by a version of FluxMap with another format.
     Version(u16),
@@ -162,20 +160,20 @@ impl FileHeader {
         bytes
     }
 
-    /// How long the header is that begins with these bytes, if it is one.
+    /// Returns the length of the header that begins with these bytes, if it is possible.
     fn length(prefix: &[u8]) -> Option<usize> {
         let length = usize::from(u16::from_le_bytes(prefix.get(14..16)?.try_into().ok()?));
         (HEADER_FIXED..=MAX_HEADER).contains(&length).then_some(length)
     }
 
-    /// Reads the header at the start of `bytes`; returns it with its length.
+    /// Decodes the header at the start of `bytes`; returns it with its length.
     pub(crate) fn decode(kind: FileKind, bytes: &[u8]) -> Result<(Self, usize), BadHeader> {
         let damaged = BadHeader::Damaged;
         if bytes.len() < HEADER_PREFIX {
             return Err(damaged("the file ends within its header"));
         }
         if bytes[..8] != kind.magic() {
-            return Err(damaged("it does not begin like a file of this kind"));
+            return Err(damaged("the file does not begin like one of its kind"));
         }
         let length = Self::length(bytes).ok_or(damaged("the length of the header is impossible"))?;
         let bytes = bytes.get(..length).ok_or(damaged("the file ends within its header"))?;
@@ -184,16 +182,16 @@ impl FileHeader {
         if crc != Some(header_crc(bytes)) {
             return Err(damaged("the checksum of the header does not match"));
         }
-        // Only now is the version what was written.
+        // The version can be trusted only after the checksum.
         let version = fields.u16().unwrap_or_default();
         if !(OLDEST_VERSION..=FORMAT_VERSION).contains(&version) {
             return Err(BadHeader::Version(version));
         }
         let header = Self::decode_fields(kind, fields);
-        header.map(|header| (header, length)).ok_or(damaged("its fields make no sense"))
+        header.map(|header| (header, length)).ok_or(damaged("the fields of the header make no sense"))
     }
 
-    /// The salt and the number in a header that is damaged, as they stand.
+    /// Returns the salt and the number of a damaged header, unchecked.
     pub(crate) fn as_it_stands(bytes: &[u8]) -> Option<(u64, u64)> {
         let mut fields = Fields(bytes.get(32..)?);
         Some((fields.u64()?, fields.u64()?))
@@ -233,7 +231,7 @@ fn push_optional(header: &mut Vec<u8>, tag: u8, field: &[u8]) {
     }
 }
 
-/// A type's name as it stands in a header.
+/// Cuts a type's name to its form in a header.
 pub(crate) fn clip_type_name(mut name: String) -> String {
     let end = (0..=MAX_TYPE_NAME.min(name.len())).rev().find(|end| name.is_char_boundary(*end));
     name.truncate(end.unwrap_or(0));
@@ -244,14 +242,14 @@ fn header_crc(header: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&header[..8]), &header[12..])
 }
 
-/// What a frame of the log says.
+/// The kind of a frame of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FrameKind {
     /// It carries commits.
     Commits,
-    /// Nothing but how far the log is synced.
+    /// It only records how far the log is synced.
     Synced,
-    /// The log goes on in the next segment.
+    /// The log continues in the next segment.
     EndOfSegment,
     /// The database was closed, with everything synced.
     Closed,
@@ -273,8 +271,8 @@ impl FrameKind {
     }
 }
 
-/// The beginning of a frame: what was written to the log in one go, under one
-/// checksum, so that a torn write leaves one bad frame and not half of it.
+/// The header of a frame: the bytes that were written to the log at once, under one checksum, so that a
+/// torn write leaves one bad frame and not half of it.
 ///
 /// | at | size | |
 /// |--:|--:|---|
@@ -295,21 +293,21 @@ pub(crate) struct FrameHeader {
     pub(crate) kind: FrameKind,
     pub(crate) commits: u32,
     pub(crate) first: Lsn,
-    /// Everything before this was durable when the frame was written. So a bad frame
-    /// before it is damage, while one after it may be what a power loss left.
+    /// Everything before this position was durable when the frame was written. So a bad frame before it
+    /// is damage, while a bad frame after it may be the result of a power loss.
     pub(crate) synced: Position,
 }
 
 /// The length of a frame's header.
 pub(crate) const FRAME_HEADER: usize = 48;
-/// The length that stands before each commit.
+/// The length of the prefix of each commit, which holds the commit's length.
 pub(crate) const COMMIT_PREFIX: usize = 4;
-/// The most that one commit may take in the log, in bytes.
+/// The largest commit in the log, in bytes.
 pub(crate) const MAX_COMMIT: usize = 1 << 30;
 
 impl FrameHeader {
-    /// Fills in the header at the start of `frame`, whose payload is there already, but for
-    /// `rest`, with which it goes on.
+    /// Fills in the header at the start of `frame`. The payload is the rest of `frame`, followed by
+    /// `rest`.
     pub(crate) fn seal(&self, salt: u64, frame: &mut [u8], rest: &[u8]) {
         let length = (frame.len() - FRAME_HEADER + rest.len()) as u32;
         frame[4..8].copy_from_slice(&(salt as u32).to_le_bytes());
@@ -324,7 +322,7 @@ impl FrameHeader {
         frame[..4].copy_from_slice(&crc.to_le_bytes());
     }
 
-    /// Reads a frame's header, which is sound only if the checksum holds.
+    /// Parses a frame's header. It is sound only if the checksum, which covers the payload, is correct.
     pub(crate) fn parse(salt: u64, bytes: &[u8; FRAME_HEADER]) -> Option<Unchecked> {
         let mut fields = Fields(bytes);
         let (crc, mark, length, commits) = (fields.u32()?, fields.u32()?, fields.u32()?, fields.u32()?);
@@ -339,19 +337,19 @@ impl FrameHeader {
     }
 }
 
-/// A frame's header whose checksum, which covers the payload, has not been compared yet.
+/// A frame's header whose checksum has not been compared yet.
 pub(crate) struct Unchecked {
     pub(crate) frame: FrameHeader,
-    /// Of the payload.
+    /// The length of the payload.
     pub(crate) length: u32,
-    /// As it is to be.
+    /// The expected checksum.
     pub(crate) crc: u32,
-    /// As it is over the header; it goes on with the payload.
+    /// The checksum of the header, to be continued over the payload.
     pub(crate) begun: u32,
 }
 
-/// The commits in a frame's payload; an error where it makes no sense, which a
-/// checksum that holds rules out.
+/// Returns the commits in a frame's payload; an error if it is malformed, which a correct checksum rules
+/// out.
 pub(crate) fn commits(payload: &[u8]) -> impl Iterator<Item = Result<&[u8], Nonsense>> {
     let mut fields = Fields(payload);
     std::iter::from_fn(move || {
@@ -366,8 +364,7 @@ pub(crate) fn commits(payload: &[u8]) -> impl Iterator<Item = Result<&[u8], Nons
     })
 }
 
-/// Bytes with a good checksum that do not say what they should: a bug, or another
-/// program's file.
+/// Malformed bytes with a correct checksum: the result of a bug, or of another program.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Nonsense;
 
@@ -381,7 +378,7 @@ pub(crate) struct Nonsense;
 /// | | 4 + n | put: value: length, bytes |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Operation<'b> {
-    /// `expires` is zero if the value does not.
+    /// `expires` is zero if the value does not expire.
     Put {
         key: &'b [u8],
         value: &'b [u8],
@@ -396,7 +393,7 @@ const PUT: u8 = 1;
 const DELETE: u8 = 2;
 const PUT_UNTIL: u8 = 3;
 
-/// Appends a put or delete, whose parts encode themselves.
+/// Appends a put or delete. `key` and `value` encode their parts.
 pub(crate) fn push_operation<E>(
     commit: &mut Vec<u8>,
     expires: Time,
@@ -415,8 +412,8 @@ pub(crate) fn push_operation<E>(
     value.map_or(Ok(()), |value| push_sized(commit, value))
 }
 
-/// Appends a part that encodes itself, behind its length. Whoever calls this sees to
-/// it that the whole stays below [`MAX_COMMIT`], and so the length fits.
+/// Appends a part, encoded by `part`, after its length. The caller makes sure that the commit stays
+/// below [`MAX_COMMIT`], so the length fits.
 pub(crate) fn push_sized<E>(
     into: &mut Vec<u8>,
     part: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
@@ -429,7 +426,7 @@ pub(crate) fn push_sized<E>(
     Ok(())
 }
 
-/// The operations of a commit.
+/// Returns the operations of a commit.
 pub(crate) fn operations(commit: &[u8]) -> impl Iterator<Item = Result<Operation<'_>, Nonsense>> {
     let mut fields = Fields(commit);
     std::iter::from_fn(move || {
@@ -453,7 +450,7 @@ pub(crate) fn operations(commit: &[u8]) -> impl Iterator<Item = Result<Operation
     })
 }
 
-/// Takes fields off the front of some bytes.
+/// Reads fields from the front of a byte slice.
 pub(crate) struct Fields<'b>(pub(crate) &'b [u8]);
 
 impl<'b> Fields<'b> {
@@ -483,13 +480,13 @@ impl<'b> Fields<'b> {
         self.array().map(u64::from_le_bytes)
     }
 
-    /// A text behind its length in two bytes.
+    /// Reads a text, stored after its length in two bytes.
     pub(crate) fn text(&mut self) -> Option<String> {
         let length = usize::from(self.u16()?);
         String::from_utf8(self.take(length)?.to_vec()).ok()
     }
 
-    /// A part behind its length.
+    /// Reads a part, stored after its length in four bytes.
     pub(crate) fn sized(&mut self) -> Option<&'b [u8]> {
         let length = self.u32()? as usize;
         self.take(length)

@@ -1,5 +1,4 @@
-//! The log's job: writes and syncs at `Full`, syncs at `Relaxed`, changes segments, and
-//! closes the log.
+//! The log's job: writes and syncs at `Full`, syncs at `Relaxed`, switches segments, and closes the log.
 
 use crate::disk::Lock;
 use crate::error::PersistenceError;
@@ -13,57 +12,56 @@ use std::sync::Arc;
 /// The name of the log's thread, if it has one.
 pub(crate) const LOG: &str = "fluxmap-log";
 
-/// Works on a log until that is closed or fails.
+/// Works on a log until the log is closed or fails.
 pub(crate) struct LogJob {
     log: Arc<Log>,
     state: State,
-    /// The log is being closed.
+    /// Whether the log is being closed.
     closing: bool,
-    /// While the job lives, nobody else opens the directory.
+    /// While the job lives, no other process can open the directory.
     _lock: Arc<dyn Lock>,
 }
 
-/// What comes next.
+/// The next thing that the job does.
 #[derive(Clone, Copy)]
 enum State {
     /// Looking for something to do.
     Looking,
-    /// Writing what is queued, a group in each step. A sync follows at `Full`, or if this
-    /// says so.
+    /// Writing the queue, a group in each step. A sync follows at `Full`, or if `sync` is set.
     Writing {
         sync: bool,
     },
-    /// The log has to wait for a checkpoint or a segment, and is synced first, so that the
-    /// checkpoint can cover all of it.
+    /// The log has to wait for a checkpoint or a segment. Sync it first, so that the checkpoint can
+    /// cover all of it.
     Blocked {
         sync: bool,
     },
-    /// Waiting for the pool, to go on writing.
+    /// Waiting for the pool, before writing goes on.
     Waiting {
         sync: bool,
     },
     Syncing,
-    /// The last mark.
+    /// Writing the mark that the log was closed.
     Ending,
 }
 
-/// What the log asks for.
+/// The work that the log needs.
 enum Work {
-    /// Write what is queued, and sync it at `Full` or if this says so.
+    /// Write the queue, and sync it at `Full` or if `sync` is set.
     Write { sync: bool },
-    /// The last things.
+    /// Write everything and close the log.
     Close,
-    /// Nothing, until it is woken, or until then.
+    /// Nothing, until the job is woken, or until this time.
     None(Option<Instant>),
 }
 
-/// How writing went.
+/// The result of writing.
 enum Wrote {
-    /// Nothing is queued any more.
+    /// The queue is empty.
     All,
-    /// There is room, and there may be something queued.
+    /// There is room, and the queue may not be empty.
     Some,
-    /// There is no room.
+    /// There is no room in the segment.
     Blocked,
 }
 
@@ -98,7 +96,7 @@ impl LogJob {
                 log.sync()?;
                 if self.closing { State::Ending } else { State::Looking }
             }
-            // It has been queued by a destructor, since.
+            // A destructor has queued a commit in the meantime: write it before the last mark.
             State::Ending if !log.is_idle() => State::Writing { sync: true },
             State::Ending => {
                 log.mark_closed()?;
@@ -109,7 +107,7 @@ impl LogJob {
     }
 
     fn end(&self) -> Done {
-        // It needs no more segments.
+        // The log needs no more segments.
         self.log.pool.finish();
         Done::Ended
     }
@@ -132,12 +130,12 @@ impl Job for LogJob {
 }
 
 impl Log {
-    /// Ends the log because a job that it needs has panicked.
+    /// Ends the log because a job on which it depends has panicked.
     pub(crate) fn fail_by_panic(&self, job: &str) {
         self.fail(PersistenceError::Unavailable(format!("the background work {job} has panicked")));
     }
 
-    /// Has what is queued written and synced, whatever the pool's size, and the job end.
+    /// Makes the job write and sync the queue, whatever the size of the pool, and then end.
     pub(crate) fn close(&self) {
         self.pool.close();
         self.wake(|queue| queue.closing = true);
@@ -157,29 +155,29 @@ impl Log {
             Policy::Relaxed(_) => mem::take(&mut queue.stuck),
         };
         if sync {
-            // What is written from now on counts anew.
+            // Writes from now on start a new interval.
             queue.dirty_since = None;
         }
         if sync || write {
             return Work::Write { sync };
         }
-        // Under the queue's lock: who queues something from now on rings.
+        // Set under the queue's lock: a thread that queues a commit from now on wakes the job.
         queue.asleep = true;
         Work::None(deadline)
     }
 
-    /// When what was written then must be synced.
+    /// Returns when commits written at `dirty_since` must be synced.
     fn deadline(&self, dirty_since: Option<Instant>) -> Option<Instant> {
         dirty_since?.checked_add(self.flush_interval()?)
     }
 
-    /// Writes what is queued now.
+    /// Writes the commits that are queued now.
     fn write_some(&self) -> Result<Wrote, PersistenceError> {
         let mut woken = Woken::default();
         let mut writer = self.writer.lock();
         if self.write_group(&mut writer, &mut woken)? {
             drop(writer);
-            // W5. At `Full` nobody else writes, and a sync follows.
+            // W5. At `Full` only this job writes, and a sync follows.
             let is_all = matches!(self.policy, Policy::Full) || self.is_idle();
             return Ok(if is_all { Wrote::All } else { Wrote::Some });
         }

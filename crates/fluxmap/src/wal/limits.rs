@@ -1,35 +1,34 @@
-//! How large the log may become, and how large its segments are made.
+//! The limits on the size of the log and of its segments.
 //!
-//! By default the log follows the data: a checkpoint writes out everything that is stored,
-//! so one is begun when the log has grown as much as the checkpoint before it was long.
-//! Then each byte of a commit costs one byte in the log and about one in a checkpoint,
-//! whatever the size of the database. A bound that is set instead holds for all files of
-//! the log together.
+//! By default the log follows the data. A checkpoint writes out everything that is stored, so one begins
+//! when the log has grown by the size of the previous checkpoint. Then each byte of a commit costs one
+//! byte in the log and about one in a checkpoint, whatever the size of the database. If a bound is set
+//! instead, it covers all files of the log together.
 
 use crate::wal::segment::MIN_SIZE;
 
-/// A log of less than this is not worth a checkpoint.
+/// A smaller log is not worth a checkpoint.
 const LEAST_LOG: u64 = 4 << 20;
-/// The first segment, where larger ones are allowed: a database that is hardly used takes
-/// little room.
+/// The size of the first segment, where larger ones are allowed: small, so that a database that is
+/// hardly used takes little room.
 const FIRST_SEGMENT: u64 = 256 << 10;
-/// The log takes at least so many segments, so that it goes on while a checkpoint covers
+/// The log has room for at least this many segments, so that writing goes on while a checkpoint covers
 /// some of them.
 const SEGMENTS: u64 = 4;
 
-/// What was asked for.
+/// The size limits that the user set.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LogSize {
-    /// The most that all segments take together, if that was said.
+    /// The most bytes that all segments take together, if the user bounded them.
     bound: Option<u64>,
-    /// The largest segment.
+    /// The size of the largest segment.
     segment: u64,
 }
 
-/// What follows from it for the data that there is; in bytes.
+/// The limits for the present size of the data, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Bounds {
-    /// A checkpoint is begun when full segments that none covers take this.
+    /// A checkpoint begins when the full segments that no checkpoint covers take this much.
     pub(crate) checkpoint_at: u64,
     /// All segments together take at most this, unless a single commit takes more.
     pub(crate) limit: u64,
@@ -38,29 +37,29 @@ pub(crate) struct Bounds {
 }
 
 impl LogSize {
-    /// Of a pool of so many segments, or of none for a log that follows the data.
+    /// Creates the limits for a pool of this many segments, or with 0 for a log that follows the data.
     pub(crate) fn new(pool: usize, segment: u64) -> Self {
         let bound = (pool > 0).then(|| segment.saturating_mul(pool as u64));
         LogSize { bound, segment }
     }
 
-    /// After a checkpoint of so many bytes.
+    /// Returns the limits after a checkpoint of this many bytes.
     pub(crate) fn bounds(&self, checkpoint: u64) -> Bounds {
         let limit = self.bound.unwrap_or_else(|| checkpoint.max(LEAST_LOG).saturating_mul(2));
         let segment = (limit / SEGMENTS).clamp(MIN_SIZE, self.segment.max(MIN_SIZE));
-        // The log ends a segment only when the next one is there.
+        // At least two segments: the log ends a segment only once the next one is there.
         let limit = limit.max(2 * segment);
         Bounds { checkpoint_at: limit / 2, limit, segment }
     }
 }
 
 impl Bounds {
-    /// How large the first segment is made.
+    /// Returns the size of the first segment.
     pub(crate) fn first_segment(&self) -> u64 {
         FIRST_SEGMENT.min(self.segment)
     }
 
-    /// How large a segment is made after one of this size.
+    /// Returns the size of the segment after one of this size.
     pub(crate) fn segment_after(&self, size: u64) -> u64 {
         size.saturating_mul(2).clamp(self.first_segment(), self.segment)
     }
@@ -93,7 +92,7 @@ mod tests {
             assert_eq!(bounds, Bounds { checkpoint_at: 8 * MIB, limit: 16 * MIB, segment: 4 * MIB });
         }
         assert_eq!(LogSize::new(usize::MAX, 1 << 30).bounds(0).limit, u64::MAX);
-        // Of the smallest segments, it takes two.
+        // The bound allows two of the smallest segments.
         assert_eq!(LogSize::new(1, MIN_SIZE).bounds(0).limit, 2 * MIN_SIZE);
     }
 

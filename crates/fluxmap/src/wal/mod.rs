@@ -1,30 +1,28 @@
-//! The log: group commit, and when a commit counts as done.
+//! The log: group commit and acknowledgement.
 //!
-//! Under the commit lock, a commit puts its record into a queue ([`Log::reserve`]), so
-//! the log has the order of the commits. Whoever holds the [`Writer`] takes everything
-//! that is queued and writes it as one frame.
+//! Under the commit lock, a commit puts its record into a queue ([`Log::reserve`]), so the log has the
+//! order of the commits. The holder of the [`Writer`] lock takes everything that is queued and writes it
+//! as one frame.
 //!
-//! - `Full`: the log thread writes, syncs, and only then moves the stable clock, which
-//!   wakes all whose commits were in it. While it syncs, the next group gathers.
-//! - `Relaxed`: whoever has just committed writes, with everything that others have
-//!   queued, and moves the stable clock; the log thread syncs later, by time, commits
-//!   or bytes.
+//! - `Full`: the log thread writes, syncs, and only then moves the stable timestamp, which wakes all
+//!   tasks whose commits were in the frame. While it syncs, the next group gathers.
+//! - `Relaxed`: the committing thread writes its commit, with everything that others have queued, and
+//!   moves the stable timestamp; the log thread syncs later, by time, number of commits or bytes.
 //!
 //! Invariants:
 //!
-//! - **W1.** Records enter the queue, the files and the frames in the order of their
-//!   LSNs, without gaps: queueing happens under the commit lock, taking and writing
-//!   under the writer's.
-//! - **W2.** The stable clock never passes a commit that is not in the log as the
-//!   durability level asks for, nor one that is not applied: a record is queued and
-//!   applied under one hold of the queue's lock.
-//! - **W3.** After the first error of a write or a sync no commit is written,
-//!   synced or acknowledged any more. A second sync that succeeds would prove nothing:
-//!   the kernel marks pages clean when writing them back fails.
-//! - **W4.** A file leaves the list of unsynced files only to be synced, and the
-//!   files before it were synced first.
-//! - **W5.** Whoever lets go of the writer looks at the queue once more: a record that
-//!   is queued while somebody holds the writer is written by them.
+//! - **W1.** Records enter the queue, the files and the frames in the order of their LSNs, without gaps:
+//!   queueing happens under the commit lock, taking and writing under the writer's.
+//! - **W2.** The stable timestamp never passes a commit that is not in the log as the durability level
+//!   demands, nor one that is not applied: a record is queued and its commit applied under one hold of
+//!   the queue's lock.
+//! - **W3.** After the first error of a write or a sync no commit is written, synced or acknowledged any
+//!   more. A second sync that succeeds would prove nothing: the kernel marks pages clean when writing
+//!   them back fails.
+//! - **W4.** A file leaves the list of unsynced files only to be synced, and the files before it were
+//!   synced first.
+//! - **W5.** After releasing the writer's lock, a thread looks at the queue once more: so a record that
+//!   is queued while a thread holds the lock is written by that thread.
 
 pub(crate) mod directory;
 pub(crate) mod format;
@@ -54,23 +52,23 @@ use std::mem;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-/// When a commit is acknowledged.
+/// When commits are acknowledged.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Policy {
-    /// When it is synced.
+    /// After they have been synced.
     Full,
-    /// When it is written; synced within these limits.
+    /// After they have been written; they are synced within these limits.
     Relaxed(FlushLimits),
 }
 
-/// Bytes in the queue above which new commits wait.
+/// The number of bytes in the queue above which new commits wait.
 const QUEUE_LIMIT: u64 = 16 << 20;
 
-/// How often a committer writes for others who come meanwhile.
+/// How many times in a row a committing thread writes for others that commit meanwhile.
 const TURNS: usize = 8;
 
-/// How long a committer waits for another's write before it waits as a task does: some
-/// ten times what a write into the page cache takes.
+/// How long a committing thread waits for the write of another one before it gives up: some ten times
+/// what a write into the page cache takes.
 const PATIENCE: Duration = Duration::from_micros(20);
 
 /// The log of an open database.
@@ -79,31 +77,32 @@ pub(crate) struct Log {
     clock: Arc<Clock>,
     pub(crate) pool: Pool,
     queue: Mutex<Queue>,
-    /// Whose time flush intervals go by.
+    /// The host whose clock times flush intervals.
     host: Host,
     writer: Mutex<Writer>,
-    /// Held while syncing: one at a time, so that W4 holds.
+    /// Held while syncing, so that there is one sync at a time (W4).
     syncing: Mutex<()>,
-    /// Up to which commit the log is synced.
+    /// The last commit up to which the log is synced.
     synced: Progress,
-    /// Bytes of commits queued and written since the database was opened.
+    /// The bytes of commits queued, and written, since the database was opened.
     queued_bytes: AtomicU64,
     written_bytes: Progress,
     failed: OnceLock<PersistenceError>,
-    /// The process that opened it.
+    /// The process that opened the log.
     process: Process,
 }
 
 #[derive(Default)]
 struct Queue {
     records: VecDeque<Record>,
-    /// The log's job has found nothing to do, and has to be woken.
+    /// Whether the log's job has found nothing to do, and has to be woken.
     asleep: bool,
-    /// Since when there has been something to sync, at `Relaxed`.
+    /// At `Relaxed`: since when there have been unsynced commits.
     dirty_since: Option<Instant>,
-    /// The log is to be synced up to here before its time.
+    /// The log must be synced up to this commit without waiting for the flush limits.
     sync_target: Lsn,
-    /// What is queued cannot be written by whoever committed it: no room.
+    /// Whether the committing threads cannot write the queue, because there is no room: the log's job
+    /// has to.
     stuck: bool,
     closing: bool,
 }
@@ -115,11 +114,11 @@ pub(crate) struct Slot<'l> {
 }
 
 impl<'l> Slot<'l> {
-    /// Queues the commit. It must be applied before what is returned is dropped (W2).
+    /// Queues the commit. The caller must apply it before dropping the returned guard (W2).
     pub(crate) fn push(mut self, lsn: Lsn, operations: Vec<u8>) -> impl Sized + use<'l> {
         let record = Record { lsn, operations };
-        // Relaxed: only those who queue store here, under the lock; who reads it waits
-        // a little more or less.
+        // Relaxed: only a thread that queues stores here, under the lock; a reader that misses the
+        // newest value waits a little more or less.
         let queued = self.log.queued_bytes.load(Ordering::Relaxed) + record.size();
         self.log.queued_bytes.store(queued, Ordering::Relaxed);
         self.queue.records.push_back(record);
@@ -147,24 +146,24 @@ impl Log {
         }
     }
 
-    /// Refuses in a process that did not open the log: in a fork of it, the threads that write and
-    /// sync are not there, and whoever waits for them waits for ever. A system call.
+    /// Returns an error in a process that did not open the log: a fork has no threads that write and
+    /// sync, and waiting for them would never end. Takes a system call.
     pub(crate) fn check_process(&self) -> Result<(), PersistenceError> {
         self.process.check()
     }
 
-    /// Waits while too much is queued: commits come faster than the disk, or than
-    /// checkpoints, take them.
+    /// Waits while too much is queued, because commits come faster than the disk, or checkpoints, can
+    /// follow.
     ///
     /// Cancel-safe: it only waits.
     pub(crate) async fn admit(&self) -> Result<(), FluxError> {
         if let Some(source) = self.failed.get() {
-            // Before anything is certified, against what was applied and will never be stable:
-            // who reads the stable state would conflict with that for ever.
+            // Refuse before certifying. A failed log leaves applied commits that will never be stable: a
+            // transaction that reads the stable state would conflict with them for ever.
             return Err(FluxError::FatalPersistenceError { source: source.clone() });
         }
         if matches!(self.policy, Policy::Full) {
-            // Beside a sync the system call is nothing. At `Relaxed`, whoever writes finds out.
+            // Beside a sync the system call is negligible. At `Relaxed`, the writer checks it.
             self.check_process().map_err(|source| FluxError::FatalPersistenceError { source })?;
         }
         let queued = self.queued_bytes.load(Ordering::Relaxed);
@@ -172,12 +171,12 @@ impl Log {
         admitted.map_err(|source| FluxError::FatalPersistenceError { source })
     }
 
-    /// Bytes of commits that are queued and not written yet.
+    /// Returns the bytes of commits that are queued and not written yet.
     pub(crate) fn buffered_bytes(&self) -> u64 {
         self.queued_bytes.load(Ordering::Relaxed).saturating_sub(self.written_bytes.reached())
     }
 
-    /// Whether a commit of this many bytes fits at all.
+    /// Returns an error if a commit of this many bytes is too large for the log.
     pub(crate) fn check_size(&self, bytes: usize) -> Result<(), PersistenceError> {
         match bytes > MAX_COMMIT {
             true => Err(PersistenceError::TooLarge { bytes, limit: MAX_COMMIT }),
@@ -185,8 +184,8 @@ impl Log {
         }
     }
 
-    /// Begins to queue a commit; refused after a failure. Called under the commit lock,
-    /// and held until the commit is applied.
+    /// Begins to queue a commit; an error after the log has failed. Called under the commit lock. The
+    /// slot is held until the commit is applied.
     pub(crate) fn reserve(&self) -> Result<Slot<'_>, FluxError> {
         let queue = self.queue.lock();
         match self.failed.get() {
@@ -195,8 +194,7 @@ impl Log {
         }
     }
 
-    /// After a commit has been queued, outside the commit lock: sees to its being
-    /// written.
+    /// Gets a queued commit written. Called after it has been queued, outside the commit lock.
     pub(crate) fn after_commit(&self) {
         match self.policy {
             Policy::Full => self.wake(|_| {}),
@@ -221,21 +219,21 @@ impl Log {
             self.wake(|queue| queue.sync_target = queue.sync_target.max(all));
         }
         self.synced.wait_for(all).await?;
-        // Also if what failed was something else.
+        // Return the error also if something other than this sync has failed.
         self.failed.get().map_or(Ok(()), |error| Err(error.clone()))
     }
 
-    /// The steady time, as the log has it.
+    /// Returns the steady time of the log's host.
     pub(crate) fn now(&self) -> Instant {
         self.host.now()
     }
 
-    /// The error that ended the log, if any.
+    /// Returns the error that ended the log, if any.
     pub(crate) fn failure(&self) -> Option<&PersistenceError> {
         self.failed.get()
     }
 
-    /// Changes what the log's job looks at, and wakes it if it sleeps.
+    /// Changes the queue, and wakes the log's job if it sleeps.
     fn wake(&self, change: impl FnOnce(&mut Queue)) {
         let mut queue = self.queue.lock();
         change(&mut queue);
@@ -246,11 +244,11 @@ impl Log {
         }
     }
 
-    /// Lets nothing more be queued, written or synced (W3), and returns the error. To be
-    /// called by whoever got it, with the lock still held under which they got it: the
-    /// next holder must find it. [`fail`](Self::fail) is to follow without that lock.
+    /// Prevents all further queueing, writing and syncing (W3), and returns the error. The caller must
+    /// still hold the lock under which the error occurred, so that the next holder finds the failure.
+    /// [`fail`](Self::fail) must follow, without that lock.
     fn poison(&self, error: PersistenceError) -> PersistenceError {
-        // Under the queue's lock: no commit slips in behind it.
+        // Under the queue's lock, no commit can be queued after the failure.
         let _queue = self.queue.lock();
         self.failed.get_or_init(|| error.clone());
         error
@@ -268,12 +266,12 @@ impl Log {
         drop(woken);
     }
 
-    /// `Relaxed`: writes what is queued, unless somebody else does.
+    /// At `Relaxed`: writes the queue, unless another thread does.
     fn write_queued(&self) {
         for _ in 0..TURNS {
             let mut woken = Woken::default();
             let Some(mut writer) = self.writer.try_lock_for(PATIENCE) else {
-                // Whoever holds it looks again when they let go (W5).
+                // The holder looks at the queue again after releasing the lock (W5).
                 return;
             };
             let written = self.write_group(&mut writer, &mut woken);
@@ -288,17 +286,17 @@ impl Log {
                 return;
             }
         }
-        // Others keep committing; let the log thread write for them.
+        // Other threads keep committing; let the log thread write for them.
         self.wake(|queue| queue.stuck = true);
     }
 
-    /// Whether nothing is queued.
+    /// Returns whether the queue is empty.
     fn is_idle(&self) -> bool {
         self.queue.lock().records.is_empty()
     }
 
-    /// Writes what is queued now, and acknowledges it where writing is enough. Returns
-    /// whether there was room for all of it; what there was none for stays queued.
+    /// Writes the queue, and acknowledges the commits if writing is enough. Returns whether there was
+    /// room for all of them; the others stay queued.
     fn write_group(&self, writer: &mut Writer, woken: &mut Woken) -> Result<bool, PersistenceError> {
         if let Some(error) = self.failed.get() {
             return Err(error.clone());
@@ -310,7 +308,7 @@ impl Log {
         writer.append(&mut records).map_err(|error| self.poison(error))?;
         let has_room = records.is_empty();
         if !has_room {
-            // Back to the front of the queue (W1).
+            // Put the rest back at the front of the queue (W1).
             let mut queue = self.queue.lock();
             records.append(&mut queue.records);
             queue.records = records;
@@ -319,8 +317,8 @@ impl Log {
         Ok(has_room)
     }
 
-    /// Admits others, and at `Relaxed` acknowledges what was written, as far as the
-    /// limits allow, and sees to its being synced.
+    /// Admits waiting commits. At `Relaxed`, it also acknowledges written commits, as far as the flush
+    /// limits allow, and requests a sync.
     fn after_write(&self, writer: &Writer, woken: &mut Woken) {
         woken.absorb(self.written_bytes.advance(writer.bytes()));
         let Policy::Relaxed(limits) = self.policy else {
@@ -332,8 +330,8 @@ impl Log {
         let unsynced = writer.written() - writer.synced();
         let commits = limits.after_commits.unwrap_or(u64::MAX);
         let bytes = limits.after_bytes.unwrap_or(u64::MAX);
-        // What a power loss takes stays within the limits: beyond them, commits wait
-        // for the sync. It begins at half of them, so that they seldom do.
+        // Keep the loss of a power failure within the limits: beyond them, commits wait for the sync.
+        // The sync begins at half of the limits, so that commits seldom wait.
         let allowed = match writer.unsynced_bytes() <= bytes {
             _ if planted("relaxed-limits-ignored") => u64::MAX,
             true => commits,
@@ -347,8 +345,8 @@ impl Log {
         }
     }
 
-    /// Tells the log thread that there is something to sync, in time, and up to
-    /// `target` at once.
+    /// Tells the log thread that there are unsynced commits, and that those up to `target` must be
+    /// synced at once.
     fn note_unsynced(&self, target: Lsn) {
         let mut queue = self.queue.lock();
         let mut news = target > queue.sync_target && queue.sync_target <= self.synced.reached();
@@ -370,7 +368,7 @@ impl Log {
         }
     }
 
-    /// Makes everything that was written durable, and says so.
+    /// Syncs everything that was written, and reports it.
     pub(crate) fn sync(&self) -> Result<(), PersistenceError> {
         let mut woken = Woken::default();
         let result = self.sync_files(&mut woken);
@@ -378,14 +376,14 @@ impl Log {
             self.fail(error.clone());
         }
         drop(woken);
-        // W5: it held the writer for a moment.
+        // W5: this function held the writer's lock for a moment.
         if matches!(self.policy, Policy::Relaxed(_)) && !self.is_idle() {
             self.write_queued();
         }
         result
     }
 
-    /// [`sync`](Self::sync), unless it is synced up to there already.
+    /// Like [`sync`](Self::sync), unless the log is synced up to `lsn` already.
     pub(crate) fn sync_up_to(&self, lsn: Lsn) -> Result<(), PersistenceError> {
         if self.synced.reached() < lsn { self.sync() } else { Ok(()) }
     }
@@ -419,7 +417,7 @@ impl Log {
         Ok(())
     }
 
-    /// Goes on in the next segment, if it may. Called by the log thread alone.
+    /// Continues in the next segment, if the pool allows it. Only the log thread calls this.
     fn make_room(&self, writer: &mut Writer) -> Result<bool, PersistenceError> {
         let needed = self.queue.lock().records.front().map_or(0, Record::segment_size);
         let next = self.pool.next_segment(writer.active(), needed, || writer.end_segment());

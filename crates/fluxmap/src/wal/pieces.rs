@@ -1,5 +1,5 @@
-//! A file that is read in pieces: however large it is, what is in memory of it is one piece,
-//! or the one frame or block that is being looked at.
+//! A file that is read in pieces. However large the file is, only one piece of it is in memory, or the
+//! one frame or block that is being read.
 
 use crate::error::PersistenceError;
 use crate::wal::directory::NamedFile;
@@ -9,19 +9,19 @@ use std::path::Path;
 
 type Result<T> = std::result::Result<T, PersistenceError>;
 
-/// How much is read at once.
+/// The number of bytes read at once.
 const PIECE: usize = 256 << 10;
-/// Up to this length a frame or block is read before its checksum is known to hold. A
-/// length that damage has made larger must not cost memory.
+/// Up to this length a frame or block is read before its checksum is known to be correct. A length that
+/// damage has increased must not cost memory.
 const TRUSTED: u64 = 5 << 20;
 
 /// A file and the piece of it that was read last.
 #[derive(Debug)]
 pub(crate) struct Pieces {
     file: NamedFile,
-    /// As it was when the file was opened.
+    /// The length of the file when it was opened.
     length: u64,
-    /// Where the piece begins.
+    /// The offset at which the piece begins.
     start: u64,
     piece: Vec<u8>,
 }
@@ -40,12 +40,12 @@ impl Pieces {
         self.file.path()
     }
 
-    /// How long the file is.
+    /// Returns the length of the file.
     pub(crate) fn length(&self) -> u64 {
         self.length
     }
 
-    /// `length` bytes from `offset` on, or as many as there are.
+    /// Returns `length` bytes from `offset` on, or as many as there are.
     pub(crate) fn get(&mut self, offset: u64, length: usize) -> Result<&[u8]> {
         let behind = self.length.saturating_sub(offset);
         let length = usize::try_from(behind).map_or(length, |behind| behind.min(length));
@@ -66,7 +66,7 @@ impl Pieces {
         let behind = usize::try_from(self.length.saturating_sub(offset)).unwrap_or(usize::MAX);
         let length = length.min(behind);
         if self.piece.capacity() > 2 * length.max(PIECE) {
-            // A large frame has been read.
+            // Free the memory of a large frame that was read before.
             self.piece = Vec::new();
         }
         self.start = offset;
@@ -76,12 +76,12 @@ impl Pieces {
         Ok(())
     }
 
-    /// Goes on with a checksum over a part of the file; `None` if that ends before.
+    /// Continues a checksum over a part of the file; `None` if the file ends before the part does.
     pub(crate) fn checksum(&mut self, mut crc: u32, mut part: Range<u64>) -> Result<Option<u32>> {
         if part.end > self.length {
             return Ok(None);
         }
-        // Up to a point the part is read at once: its content is asked for next.
+        // Read a short part at once, because the caller reads its content next.
         let at_once = if part.end - part.start <= TRUSTED { TRUSTED } else { PIECE as u64 };
         while part.start < part.end {
             let piece = self.get(part.start, (part.end - part.start).min(at_once) as usize)?;
@@ -94,7 +94,7 @@ impl Pieces {
         Ok(Some(crc))
     }
 
-    /// Where these bytes are found first, at `from` or behind.
+    /// Returns the first place of these bytes at or after `from`.
     pub(crate) fn find(&mut self, bytes: &[u8; 4], mut from: u64) -> Result<Option<u64>> {
         let finder = memmem::Finder::new(bytes);
         loop {
@@ -105,7 +105,7 @@ impl Pieces {
             if piece.len() < bytes.len() {
                 return Ok(None);
             }
-            // They may begin in this piece and end in the next.
+            // The bytes may begin in this piece and end in the next.
             from += (piece.len() - (bytes.len() - 1)) as u64;
         }
     }

@@ -1,15 +1,14 @@
-//! Which segments there are, and what they wait for.
+//! The segments of the log, and what they wait for.
 //!
-//! Numbers only grow. The segments with commits that no checkpoint covers, and one that is
-//! kept ready beside them, so that the log can go on without waiting for a file to be made,
-//! take no more together than [`Bounds::limit`]. Segments that a checkpoint covers become
-//! the next ready ones, as many as there is room for.
+//! Numbers only grow. The segments with commits that no checkpoint covers, plus one segment that is kept
+//! ready so that the log need not wait for a file to be made, together take no more than
+//! [`Bounds::limit`]. Segments that a checkpoint covers are reused as the next ready ones, as many as
+//! there is room for.
 //!
-//! The log ends the active segment only when the next is ready, and the next is made, and
-//! begun, only when there is room for it. In between the log waits for a checkpoint: that
-//! is the back-pressure on those who write faster than checkpoints are made. A commit that
-//! has no room in the largest segment waits until no other segment has to be kept, and then
-//! takes what it needs.
+//! The log ends the active segment only when the next one is ready, and the next one is made, and begun,
+//! only when there is room for it. In between the log waits for a checkpoint: this is the back-pressure
+//! on commits that come faster than checkpoints are made. A commit that has no room in the largest
+//! segment waits until no other segment has to be kept, and then takes the room that it needs.
 
 use crate::error::PersistenceError;
 use crate::jobs::Signal;
@@ -22,17 +21,17 @@ use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
 
-/// A segment that is full, and whose commits are not all in a checkpoint.
+/// A full segment whose commits are not all in a checkpoint.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ended {
     pub(crate) number: u64,
-    /// Its last commit, or the last before it if it has none.
+    /// Its last commit or, if it has none, the last one before it.
     pub(crate) last: Lsn,
     /// The length of its file.
     pub(crate) size: u64,
 }
 
-/// A segment that a checkpoint covers, so that its file may be used again.
+/// A segment that a checkpoint covers, so that its file may be reused.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Covered {
     pub(crate) number: u64,
@@ -44,7 +43,7 @@ pub(crate) struct Covered {
 #[derive(Debug)]
 pub(crate) struct Found {
     pub(crate) ended: VecDeque<Ended>,
-    /// The number and the length of the segment in which the log goes on.
+    /// The number and the length of the segment in which the log continues.
     pub(crate) active: (u64, u64),
     pub(crate) ready: Option<Segment>,
     /// Oldest first.
@@ -57,28 +56,28 @@ pub(crate) struct Found {
 struct State {
     bounds: Bounds,
     ended: VecDeque<Ended>,
-    /// The active segment, or the one that would be.
+    /// The number of the active segment, or of the next one if none is active.
     current: u64,
-    /// The length of the active segment; zero between two.
+    /// The length of the active segment; zero between two segments.
     active_size: u64,
-    /// The length of the last that was begun.
+    /// The length of the segment that was begun last.
     last_size: u64,
     ready: Option<Segment>,
-    /// Covered by a checkpoint, oldest first.
+    /// The segments that a checkpoint covers, oldest first.
     covered: VecDeque<Covered>,
-    /// Of no use any more: their files are still to go.
+    /// Segments that are not needed any more and whose files must be removed.
     surplus: Vec<u64>,
-    /// What the commit that the log waits with needs a segment to be.
+    /// The segment size that the waiting commit needs.
     needed: u64,
-    /// The log waits for a checkpoint.
+    /// Whether the log waits for a checkpoint or a segment.
     blocked: bool,
-    /// Explicit requests for a checkpoint so far.
+    /// The number of explicit requests for a checkpoint so far.
     requested: u64,
-    /// The last attempt to make a segment failed; another follows when the log needs it.
+    /// Whether the last attempt to make a segment failed; another one follows when the log needs it.
     make_failed: bool,
-    /// The database is being closed: nothing is to take long any more.
+    /// Whether the database is being closed: then nothing may take long.
     closing: bool,
-    /// The log needs nothing more.
+    /// Whether the log needs nothing more.
     finished: bool,
     failed: Option<PersistenceError>,
 }
@@ -90,7 +89,7 @@ pub(crate) struct Pool {
     changed: Changed,
 }
 
-/// The two jobs that look at the pool.
+/// The signals of the two jobs that watch the pool.
 #[derive(Default)]
 struct Changed {
     log: Arc<Signal>,
@@ -104,37 +103,37 @@ impl Changed {
     }
 }
 
-/// What the checkpointer is to do next.
+/// The next task of the checkpointer.
 #[derive(Debug)]
 pub(crate) enum Task {
     /// Make this segment.
     Make(Make),
-    /// Write a checkpoint; these requests will have been served.
+    /// Write a checkpoint, which serves the requests up to this number.
     Checkpoint { requests: u64 },
-    /// Nothing more: the database is being closed, or its log has failed.
+    /// Stop: the database is being closed, or its log has failed.
     Stop,
 }
 
-/// A segment that is to be made.
+/// A segment to be made.
 #[derive(Debug)]
 pub(crate) struct Make {
     pub(crate) number: u64,
     pub(crate) size: u64,
-    /// Out of this one, if there is one.
+    /// The segment whose file is reused, if any.
     pub(crate) recycled: Option<u64>,
-    /// Files of these segments are to be removed before.
+    /// Segments whose files must be removed first.
     pub(crate) surplus: Vec<u64>,
 }
 
-/// Whether the log may go on with the next segment.
+/// The answer to whether the log may continue in the next segment.
 pub(crate) enum Next {
     Segment(Segment),
-    /// Not yet: the log's signal is rung when [`Pool::may_go_on`] may say something else.
+    /// Not yet: the log's signal is rung when the answer of [`Pool::may_go_on`] may have changed.
     NotYet,
 }
 
 impl Pool {
-    /// Returns the segments for which there is no use, too: their files are to go.
+    /// Returns the pool, and the segments that are not needed: the caller removes their files.
     pub(crate) fn new(size: LogSize, found: Found) -> (Self, Vec<u64>) {
         let (current, active_size) = found.active;
         let mut state = State {
@@ -158,9 +157,9 @@ impl Pool {
         (Pool { size, state: Mutex::new(state), changed: Changed::default() }, surplus)
     }
 
-    /// The log has no room left, and needs a segment of at least `needed` bytes. Once the
-    /// next segment is ready, `end` ends the active one, and returns its last commit, and
-    /// once that is allowed, the next is returned.
+    /// Called when the log has no room left, and needs a segment of at least `needed` bytes. Once the
+    /// next segment is ready, `end` ends the active one and returns its last commit. Once the limits
+    /// allow it, the next segment is returned.
     pub(crate) fn next_segment(
         &self,
         active: u64,
@@ -182,7 +181,7 @@ impl Pool {
         if state.has_place()
             && let Some(mut segment) = state.ready.take()
         {
-            // One that is too small is made longer as it is written.
+            // A segment that is too small grows as it is written.
             segment.size = segment.size.max(needed);
             state.active_size = segment.size;
             let surplus = state.take_surplus();
@@ -190,7 +189,7 @@ impl Pool {
             state.last_size = segment.size;
             state.needed = 0;
             state.blocked = false;
-            // There is a segment to make now, and perhaps a checkpoint.
+            // There is now a segment to make, and perhaps a checkpoint.
             self.changed.notify_all();
             return Ok(Next::Segment(segment));
         }
@@ -199,23 +198,23 @@ impl Pool {
         Ok(Next::NotYet)
     }
 
-    /// Whether [`next_segment`](Self::next_segment) may have another answer by now.
+    /// Returns whether [`next_segment`](Self::next_segment) may have another answer by now.
     pub(crate) fn may_go_on(&self) -> bool {
         let state = self.state.lock();
         !state.blocked || state.failed.is_some() || (state.ready.is_some() && state.has_place())
     }
 
-    /// What the log's job listens to.
+    /// Returns the signal of the log's job.
     pub(crate) fn log_signal(&self) -> &Arc<Signal> {
         &self.changed.log
     }
 
-    /// What the checkpointer's job listens to.
+    /// Returns the signal of the checkpointer's job.
     pub(crate) fn checkpointer_signal(&self) -> &Arc<Signal> {
         &self.changed.checkpointer
     }
 
-    /// Has the log's job look for work.
+    /// Wakes the log's job.
     pub(crate) fn wake_log(&self) {
         self.changed.log.ring();
     }
@@ -228,9 +227,9 @@ impl Pool {
         state.requested
     }
 
-    /// Something to do; if there is nothing, the checkpointer's signal is rung when there may
-    /// be. `served` requests have been dealt with; after a checkpoint that failed (`failed`),
-    /// another is made when it is asked for, or when the log cannot go on without.
+    /// Returns the next task; if there is none, the checkpointer's signal is rung when there may be one.
+    /// `served` requests have been handled. After a failed checkpoint (`failed`), another one is made
+    /// only when it is requested, or when the log cannot go on without it.
     pub(crate) fn next_task(&self, served: u64, failed: bool) -> Option<Task> {
         let mut state = self.state.lock();
         if state.failed.is_some() {
@@ -248,55 +247,56 @@ impl Pool {
         is_due.then_some(Task::Checkpoint { requests: state.requested })
     }
 
-    /// A segment that is to be made, between two blocks of a checkpoint, which has so many
-    /// bytes by now.
+    /// Returns a segment to be made between two blocks of a checkpoint, which has this many bytes by
+    /// now.
     pub(crate) fn urgent_task(&self, checkpoint: u64) -> Option<Make> {
         let mut state = self.state.lock();
         let bounds = self.size.bounds(checkpoint);
         if bounds.limit > state.bounds.limit {
-            // The data has grown since the last one; commits need not wait for the end of this.
+            // The data has grown since the last checkpoint: let commits go on before this one is
+            // complete.
             state.bounds = bounds;
             self.changed.notify_all();
         }
         state.segment_to_make()
     }
 
-    /// Whether a checkpoint is not worth finishing.
+    /// Returns whether it is not worth finishing a checkpoint.
     pub(crate) fn is_stopping(&self) -> bool {
         let state = self.state.lock();
         state.closing || state.failed.is_some()
     }
 
-    /// Whether the log cannot go on without the segment that was to be made.
+    /// Returns whether the log cannot go on without a new segment.
     pub(crate) fn awaits_segment(&self) -> bool {
         self.state.lock().blocked
     }
 
-    /// Whether the log cannot go on without a checkpoint. It can when the database is being
-    /// closed, even if it has not noticed yet.
+    /// Returns whether the log cannot go on without a checkpoint. While the database is being closed it
+    /// can, even if it has not noticed yet.
     pub(crate) fn awaits_checkpoint(&self) -> bool {
         self.state.lock().needs_checkpoint()
     }
 
-    /// How a [`Task::Make`] went.
+    /// Reports the result of a [`Task::Make`].
     pub(crate) fn made(&self, segment: Option<Segment>, recycled: Option<u64>) {
         let mut state = self.state.lock();
-        // Whether it went well or not, it is a segment no more.
+        // The recycled file is not a segment any more, whether or not making the new one succeeded.
         state.covered.retain(|covered| Some(covered.number) != recycled);
         state.make_failed = segment.is_none();
         state.ready = segment;
         self.changed.notify_all();
     }
 
-    /// The first segment that holds, or will hold, commits after `covered`; it exists.
+    /// Returns the first segment that holds, or will hold, commits after `covered`. The segment exists.
     pub(crate) fn first_after(&self, covered: Lsn) -> u64 {
         let state = self.state.lock();
         let first = state.ended.iter().find(|ended| ended.last > covered);
         first.map_or(state.current, |ended| ended.number)
     }
 
-    /// A checkpoint of so many bytes stands: the log is needed from segment `first` on
-    /// only. Returns the segments for which there is no use: their files are to go.
+    /// Called when a checkpoint of this many bytes is in place, so that the log is needed from segment
+    /// `first` on only. Returns the segments that are not needed: the caller removes their files.
     pub(crate) fn covered_before(&self, first: u64, checkpoint: u64) -> Vec<u64> {
         let mut state = self.state.lock();
         state.bounds = self.size.bounds(checkpoint);
@@ -309,13 +309,13 @@ impl Pool {
         surplus
     }
 
-    /// The database is being closed.
+    /// Called when the database is being closed.
     pub(crate) fn close(&self) {
         self.state.lock().closing = true;
         self.changed.notify_all();
     }
 
-    /// The log has been closed.
+    /// Called when the log has been closed.
     pub(crate) fn finish(&self) {
         self.state.lock().finished = true;
         self.changed.notify_all();
@@ -332,30 +332,30 @@ impl State {
         self.ended.iter().map(|ended| ended.size).sum()
     }
 
-    /// How large the next segment is to be made, if it is not there.
+    /// Returns the size of the next segment if it has to be made.
     fn next_size(&self) -> u64 {
         self.bounds.segment_after(self.last_size)
     }
 
-    /// Whether the log may take one more segment.
+    /// Returns whether the log may have one more segment.
     fn has_place(&self) -> bool {
         let ready = self.ready.as_ref().map_or_else(|| self.next_size(), |segment| segment.size);
         let kept = self.ended_bytes() + self.active_size;
-        // A checkpoint gives back segments that have ended, and no others. And to close is
-        // to be done soon: what is queued then is written, whatever it takes.
+        // With no ended segment a checkpoint would free none, so waiting would not help. While the
+        // database is being closed, the queue is written at once, whatever room it takes.
         self.closing
             || planted("no-back-pressure")
             || self.ended.is_empty()
             || kept.saturating_add(ready.max(self.needed)) <= self.bounds.limit
     }
 
-    /// Whether the log waits for a checkpoint, and not for a segment to be made.
+    /// Returns whether the log waits for a checkpoint, and not for a segment.
     fn needs_checkpoint(&self) -> bool {
         self.blocked && !self.has_place()
     }
 
     fn segment_to_make(&mut self) -> Option<Make> {
-        // At the end, only what the log waits for.
+        // While closing, make only a segment for which the log waits.
         let wanted = self.ready.is_none()
             && self.failed.is_none()
             && (self.blocked || !(self.closing || self.make_failed));
@@ -368,15 +368,15 @@ impl State {
         Some(Make { number: self.current + 1, size, recycled, surplus: mem::take(&mut self.surplus) })
     }
 
-    /// Takes those out of the covered segments for which there is no room, or which a large
-    /// commit has made larger than segments are to be.
+    /// Removes from the covered segments those for which there is no room, and those that a large commit
+    /// has made longer than the largest segment; returns them.
     fn take_surplus(&mut self) -> Vec<u64> {
         let ready = self.ready.as_ref().map_or(0, |segment| segment.size);
         let mut total = self.ended_bytes() + self.active_size + ready;
         let mut surplus = Vec::new();
         let Bounds { limit, segment: largest, .. } = self.bounds;
         self.covered.retain(|covered| {
-            // Each will be as long as the others when it is used.
+            // Count the full length of a segment, which each will have when it is reused.
             let with = total.saturating_add(largest);
             let stays = covered.size <= largest && with <= limit;
             if stays {
@@ -413,15 +413,15 @@ mod tests {
         assert!(matches!(next, Ok(Next::NotYet)));
         assert!(pool.awaits_segment() && pool.awaits_checkpoint());
         pool.close();
-        // It has not been awake since. To give a checkpoint up now must not end it.
+        // The log has not noticed the closing yet. A checkpoint that is given up now must not end it.
         assert!(pool.awaits_segment() && !pool.awaits_checkpoint());
     }
 
-    /// A pool as of a new database, with all that it takes to be driven by hand.
+    /// The pool of a new database, with the state to drive it by hand.
     struct Driven {
         pool: Pool,
         active: u64,
-        /// Files of the log and their lengths.
+        /// The files of the log and their lengths.
         files: BTreeMap<u64, u64>,
         created: u64,
         file: Arc<NamedFile>,
@@ -441,8 +441,8 @@ mod tests {
             Driven { pool, active: 1, files: [(1, first)].into(), created: 1, file, _dir: dir }
         }
 
-        /// Lets the log go on without a checkpoint for as long as it can; returns how many
-        /// segments it began.
+        /// Lets the log go on without a checkpoint for as long as possible; returns how many segments it
+        /// began.
         fn fill(&mut self, needed: u64) -> u64 {
             for begun in 0.. {
                 if let Some(Make { number, size, recycled, surplus }) = self.pool.urgent_task(0) {
@@ -470,7 +470,7 @@ mod tests {
             unreachable!("it would take for ever")
         }
 
-        /// A checkpoint of all that is in segments that have ended.
+        /// Makes a checkpoint of everything in segments that have ended.
         fn cover(&mut self, bytes: u64) {
             let first = self.pool.first_after(self.active);
             for number in self.pool.covered_before(first, bytes) {
@@ -495,7 +495,7 @@ mod tests {
             log.fill(100);
             assert!(log.bytes() <= 2 * checkpoint && log.bytes() >= 3 * checkpoint / 2, "{:?}", log.files);
         }
-        // One that is being written, and larger already, counts too.
+        // A checkpoint that is being written, and larger already, counts too.
         assert!(log.pool.awaits_checkpoint() && log.pool.urgent_task(50 * MIB).is_none());
         assert!(log.pool.urgent_task(70 * MIB).is_some() && !log.pool.awaits_checkpoint());
         log.cover(60 * MIB);
@@ -506,7 +506,7 @@ mod tests {
             assert!(log.fill(100) > 5, "it goes on");
             assert_eq!((log.created, log.bytes()), (created, bytes), "no file is made anew");
         }
-        // Most of what was stored is gone: so is the room that its log took.
+        // Most of the data is gone, and so is the room that its log took.
         for _ in 0..3 {
             log.cover(MIB);
             log.fill(100);
@@ -528,7 +528,8 @@ mod tests {
                 assert!(log.bytes() <= bound, "{pool} of {segment}, {needed}: {:?}", log.files);
                 log.cover(1 << 40);
             }
-            // What cannot fit waits until it is alone, and then takes what it needs.
+            // A commit that does not fit waits until its segment is alone, and then takes the room that
+            // it needs.
             assert_eq!(log.fill(10 * bound), 0);
             assert!(log.bytes() <= bound, "{:?}", log.files);
             log.cover(0);

@@ -1,13 +1,12 @@
-//! Reading the log back.
+//! Reads the log back.
 //!
-//! Frames are read in order until one is not sound: there the log *breaks*. A
-//! break is either the end of the log, torn perhaps by a power loss in the middle of a
-//! write, or damage to what had been written. What tells them apart: every frame says
-//! up to where the log was synced when the frame was written. If any sound frame behind
-//! the break says that the log was synced beyond it, what was there has been damaged,
-//! and that is an error. If none does, nothing behind the break had been promised to
-//! survive a power loss, and it is cut off, also where parts of it are sound: what
-//! survives is a prefix.
+//! Frames are read in order until one is not sound: there the log *breaks*. A break is either the end of
+//! the log, perhaps torn by a power loss in the middle of a write, or damage to bytes that had been
+//! written. Every frame records up to where the log was synced when the frame was written, and this
+//! tells the two apart. If any sound frame after the break says that the log was synced beyond the
+//! break, the bytes there have been damaged, and that is an error. If none does, nothing after the break
+//! had been promised to survive a power loss, and it is cut off, even where parts of it are sound: the
+//! surviving log is a prefix.
 
 use crate::error::PersistenceError;
 use crate::persistence::TornTail;
@@ -21,7 +20,7 @@ use std::path::Path;
 
 type Result<T> = std::result::Result<T, PersistenceError>;
 
-/// A frame, for errors about what is in it.
+/// The place of a frame, for errors about its content.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FrameAt<'p> {
     pub(crate) path: &'p Path,
@@ -35,48 +34,49 @@ impl FrameAt<'_> {
     }
 }
 
-/// A segment that is being read, and what its header says.
+/// A segment that is being read, and its header.
 pub(crate) struct SegmentReader {
     pub(crate) pieces: Pieces,
     pub(crate) header: FileHeader,
-    /// Where the header ends.
+    /// The offset at which the header ends.
     pub(crate) start: u64,
 }
 
-/// A frame whose checksum holds.
+/// A frame whose checksum is correct.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SoundFrame {
     pub(crate) header: FrameHeader,
     pub(crate) offset: u64,
-    /// Where it ends.
+    /// The offset at which the frame ends.
     pub(crate) end: u64,
 }
 
-/// Where the log goes on after it has been read.
+/// The end of the log after it has been read, where writing continues.
 #[derive(Debug)]
 pub(crate) struct Tail {
-    /// The segment that breaks off, with its salt and the length of its header.
+    /// The position of the break. `salt`, `start` (the length of the header) and `size` are those of its
+    /// segment.
     pub(crate) position: Position,
     pub(crate) salt: u64,
     pub(crate) start: u64,
     pub(crate) size: u64,
     /// The last commit.
     pub(crate) last: Lsn,
-    /// Up to where the log was synced for certain.
+    /// The position up to which the log was certainly synced.
     pub(crate) synced: Position,
-    /// Whether there is something to cut off at `position`.
+    /// Whether there are bytes to cut off at `position`.
     pub(crate) torn: bool,
-    /// Full segments before it.
+    /// The full segments before it.
     pub(crate) ended: Vec<Ended>,
-    /// Segments after it, with nothing to keep.
+    /// The segments after it, which hold nothing to keep.
     pub(crate) later: Vec<u64>,
-    /// Commits read, and their bytes.
+    /// The number of commits read, and their bytes.
     pub(crate) commits: u64,
     pub(crate) bytes: u64,
 }
 
 impl Tail {
-    /// Where something is to be cut off, if anything is.
+    /// Returns where the log is to be cut off, if it is.
     pub(crate) fn torn_tail(&self, directory: &Directory) -> Option<TornTail> {
         let Position { segment, offset } = self.position;
         self.torn.then(|| TornTail { path: directory.path_of(&segment_name(segment)), offset })
@@ -84,7 +84,7 @@ impl Tail {
 }
 
 impl SoundFrame {
-    /// The frame at an offset of a file, if there is a sound one.
+    /// Returns the frame at this offset of a file, if it is sound.
     pub(crate) fn read(pieces: &mut Pieces, salt: u64, offset: u64) -> Result<Option<Self>> {
         match pieces.get(offset, FRAME_HEADER)?.first_chunk().copied() {
             Some(header) => Self::check(pieces, salt, offset, header),
@@ -92,7 +92,7 @@ impl SoundFrame {
         }
     }
 
-    /// The frame at an offset, if it is sound with this header.
+    /// Returns the frame at this offset, if it is sound with this header.
     fn check(
         pieces: &mut Pieces,
         salt: u64,
@@ -108,7 +108,7 @@ impl SoundFrame {
         Ok(is_sound.then_some(SoundFrame { header: frame, offset, end }))
     }
 
-    /// The first sound frame at `from` or behind, wherever the salt says that one may begin.
+    /// Returns the first sound frame at or after `from`. Only offsets marked with the salt are tried.
     pub(crate) fn find(pieces: &mut Pieces, salt: u64, from: u64) -> Result<Option<Self>> {
         let mark = (salt as u32).to_le_bytes();
         let mut at = from + 4;
@@ -121,7 +121,7 @@ impl SoundFrame {
         Ok(None)
     }
 
-    /// What is in it.
+    /// Returns the payload.
     pub(crate) fn payload<'p>(&self, pieces: &'p mut Pieces) -> Result<&'p [u8]> {
         let start = self.offset + FRAME_HEADER as u64;
         pieces.get(start, (self.end - start) as usize)
@@ -144,12 +144,12 @@ impl SegmentReader {
         Ok(SegmentReader { pieces, header, start: start as u64 })
     }
 
-    /// Whether nothing was ever written behind the header.
+    /// Returns whether no frame was ever written after the header.
     pub(crate) fn is_empty(&mut self) -> Result<bool> {
         Ok(self.find_frame(self.start)?.is_none())
     }
 
-    /// A segment of the database that this is the identity of, and of no other.
+    /// Opens a segment, and refuses one of another database.
     fn open_own(directory: &Directory, number: u64, identity: &Identity) -> Result<Self> {
         let segment = Self::open(directory, number)?;
         let file = segment.pieces.file();
@@ -160,17 +160,17 @@ impl SegmentReader {
         }
     }
 
-    /// The frame at an offset, if there is a sound one.
+    /// Returns the frame at this offset, if it is sound.
     pub(crate) fn frame(&mut self, offset: u64) -> Result<Option<SoundFrame>> {
         SoundFrame::read(&mut self.pieces, self.header.salt, offset)
     }
 
-    /// The first sound frame at an offset or behind it.
+    /// Returns the first sound frame at or after this offset.
     pub(crate) fn find_frame(&mut self, from: u64) -> Result<Option<SoundFrame>> {
         SoundFrame::find(&mut self.pieces, self.header.salt, from)
     }
 
-    /// Whether there is a frame at an offset, or a part of one.
+    /// Returns whether a frame, or a part of one, begins at this offset.
     fn has_begun(&mut self, offset: u64) -> Result<bool> {
         let mark = (self.header.salt as u32).to_le_bytes();
         let begin = self.pieces.get(offset, FRAME_HEADER)?;
@@ -180,15 +180,15 @@ impl SegmentReader {
         let Some(mut mended) = begin.first_chunk().copied() else {
             return Ok(false);
         };
-        // It may be the mark that is damaged, and nothing else.
+        // Perhaps only the mark is damaged.
         mended[4..8].copy_from_slice(&mark);
         let frame = SoundFrame::check(&mut self.pieces, self.header.salt, offset, mended)?;
         Ok(frame.is_some())
     }
 }
 
-/// Reads the log from segment `first` on, and hands every commit after `covered` to
-/// `visit`, in order. Changes nothing.
+/// Reads the log from segment `first` on, and passes every commit after `covered` to `visit`, in order.
+/// Changes nothing.
 pub(crate) fn replay(
     directory: &Directory,
     identity: &Identity,
@@ -200,13 +200,13 @@ pub(crate) fn replay(
     let missing =
         |number, why| PersistenceError::Missing { path: directory.path_of(&segment_name(number)), why };
     if numbers.first() != Some(&first) {
-        return Err(missing(first, "the checkpoint says that the log goes on in it"));
+        return Err(missing(first, "the checkpoint says that the log continues in it"));
     }
     if let Some(pair) = numbers.windows(2).find(|pair| pair[1] != pair[0] + 1) {
         return Err(missing(pair[0] + 1, "there are segments before and after it"));
     }
 
-    // `None` until the first frame has said where the log begins.
+    // `None` until the first frame has shown with which commit the log begins.
     let mut next: Option<Lsn> = None;
     let (mut ended, mut count, mut total) = (Vec::new(), 0, 0);
     let mut synced = Position::default();
@@ -219,6 +219,7 @@ pub(crate) fn replay(
         while !is_ended && let Some(frame) = segment.frame(offset)? {
             let at = at(offset);
             let SoundFrame { header, end, .. } = frame;
+            // The log may begin with commits that the checkpoint covers, but without a gap after those.
             let expected = next.unwrap_or(header.first.clamp(1, covered + 1));
             if header.first != expected {
                 let what = format!("commit {expected} should follow, and commit {} does", header.first);
@@ -227,6 +228,7 @@ pub(crate) fn replay(
             let mut lsn = header.first;
             for commit in commits(frame.payload(&mut segment.pieces)?) {
                 let commit = commit.map_err(|_| at.damaged("the commits in it make no sense"))?;
+                // The checkpoint has the earlier commits already.
                 if lsn > covered {
                     visit(lsn, commit, at)?;
                     count += 1;
@@ -235,7 +237,7 @@ pub(crate) fn replay(
                 lsn += 1;
             }
             if lsn != header.first + u64::from(header.commits) {
-                return Err(at.damaged("the number of commits in it is not what it says"));
+                return Err(at.damaged("the frame's number of commits differs from its header"));
             }
             next = Some(lsn);
             synced = synced.max(header.synced);
@@ -247,10 +249,11 @@ pub(crate) fn replay(
             ended.push(Ended { number, last, size: segment.pieces.length() });
             continue;
         }
-        // Here the log breaks.
+        // The log breaks here.
         let position = Position { segment: number, offset };
         let later = numbers[index + 1..].to_vec();
         let torn = judge_break(directory, identity, &mut segment, position, &later)?;
+        // A checkpoint covers synced commits only, so a log that ends before it has been damaged.
         if last < covered {
             let what = format!("the log ends with commit {last}, and the checkpoint covers up to {covered}");
             return Err(at(offset).damaged(what));
@@ -269,11 +272,11 @@ pub(crate) fn replay(
             bytes: total,
         });
     }
-    Err(missing(numbers[numbers.len() - 1] + 1, "the segment before it says that the log goes on in it"))
+    Err(missing(numbers[numbers.len() - 1] + 1, "the segment before it says that the log continues in it"))
 }
 
-/// Decides whether the log may end at `position`: see the top of the file. Returns
-/// whether there is something behind it to cut off.
+/// Decides whether the log may end at `position`: see the top of the file. Returns whether there are
+/// bytes after it to cut off.
 fn judge_break(
     directory: &Directory,
     identity: &Identity,
@@ -289,7 +292,7 @@ fn judge_break(
             torn = true;
             if frame.header.synced > position {
                 let what = format!(
-                    "what was written and synced there cannot be read: {} has a later part of the log at offset {}",
+                    "synced data there cannot be read: {} has a later part of the log at offset {}",
                     segment.pieces.path().display(),
                     frame.offset
                 );

@@ -1,9 +1,8 @@
-//! Segments: files of the log, made ahead of their use, and used again.
+//! Segments: files of the log, made in advance and reused.
 //!
-//! A segment's file is zero-filled (or left as its last use left it) and has its
-//! header synced *before* it gets its name. So a file with a segment's name has a
-//! sound header, whatever happened; and appending to it changes no metadata, which
-//! makes syncing cheap.
+//! A segment's file is filled with zeros (or with the bytes of its last use) and its header is synced
+//! *before* the file gets its name. So a file with a segment's name has a sound header, whatever
+//! happens, and appending to it changes no metadata, which makes syncing cheap.
 
 use crate::disk::OpenMode;
 use crate::error::PersistenceError;
@@ -17,15 +16,15 @@ use std::sync::Arc;
 pub(crate) struct Segment {
     pub(crate) number: u64,
     pub(crate) salt: u64,
-    /// Where its header ends.
+    /// The offset at which its header ends.
     pub(crate) start: u64,
-    /// How much of it is meant to be used.
+    /// The number of bytes that the log uses of it.
     pub(crate) size: u64,
     pub(crate) file: Arc<NamedFile>,
 }
 
-/// Makes segment `number` under its name, durably: out of `recycled`, a segment that
-/// is needed no more, or from nothing. A crash in between leaves at most a draft.
+/// Makes segment `number` under its name, durably: from the file of `recycled`, a segment that is not
+/// needed any more, or from nothing. A crash in between leaves at most a draft.
 pub(crate) fn make(
     directory: &Directory,
     identity: &Identity,
@@ -35,7 +34,8 @@ pub(crate) fn make(
 ) -> Result<Segment, PersistenceError> {
     let made = make_draft_first(directory, identity, number, size, recycled);
     if made.is_err() {
-        // It may be all that a full disk has room for. If it stays, it does no harm.
+        // The draft may take all the room that a full disk has left. If it cannot be removed, it does no
+        // harm.
         let _ = directory.remove(SEGMENT_DRAFT);
     }
     made
@@ -50,13 +50,14 @@ fn make_draft_first(
 ) -> Result<Segment, PersistenceError> {
     if let Some(old) = recycled {
         directory.rename(&segment_name(old), SEGMENT_DRAFT)?;
-        // Before its header changes: under its old name the new one would be damage.
+        // Sync the rename before the header changes: under the old name, the new header would look like
+        // damage.
         directory.sync()?;
     }
     let mode = if recycled.is_some() { OpenMode::Write } else { OpenMode::Create };
     let mut draft = directory.open(SEGMENT_DRAFT, mode)?;
     if draft.len()? > size {
-        // A large commit had made it longer.
+        // A large commit had made the file longer: start with an empty one.
         draft = directory.open(SEGMENT_DRAFT, OpenMode::Create)?;
     }
     let salt = if planted("same-salt") { 1 } else { directory.random() };
@@ -79,9 +80,9 @@ fn make_draft_first(
     Ok(Segment { number, salt, start: header.len() as u64, size, file })
 }
 
-/// The smallest segment: it takes a header and some commits.
+/// The smallest segment. It has room for a header and some commits.
 pub(crate) const MIN_SIZE: u64 = 4096;
 const _: () = assert!(MIN_SIZE > MAX_HEADER as u64 + 512);
 
-/// The largest: they are made whole.
+/// The largest segment. A segment's file is written in full when it is made.
 pub(crate) const MAX_SIZE: u64 = 1 << 30;

@@ -1,4 +1,4 @@
-//! The end of the log: where the next frame goes, and what has not been synced.
+//! The end of the log: the place of the next frame, and the files that have not been synced.
 
 use crate::error::PersistenceError;
 use crate::process::Process;
@@ -16,25 +16,25 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    /// What it takes in a frame.
+    /// Returns the bytes that the commit takes in a frame.
     pub(crate) fn size(&self) -> u64 {
         (COMMIT_PREFIX + self.operations.len()) as u64
     }
 
-    /// How large a segment must be that it has room in.
+    /// Returns the size of a segment that has room for the commit.
     pub(crate) fn segment_size(&self) -> u64 {
         MAX_HEADER as u64 + self.size() + RESERVED + FRAME_HEADER as u64
     }
 }
 
-/// Frames are not made larger than this, unless a single commit is.
+/// The largest frame, unless a single commit is larger.
 const MAX_FRAME: u64 = 4 << 20;
-/// Commits of at least so many bytes are not copied on their way into the log.
+/// Commits of at least this many bytes are not copied on their way into the log.
 const LARGE: usize = 256 << 10;
-/// Room for the marks that end a segment and the log.
+/// The room for the marks that end a segment and the log.
 const RESERVED: u64 = 3 * FRAME_HEADER as u64;
 
-/// What a sync will make durable.
+/// The files to sync, and the state of the log that becomes durable with them.
 #[derive(Debug)]
 pub(crate) struct Unsynced {
     pub(crate) files: Vec<Arc<NamedFile>>,
@@ -43,21 +43,21 @@ pub(crate) struct Unsynced {
     pub(crate) bytes: u64,
 }
 
-/// Who holds it, behind its lock, appends to the log.
+/// The append position of the log, guarded by `Log::writer`.
 #[derive(Debug)]
 pub(crate) struct Writer {
     active: Segment,
     offset: u64,
-    /// Of the next commit.
+    /// The number of the next commit.
     next: Lsn,
-    /// Files with something that has not been synced, oldest first.
+    /// The files with unsynced bytes, oldest first.
     unsynced: Vec<Arc<NamedFile>>,
     synced: Position,
     synced_lsn: Lsn,
-    /// Bytes of commits written since the database was opened, and synced of them.
+    /// The bytes of commits written since the database was opened, and how many of these are synced.
     bytes: u64,
     synced_bytes: u64,
-    /// Whether anything has been written since the log said that it was closed.
+    /// Whether anything has been written since the mark that the log was closed.
     touched: bool,
     buffer: Vec<u8>,
     /// The process that opened the log.
@@ -65,8 +65,8 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// Goes on at `offset` in `active`, after commit `last`, with everything synced;
-    /// `unmarked` if the log does not say so.
+    /// Continues at `offset` in `active`, after commit `last`, with everything synced. `unmarked` is set
+    /// if the log does not record that it is synced.
     pub(crate) fn new(active: Segment, offset: u64, last: Lsn, unmarked: bool) -> Self {
         let synced = Position { segment: active.number, offset };
         Writer {
@@ -88,7 +88,7 @@ impl Writer {
         self.active.number
     }
 
-    /// The last commit that was written.
+    /// Returns the last commit that was written.
     pub(crate) fn written(&self) -> Lsn {
         self.next - 1
     }
@@ -101,7 +101,7 @@ impl Writer {
         self.bytes
     }
 
-    /// Bytes of commits that were written and not synced.
+    /// Returns the bytes of commits that were written but not synced.
     pub(crate) fn unsynced_bytes(&self) -> u64 {
         self.bytes - self.synced_bytes
     }
@@ -114,8 +114,8 @@ impl Writer {
         (self.active.size).saturating_sub(self.offset + RESERVED + FRAME_HEADER as u64)
     }
 
-    /// Writes records, in frames, as long as there is room for the next; what is left
-    /// stays in `records`.
+    /// Writes records, in frames, as long as there is room for the next one; the rest stays in
+    /// `records`.
     pub(crate) fn append(&mut self, records: &mut VecDeque<Record>) -> Result<(), PersistenceError> {
         while let Some(first) = records.front() {
             if first.size() > self.room() {
@@ -125,7 +125,7 @@ impl Writer {
             self.begin_frame();
             let mut commits = 0;
             let mut filled = 0;
-            // A large commit is written from where it is, in a frame of its own.
+            // A large commit is written from its own buffer, in a frame of its own.
             let mut large = Vec::new();
             while let Some(record) = records.front() {
                 let is_large = record.operations.len() >= LARGE;
@@ -160,10 +160,10 @@ impl Writer {
         self.write_frame(kind, 0, &[])
     }
 
-    /// Seals and writes what is in the buffer, and then `rest`.
+    /// Seals and writes the frame in the buffer, followed by `rest`.
     fn write_frame(&mut self, kind: FrameKind, commits: u32, rest: &[u8]) -> Result<(), PersistenceError> {
-        // Everything that is written to the log passes here, and beside the write the system call
-        // is nothing. Bytes of two processes would overwrite each other.
+        // Every write to the log passes here, and beside it the system call is negligible. If two
+        // processes wrote, they would overwrite each other's bytes.
         self.process.check()?;
         FrameHeader { kind, commits, first: self.next, synced: self.synced }.seal(
             self.active.salt,
@@ -172,14 +172,13 @@ impl Writer {
         );
         let is_listed = self.unsynced.last().is_some_and(|file| Arc::ptr_eq(file, &self.active.file));
         if !is_listed {
-            // Before the write: part of it may be there even if it fails.
+            // List the file before the write: part of the bytes may be written even if it fails.
             self.unsynced.push(Arc::clone(&self.active.file));
         }
         self.active.file.write_at(&self.buffer, self.offset)?;
         self.offset += self.buffer.len() as u64;
         if !rest.is_empty() {
-            // One after the other is as good as both at once: the frame counts when all of
-            // it is there.
+            // Two writes are as good as one: the frame is valid only when all of it has been written.
             self.active.file.write_at(rest, self.offset)?;
             self.offset += rest.len() as u64;
         }
@@ -191,19 +190,19 @@ impl Writer {
         Ok(())
     }
 
-    /// Says that the log goes on in the next segment, and returns the last commit.
+    /// Marks that the log continues in the next segment, and returns the last commit.
     pub(crate) fn end_segment(&mut self) -> Result<Lsn, PersistenceError> {
         self.mark(FrameKind::EndOfSegment)?;
         Ok(self.written())
     }
 
-    /// Goes on in `segment`.
+    /// Continues in `segment`.
     pub(crate) fn begin_segment(&mut self, segment: Segment) {
         self.offset = segment.start;
         self.active = segment;
     }
 
-    /// What is to be synced, and what that will have made durable.
+    /// Returns the files to sync, and the state that becomes durable with them.
     pub(crate) fn begin_sync(&mut self) -> Unsynced {
         Unsynced {
             files: std::mem::take(&mut self.unsynced),
@@ -219,15 +218,15 @@ impl Writer {
         self.synced_bytes = done.bytes;
     }
 
-    /// Writes down how far the log is synced, so that damage before that can be told
-    /// from what a power loss leaves; unless the next frame will say it.
+    /// Records how far the log is synced, so that damage before that position can be told from the
+    /// effects of a power loss. Does nothing if the next frame will record it.
     pub(crate) fn mark_synced(&mut self) -> Result<(), PersistenceError> {
-        // What was written since the sync began will be synced, too: the mark follows that.
+        // Commits written since the sync began will be synced too; the mark is written after that sync.
         let idle = self.unsynced.is_empty();
         if idle && self.room() > 0 { self.mark(FrameKind::Synced) } else { Ok(()) }
     }
 
-    /// Writes down that everything is synced and the log ends here.
+    /// Records that everything is synced and the log ends here.
     pub(crate) fn mark_closed(&mut self) -> Result<(), PersistenceError> {
         if self.touched { self.mark(FrameKind::Closed) } else { Ok(()) }
     }

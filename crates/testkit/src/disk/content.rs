@@ -1,14 +1,15 @@
-//! The bytes of one file: what reads see, what is on the medium, and the changes
-//! that lie between the two.
+//! The bytes of one file: the content that reads see, the content on the medium, and the changes
+//! between the two.
 //!
 //! Invariants:
 //!
 //! - **C1.** Applying all of `changes` to `base` in order gives `seen`.
-//! - **C2.** Unless one of them is doomed, no change is durable: then `base` has it.
+//! - **C2.** Durable changes move into `base` only when all of `changes` are durable. Until then they stay
+//!   in the list, since a power loss may still undo a doomed change before them.
 
 use super::loss::{Fate, LengthFate, Storm};
 
-/// What the medium writes in one step. Sectors begin at multiples of this in a file.
+/// The bytes that the medium writes in one step. Sectors begin at multiples of this in a file.
 pub(super) const SECTOR: usize = 512;
 
 /// The bytes of one file. See the [module](self) for its invariants.
@@ -27,7 +28,7 @@ struct Change {
 
 #[derive(Clone, Debug)]
 enum Effect {
-    /// The file was opened anew.
+    /// The file was opened with [`OpenMode::Create`](fluxmap::disk::OpenMode::Create), which empties it.
     Empty,
     Write {
         offset: usize,
@@ -39,14 +40,15 @@ enum Effect {
 enum Standing {
     /// Not synced yet.
     Pending,
-    /// Synced, but in the list still for a doomed one that came before it.
+    /// Synced, but still in the list, because there was a doomed change in it (C2).
     Durable,
-    /// A sync of it failed. The system believes it clean and will not write it again.
+    /// A sync of the change failed. The system takes the change for written and will not write it
+    /// again.
     Doomed,
 }
 
 impl Content {
-    /// A file that is on the medium wholly.
+    /// A file whose whole content is on the medium.
     pub(super) fn durable(bytes: Vec<u8>) -> Self {
         Self { seen: bytes.clone(), base: bytes, changes: Vec::new() }
     }
@@ -90,7 +92,8 @@ impl Content {
         }
     }
 
-    /// A sync that failed: what was pending is marked clean though it was not written.
+    /// A failed sync: dooms the pending changes, as a system does that marks its pages clean though it
+    /// could not write them.
     pub(super) fn doom(&mut self) {
         for change in &mut self.changes {
             if change.standing == Standing::Pending {
@@ -99,8 +102,8 @@ impl Content {
         }
     }
 
-    /// The system drops the pages that it believes clean, and reads what is really
-    /// there.
+    /// Drops the doomed changes from `seen`, as a system does that drops clean pages from its cache and
+    /// reads them back from the medium.
     pub(super) fn evict(&mut self) {
         self.changes.retain(|change| change.standing != Standing::Doomed);
         self.seen.clone_from(&self.base);
@@ -109,7 +112,7 @@ impl Content {
         }
     }
 
-    /// Damages a byte wherever it is kept.
+    /// Flips bits of a byte in `seen`, in `base` and in the changes, so that C1 still holds.
     pub(super) fn flip(&mut self, at: usize, mask: u8) {
         self.seen[at] ^= mask;
         if let Some(byte) = self.base.get_mut(at) {
@@ -124,7 +127,7 @@ impl Content {
         }
     }
 
-    /// What a power loss leaves.
+    /// The content after a power loss.
     pub(super) fn after_power_cut(&self, storm: &mut Storm) -> Self {
         let mut fates = storm.fates(self.unsynced()).into_iter();
         let mut bytes = self.base.clone();
@@ -151,9 +154,9 @@ impl Effect {
         }
     }
 
-    /// Applies a part: any of the sectors, and the new length or not.
+    /// Applies a random part of the write: some of its sectors, and the new length or the old one.
     fn tear(&self, file: &mut Vec<u8>, storm: &mut Storm) {
-        // To empty a file is one step: of a part of it there is nothing.
+        // Emptying a file is one step, so a torn one has no effect.
         let Self::Write { offset, bytes } = self else { return };
         let (start, end) = (*offset, offset + bytes.len());
         let length = storm.length();
@@ -172,7 +175,7 @@ impl Effect {
     }
 }
 
-/// Puts bytes into a file; what was skipped is zero.
+/// Writes bytes into a file. A gap between the old end and the offset is filled with zeros.
 fn overlay(file: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
     let end = offset + bytes.len();
     if file.len() < end {

@@ -1,4 +1,4 @@
-//! What bit rot, a careless administrator and a half-done backup do to files.
+//! Damage to files, as by bit rot, a careless administrator or an unfinished backup.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use super::SimDisk;
 
-/// Damage, and a look at the files. None of this counts as a call or can fail as one.
-/// What is done here is durable at once, together with every change of names in the
-/// same directory.
+/// Damage to files, and inspection of files. These methods do not count as calls, and planned faults
+/// do not affect them. Their changes are durable at once, together with all pending changes of names in
+/// the same directory.
 ///
-/// All that take a path panic if there is no such file.
+/// The methods that take the path of an existing file panic if there is no such file.
 impl SimDisk {
     /// The files, with their lengths.
     #[must_use]
@@ -22,7 +22,7 @@ impl SimDisk {
         names.into_keys().zip(&mut lengths).collect()
     }
 
-    /// All of a file, as reads see it.
+    /// The whole content of a file, as reads see it.
     #[must_use]
     pub fn read(&self, path: impl AsRef<Path>) -> Vec<u8> {
         let path = path.as_ref();
@@ -31,13 +31,12 @@ impl SimDisk {
         state.image.content(file).seen().to_vec()
     }
 
-    /// Makes a file hold these bytes. It, and its directory, need not exist.
+    /// Replaces the content of a file. The file and its directory are created if they do not exist.
     pub fn write(&self, path: impl AsRef<Path>, bytes: impl Into<Vec<u8>>) {
         self.state().image.place(path.as_ref(), bytes.into());
     }
 
-    /// Flips the bits of `mask` in one byte, which leaves it as durable or not as it
-    /// was.
+    /// Flips the bits of `mask` in one byte. The flip does not affect whether the byte is durable.
     ///
     /// # Panics
     ///
@@ -49,7 +48,7 @@ impl SimDisk {
         state.image.content(file).flip(super::image::index(offset), mask);
     }
 
-    /// Cuts a file off, or fills it up with zeros.
+    /// Cuts a file to `length`, or fills it up to `length` with zeros.
     pub fn truncate(&self, path: impl AsRef<Path>, length: usize) {
         let mut bytes = self.read(path.as_ref());
         bytes.resize(length, 0);
@@ -62,15 +61,15 @@ impl SimDisk {
         self.state().image.erase(path).unwrap_or_else(|error| no_file(path, &error));
     }
 
-    /// Puts the content of each of two files into the other.
+    /// Swaps the contents of two files.
     pub fn swap(&self, a: impl AsRef<Path>, b: impl AsRef<Path>) {
         let (first, second) = (self.read(a.as_ref()), self.read(b.as_ref()));
         self.write(a, second);
         self.write(b, first);
     }
 
-    /// Lets the system forget what it has of the files in memory. Only that is lost
-    /// which was doomed by a sync that failed: reads see what was there before.
+    /// Makes the system drop its cache of the files. Only changes that a failed sync has doomed are
+    /// lost: reads then see the content before them.
     pub fn drop_caches(&self) {
         self.state().image.evict();
     }

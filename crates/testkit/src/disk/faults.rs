@@ -1,4 +1,4 @@
-//! What a test tells the disk to do, and asks of it.
+//! Planned faults, stalls and limits of the simulated disk, and the record of its calls.
 
 use std::io;
 use std::time::Duration;
@@ -6,27 +6,27 @@ use std::time::Duration;
 use super::SimDisk;
 use super::state::{Failure, State};
 
-/// Faults. Calls are counted from now on: the next one is the first. Those that
-/// change something count, which are `create_dir`, `open` of a new file, `write_at`,
-/// `sync`, `rename`, `remove`, `sync_dir` and `lock`; see [`SimDisk::count_reads`]
-/// for the others.
+/// Faults. An argument `n` numbers the calls from now on: the next call is the first. Only calls that
+/// change something count: `create_dir`, `open` with [`OpenMode::Create`](fluxmap::disk::OpenMode::Create),
+/// `write_at`, `sync`, `rename`, `remove`, `sync_dir` and `lock`. [`SimDisk::count_reads`] makes the other
+/// calls count, too.
 impl SimDisk {
-    /// How many calls were counted so far.
+    /// The number of calls counted so far.
     #[must_use]
     pub fn calls(&self) -> u64 {
         self.state().calls
     }
 
-    /// From now on the calls that change nothing count too, and so can fail or crash.
+    /// Whether calls that change nothing count from now on, too, and so can fail or crash.
     pub fn count_reads(&self, on: bool) {
         self.state().count_reads = on;
     }
 
-    /// Lets the `n`-th call from now fail.
+    /// Makes the `n`-th call from now fail.
     ///
-    /// A write that fails may have written a part. After a sync that fails, what it
-    /// was to sync is doomed: reads see it, but no later sync makes it durable, so
-    /// that a power loss may take it until it is written again.
+    /// A write that fails may have written a part. A sync that fails dooms the changes that it should
+    /// have synced: reads see them, but no later sync makes them durable. A power loss may undo them
+    /// until they are written again.
     ///
     /// # Panics
     ///
@@ -37,7 +37,7 @@ impl SimDisk {
         state.failures.push(Failure { first: call, last: call, kind });
     }
 
-    /// Lets the `n`-th call from now fail, and all that follow it.
+    /// Makes the `n`-th call from now and all calls after it fail.
     ///
     /// # Panics
     ///
@@ -48,8 +48,8 @@ impl SimDisk {
         state.failures.push(Failure { first, last: u64::MAX, kind });
     }
 
-    /// Lets the machine crash at the `n`-th call from now: it has no effect and fails,
-    /// and so do all that follow. See [`frozen`](Self::frozen).
+    /// Makes the machine crash at the `n`-th call from now. This call and all counted calls after it
+    /// fail and have no effect. See [`frozen`](Self::frozen).
     ///
     /// # Panics
     ///
@@ -60,23 +60,22 @@ impl SimDisk {
         state.frozen = None;
     }
 
-    /// Takes back every failure and crash that was planned. An instant that was frozen
-    /// stays.
+    /// Cancels all planned failures and crashes. A state that a crash has frozen is kept.
     pub fn clear_faults(&self) {
         let mut state = self.state();
         state.failures.clear();
         state.crash_at = None;
     }
 
-    /// Whether it has come to the crash that was planned.
+    /// Whether the planned crash has happened.
     #[must_use]
     pub fn has_crashed(&self) -> bool {
         self.state().frozen.is_some()
     }
 
-    /// The disk at the instant of the crash, if it came to it: a new one, as it was
-    /// just before the call. The process and the power are still to die; see
-    /// [`process_death`](Self::process_death) and [`power_cut`](Self::power_cut).
+    /// A new disk in the state just before the call at which the machine crashed; `None` if there was
+    /// no crash. The state does not yet reflect the death of the process or the loss of power: call
+    /// [`process_death`](Self::process_death) or [`power_cut`](Self::power_cut) on it.
     #[must_use]
     pub fn frozen(&self) -> Option<Self> {
         let state = self.state();
@@ -84,9 +83,9 @@ impl SimDisk {
         Some(Self::from_state(State::new(state.seed, frozen.before.clone())))
     }
 
-    /// As [`frozen`](Self::frozen), but amid the call: a write is there, whole or its
-    /// beginning, as one more that is not synced; so is a new name. Of a sync there is
-    /// nothing, since what it was to make durable may be so or not anyhow.
+    /// As [`frozen`](Self::frozen), but in the middle of the call. A write has happened up to some byte,
+    /// and a change of names has happened; both are unsynced. A sync has had no effect: a power loss
+    /// decides for each unsynced change whether it survives.
     #[must_use]
     pub fn frozen_midway(&self) -> Option<Self> {
         let state = self.state();
@@ -94,39 +93,38 @@ impl SimDisk {
         Some(Self::from_state(State::new(state.seed, frozen.midway.clone())))
     }
 
-    /// How many bytes all files together may have. A write beyond that fails with
-    /// [`io::ErrorKind::StorageFull`], and may have written what fits, or less.
+    /// Limits the bytes of all files together. A write beyond the limit fails with
+    /// [`io::ErrorKind::StorageFull`], and may have written the part that fits, or less.
     pub fn set_capacity(&self, bytes: u64) {
         self.state().capacity = bytes;
     }
 
-    /// How many bytes all files have together.
+    /// The bytes of all files together.
     #[must_use]
     pub fn used(&self) -> u64 {
         self.state().used()
     }
 
-    /// Refuses all changes with [`io::ErrorKind::PermissionDenied`], and to open for
-    /// writing, but for syncs.
+    /// While on, refuses all changes except syncs, and opening a file for writing, with
+    /// [`io::ErrorKind::PermissionDenied`].
     pub fn set_read_only(&self, on: bool) {
         self.state().read_only = on;
     }
 
-    /// Holds up `write_at`, `sync` and `sync_dir` until it is called with `false`.
-    /// They are counted when they go on.
+    /// While on, holds up `write_at`, `sync` and `sync_dir`. Calls that were held up go on, and are
+    /// counted, after `stall(false)`.
     pub fn stall(&self, on: bool) {
         self.state().stalling = on;
         self.shared.released.notify_all();
     }
 
-    /// How many calls are held up.
+    /// The number of calls that a stall holds up now.
     #[must_use]
     pub fn stalled(&self) -> usize {
         self.state().stalled
     }
 
-    /// Waits until at least `n` calls are held up, and returns whether it came to
-    /// that within the time.
+    /// Waits at most `time` until at least `n` calls are held up. Returns whether that happened.
     #[must_use]
     pub fn wait_stalled(&self, n: usize, time: Duration) -> bool {
         let few = |state: &mut State| state.stalled < n;
@@ -134,8 +132,7 @@ impl SimDisk {
         waited.is_ok_and(|(_, timeout)| !timeout.timed_out())
     }
 
-    /// The calls that were counted, the earliest first, with what they returned. Those
-    /// of long ago are forgotten.
+    /// The counted calls with their results, the earliest first. Only the last 65,536 are kept.
     #[must_use]
     pub fn trace(&self) -> Vec<String> {
         self.state().trace.iter().cloned().collect()
@@ -144,6 +141,6 @@ impl SimDisk {
 
 /// The number of the `n`-th call from now.
 fn nth(state: &State, n: u64) -> u64 {
-    assert!(n > 0, "the next call is the first, there is none before it");
+    assert!(n > 0, "`n` counts from 1: the next call is the first");
     state.calls.saturating_add(n)
 }

@@ -1,11 +1,11 @@
-//! All that a disk holds at one instant: files, names, and what of both is durable.
-//! Pure data, so that an instant can be kept by cloning it.
+//! The state of a disk at one instant: files, names, and the durable part of both. It is pure data, so a
+//! clone preserves the instant.
 //!
 //! Invariants:
 //!
 //! - **M1.** Applying all of `pending` to `durable` in order gives `names`.
 //! - **M2.** A file has at most one name in `names`, and at most one in `durable`.
-//! - **M3.** Every file that is named in either, or in `pending`, is in `files`.
+//! - **M3.** Every file that `names`, `durable` or `pending` refers to is in `files`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -15,10 +15,10 @@ use std::path::{Path, PathBuf};
 use super::content::Content;
 use super::loss::{Fate, Storm};
 
-/// A file, whatever its name.
+/// The identity of a file. A rename keeps it.
 pub(super) type FileId = u64;
 
-/// No file may be longer: a store that asks for this has gone astray.
+/// The greatest length of a file. A store that writes beyond it has a bug in its offsets.
 const LONGEST_FILE: u64 = 1 << 30;
 
 /// One call of the store.
@@ -32,7 +32,7 @@ pub(super) enum Step<'a> {
     Remove(&'a Path),
     SyncDir(&'a Path),
     Lock(&'a Path),
-    // The rest change nothing.
+    // The steps below change nothing.
     Open { path: &'a Path, write: bool },
     Look { call: &'static str, path: &'a Path },
 }
@@ -47,7 +47,7 @@ enum NameChange {
 
 type Names = BTreeMap<PathBuf, FileId>;
 
-/// All that a disk holds. See the [module](self) for its invariants.
+/// The state of a disk. See the [module](self) for its invariants.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Image {
     files: BTreeMap<FileId, Content>,
@@ -59,7 +59,7 @@ pub(super) struct Image {
 }
 
 impl Image {
-    /// Does one call, and returns the file if it is one that opens or locks.
+    /// Does one call. Returns the file if the call opens or locks one.
     pub(super) fn apply(&mut self, step: Step<'_>) -> io::Result<Option<FileId>> {
         match step {
             Step::CreateDir(path) => self.create_dir(path).map(|()| None),
@@ -96,7 +96,7 @@ impl Image {
         &self.names
     }
 
-    /// How many bytes the files take that have a name or that `open` knows.
+    /// The bytes of all files that have a name or for which `open` returns `true`.
     pub(super) fn used(&self, open: impl Fn(FileId) -> bool) -> u64 {
         let named: BTreeSet<FileId> = self.names.values().copied().collect();
         let taken = self.files.iter().filter(|(file, _)| named.contains(file) || open(**file));
@@ -104,11 +104,11 @@ impl Image {
     }
 
     pub(super) fn is_directory(&self, path: &Path) -> bool {
-        // The root, and what relative paths start from, are there.
+        // The root directory, and the one in which relative paths start, exist always.
         path.parent().is_none() || self.directories.contains(path)
     }
 
-    /// The names in a directory, of files and directories, as the real one does.
+    /// The names of the files and directories in a directory.
     pub(super) fn list(&self, path: &Path) -> io::Result<Vec<String>> {
         if !self.is_directory(path) {
             return Err(io::ErrorKind::NotFound.into());
@@ -190,7 +190,8 @@ impl Image {
         if !self.is_directory(path) {
             return Err(io::ErrorKind::NotFound.into());
         }
-        // Every change is within one directory, so those of others commute with these.
+        // Each change is within one directory, so changes in different directories commute: M1 still
+        // holds when the changes of this one are applied ahead of the others.
         let inside = |change: &mut NameChange| change.path().parent() == Some(path);
         for change in self.pending.extract_if(.., inside) {
             change.apply(&mut self.durable);
@@ -198,7 +199,7 @@ impl Image {
         Ok(())
     }
 
-    /// Makes a file hold these bytes, durably at once, and syncs its directory.
+    /// Replaces the content of a file, durably at once, and syncs its directory.
     pub(super) fn place(&mut self, path: &Path, bytes: Vec<u8>) {
         let parent = path.parent().expect("a file's path has a name at its end");
         self.create_dir(parent).expect("no file is in the way of the directory");
@@ -213,7 +214,7 @@ impl Image {
         self.sync_dir(path.parent().unwrap_or(Path::new("")))
     }
 
-    /// Forgets files that nothing names any more and that `open` does not know.
+    /// Removes files that no name refers to any more and for which `open` returns `false`.
     pub(super) fn prune(&mut self, open: impl Fn(FileId) -> bool) {
         let named = self.names.values().chain(self.durable.values()).copied();
         let kept: BTreeSet<FileId> = named.chain(self.pending.iter().map(NameChange::file)).collect();
@@ -230,12 +231,13 @@ impl Image {
         self.files.values_mut().for_each(Content::evict);
     }
 
-    /// What a power loss leaves.
+    /// The state after a power loss.
     pub(super) fn after_power_cut(&self, storm: &mut Storm) -> Self {
         let names = self.names_after_power_cut(storm);
         let mut files = BTreeMap::new();
         for (file, content) in &self.files {
-            // Every file is asked, so that the fates of one do not hang on the names.
+            // Draw fates for every file, also for those without a name, so that the fates of a file
+            // do not depend on which names survived.
             let content = content.after_power_cut(storm);
             if names.values().any(|named| named == file) {
                 files.insert(*file, content);
@@ -247,14 +249,14 @@ impl Image {
 
     fn names_after_power_cut(&self, storm: &mut Storm) -> Names {
         let mut names = self.durable.clone();
-        // Files that were renamed, of which the old name was left to them. Nothing may
-        // take it then, or the rename had lost the one and not given the other.
+        // Files whose rename was lost, so that they still have the old name. No later change may take it
+        // from them: the file would be left without a name, as after half a rename, which D2 forbids.
         let mut stuck = BTreeSet::new();
         for (change, fate) in self.pending.iter().zip(storm.fates(self.pending.len())) {
             let survives = match fate {
                 Fate::Whole => true,
                 Fate::Lost => false,
-                // Names are not torn (D2).
+                // A change of a name is never torn (D2): it survives or not.
                 Fate::Torn => storm.coin(),
             };
             let replaced = names.get(change.path());
@@ -275,8 +277,8 @@ impl Image {
 }
 
 impl NameChange {
-    /// Applies the change, or nothing if what it relies on was lost: a rename or
-    /// removal of a file whose creation did not survive.
+    /// Applies the change. A rename or removal has no effect if the file does not have the old name:
+    /// then its creation, or an earlier rename, was lost.
     fn apply(&self, names: &mut Names) {
         match self {
             Self::Create { path, file } => {
@@ -311,7 +313,7 @@ impl NameChange {
 }
 
 impl Step<'_> {
-    /// Whether the call belongs to those that are counted always.
+    /// Whether the call changes something, and so is always counted.
     pub(super) fn is_change(self) -> bool {
         !matches!(self, Self::Open { .. } | Self::Look { .. })
     }
@@ -341,7 +343,7 @@ impl fmt::Display for Step<'_> {
     }
 }
 
-/// A position as an index.
+/// Converts an offset in a file to an index.
 pub(super) fn index(offset: u64) -> usize {
     usize::try_from(offset).expect("no file is longer than memory")
 }

@@ -1,22 +1,21 @@
-//! What a power loss takes: the choice, for every change that was not synced,
-//! whether it survives.
+//! The choices of a power loss: which of the unsynced changes survive, and in which form.
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-/// How much of what was not synced a [`power_cut`](super::SimDisk::power_cut) takes.
+/// How many of the unsynced changes a [`power_cut`](super::SimDisk::power_cut) undoes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Loss {
-    /// All of it.
+    /// All of them.
     Everything,
-    /// None of it.
+    /// None of them.
     Nothing,
-    /// Whatever this seed says. Files are treated each in its own way: all kept, all
-    /// lost, the earliest kept, the latest kept, all torn, or a mixture.
+    /// A random choice from this seed. For each file it is one of: all changes kept, all lost, the earliest
+    /// kept, the latest kept, all torn, or a mixture.
     Random(u64),
 }
 
-/// What becomes of one change.
+/// Whether one change survives a power loss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
     Whole,
@@ -24,18 +23,18 @@ pub(super) enum Fate {
     Lost,
 }
 
-/// What becomes of the length when a write that made the file longer is torn.
+/// The length of the file after a torn write that made it longer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LengthFate {
-    /// As far as the last sector that survived.
+    /// The file ends with the last sector that survived.
     Data,
-    /// All of it, with zeros where no sector survived.
+    /// The file has its new length, with zeros where no sector survived.
     New,
-    /// It stays, and hides the sectors behind it.
+    /// The file has its old length. Sectors beyond it are lost.
     Old,
 }
 
-/// One power loss: the source of all its choices.
+/// One power loss, as the source of its random choices.
 #[derive(Debug)]
 pub(super) struct Storm {
     loss: Loss,
@@ -48,7 +47,7 @@ impl Storm {
         Self { loss, rng: StdRng::seed_from_u64(seed) }
     }
 
-    /// The fates of a number of changes, in their order.
+    /// Draws the fates of `count` changes, in their order.
     pub(super) fn fates(&mut self, count: usize) -> Vec<Fate> {
         match self.loss {
             Loss::Everything => vec![Fate::Lost; count],
@@ -58,8 +57,8 @@ impl Storm {
     }
 
     fn random_fates(&mut self, count: usize) -> Vec<Fate> {
-        // Evenly mixed fates alone would make "all but the first" as rare as one in
-        // 3^count, and such are the cases that find faults.
+        // With independent fates alone, a case such as "all but the first survive" would occur once in
+        // 3^count draws. Such cases find most faults, so draw them on purpose.
         match self.rng.random_range(0..7) {
             0 => vec![Fate::Lost; count],
             1 => vec![Fate::Whole; count],
@@ -76,7 +75,7 @@ impl Storm {
         }
     }
 
-    /// One fate up to some point, another from there on, and the point itself torn.
+    /// One fate before a random point, another one after it, and the change at the point torn.
     fn split(&mut self, count: usize, before: Fate, after: Fate) -> Vec<Fate> {
         let point = self.rng.random_range(0..=count);
         (0..count)

@@ -1,5 +1,5 @@
-//! What the clones of one [`SimDisk`](super::SimDisk) share, and the one path that
-//! every call takes: count, crash, fail, refuse, or do it, and note it.
+//! The state that all clones of one [`SimDisk`](super::SimDisk) share, and the single path of every
+//! call: count the call; crash, fail, refuse or do it; record its result.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::error::Error;
@@ -11,28 +11,27 @@ use rand::{Rng, SeedableRng};
 
 use super::image::{FileId, Image, Step, index};
 
-/// How many calls the trace goes back.
+/// How many calls the trace keeps.
 const TRACE: usize = 1 << 16;
 
-/// What is inside the [`io::Error`]s that a [`SimDisk`](super::SimDisk) was told to
-/// give.
+/// The inner error of an [`io::Error`] from a planned fault of a [`SimDisk`](super::SimDisk).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SimError {
-    /// The call was to fail.
+    /// The test had planned that the call fails.
     Injected {
-        /// Which call it was; the first is 1.
+        /// The number of the call, from 1.
         call: u64,
     },
-    /// The machine stands still since an earlier call, or since this one.
+    /// The machine crashed at this call or at an earlier one.
     Crashed {
-        /// Which call it was; the first is 1.
+        /// The number of the call, from 1.
         call: u64,
     },
 }
 
 impl SimError {
-    /// Finds it in an error of the disk.
+    /// The `SimError` inside an error of the disk, if there is one.
     #[must_use]
     pub fn of(error: &io::Error) -> Option<Self> {
         error.get_ref()?.downcast_ref().copied()
@@ -42,15 +41,15 @@ impl SimError {
 impl fmt::Display for SimError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Injected { call } => write!(f, "the simulated disk failed call {call} as it was told to"),
-            Self::Crashed { call } => write!(f, "the simulated machine had crashed at call {call}"),
+            Self::Injected { call } => write!(f, "the simulated disk failed call {call}, as planned"),
+            Self::Crashed { call } => write!(f, "the simulated machine has crashed, so call {call} failed"),
         }
     }
 }
 
 impl Error for SimError {}
 
-/// Calls that are to fail, by their numbers.
+/// A range of calls that are planned to fail, by their numbers.
 #[derive(Clone, Debug)]
 pub(super) struct Failure {
     pub(super) first: u64,
@@ -58,16 +57,16 @@ pub(super) struct Failure {
     pub(super) kind: io::ErrorKind,
 }
 
-/// The instant of a crash.
+/// The states of the disk around the call at which the machine crashed.
 #[derive(Clone, Debug)]
 pub(super) struct Frozen {
-    /// Before the call.
+    /// The state before the call.
     pub(super) before: Image,
-    /// Amid it.
+    /// The state in the middle of the call.
     pub(super) midway: Image,
 }
 
-/// All there is to a disk.
+/// The state of a disk, its planned faults, and its trace.
 #[derive(Clone, Debug)]
 pub(super) struct State {
     pub(super) image: Image,
@@ -110,8 +109,8 @@ impl State {
         }
     }
 
-    /// Does one call, or whatever the plan has for it instead. Returns the file if it
-    /// is one that opens or locks, with the handle counted.
+    /// Does one call, unless a planned fault replaces it. If the call opens or locks a file, counts one
+    /// more handle to the file and returns the file.
     pub(super) fn run(&mut self, step: Step<'_>) -> io::Result<Option<FileId>> {
         if !step.is_change() && !self.count_reads {
             return self.perform(step);
@@ -142,7 +141,7 @@ impl State {
         self.perform(step)
     }
 
-    /// Does the call as a disk does that is not told to fail.
+    /// Does a call for which no fault is planned.
     fn perform(&mut self, step: Step<'_>) -> io::Result<Option<FileId>> {
         if self.read_only && self.needs_writing(step) {
             return Err(io::ErrorKind::PermissionDenied.into());
@@ -160,7 +159,7 @@ impl State {
         Ok(file)
     }
 
-    /// A handle or lock is dropped.
+    /// Counts one handle of `file` less, because it was dropped.
     pub(super) fn close(&mut self, file: FileId) {
         if let Some(handles) = self.open.get_mut(&file) {
             *handles -= 1;
@@ -189,7 +188,7 @@ impl State {
         }
     }
 
-    /// Refuses a write that does not fit. Some of it may have been written then.
+    /// Fails for a write that does not fit, after writing a random part of it.
     fn make_room(&mut self, step: Step<'_>) -> io::Result<()> {
         let Step::Write { file, offset, bytes, .. } = step else { return Ok(()) };
         if self.capacity == u64::MAX {
@@ -205,7 +204,7 @@ impl State {
         Err(io::ErrorKind::StorageFull.into())
     }
 
-    /// The effect of a call that fails.
+    /// Applies the effect that a planned failure of the call has.
     fn fail(&mut self, step: Step<'_>) {
         match step {
             Step::Write { bytes, .. } => self.write_part(step, bytes.len()),
@@ -214,8 +213,7 @@ impl State {
         }
     }
 
-    /// Writes the beginning of what a call was to write: nothing, as much as may be,
-    /// or anything between.
+    /// Writes a random beginning of a write: nothing, `most` bytes, or a number between.
     fn write_part(&mut self, step: Step<'_>, most: usize) {
         let Step::Write { file, path, offset, bytes } = step else { return };
         let length = match self.rng.random_range(0..3) {
@@ -224,18 +222,18 @@ impl State {
             _ => self.rng.random_range(0..=most),
         };
         let bytes = &bytes[..length];
-        // A write that would be too long leaves nothing either.
+        // A write beyond the greatest length fails, and has no effect.
         let _ = self.image.apply(Step::Write { file, path, offset, bytes });
     }
 
-    /// Keeps this instant: before the call, and amid it.
+    /// Preserves the states before and in the middle of the call.
     fn freeze(&mut self, step: Step<'_>) {
         let before = self.image.clone();
         match step {
             Step::Sync { .. } | Step::SyncDir(_) => {}
-            // The process may have got as far as handing over a part.
+            // The process may have handed over only a part of the write.
             Step::Write { bytes, .. } if self.rng.random() => self.write_part(step, bytes.len()),
-            // A call that fails of itself has no effect.
+            // A call that fails by itself has no effect.
             _ => drop(self.image.apply(step)),
         }
         let midway = std::mem::replace(&mut self.image, before.clone());

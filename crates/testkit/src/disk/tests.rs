@@ -1,4 +1,4 @@
-//! Tests of the simulated disk itself, one file per question.
+//! Tests of the simulated disk itself, one file per topic.
 
 mod contract;
 mod crash;
@@ -12,7 +12,7 @@ use fluxmap::disk::{Disk, DiskFile, OpenMode};
 
 use super::SimDisk;
 
-/// A disk with the durable directory `d`, in which the tests have their files.
+/// A disk with the durable directory `d`, which holds the files of the tests.
 fn disk(seed: u64) -> SimDisk {
     let disk = SimDisk::new(seed);
     disk.create_dir(Path::new("d")).unwrap();

@@ -17,8 +17,8 @@ use crate::disk::SimDisk;
 
 type TaskId = u64;
 
-/// What an application sees of a [`Simulation`](super::Simulation): its disk, its clock, its
-/// tasks. Clones are the same machine. To be held by tasks.
+/// The machine of a [`Simulation`](super::Simulation) as the application sees it: a disk, a clock,
+/// and tasks. Clones are the same machine. Only tasks should hold it.
 #[derive(Clone)]
 pub struct Machine {
     shared: Arc<Shared>,
@@ -27,7 +27,8 @@ pub struct Machine {
 pub(super) struct Shared {
     background: Background,
     state: Mutex<State>,
-    /// Tasks that were woken. On its own, as wakers are called anywhere.
+    /// The tasks that were woken. They have their own lock, because a waker may be called while `state` is
+    /// locked.
     ready: Arc<Ready>,
 }
 
@@ -37,9 +38,9 @@ struct State {
     disk: SimDisk,
     tasks: BTreeMap<TaskId, Task>,
     last_id: u64,
-    /// The task that is polled.
+    /// The task that is being polled.
     current: TaskId,
-    /// Who sleeps, by when they wake.
+    /// Wakers of sleeping tasks, by the time at which they wake and the number of the sleep.
     sleepers: BTreeMap<(Duration, u64), Waker>,
 }
 
@@ -47,9 +48,10 @@ struct Task {
     name: String,
     spawned: &'static Location<'static>,
     polls: u64,
-    /// What it waits for, as far as it says.
+    /// Text that says what the task waits for; `None` if it is not known.
     label: Option<String>,
-    /// `None` for the main one, which is somewhere else, and while it is polled.
+    /// `None` while the task is being polled, and always for the main task: `Simulation::live` has its
+    /// future.
     future: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
@@ -64,7 +66,7 @@ impl Wake for Woken {
     }
 }
 
-/// A panic in a task is no reason for others to follow.
+/// Locks a mutex and ignores poisoning: a panic in a task must not make others panic, too.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -74,45 +76,44 @@ impl Machine {
         Machine { shared: Arc::clone(shared) }
     }
 
-    /// Its disk, in the state in which the process before has left it: for
+    /// The disk, in the state in which the previous process left it. Pass it to
     /// [`DatabaseBuilder::disk`](fluxmap::DatabaseBuilder::disk).
     #[must_use]
     pub fn disk(&self) -> SimDisk {
         self.shared.disk()
     }
 
-    /// Options for a database in this directory of its disk, with segments of 4 KiB of the log,
-    /// of which two are waited for: so that much happens in a short run. (With those of 16 MiB,
-    /// which are the default, a run writes mostly zeros.)
+    /// Options for a database in the directory `path` of the disk. They bound the log to two segments of
+    /// 4 KiB, so that even a short run changes segments and writes checkpoints. (With the default of
+    /// 16 MiB, a run would mostly write zeros.)
     #[must_use]
     pub fn persistence(&self, path: impl Into<PathBuf>) -> PersistenceOptions {
         PersistenceOptions { wal_pool_size: 2, wal_segment_size_bytes: 4096, ..PersistenceOptions::new(path) }
     }
 
-    /// Who does the background work of its databases, and has its clocks: for
-    /// [`DatabaseBuilder::background`](fluxmap::DatabaseBuilder::background). It is driven by
-    /// the simulation.
+    /// The background work and the clocks of the machine's databases. Pass it to
+    /// [`DatabaseBuilder::background`](fluxmap::DatabaseBuilder::background). The simulation drives it.
     #[must_use]
     pub fn background(&self) -> &Background {
         &self.shared.background
     }
 
-    /// How long the machine has been there.
+    /// The virtual time since the simulation began.
     #[must_use]
     pub fn now(&self) -> Duration {
         self.shared.background.now()
     }
 
-    /// Waits until so much time has passed.
+    /// Waits until `time` has passed in virtual time.
     ///
     /// # Cancel safety
     ///
-    /// Cancel-safe: it only waits.
+    /// Cancel-safe: the future only waits.
     pub fn sleep(&self, time: Duration) -> Sleep {
         Sleep { shared: Arc::clone(&self.shared), until: self.now().saturating_add(time), id: None }
     }
 
-    /// Starts a task, which ends at the latest with the process. `name` is for reports.
+    /// Starts a task. It is dropped when the process ends. Reports show `name`.
     #[track_caller]
     pub fn spawn<F>(&self, name: impl Into<String>, future: F) -> Joined<F::Output>
     where
@@ -134,7 +135,7 @@ impl Machine {
         Joined { slot, name, shared: Arc::clone(&self.shared) }
     }
 
-    /// Waits for `future`, and has a report of a run that is [stuck](super::Stuck) say that the
+    /// Waits for `future`. If the run gets [stuck](super::Stuck) meanwhile, the report says that the
     /// task waits for `what`.
     ///
     /// # Cancel safety
@@ -161,7 +162,7 @@ impl fmt::Debug for Machine {
 }
 
 impl State {
-    /// What the current task waits for, if it has not said that itself.
+    /// Sets the label of the current task to `what`, unless the task has one.
     fn say(&mut self, what: impl FnOnce() -> String) {
         if let Some(task) = self.tasks.get_mut(&self.current) {
             task.label.get_or_insert_with(what);
@@ -205,7 +206,7 @@ impl Shared {
         id
     }
 
-    /// Makes room for the main task of a process, and returns how it is woken.
+    /// Registers the main task of a process. Returns its identity and its waker.
     #[track_caller]
     pub(super) fn begin_main(&self) -> (TaskId, Waker) {
         let id = self.add("main".to_owned(), Location::caller(), None);
@@ -216,11 +217,11 @@ impl Shared {
         Waker::from(Arc::new(Woken { task, ready: Arc::clone(&self.ready) }))
     }
 
-    /// The tasks that can go on, in the order in which they began.
+    /// The tasks that can go on, in the order in which they were spawned.
     pub(super) fn ready(&self) -> Vec<TaskId> {
         let state = self.state();
         let mut ready = lock(&self.ready);
-        // Tasks that have ended may be woken still.
+        // A task may be woken after it has ended.
         ready.retain(|id| state.tasks.contains_key(id));
         ready.iter().copied().collect()
     }
@@ -229,7 +230,7 @@ impl Shared {
         self.state().tasks.get(&task).map_or_else(String::new, |task| task.name.clone())
     }
 
-    /// A task is about to be polled. Returns its future.
+    /// Prepares to poll a task. Returns its future; `None` for the main task.
     pub(super) fn begin_poll(&self, task: TaskId) -> Option<Pin<Box<dyn Future<Output = ()> + Send>>> {
         lock(&self.ready).remove(&task);
         let mut state = self.state();
@@ -253,13 +254,13 @@ impl Shared {
             Poll::Ready(()) => {
                 state.tasks.remove(&task);
                 drop(state);
-                // Somebody else's code.
+                // Drop the future without the lock: its destructor is user code, and may call the machine.
                 drop(future);
             }
         }
     }
 
-    /// Ends the process: whatever its tasks hold goes.
+    /// Ends the process: drops all tasks.
     pub(super) fn drop_tasks(&self) {
         loop {
             let mut state = self.state();
@@ -269,12 +270,12 @@ impl Shared {
             if tasks.is_empty() {
                 return;
             }
-            // They may spawn others as they go.
+            // The destructors may spawn further tasks, so the loop looks again.
             drop(tasks);
         }
     }
 
-    /// The next instant at which anything goes on by itself.
+    /// The next instant at which a sleep ends or background work is due.
     pub(super) fn next_instant(&self) -> Option<Duration> {
         let now = self.background.now();
         let work = self.background.due_in().map(|due| now.saturating_add(due)).filter(|due| *due > now);
@@ -282,7 +283,7 @@ impl Shared {
         work.into_iter().chain(sleeper).min()
     }
 
-    /// Lets time pass, and wakes those who have slept for long enough.
+    /// Lets time pass until `instant`, and wakes the tasks whose sleep is over.
     pub(super) fn advance_to(&self, instant: Duration) {
         self.background.advance(instant.saturating_sub(self.background.now()));
         let mut state = self.state();
@@ -292,7 +293,7 @@ impl Shared {
         woken.into_values().for_each(Waker::wake);
     }
 
-    /// Says what the current task waits for; returns what it said before.
+    /// Sets the label of the current task, and returns the old one.
     fn set_label(&self, label: Option<String>) -> Option<String> {
         let mut state = self.state();
         let current = state.current;
@@ -319,7 +320,7 @@ impl Shared {
 pub struct Sleep {
     shared: Arc<Shared>,
     until: Duration,
-    /// Under which it is registered.
+    /// The number under which the sleep is registered; `None` before the first poll.
     id: Option<u64>,
 }
 
@@ -362,11 +363,10 @@ struct Slot<T> {
     waker: Option<Waker>,
 }
 
-/// What a task returns, when it has: from [`Machine::spawn`]. If this is dropped, the task goes
-/// on.
+/// A future of the output of a task, from [`Machine::spawn`]. If it is dropped, the task goes on.
 pub struct Joined<T> {
     slot: Arc<Mutex<Slot<T>>>,
-    /// Of the task.
+    /// The name of the task.
     name: String,
     shared: Arc<Shared>,
 }

@@ -1,4 +1,4 @@
-//! What a run says of itself.
+//! The trace of a run, and the report on a run that is stuck.
 
 use std::collections::VecDeque;
 use std::error::Error;
@@ -6,8 +6,9 @@ use std::fmt;
 use std::panic::Location;
 use std::time::Duration;
 
-/// How many steps the trace goes back, and how many are printed.
+/// How many steps the trace keeps.
 const TRACE: usize = 10_000;
+/// How many of the last steps a report shows.
 const LAST: usize = 30;
 
 #[derive(Default)]
@@ -30,19 +31,19 @@ impl Trace {
     }
 }
 
-/// A run that does not come to its end.
+/// A run that does not end.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Stuck {
-    /// In which way.
+    /// Why the run does not end.
     pub why: Why,
-    /// Of the simulation.
+    /// The seed of the simulation.
     pub seed: u64,
-    /// Which process it was; the first is 1.
+    /// The number of the process, from 1.
     pub life: u64,
-    /// Which of its steps.
+    /// The number of the process's last step.
     pub step: u64,
-    /// The time.
+    /// The virtual time.
     pub now: Duration,
     /// The tasks that have not ended.
     pub tasks: Vec<Waiting>,
@@ -53,12 +54,12 @@ pub struct Stuck {
 /// Why a run is [`Stuck`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
-    /// All tasks wait, nobody sleeps, and there is no background work: a deadlock, or a task
-    /// that waits for something outside of the simulation.
+    /// All tasks wait, none of them sleeps, and no background work will be due. It is a deadlock, or a
+    /// task waits for something outside of the simulation.
     NothingGoesOn,
-    /// It takes more steps than it may: too little was allowed, or it goes round in circles.
+    /// The run takes more steps than the limit. The limit is too low, or a task loops without end.
     TooManySteps {
-        /// How many it may take.
+        /// The most steps that the run may take.
         limit: u64,
     },
 }
@@ -67,13 +68,13 @@ pub enum Why {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Waiting {
-    /// Its name.
+    /// The name of the task.
     pub name: String,
-    /// Where it was spawned.
+    /// The place in the source where it was spawned.
     pub spawned: &'static Location<'static>,
     /// How often it was polled.
     pub polls: u64,
-    /// What it waits for, as far as it says.
+    /// A text that says what the task waits for, as far as that is known.
     pub label: String,
 }
 
@@ -82,7 +83,7 @@ impl fmt::Display for Why {
         match self {
             Why::NothingGoesOn => f.write_str("nothing can go on"),
             Why::TooManySteps { limit } => {
-                write!(f, "it takes more than {limit} steps; allow more, or see what goes round in circles")
+                write!(f, "the run takes more than {limit} steps; raise the limit, or look for a loop")
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The simulation itself: what it runs, in which order, and how it ends.
+//! Tests of the simulation itself: the tasks that it runs, their order, and the ways in which a run ends.
 
 use super::*;
 use fluxmap::{Database, FluxError};
@@ -16,7 +16,7 @@ async fn open(machine: &Machine) -> Result<Db, FluxError> {
     builder.disk(Arc::new(machine.disk())).background(machine.background()).build().await
 }
 
-/// Two tasks that do several things each; what is said is in the order in which it happened.
+/// Three tasks that take several steps each. `said` records the order of the steps.
 async fn chat(machine: Machine, said: Arc<Mutex<Vec<u32>>>) {
     let tasks = [1, 2, 3].map(|speaker| {
         let (own, said) = (machine.clone(), Arc::clone(&said));
@@ -124,7 +124,7 @@ fn time_passes_beside_work_only_if_it_is_to() {
     assert_eq!(elapsed(10), Ended::Returned(SECOND));
 }
 
-/// Counts as far as it gets; what it was told has been counted is in `counted`.
+/// Counts up to three more. `counted` is the last count whose commit was acknowledged.
 async fn count(machine: Machine, counted: Arc<Mutex<u64>>) -> Result<u64, FluxError> {
     let db = open(&machine).await?;
     let mut n = db.get(&0)?.map_or(0, |n| *n);
@@ -154,7 +154,7 @@ fn a_crash_is_possible_at_every_step_and_every_call_and_the_next_process_goes_on
                     Ended::Crashed => false,
                     Ended::Returned(result) => result.is_ok(),
                 };
-                // And the second in turn, somewhere else.
+                // The second process crashes as well, at another place.
                 plan(&mut simulation, at / 2 + 1, crash);
                 let second = simulation.run(count(simulation.machine(), Arc::clone(&counted)));
                 second.expect("it does not hang");

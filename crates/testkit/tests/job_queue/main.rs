@@ -1,19 +1,18 @@
-//! An example: a job queue on FluxMap (`queue.rs`), and the simulation that finds what is wrong
-//! with it.
+//! An example: a job queue on FluxMap (`queue.rs`), and a simulation that finds its bugs.
 //!
-//! [`simulate`] is a whole test: a client, some workers, several processes one after another on
-//! one machine, of which each but the last may crash at any step or call to the disk, and what
-//! must hold all the time. There is nothing else to it: no thread, no sleep, no file.
+//! [`simulate`] is a whole test. Several processes run one after another on one machine, each with a
+//! client and some workers. Each process but the last may crash at any step or call to the disk. The
+//! test checks the promises of the queue all the time. It uses no threads, no real sleeps and no files.
 //!
-//! The queue has [bugs](queue::Bug) that can be switched on, one at a time. Each is found after a few
-//! seeds, and a seed stands for the same run every time:
+//! The queue has [bugs](queue::Bug) that can be switched on, one at a time. The simulation finds each of
+//! them after a few seeds, and a seed stands for the same run every time:
 //!
 //! ```console
 //! $ cargo test -p fluxmap-testkit --test job_queue
 //! $ FLUXMAP_SEED=3 cargo test -p fluxmap-testkit --test job_queue -- --nocapture
 //! ```
 //!
-//! `FLUXMAP_SCALE` multiplies how many seeds are tried in search of a bug that nobody planted.
+//! `FLUXMAP_SCALE` multiplies the number of seeds that the search for unknown bugs tries.
 
 mod queue;
 
@@ -30,23 +29,23 @@ use queue::{Bug, Job, LEASE, Queue};
 
 const JOBS: u64 = 6;
 const WORKERS: u32 = 3;
-/// Processes that may crash, and one that does not.
+/// The number of processes. All but the last may crash.
 const LIVES: u64 = 4;
-/// Steps, or calls to the disk, within which they do.
+/// The number of steps, or calls to the disk, within which a process crashes.
 const STEPS: u64 = 150;
 
-/// The outside world: what it was promised, and what it sees.
+/// The outside world: the promises that clients were given, and the work that is going on.
 #[derive(Default)]
 struct World {
-    /// Jobs of which a client was told that they were added.
+    /// The jobs whose addition was acknowledged to a client.
     added: BTreeSet<u64>,
-    /// Who works on which job just now.
+    /// The worker that works on each job now.
     at_work: BTreeMap<u64, u32>,
-    /// The first promise that was broken.
+    /// The first broken promise.
     broken: Option<String>,
 }
 
-/// The world, as tasks share it.
+/// The world, shared by tasks.
 #[derive(Clone, Default)]
 struct Outside(Arc<Mutex<World>>);
 
@@ -60,7 +59,7 @@ impl Outside {
     }
 }
 
-/// A client that adds what it has not been told to have been added.
+/// A client that adds each job whose addition was not acknowledged yet.
 async fn client(machine: Machine, queue: Queue, outside: Outside) -> Result<(), FluxError> {
     for job in 1..=JOBS {
         if outside.with(|world| world.added.contains(&job)) {
@@ -87,7 +86,7 @@ async fn worker(machine: Machine, queue: Queue, number: u32, outside: Outside) -
     }
 }
 
-/// One process: checks what it finds, and works until all jobs are done.
+/// One process. It checks that all acknowledged jobs are there, and works until all jobs are done.
 async fn process(machine: Machine, bug: Option<Bug>, outside: Outside) -> Result<(), FluxError> {
     let queue = Queue::open(&machine, bug).await?;
     let found: BTreeSet<u64> = queue.jobs().into_iter().map(|(job, _)| job).collect();
@@ -96,7 +95,7 @@ async fn process(machine: Machine, bug: Option<Bug>, outside: Outside) -> Result
             outside.broken(format!("job {job} was added, and is not there after a crash"));
         }
     }
-    // Whoever worked is gone.
+    // The workers of the last process died with it.
     outside.with(|world| world.at_work.clear());
     machine.spawn("client", client(machine.clone(), queue.clone(), outside.clone()));
     for number in 1..=WORKERS {
@@ -112,8 +111,8 @@ async fn process(machine: Machine, bug: Option<Bug>, outside: Outside) -> Result
     Ok(())
 }
 
-/// A run in which each process but the last may crash anywhere: what was broken, if anything
-/// was, and its steps.
+/// A run in which each process but the last may crash anywhere. Returns the broken promise, if
+/// any, and the steps of the run.
 fn simulate(seed: u64, bug: Option<Bug>) -> (Option<String>, Vec<String>) {
     simulate_with(seed, bug, |simulation, life| {
         if life < LIVES {
@@ -122,7 +121,7 @@ fn simulate(seed: u64, bug: Option<Bug>) -> (Option<String>, Vec<String>) {
     })
 }
 
-/// A run in which `plan` says how each process crashes.
+/// A run in which `plan` plans the crash of each process.
 fn simulate_with(
     seed: u64,
     bug: Option<Bug>,
@@ -136,7 +135,7 @@ fn simulate_with(
         let main = process(simulation.machine(), bug, outside.clone());
         match simulation.run(main) {
             Ok(Ended::Returned(Ok(())) | Ended::Crashed) => {}
-            Ok(Ended::Returned(Err(error))) => outside.broken(format!("it failed: {error}")),
+            Ok(Ended::Returned(Err(error))) => outside.broken(format!("the process failed: {error}")),
             Err(stuck) => outside.broken(stuck.to_string()),
         }
         if let Some(broken) = outside.with(|world| world.broken.clone()) {
@@ -146,13 +145,13 @@ fn simulate_with(
     (None, simulation.trace())
 }
 
-/// The seeds to try: one that was asked for, or so many.
+/// The seeds to try: the one from the environment, or else the first `count`.
 fn seeds(count: u64) -> Vec<u64> {
     let only = std::env::var(SEED_VARIABLE).ok();
     only.map_or((0..count).collect(), |seed| vec![seed.trim().parse().expect("the seed is a number")])
 }
 
-/// The first seed that finds something, with that.
+/// The first seed that finds a broken promise, with that promise.
 fn search(seeds: impl IntoIterator<Item = u64>, bug: Option<Bug>) -> Option<(u64, String)> {
     seeds.into_iter().find_map(|seed| Some((seed, simulate(seed, bug).0?)))
 }
@@ -169,8 +168,8 @@ fn nothing_is_found_in_a_queue_without_a_bug() {
     assert!(crashes > runs, "most processes crash that may: {crashes} in {runs} runs");
 }
 
-/// Where seeds draw lots, this leaves nothing out: a loss of power at each step, and at each call
-/// to the disk, of the first process.
+/// Random seeds may miss some places. This test loses power at every step, and at every call to the
+/// disk, of the first process.
 #[test]
 fn no_loss_of_power_anywhere_breaks_a_promise() {
     let plans: [fn(&mut Simulation, u64, Crash); 2] = [Simulation::crash_at_step, Simulation::crash_at_call];
@@ -190,7 +189,7 @@ fn no_loss_of_power_anywhere_breaks_a_promise() {
     }
 }
 
-/// Finds the bug, and finds it again.
+/// Searches for the bug, and checks that the same seed finds it again.
 #[track_caller]
 fn found(bug: Bug, what: &str) {
     let (seed, broken) = search(seeds(200), Some(bug)).expect("the bug is found");

@@ -1,8 +1,8 @@
 //! The application: a queue of jobs in one database.
 //!
-//! Clients add jobs, and are told when that will survive a power loss. A worker takes a job
-//! under a lease, renews that while it works, and says at the end that the job is done. If a
-//! worker dies, the lease runs out, and another takes the job.
+//! Clients add jobs. An added job is acknowledged when it will survive a power loss. A worker takes a job
+//! under a lease, renews the lease while it works, and marks the job as done at the end. If a worker
+//! dies, the lease runs out, and another worker takes the job.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,35 +11,36 @@ use fluxmap::{Database, FluxError};
 use fluxmap_testkit::simulation::Machine;
 use serde::{Deserialize, Serialize};
 
-/// How long a worker may be silent.
+/// How long a lease lasts after it was taken or renewed.
 pub(crate) const LEASE: Duration = Duration::from_secs(10);
 
-/// How often it says that it is there.
+/// How often a worker renews its lease.
 const RENEWAL: Duration = Duration::from_secs(4);
 
-/// How many renewals a job takes.
+/// How many pieces of work a job has. The lease is renewed after each.
 const PIECES: u32 = 3;
 
-/// What can be wrong with the application.
+/// The bugs that can be switched on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Bug {
-    /// A client is told that its job was added before that is durable.
+    /// A job is acknowledged before its addition is durable.
     AcknowledgesEarly,
-    /// A worker looks for a job in a snapshot, and then takes it, in two steps.
+    /// A worker looks for a job in a snapshot and then takes it in a separate step, not in one
+    /// transaction.
     ChecksOutside,
-    /// A worker goes on working when its lease has run out.
+    /// A worker does not renew its lease, and goes on working after the lease has run out.
     ForgetsToRenew,
-    /// A client that was not told whether its job was added adds it again, over what has become
-    /// of it meanwhile. Nobody planted this one: it was in the first version of this file, and
-    /// the simulation found it.
+    /// A client that got no acknowledgement because of a crash adds its job again, and overwrites the
+    /// progress that the job has made meanwhile. Nobody planted this bug: it was in the first version of
+    /// this file, and the simulation found it.
     AddsTwice,
 }
 
-/// How far a job has come.
+/// The state of a job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Job {
     Waiting,
-    /// By this worker, until then.
+    /// A worker has the job, under a lease that ends at `until`.
     Taken {
         worker: u32,
         until: Duration,
@@ -54,7 +55,7 @@ pub(crate) enum Lease {
     Lost,
 }
 
-/// The queue. Clones are the same.
+/// The queue. Clones share the same database.
 #[derive(Clone)]
 pub(crate) struct Queue {
     db: Database<u64, Job>,
@@ -63,7 +64,7 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
-    /// Opens the queue, with what earlier processes have left.
+    /// Opens the queue, with the jobs that earlier processes left in it.
     pub(crate) async fn open(machine: &Machine, bug: Option<Bug>) -> Result<Self, FluxError> {
         let db = Database::builder()
             .durability_full(machine.persistence("jobs"))
@@ -74,12 +75,12 @@ impl Queue {
         Ok(Queue { db, machine: machine.clone(), bug })
     }
 
-    /// How far each job has come.
+    /// All jobs, with their states.
     pub(crate) fn jobs(&self) -> Vec<(u64, Arc<Job>)> {
         self.db.snapshot().range(..).collect()
     }
 
-    /// Adds a job, if it is not there. When this returns, it will survive a power loss.
+    /// Adds a job unless it is there already. When this returns, the job survives a power loss.
     pub(crate) async fn add(&self, job: u64) -> Result<(), FluxError> {
         match self.bug {
             Some(Bug::AcknowledgesEarly) => {
@@ -99,7 +100,7 @@ impl Queue {
         Job::Taken { worker, until: self.machine.now() + LEASE }
     }
 
-    /// Whether nobody works on it.
+    /// Whether a worker may take the job: it is not done, and no lease on it is running.
     fn is_free(&self, job: &Job) -> bool {
         match job {
             Job::Waiting => true,
@@ -108,7 +109,7 @@ impl Queue {
         }
     }
 
-    /// Takes a job that nobody works on, if there is one.
+    /// Takes a free job for `worker`, if there is one.
     pub(crate) async fn take(&self, worker: u32) -> Result<Option<u64>, FluxError> {
         if self.bug == Some(Bug::ChecksOutside) {
             let free = self.jobs().into_iter().find(|(_, job)| self.is_free(job));
@@ -129,7 +130,7 @@ impl Queue {
             .await
     }
 
-    /// Goes on with `job`, which `worker` has taken, as `next`, unless it was taken from it.
+    /// Sets the state of `job` to `next`, unless `worker` no longer has the job.
     async fn go_on(&self, job: u64, worker: u32, next: Job) -> Result<Lease, FluxError> {
         self.db
             .transact(async |tx| match tx.get(&job)?.as_deref() {

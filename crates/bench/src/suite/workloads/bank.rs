@@ -6,7 +6,7 @@ use crate::stores::{Conflict, Store, Transaction, value};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
-/// What every account begins with.
+/// The balance of a new account.
 pub(super) const BALANCE: i64 = 1000;
 
 pub(super) fn account(number: usize) -> String {
@@ -20,7 +20,7 @@ pub(super) fn open(store: &dyn Store, accounts: usize) {
     }
 }
 
-/// Moves something between two accounts. Returns how often that was lost.
+/// Moves an amount between two accounts. Returns how often the transaction lost a conflict.
 pub(super) fn transfer(store: &dyn Store, accounts: usize, random: &mut SmallRng) -> u64 {
     let from = random.random_range(0..accounts);
     let to = (from + random.random_range(1..accounts)) % accounts;
@@ -34,7 +34,7 @@ fn move_amount(tx: &mut dyn Transaction, from: &str, to: &str, amount: i64) -> R
     tx.put(to, value(right + amount))
 }
 
-/// Whether nothing was made or lost.
+/// Checks that no money was made or lost.
 pub(super) fn check(store: &dyn Store, accounts: usize) -> Result<(), String> {
     let total = sum(store, (0..accounts).map(account))?;
     let expected = accounts as i64 * BALANCE;

@@ -1,4 +1,4 @@
-//! Long transactions beside short ones.
+//! Long transactions that run beside short ones.
 
 use super::super::drive::{Worker, drive};
 use super::bank::{self, BALANCE, account};
@@ -9,10 +9,10 @@ use rand::{Rng, SeedableRng};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 const ACCOUNTS: usize = 100_000;
-/// What a long writer reads.
+/// The number of accounts that a long writer reads.
 const READS: usize = 10_000;
 
-/// One thread scans everything; the others transfer.
+/// One thread scans everything; the others make transfers.
 pub(super) fn read(bench: &Bench<'_>) -> Result<(), String> {
     let store = bench.store;
     bank::open(store, ACCOUNTS);
@@ -37,7 +37,7 @@ pub(super) fn read(bench: &Bench<'_>) -> Result<(), String> {
         let step = Box::new(move || Some(bank::transfer(store, ACCOUNTS, &mut random)));
         workers.push(Worker { series: "long reader: transfers", step });
     }
-    // Scans take long: some of them must fit.
+    // Run for twice the time, so that several of the long scans fit.
     let outcomes = drive(workers, Some(bench.time * 2));
     bench.note_all(&outcomes);
     bank::check(store, ACCOUNTS)?;

@@ -1,4 +1,4 @@
-//! What a key takes: memory of the process, and files.
+//! The space that a key takes: memory of the process, and files.
 
 use super::super::keys::{Keys, shuffled};
 use super::super::sample::Sample;
@@ -14,7 +14,7 @@ const UPDATES: i64 = 10;
 pub(super) fn run(bench: &Bench<'_>) -> Result<(), String> {
     let keys = Keys::new(bench.keys);
     let order = shuffled(bench.keys);
-    // What has files has them in memory, too, whether it maps them or not.
+    // Files are on a file system in memory, so count them, too, whether or not the store maps them.
     let taken = || anonymous_bytes() as f64 + file_bytes(bench.dir);
     let before = taken();
     let note = |workload| bench.note(Sample::of_figure(workload, (taken() - before) / bench.keys as f64));
@@ -35,14 +35,14 @@ pub(super) fn run(bench: &Bench<'_>) -> Result<(), String> {
     }
 }
 
-/// What the files in a directory take.
+/// The bytes that the files in a directory take.
 fn file_bytes(dir: &Path) -> f64 {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
     let bytes = entries.map(|entry| match entry.metadata() {
         Ok(metadata) if metadata.is_dir() => file_bytes(&entry.path()),
-        // Blocks, as files may have holes.
+        // Count blocks instead of the length, because files may have holes.
         Ok(metadata) => metadata.blocks() as f64 * 512.0,
-        // Gone meanwhile.
+        // The file was removed meanwhile.
         Err(_) => 0.0,
     });
     bytes.sum()

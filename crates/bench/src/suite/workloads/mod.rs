@@ -1,5 +1,5 @@
-//! What is measured. A group is what one process does with one store: its workloads share the
-//! data, and what must hold of them is checked at the end.
+//! The workloads. One process runs one group of workloads with one store. The workloads of a group share
+//! their data, and their invariant is checked at the end.
 
 mod bank;
 mod long;
@@ -17,18 +17,18 @@ use clap::ValueEnum;
 use std::path::Path;
 use std::time::Duration;
 
-/// What one process does.
+/// A group of workloads, which one process runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Group {
-    /// Load, gets, YCSB, scans.
+    /// Loads, gets, YCSB, scans.
     Ycsb,
     /// Transfers among 100,000 accounts.
     Bank,
     /// Transfers among 10 accounts.
     SmallBank,
-    /// Pairs whose sum must not fall below zero.
+    /// Write skew on pairs whose sum must not fall below zero.
     Skew,
-    /// On-call lists of which none may become empty.
+    /// On-call lists, none of which may become empty.
     OnCall,
     /// Scans of everything beside transfers.
     LongReader,
@@ -42,23 +42,23 @@ pub(crate) enum Group {
     SlowTransaction,
 }
 
-/// What a group is given.
+/// The input of a group.
 pub(crate) struct Bench<'b> {
     pub(crate) store: &'b dyn Store,
     pub(crate) threads: usize,
     pub(crate) keys: usize,
     /// How long each workload runs.
     pub(crate) time: Duration,
-    /// Differs from round to round.
+    /// The seed, which differs from round to round.
     pub(crate) seed: u64,
-    /// Where the store's files are.
+    /// The directory of the store's files.
     pub(crate) dir: &'b Path,
-    /// Takes samples as they come, so that those before a crash are known.
+    /// Takes samples as they come, so that the samples before a crash are kept.
     pub(crate) note: &'b dyn Fn(Sample),
 }
 
 impl Group {
-    /// What a store must be able to do.
+    /// The abilities that a store must have to run this group.
     fn needs(self) -> &'static [Ability] {
         match self {
             Group::Ycsb | Group::Memory => &[],
@@ -70,17 +70,17 @@ impl Group {
         }
     }
 
-    /// Whether it is the same whatever the number of keys.
+    /// Whether the group ignores the number of keys.
     pub(crate) fn has_own_keys(self) -> bool {
         !matches!(self, Group::Ycsb | Group::Memory)
     }
 
-    /// Whether it is the same whatever the number of threads.
+    /// Whether the group ignores the number of threads.
     pub(crate) fn has_own_threads(self) -> bool {
         matches!(self, Group::Memory | Group::Retries | Group::SlowTransaction)
     }
 
-    /// Runs it. An error says what the store did wrong.
+    /// Runs the group. An error says how the store failed its check.
     pub(crate) fn run(self, bench: &Bench<'_>) -> Result<(), String> {
         if !self.needs().iter().all(|need| bench.store.can(*need)) {
             return Ok(());
@@ -101,12 +101,12 @@ impl Group {
 }
 
 impl<'b> Bench<'b> {
-    /// Runs a step on every thread for as long as a workload runs, and notes the outcome.
+    /// Runs a step on every thread for the time of a workload, and notes the outcome.
     pub(crate) fn measure<'s>(&self, workload: &'static str, step: impl Fn(usize) -> Step<'s>) -> Outcome {
         self.measure_for(workload, Some(self.time), self.threads, step)
     }
 
-    /// Runs a step on so many threads, for a time or until all are done.
+    /// Runs a step on `threads` threads, for `time` or until all are done, and notes the outcome.
     pub(crate) fn measure_for<'s>(
         &self,
         workload: &'static str,
@@ -128,7 +128,7 @@ impl<'b> Bench<'b> {
         (self.note)(sample);
     }
 
-    /// Another seed for every thread.
+    /// The seed of a thread. Each thread has another one.
     pub(crate) fn seed(&self, thread: usize) -> u64 {
         self.seed * 1000 + thread as u64
     }

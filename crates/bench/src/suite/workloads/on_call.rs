@@ -1,6 +1,6 @@
-//! Doctors on call: whoever is on call for a shift has a key that begins with the shift's. A
-//! transaction looks at all of them, and one may leave only if another stays (after Cahill, Röhm
-//! and Fekete, "Serializable Isolation for Snapshot Databases", SIGMOD 2008).
+//! Doctors on call. A doctor who is on call for a shift has a key that begins with the shift's prefix. A
+//! transaction looks at all doctors of a shift, and one may leave only if another stays (after Cahill,
+//! Röhm and Fekete, "Serializable Isolation for Snapshot Databases", SIGMOD 2008).
 
 use super::super::keys::numbered;
 use super::Bench;
@@ -38,7 +38,7 @@ pub(super) fn run(bench: &Bench<'_>) -> Result<(), String> {
                     is_on_call |= doctor == own;
                 })?;
                 match (is_on_call, on_call) {
-                    // A shift that has lost everybody stays so, for the check to find.
+                    // Leave an empty shift empty, so that the check finds it.
                     (_, 0) | (true, 1) => Ok(()),
                     (true, _) => tx.delete(&own),
                     (false, _) => tx.put(&own, value(1)),

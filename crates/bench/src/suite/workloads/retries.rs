@@ -1,5 +1,5 @@
-//! Committers that get into each other's way: 2, 8 and 64 of them on ten accounts. They are
-//! threads, and tasks on two threads where a store has those.
+//! Committers that conflict often: 2, 8 and 64 of them on ten accounts. They are threads, and also tasks
+//! on two threads if the store supports tasks.
 
 use super::super::drive::Outcome;
 use super::{Bench, bank};
@@ -36,7 +36,7 @@ pub(super) fn run(bench: &Bench<'_>) -> Result<(), String> {
     bank::check(store, ACCOUNTS)
 }
 
-/// Tasks that transfer until the time is over.
+/// Runs tasks that make transfers until the time is over.
 fn drive_tasks(db: &Db, series: &'static str, tasks: usize, time: Duration, seed: u64) -> Outcome {
     let runtime = Builder::new_multi_thread().worker_threads(WORKERS).enable_time().build();
     let (cpu, begun) = (cpu_time(), Instant::now());
@@ -55,7 +55,7 @@ fn drive_tasks(db: &Db, series: &'static str, tasks: usize, time: Duration, seed
                         let amount = random.random_range(1..10);
                         lost += transfer(&db, &bank::account(from), &bank::account(to), amount).await;
                         operations += 1;
-                        // A task that never waits keeps its thread for itself.
+                        // Yield: a task that never waits keeps its thread from running other tasks.
                         tokio::task::yield_now().await;
                     }
                     (operations, lost)

@@ -1,6 +1,7 @@
-//! Write skew: pairs of which a transaction reads both and writes one, such that the sum must not
-//! fall below zero. Each write by itself keeps that; two at once, each resting on the other's old
-//! value, do not (Berenson and others, "A Critique of ANSI SQL Isolation Levels", 1995, A5B).
+//! Write skew. A transaction reads both numbers of a pair and writes one, such that their sum does not
+//! fall below zero. Each transaction alone keeps this invariant. Two concurrent ones, each of which has
+//! read the old value of the other's key, may break it (Berenson and others, "A Critique of ANSI SQL
+//! Isolation Levels", 1995, A5B).
 
 use super::super::keys::numbered;
 use super::Bench;
@@ -28,8 +29,8 @@ pub(super) fn run(bench: &Bench<'_>) -> Result<(), String> {
                 for (number, key) in numbers.iter_mut().zip(&keys) {
                     *number = tx.get(key)?.expect("it is there");
                 }
-                // Takes one as long as there is one; then puts two back. A sum below zero stays
-                // below it, for the check to find.
+                // Take one while the sum is positive; at zero, put two back. Leave a sum below zero as it
+                // is, so that the check finds it.
                 let change = match numbers[0] + numbers[1] {
                     0 => 2,
                     1.. => -1,

@@ -1,7 +1,7 @@
-//! A transaction that takes 300 ms, as if it waited for another service, beside one writer of the
-//! key that it reads and one of other keys. The writers are paced: each write is due at its own
-//! instant, and its latency counts from there, so that a store that stops for 300 ms shows the
-//! wait of all writes that were due meanwhile, not only that of one.
+//! A transaction that takes 300 ms, as if it waited for another service, beside a writer of the key that
+//! it reads and a writer of other keys. The writers are paced: each write is due at a fixed instant, and
+//! its latency counts from this instant. So a store that stops for 300 ms shows the wait of all writes
+//! that were due meanwhile, and not only of one.
 
 use super::super::keys::numbered;
 use super::super::sample::Sample;
@@ -15,13 +15,13 @@ use std::time::{Duration, Instant};
 
 const TAKES: Duration = Duration::from_millis(300);
 const PACE: Duration = Duration::from_millis(1);
-/// Runs take so many times as long as those of other workloads: a transaction may be run several
+/// A run takes so many times as long as that of other workloads, since a transaction may run several
 /// times until it commits.
 const LONGER: u32 = 10;
-/// Nobody but the second writer uses these.
+/// The number of keys that only the second writer uses.
 const OTHERS: u64 = 1000;
 
-/// Writes when writes are due, until it is to stop; returns their latencies in microseconds.
+/// Makes the writes that are due, until `stop` is set. Returns their latencies in microseconds.
 fn write(store: &dyn Store, stop: &AtomicBool, key: impl Fn(u64) -> String) -> Histogram<u64> {
     let mut latencies = Histogram::new_with_bounds(1, 600_000_000, 3).expect("the bounds are fine");
     let mut due = Instant::now();
@@ -37,7 +37,7 @@ fn write(store: &dyn Store, stop: &AtomicBool, key: impl Fn(u64) -> String) -> H
     latencies
 }
 
-/// Commits slow transactions until it is to stop; returns how many attempts each took.
+/// Commits slow transactions until `stop` is set. Returns how many attempts each took.
 fn commit(store: &dyn Store, stop: &AtomicBool) -> Vec<f64> {
     let mut attempts = Vec::new();
     while !stop.load(Ordering::Relaxed) {

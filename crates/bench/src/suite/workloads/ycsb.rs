@@ -1,5 +1,5 @@
-//! Load, gets, scans, and the workloads of YCSB (Cooper and others, "Benchmarking Cloud Serving
-//! Systems with YCSB", SoCC 2010). Of these, C is the get by Zipf.
+//! Loads, gets, scans, and the workloads of YCSB (Cooper and others, "Benchmarking Cloud Serving Systems
+//! with YCSB", SoCC 2010). Workload C of YCSB is the get by Zipf.
 
 use super::super::keys::{Choice, Draws, Keys, key, shuffled};
 use super::Bench;
@@ -8,7 +8,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-/// The pairs of a scan.
+/// The number of pairs in a scan.
 const SCAN: usize = 100;
 
 pub(super) fn run(bench: &Bench<'_>) -> Result<(), String> {
@@ -38,7 +38,7 @@ pub(super) fn run(bench: &Bench<'_>) -> Result<(), String> {
             let mut draws = draws(Choice::Uniform, thread);
             Box::new(move || {
                 let pairs = scan(store, keys.get(draws.next()), SCAN);
-                // Those near the end are shorter.
+                // A scan near the last key finds fewer than 100 pairs, but at least one.
                 short.fetch_add(u64::from(pairs == 0), Ordering::Relaxed);
                 Some(0)
             })
@@ -95,7 +95,8 @@ fn scan(store: &dyn Store, from: &str, limit: usize) -> usize {
     pairs
 }
 
-/// F: half gets, half transactions that add one to what they read. None may be lost.
+/// YCSB F: half gets, half transactions that add one to the number that they read. No addition may be
+/// lost.
 fn read_modify_write(bench: &Bench<'_>, keys: &Keys) -> Result<(), String> {
     let (store, seed) = (bench.store, bench.seed);
     let total = || -> i64 { (0..keys.len()).filter_map(|key| store.get(keys.get(key))).sum() };
@@ -120,7 +121,7 @@ fn read_modify_write(bench: &Bench<'_>, keys: &Keys) -> Result<(), String> {
     if after == expected { Ok(()) } else { Err(format!("{} updates are lost", expected - after)) }
 }
 
-/// D and E: with 5 % inserts; D gets what is new, E scans up to 100.
+/// YCSB D and E: with 5 % inserts. D gets new keys, E scans up to 100 pairs.
 fn insert(bench: &Bench<'_>, keys: &Keys) {
     let (store, seed) = (bench.store, bench.seed);
     let next = &AtomicUsize::new(keys.len());
@@ -134,7 +135,7 @@ fn insert(bench: &Bench<'_>, keys: &Keys) {
         Box::new(move || {
             match random.random_range(0..100) < 5 {
                 true => put_next(),
-                // The newest may not be there yet.
+                // The newest key may not have been inserted yet, so do not check the result.
                 false => drop(store.get(&key((next.load(Ordering::Relaxed) - 1 - ages.next()) as u64))),
             }
             Some(0)

@@ -1,4 +1,4 @@
-//! What types are read from to see what they ask for.
+//! The deserializer that finds out what a type asks for.
 
 use super::{Kind, NodeId, Progress, ROOT, State};
 use serde::de::value::{Error, U32Deserializer};
@@ -10,14 +10,14 @@ use std::any::type_name;
 use std::cell::{RefCell, RefMut};
 use std::mem;
 
-/// Questions that are answered in one run.
+/// The number of questions that are answered in one run.
 const MOST_STEPS: usize = 10_000;
 /// How deep a run goes.
 const MOST_DEPTH: usize = 64;
-/// Elements of a tuple or array that are told apart; the others are like the last.
+/// The number of elements of a tuple or array that are distinguished; further ones are like the last.
 const MOST_ELEMENTS: usize = 32;
 
-/// Texts that types such as times, addresses and numbers of their own may want.
+/// Texts that types such as times, addresses and number types may accept.
 const TEXTS: [&str; 9] = [
     "1",
     "a",
@@ -29,12 +29,12 @@ const TEXTS: [&str; 9] = [
     "127.0.0.1:1",
     "http://a.b/",
 ];
-/// Lengths of bytes, likewise.
+/// Lengths of byte strings to try.
 const LENGTHS: [usize; 8] = [16, 0, 4, 8, 12, 20, 32, 64];
-/// Numbers, likewise.
+/// Numbers to try.
 const NUMBERS: [u8; 3] = [1, 0, 2];
 
-/// What is known of a type.
+/// The knowledge about a type.
 pub(super) struct Probe(RefCell<State>);
 
 impl Probe {
@@ -46,13 +46,13 @@ impl Probe {
         self.0.borrow_mut()
     }
 
-    /// Finds out some more; returns whether the type took everything that it was offered.
+    /// Finds out more; returns whether the type accepted all values that it was given.
     pub(super) fn run<T: DeserializeOwned>(&self) -> bool {
         T::deserialize(At { probe: self, node: ROOT }).is_ok()
     }
 }
 
-/// What a type is read from: a place in the probe.
+/// The deserializer for one place in the type.
 #[derive(Clone, Copy)]
 struct At<'p> {
     probe: &'p Probe,
@@ -72,7 +72,7 @@ impl<'p> At<'p> {
         At { node, ..self }
     }
 
-    /// Says what is asked for here, if that is not known, and counts the question.
+    /// Records what is asked for here, if that is not known, and counts the question.
     fn note(self, kind: impl FnOnce(&mut State) -> Kind) -> Result<RefMut<'p, State>, Error> {
         let mut state = self.state();
         state.steps += 1;
@@ -86,7 +86,7 @@ impl<'p> At<'p> {
         Ok(state)
     }
 
-    /// A value without parts, of which the visitor is offered the one that is to be tried.
+    /// Handles a value without parts: passes the candidate to try to the visitor.
     fn leaf<R>(
         self,
         name: &'static str,
@@ -105,7 +105,7 @@ impl<'p> At<'p> {
         read
     }
 
-    /// Goes on in what is here, which may lead back to where it is within.
+    /// Continues in the content of this place, which may lead back to a type around it.
     fn closable<R>(self, go_on: impl FnOnce() -> Result<R, Error>) -> Result<R, Error> {
         let mut state = self.state();
         state.depth += 1;
@@ -124,7 +124,7 @@ impl<'p> At<'p> {
         read
     }
 
-    /// Goes on in a struct, whose content has a place of its own.
+    /// Continues in a struct, whose content has a place of its own.
     fn within<R>(
         self,
         key: (&'static str, &'static str),
@@ -169,7 +169,7 @@ impl<'p> At<'p> {
     }
 }
 
-/// The elements of a tuple, an array or a struct, or the one of a sequence or map.
+/// The elements of a tuple, an array or a struct, or the single one of a sequence or map.
 struct Parts<'p> {
     at: At<'p>,
     nodes: Vec<NodeId>,
@@ -212,7 +212,7 @@ impl<'de> MapAccess<'de> for Parts<'_> {
     }
 }
 
-/// A variant that was chosen, and the place of its content.
+/// A chosen variant, and the place of its content.
 struct Chosen<'p> {
     at: At<'p>,
     number: u32,
@@ -252,7 +252,7 @@ impl<'de> VariantAccess<'de> for At<'_> {
     }
 }
 
-/// Numbers that postcard writes alike are alike here: all that are written in a variable length.
+/// Numbers that postcard writes alike have one name here: all that are written in a variable length.
 macro_rules! numbers {
     ($($method:ident $visit:ident $type:ty, $name:literal;)*) => {$(
         fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
@@ -261,7 +261,7 @@ macro_rules! numbers {
     )*};
 }
 
-/// Types that ask what there is: postcard cannot tell them.
+/// Types that ask for any kind of value stay unknown: postcard cannot read them.
 macro_rules! unknown {
     ($($method:ident)*) => {$(
         fn $method<V: Visitor<'de>>(self, _visitor: V) -> Result<V::Value, Error> {
@@ -309,7 +309,7 @@ impl<'de> Deserializer<'de> for At<'_> {
         self.deserialize_str(visitor)
     }
 
-    /// Written as a sequence of `u8` is.
+    /// Bytes are written like a sequence of `u8`.
     fn deserialize_bytes<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         self.leaf("[u8]", LENGTHS.len(), |candidate| visitor.visit_bytes(&vec![1; LENGTHS[candidate]]))
     }
@@ -341,7 +341,7 @@ impl<'de> Deserializer<'de> for At<'_> {
         self.deserialize_unit(visitor)
     }
 
-    /// Written as what it holds.
+    /// A newtype is written like its content.
     fn deserialize_newtype_struct<V: Visitor<'de>>(
         self,
         name: &'static str,

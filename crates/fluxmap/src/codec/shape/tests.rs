@@ -55,7 +55,7 @@ enum Inner {
     C(Item),
 }
 
-/// Takes the text of a day only.
+/// Accepts only the text of a day.
 #[derive(Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 #[derive(Clone)]
@@ -76,7 +76,7 @@ impl From<Day> for String {
     }
 }
 
-/// Takes nothing.
+/// Accepts nothing.
 struct Never;
 
 impl<'de> Deserialize<'de> for Never {

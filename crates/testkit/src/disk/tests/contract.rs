@@ -1,4 +1,4 @@
-//! What the simulated disk and the real one have in common.
+//! The contract that both the simulated disk and the real one keep.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -54,8 +54,12 @@ fn all(file: &dyn DiskFile) -> Vec<u8> {
         assert!(read > 0, "nothing was read before the end");
         done += read;
     }
-    assert_eq!(file.read_at(&mut [0; 8], done as u64).unwrap(), 0, "the end is the end");
-    assert_eq!(file.read_at(&mut [0; 8], done as u64 + 9).unwrap(), 0, "so is what is behind it");
+    assert_eq!(file.read_at(&mut [0; 8], done as u64).unwrap(), 0, "a read at the end returns nothing");
+    assert_eq!(
+        file.read_at(&mut [0; 8], done as u64 + 9).unwrap(),
+        0,
+        "a read beyond the end returns nothing"
+    );
     bytes
 }
 
@@ -76,13 +80,13 @@ fn kind<T>(outcome: std::io::Result<T>) -> ErrorKind {
 fn modes(disk: &dyn Disk, root: &Path) {
     let path = &root.join("a");
     let made = put(disk, path, b"one");
-    assert_eq!(all(&*made), b"one", "what is created can be read");
+    assert_eq!(all(&*made), b"one", "a created file can be read");
     let written = disk.open(path, OpenMode::Write).unwrap();
-    assert_eq!(all(&*written), b"one", "opening to write empties nothing");
+    assert_eq!(all(&*written), b"one", "opening for writing does not empty the file");
     written.write_at(b"two", 0).unwrap();
     let read = disk.open(path, OpenMode::Read).unwrap();
     assert_eq!(all(&*read), b"two");
-    assert!(read.write_at(b"x", 0).is_err(), "what is open for reading only is not written");
+    assert!(read.write_at(b"x", 0).is_err(), "a file opened for reading is not written");
     made.write_at(b"six", 0).unwrap();
     assert_eq!(all(&*read), b"six", "all handles see one file");
     read.sync().unwrap();
@@ -111,7 +115,7 @@ fn emptied(disk: &dyn Disk, root: &Path) {
     let old = put(disk, path, b"old content");
     assert!(!old.is_empty().unwrap());
     let new = disk.open(path, OpenMode::Create).unwrap();
-    assert!(new.is_empty().unwrap() && old.is_empty().unwrap(), "it is one file still");
+    assert!(new.is_empty().unwrap() && old.is_empty().unwrap(), "both handles are of the same file");
 }
 
 fn missing(disk: &dyn Disk, root: &Path) {
@@ -136,7 +140,11 @@ fn listed(disk: &dyn Disk, root: &Path) {
     let mut names = disk.list(deep).unwrap();
     names.sort();
     assert_eq!(names, ["a", "b", "c"]);
-    assert_eq!(disk.list(&root.join("x")).unwrap(), ["y"], "only what is in it, directories too");
+    assert_eq!(
+        disk.list(&root.join("x")).unwrap(),
+        ["y"],
+        "a listing has the entries of this directory only, directories included"
+    );
     disk.sync_dir(deep).unwrap();
 }
 

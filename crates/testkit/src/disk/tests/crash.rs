@@ -9,7 +9,7 @@ use fluxmap::disk::{Disk, OpenMode};
 use super::super::{Loss, SimDisk, SimError};
 use super::{create, disk, durable, names};
 
-/// Eight calls.
+/// Makes eight counted calls.
 fn script(disk: &SimDisk) -> io::Result<()> {
     let dir = Path::new("d");
     let _lock = disk.lock(Path::new("d/lock"))?;
@@ -35,7 +35,7 @@ fn every_call_can_be_the_last() {
         let error = script(&crashed).unwrap_err();
         assert_eq!(SimError::of(&error), Some(SimError::Crashed { call: before + n }));
         assert!(create_after(&crashed).is_err(), "all later calls fail too");
-        // As a run that stops by itself before the call.
+        // The frozen disk must equal that of a run that stops before the call.
         let frozen = crashed.frozen().expect("the crash was reached");
         let file = |disk: &SimDisk, path: &str| disk.files().contains_key(Path::new(path));
         assert_eq!(file(&frozen, "d/lock"), n > 1);

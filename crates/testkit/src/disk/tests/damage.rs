@@ -1,4 +1,4 @@
-//! Damage done behind the store's back.
+//! Damage that a test does directly to files.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use fluxmap::disk::{Disk, OpenMode};
 use super::super::{Loss, SimDisk};
 use super::{create, disk, durable};
 
-/// What a disk has, now and for good.
+/// The content of a file as reads see it, and as a power loss leaves it.
 fn both(disk: &SimDisk, path: &str) -> (Vec<u8>, Vec<u8>) {
     (disk.read(path), disk.power_cut(Loss::Everything).read(path))
 }

@@ -1,4 +1,4 @@
-//! Disks that fail, fill up, refuse and hang.
+//! Planned failures, full disks, read-only disks and stalls.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -11,10 +11,10 @@ use fluxmap::disk::{Disk, OpenMode};
 use super::super::{Loss, SimDisk, SimError};
 use super::{create, disk, durable, names};
 
-/// Far longer than it takes.
+/// A timeout far longer than the wait takes.
 const LONG: Duration = Duration::from_secs(20);
 
-/// Does every call that counts, once, and returns which of them failed.
+/// Makes each kind of counted call once, and returns the names of those that failed.
 fn every_call(disk: &SimDisk) -> Vec<&'static str> {
     let dir = Path::new("d");
     let file = disk.open(Path::new("d/there"), OpenMode::Write).unwrap();
@@ -229,7 +229,8 @@ fn a_stalled_disk_holds_up_writes_and_syncs_until_released() {
         let sync = scope.spawn(|| file.sync());
         let names = scope.spawn(|| disk.sync_dir(Path::new("d")));
         let arrived = disk.wait_stalled(3, LONG);
-        // Looked at before anything is asserted, or a failure would hang the scope.
+        // Look before asserting anything: a failed assertion would leave the disk stalled, and the
+        // scope would wait for its threads for ever.
         let looked = (disk.stalled(), disk.calls(), disk.read("d/a"));
         let others = disk.open(Path::new("d/b"), OpenMode::Create).map(drop);
         let finished = write.is_finished() || sync.is_finished() || names.is_finished();

@@ -1,4 +1,4 @@
-//! What a power loss takes, and what it must leave.
+//! The changes that a power loss may undo, and those that must survive it.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -10,7 +10,7 @@ use rand::{Rng, SeedableRng};
 use super::super::{Loss, SimDisk};
 use super::{create, disk, durable, names};
 
-/// Every outcome that some seeds of a power loss have.
+/// The set of outcomes of power losses with many seeds.
 fn outcomes<T: Ord>(disk: &SimDisk, look: impl Fn(SimDisk) -> T) -> BTreeSet<T> {
     (0..2000).map(|seed| look(disk.power_cut(Loss::Random(seed)))).collect()
 }
@@ -24,7 +24,7 @@ fn what_is_synced_survives_and_the_rest_need_not() {
     assert_eq!(disk.power_cut(Loss::Everything).read("d/a"), b"old");
     assert_eq!(disk.power_cut(Loss::Nothing).read("d/a"), b"NEW!");
     let seen = outcomes(&disk, |disk| disk.read("d/a"));
-    // Within a sector all goes together, save that the length may stay.
+    // A sector survives whole or not at all, but the length may stay the old one.
     let expected = [&b"old"[..], b"old\0", b"NEW", b"NEW!"];
     assert_eq!(seen, expected.iter().map(|bytes| bytes.to_vec()).collect());
     file.sync().unwrap();
@@ -68,7 +68,7 @@ fn only_the_directory_that_was_synced_is_durable() {
 fn a_torn_write_leaves_any_of_its_sectors() {
     let disk = disk(1);
     let file = durable(&disk, "d/a", &[0; 2000]);
-    // Parts of the sectors 0 and 3, all of 1 and 2.
+    // The write covers parts of sectors 0 and 3, and all of sectors 1 and 2.
     file.write_at(&[1; 1500], 100).unwrap();
     let seen = outcomes(&disk, |disk| {
         let bytes = disk.read("d/a");
@@ -184,8 +184,9 @@ fn names_survive_in_any_consistent_subset() {
         names(&disk).into_iter().map(|path| format!("{path}={}", bytes(path.clone()))).collect::<Vec<_>>()
     };
     let seen = outcomes(&disk, contents);
-    // gone is there or not; times: the first rename was lost, which leaves no place
-    // for the new tmp, or else nothing was made, or tmp, or tmp and renamed.
+    // `gone` has two outcomes: it is there or not. The renames have four: the first one was lost,
+    // which leaves no place for the new `tmp`; or it survived, and the new file does not exist, is
+    // still `tmp`, or is renamed.
     assert_eq!(seen.len(), 8, "{seen:#?}");
     for names in &seen {
         let all = names.join(" ");
@@ -284,7 +285,7 @@ fn a_power_cut_leaves_another_disk_on_which_all_is_durable() {
     assert_eq!((cut.read("d/c"), cut.read("d/a")), (vec![], b"NEW".to_vec()), "ids are not given twice");
 }
 
-/// C1 and M1: what is seen is what is durable and the changes on top of it.
+/// C1 and M1: reads see the durable state with the unsynced changes applied to it.
 #[test]
 fn whatever_was_done_nothing_lost_is_what_was_seen_and_so_is_all_synced() {
     let mut rng = StdRng::seed_from_u64(5);
@@ -294,7 +295,7 @@ fn whatever_was_done_nothing_lost_is_what_was_seen_and_so_is_all_synced() {
         for _ in 0..60 {
             let path = |rng: &mut StdRng| format!("d/{}", rng.random_range(0..4));
             let (one, other) = (path(&mut rng), path(&mut rng));
-            // Some of these name no file, and do nothing.
+            // Some of these calls refer to files that do not exist, and have no effect.
             match rng.random_range(0..8) {
                 0 => open.push(create(&disk, &one)),
                 1 => drop(disk.rename(Path::new(&one), Path::new(&other))),
