@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Poll;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use common::bench::{Db, Tx, fresh, now, two, works_on};
 use common::rivals::{UNPROTECTED, on_another_task, on_another_thread};
@@ -303,4 +303,58 @@ fn a_body_that_sleeps_for_longer_than_its_lease_is_only_slow() {
     let info = db.priority_info();
     assert!(info.leases > STRIKES.into() && info.held_back > STRIKES.into(), "{info:?}");
     works_on(&db);
+}
+
+/// A body that sleeps on a runtime whose only thread is blocked by a commit that the lease holds back.
+/// Its timer cannot fire before that commit has been made, and fires at once afterwards.
+#[test]
+fn a_body_whose_executor_is_blocked_by_a_held_back_commit_is_only_slow() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    runtime.expect("a runtime").block_on(async {
+        let db = fresh();
+        let slow = tokio::spawn({
+            let db = db.clone();
+            async move {
+                db.transact(async |tx| {
+                    let _ = tx.get("x")?;
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    tx.insert("y".into(), 1)
+                })
+                .await
+            }
+        });
+        while db.priority_info().leases <= STRIKES.into() {
+            assert!(!slow.is_finished(), "it has ended: {:?}", slow.await);
+            block_on(db.update("x", |x| x + 1)).expect("an update commits");
+            tokio::task::yield_now().await;
+        }
+        slow.await.expect("no panic").expect("it commits when its executor is blocked no more");
+        works_on(&db);
+    });
+}
+
+/// A body that does something else while it waits shows signs of life all the time.
+#[test]
+fn a_body_that_waits_for_what_it_holds_back_and_has_a_heartbeat_is_told() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    runtime.expect("a runtime").block_on(async {
+        let db = fresh();
+        let ended = db
+            .transact(async |tx| {
+                let _ = tx.get("x")?;
+                let other = db.clone();
+                let mut waits = tokio::spawn(async move { other.insert("x".into(), 1).await });
+                let mut beats = tokio::time::interval(Duration::from_millis(5));
+                loop {
+                    tokio::select! {
+                        done = &mut waits => break done.expect("no panic")?,
+                        _ = beats.tick() => {}
+                    }
+                }
+                tx.insert("y".into(), 1)
+            })
+            .await;
+        conflicts_with_itself(ended);
+        works_on(&db);
+    });
 }

@@ -501,6 +501,10 @@ impl<F: Fn(&dyn Protects) -> bool> Future for Pass<'_, F> {
             let watch = Arc::clone(&lease.watch);
             drop(queue);
             count(&priority.figures.held_back, 1);
+            if let Some(waker) = watch.probe() {
+                // One that panics must not keep this commit from waiting.
+                let _ = contain(|| waker.wake());
+            }
             self.waiting = Some(WaitingPass { id, since, watch });
             return Poll::Pending;
         }

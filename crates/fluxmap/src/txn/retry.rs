@@ -128,7 +128,7 @@ impl<K: Key> Loser<K> {
             let footprint = self.footprint.get_or_insert_with(|| Arc::new(Footprint::new(Arc::clone(watch))));
             footprint.begin_attempt();
         }
-        self.watch.begin();
+        self.watch.begin(self.strikes > 0);
         self.since = self.host.now();
     }
 

@@ -10,9 +10,19 @@
 //! woken, it reads.) A body that is merely slow shows signs at other times, and a body that its executor
 //! neglects has been woken before. Three times in a row, under leases of different lengths, is no
 //! accident.
+//!
+//! An executor whose only thread is blocked by the held-back commit (somebody calls `block_on` in async
+//! code) looks the same: no timer fires before the commit has been made, and then one wakes the body. So
+//! after the first time, each commit that is held back *probes* the body: it wakes the body's task, as
+//! an executor may at any time. A body that waits in vain is polled and still waits; a body whose
+//! executor is blocked is not polled before the commit has been made, which proves nothing against it.
+//!
+//! A body that does something else while it waits (a heartbeat in a `select!`, say) is never without a
+//! sign of life. It is recognized by its end, if that follows as promptly.
 
 use crate::host::Host;
 use crate::sync::{Instant, Mutex};
+use std::mem;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
@@ -38,10 +48,22 @@ struct State {
     last_sign: Option<Instant>,
     /// Whether the body was woken and has not been polled since.
     is_awake: bool,
+    /// Whether it was woken by a probe, and by nothing else, since it was polled last.
+    is_probed: bool,
+    /// Whether it is being polled.
+    is_polled: bool,
+    /// Whether commits that are held back probe it.
+    is_suspected: bool,
+    /// The waker of its task, while it is suspected.
+    waker: Option<Waker>,
     /// When a held-back commit was made during which the body showed no sign of life, and how long it
     /// was held back.
     made: Option<(Instant, Duration)>,
-    /// Whether a sign of life came promptly after such a commit.
+    /// The last held-back commit that was made, whatever signs there were: when, how long it was held
+    /// back, and whether the body was woken since.
+    last_made: Option<(Instant, Duration, bool)>,
+    /// Whether a sign of life came promptly after a commit during which there was none, or the end of
+    /// the body after any.
     is_prompted: bool,
     /// Whether the lease has run out.
     has_run_out: bool,
@@ -51,6 +73,14 @@ impl State {
     fn sign(&mut self, now: Instant) {
         self.last_sign = Some(now);
         if let Some((at, held)) = self.made.take() {
+            self.is_prompted |= now.saturating_duration_since(at) <= held / PROMPT;
+        }
+    }
+
+    /// Records that the body has ended. It may have been polled for no reason, so this counts only if it
+    /// was woken before.
+    fn end(&mut self, now: Instant) {
+        if let Some((at, held, true)) = self.last_made {
             self.is_prompted |= now.saturating_duration_since(at) <= held / PROMPT;
         }
     }
@@ -77,14 +107,31 @@ impl Watch {
         let mut state = self.state.lock();
         let is_silent =
             state.last_sign.is_none_or(|sign| now.saturating_duration_since(sign) >= held / SILENCE);
-        if state.has_run_out && !state.is_awake && is_silent {
-            state.made = Some((now, held));
+        if state.has_run_out && !state.is_awake {
+            state.made = is_silent.then_some((now, held));
+            state.last_made = Some((now, held, false));
         }
     }
 
-    /// Starts another attempt.
-    pub(crate) fn begin(&self) {
-        *self.state.lock() = State { last_sign: Some(self.host.now()), ..State::default() };
+    /// Starts another attempt. If the body `is_suspected` of waiting in vain, commits that are held back
+    /// probe it.
+    pub(crate) fn begin(&self, is_suspected: bool) {
+        let state = State { last_sign: Some(self.host.now()), is_suspected, ..State::default() };
+        let old = mem::replace(&mut *self.state.lock(), state);
+        // Outside the lock: the waker in it is somebody else's code.
+        drop(old);
+    }
+
+    /// Called when the lease holds a commit back. Returns a waker to be woken, outside of locks, if it is
+    /// to be seen whether the body's executor polls it.
+    pub(super) fn probe(&self) -> Option<Waker> {
+        let mut state = self.state.lock();
+        if state.is_polled || state.is_awake {
+            return None;
+        }
+        let waker = state.waker.take()?;
+        (state.is_awake, state.is_probed) = (true, true);
+        Some(waker)
     }
 
     /// Returns whether, in this attempt, the lease ran out and the body seems to have waited for a
@@ -100,17 +147,37 @@ impl Watch {
         context: &mut Context<'_>,
         poll: &mut dyn FnMut(&mut Context<'_>) -> Poll<T>,
     ) -> Poll<T> {
-        {
+        // Cloned and dropped outside the lock: wakers are somebody else's code.
+        let mut probed_by = Some(context.waker().clone());
+        let is_probe = {
             let mut state = self.state.lock();
             // Either the wake-up was the sign of life, or the executor polls without a reason: this poll
-            // is no sign.
+            // says nothing about a commit that was made before.
             state.made = None;
-            state.sign(self.host.now());
-            state.is_awake = false;
-        }
+            let is_probe = mem::take(&mut state.is_probed);
+            if !is_probe {
+                state.sign(self.host.now());
+            }
+            (state.is_awake, state.is_polled) = (false, true);
+            if state.is_suspected {
+                mem::swap(&mut state.waker, &mut probed_by);
+            }
+            is_probe
+        };
+        drop(probed_by);
         let waker = Waker::from(Arc::new(Alarm { watch: Arc::clone(self), waker: context.waker().clone() }));
         let polled = poll(&mut Context::from_waker(&waker));
-        self.sign();
+        let now = self.host.now();
+        let mut state = self.state.lock();
+        state.is_polled = false;
+        if polled.is_ready() {
+            state.end(now);
+        }
+        // That a body answers a probe does not show that it does not wait.
+        if polled.is_ready() || !is_probe {
+            state.sign(now);
+        }
+        drop(state);
         polled
     }
 }
@@ -130,7 +197,10 @@ impl Wake for Alarm {
         {
             let mut state = self.watch.state.lock();
             state.sign(self.watch.host.now());
-            state.is_awake = true;
+            (state.is_awake, state.is_probed) = (true, false);
+            if let Some((.., is_woken)) = &mut state.last_made {
+                *is_woken = true;
+            }
         }
         self.waker.wake_by_ref();
     }
@@ -205,7 +275,7 @@ mod tests {
         assert!(!watch.has_waited_in_vain());
         watch.runs_out();
         watch.commit_was_made(Duration::ZERO);
-        watch.begin();
+        watch.begin(false);
         watch.sign();
         assert!(!watch.has_waited_in_vain(), "another attempt has begun");
     }
