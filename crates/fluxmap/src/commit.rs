@@ -184,7 +184,6 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
     ///
     /// Returns the commit's timestamp. In a durable database, the commit may be acknowledged once the
     /// clock's stable timestamp has reached it. It will reach it whether or not a caller waits.
-    /// waits or not.
     pub(crate) fn commit(
         &self,
         certificate: Option<&Certificate<'_, K>>,
