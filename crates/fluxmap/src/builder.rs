@@ -379,13 +379,11 @@ impl<K, V, S: BuilderState> DatabaseBuilder<K, V, S> {
     /// should be quick; its panics are contained. In a durable database, the removal may not be durable
     /// yet when it is reported. Not reported are keys evicted because there is no room for them when the
     /// database is opened, and expired keys that are written again before they were removed.
-    /// before it was removed.
     ///
     /// The listener may also commit. Evictions caused by such a commit are reported after the listener
     /// has returned, in their order, by the outermost call on that thread; so the listener must not wait
     /// for one of them. A listener that puts back every key that is reported keeps the commit that
     /// evicted the first of them from ever returning: put a key back at most once.
-    /// chance, and not more.
     ///
     /// The database holds the listener, so a listener that uses the database must hold it as a
     /// [`WeakDatabase`](crate::WeakDatabase), whose documentation has an example. A clone of the

@@ -1,10 +1,11 @@
 //! The write order of commits.
 //!
 //! [`Committer::commit`] is the only function that changes what readers see, apart from the deletes of
-//! `mem/removal.rs`, which take the same steps from the stamp on. Commits are certified, stamped, queued
-//! for the log and published one at a time, under one lock. Hashing, finding places in the index,
-//! allocating, encoding, and most of the certification happen before the lock is taken; writing and
-//! syncing the log, making room, and destructors, after it is released.
+//! `mem/removal.rs`, which take the same steps from the stamp on, and `restore.rs`, which runs before
+//! the database is in use. Commits are certified, stamped, queued for the log and published one at a
+//! time, under one lock. Hashing, finding places in the index, allocating, encoding, and most of the
+//! certification happen before the lock is taken; writing and syncing the log, making room, and
+//! destructors, after it is released.
 //!
 //! User code that runs under the commit lock: `Ord`, `Eq` and `Clone` of keys (staging, trimming) and
 //! the time source. Under the log's queue lock, which is taken within the commit lock, no user code runs
@@ -184,7 +185,6 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
     ///
     /// Returns the commit's timestamp. In a durable database, the commit may be acknowledged once the
     /// clock's stable timestamp has reached it. It will reach it whether or not a caller waits.
-    /// waits or not.
     pub(crate) fn commit(
         &self,
         certificate: Option<&Certificate<'_, K>>,

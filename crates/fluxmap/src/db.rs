@@ -72,7 +72,6 @@ use std::time::{Duration, SystemTime};
 /// database in memory continues as a copy without its background thread. However, a child of a process
 /// with several threads (every durable database has some) may find a lock held by a thread that it does
 /// not have, and wait for ever, as with any library: open databases after forking.
-/// forking.
 pub struct Database<K: Key, V: Value> {
     pub(crate) shared: Arc<Shared<K, V>>,
 }

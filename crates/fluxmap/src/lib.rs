@@ -135,10 +135,11 @@
 //! written; a commit that is larger than the limit is refused. To snapshots, transactions and the log an
 //! eviction is a commit like any other; [`on_evict`](DatabaseBuilder::on_evict) reports each eviction.
 //!
-//! Values may [expire](Database::insert_with_ttl), with or without a limit. Readers that begin after
-//! that instant do not see them (a single [`get`](Database::get) does not read a clock each time, so it
-//! may lag by as long as it takes to wake the background thread). Readers that began earlier still see
-//! them. A transaction that has read such a value and writes cannot commit after the value has expired.
+//! Values may [expire](Database::insert_with_ttl), with or without a limit. A reader that begins after a
+//! value's expiry does not see the value (but a single [`get`](Database::get) does not read a clock each
+//! time, so it may lag by as long as it takes to wake the background thread). Readers that began earlier
+//! still see it. A transaction that has read such a value and writes cannot commit after the value has
+//! expired.
 //!
 //! # What may go wrong?
 //!
@@ -157,21 +158,21 @@
 //! the database again when the cause is gone. (A second sync would prove nothing: the kernel forgets
 //! pages that it failed to write.)
 //!
-//! A value is encoded when it is committed, and again by each checkpoint. A value whose
-//! `Serialize` fails or panics only then (because it depends on something that has changed: a
-//! lock in it, a setting) makes [`checkpoint`](Database::checkpoint) and
-//! [`backup_to`](Database::backup_to) fail, with [`PersistenceError::Unstorable`] or the panic's
-//! message. Reads and commits continue, and the next checkpoint succeeds if the value has been removed
-//! or replaced by then. If the value is still there when the log is full, the log fails, as above, and
-//! the database takes no more commits. Every acknowledged commit is there when the database is opened
-//! again, and that value is as it was when it was committed.
+//! A value is encoded when it is committed, and again by each checkpoint. A value whose `Serialize`
+//! fails or panics only in a checkpoint (because the value depends on state that has changed: a lock in
+//! it, a setting) makes [`checkpoint`](Database::checkpoint) and [`backup_to`](Database::backup_to)
+//! fail, with [`PersistenceError::Unstorable`] or the panic's message. Reads and commits continue, and
+//! the next checkpoint succeeds if the value has been removed or replaced by then. If the value is still
+//! there when the log is full, the log fails, as above, and the database takes no more commits. Every
+//! acknowledged commit is there when the database is opened again, and that value is as it was when it
+//! was committed.
 //!
 //! # What is guaranteed?
 //!
 //! At [`IsolationLevel::Serializable`], the default, committed transactions behave
 //! as if run one after another, in an order that respects real time. Phantoms,
 //! write skew, lost updates and the read-only anomaly cannot happen. Read-only transactions always
-//! commit, their reads never wait and are not tracked. At [`IsolationLevel::Snapshot`], write skew is
+//! commit; their reads never wait and are not tracked. At [`IsolationLevel::Snapshot`], write skew is
 //! possible, in all its forms, but no other anomaly is.
 //!
 //! A commit is all or nothing. If the closure fails or panics, the transaction has not happened. If the

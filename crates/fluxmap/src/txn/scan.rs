@@ -254,7 +254,6 @@ impl<K: Key, V: Value> Cursor<K, V> {
     ///
     /// `visit` runs while the index is pinned. It may use the database, and memory that is unlinked
     /// meanwhile is not freed before it returns.
-    /// unlinked meanwhile is not freed before it returns.
     pub(crate) fn visit<B>(
         &mut self,
         at: At<'_, K, V>,

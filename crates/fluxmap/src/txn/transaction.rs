@@ -622,6 +622,7 @@ impl<K: Key, V: Value> Transaction<K, V> {
     /// A transaction that has written nothing never conflicts. In a durable database the commit waits
     /// for the log. It also waits if it writes a key that a prioritised transaction, which kept losing
     /// before, has read: see [`Database::transact`](crate::Database::transact).
+    ///
     /// # Errors
     ///
     /// [`FluxError::SerializationConflict`] if a key or range that the transaction read has been changed
