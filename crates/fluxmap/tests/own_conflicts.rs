@@ -7,6 +7,7 @@ mod common;
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Poll;
 use std::thread;
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 use common::bench::{Db, Tx, fresh, now, two, works_on};
 use common::rivals::{UNPROTECTED, on_another_task, on_another_thread};
 use common::{DoneOnDrop, LEVELS};
-use fluxmap::{FluxError, IsolationLevel};
+use fluxmap::{Database, FluxError, IsolationLevel};
 use fluxmap_testkit::polling::yield_once;
 use futures::FutureExt as _;
 use futures::channel::oneshot;
@@ -357,4 +358,112 @@ fn a_body_that_waits_for_what_it_holds_back_and_has_a_heartbeat_is_told() {
         conflicts_with_itself(ended);
         works_on(&db);
     });
+}
+
+/// However many other commits the body makes in one poll after the one that undoes it.
+#[test]
+fn a_body_that_makes_thousands_of_commits_is_told_too() {
+    for level in LEVELS {
+        let db = two(level);
+        let attempts = Cell::new(0);
+        let ended = block_on(db.transact(async |tx| {
+            attempts.set(attempts.get() + 1);
+            let x = tx.get("x")?.map_or(0, |x| *x);
+            db.insert("x".into(), x + 1).await?;
+            for n in 0..5000 {
+                db.insert("z".into(), n).await?;
+            }
+            tx.insert("x".into(), x)
+        }));
+        conflicts_with_itself(ended);
+        assert_eq!(attempts.get(), 2);
+        assert_eq!(db.priority_info().leases, 0, "no other transaction has waited");
+    }
+}
+
+/// The body writes a key that expires before the body reads it: the index shows the removal, which is
+/// not the body's.
+#[test]
+fn a_body_whose_own_write_has_expired_meanwhile_is_told_in_the_end() {
+    let db = fresh();
+    let ended = block_on(db.transact(async |tx| {
+        db.insert_with_ttl("fleeting".into(), 1, Duration::from_millis(1)).await?;
+        while db.contains_key("fleeting")? {
+            yield_once().await;
+        }
+        db.vacuum().await?;
+        let seen = tx.get("fleeting")?.map_or(0, |seen| *seen);
+        tx.insert("y".into(), seen)
+    }));
+    conflicts_with_itself(ended);
+    works_on(&db);
+}
+
+/// A value whose weight is counted in the database that it is written to.
+#[derive(Clone)]
+struct Counted(std::sync::Weak<std::sync::OnceLock<Database<u64, Counted>>>);
+
+impl fluxmap::mem::MemSize for Counted {
+    fn mem_size(&self) -> usize {
+        let db = self.0.upgrade().and_then(|slot| slot.get().cloned());
+        if let Some(db) = db {
+            let inserted = db.insert(1, Counted(std::sync::Weak::new())).now_or_never();
+            inserted.expect("its own lease does not hold it back").expect("an insert commits");
+        }
+        size_of::<Self>()
+    }
+}
+
+/// User code that runs while a transaction is applied may write what the transaction has read.
+#[test]
+fn a_transaction_whose_values_change_what_it_has_read_is_told() {
+    let slot = Arc::new(std::sync::OnceLock::new());
+    let db = block_on(Database::<u64, Counted>::builder().max_memory(1 << 20).build()).expect("it opens");
+    slot.set(db.clone()).ok().expect("it is empty");
+    let ended = block_on(db.transact(async |tx| {
+        let _ = tx.get(&1)?;
+        tx.insert(2, Counted(Arc::downgrade(&slot)))
+    }));
+    conflicts_with_itself(ended);
+}
+
+/// The body waits for another transaction that it runs as a task, which claims a lease behind its own.
+/// Both get through in the end.
+#[test]
+fn a_body_that_waits_for_another_holder_is_only_slow() {
+    let db = fresh();
+    let (done, attempts) = (AtomicBool::new(false), Cell::new(0));
+    thread::scope(|scope| {
+        let _done = DoneOnDrop(&done);
+        for key in ["x", "z"] {
+            let (db, done) = (&db, &done);
+            scope.spawn(move || {
+                while !done.load(Ordering::SeqCst) {
+                    block_on(db.update(key, |n| n + 1)).expect("an update commits");
+                    thread::sleep(Duration::from_millis(1));
+                }
+            });
+        }
+        let ended = block_on(db.transact(async |tx| {
+            attempts.set(attempts.get() + 1);
+            let x = tx.get("x")?.map_or(0, |x| *x);
+            let other = db.clone();
+            let (send, ended) = oneshot::channel();
+            thread::spawn(move || {
+                let inner = block_on(other.transact(async |tx| {
+                    let z = tx.get("z")?.map_or(0, |z| *z);
+                    thread::sleep(Duration::from_millis(2));
+                    tx.insert("p".into(), z)
+                }));
+                send.send(inner).expect("it waits");
+            });
+            ended.await.expect("it is told")?;
+            if attempts.get() > UNPROTECTED + 2 * STRIKES {
+                done.store(true, Ordering::SeqCst);
+            }
+            tx.insert("y".into(), x)
+        }));
+        ended.expect("none of its own commits undoes it");
+    });
+    works_on(&db);
 }

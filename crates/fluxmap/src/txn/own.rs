@@ -51,7 +51,7 @@ struct Here {
     /// The number of bodies that are being polled, each nested in another.
     depth: u32,
     /// The number of commits recorded since the outermost body was entered.
-    noted: u32,
+    noted: usize,
 }
 
 impl Here {
@@ -82,10 +82,6 @@ struct Commit {
     timestamp: Timestamp,
 }
 
-/// The number of commits that are remembered per poll of a body. A body that makes more in one poll will
-/// do so in every attempt, and the last ones are enough to notice the conflict.
-const MOST_NOTED: usize = 4096;
-
 /// Returns the lease on whose behalf the thread commits.
 pub(crate) fn current() -> PriorityId {
     PriorityId(HERE.with(Cell::get).id)
@@ -105,11 +101,10 @@ pub(crate) fn note_commit(database: usize, timestamp: Timestamp) {
     fn note(here: Here, database: usize, timestamp: Timestamp) {
         let noted = NOTED.try_with(|noted| {
             let mut noted = noted.borrow_mut();
-            if noted.len() == MOST_NOTED {
-                noted.drain(..MOST_NOTED / 2);
-            }
+            // All of them: if any were forgotten, a conflict with it would look like one with another
+            // transaction, and the body would run for ever.
             noted.push(Commit { database, timestamp });
-            noted.len() as u32
+            noted.len()
         });
         // On an error the thread-local has been destroyed: the thread is ending and polls no body any
         // more.
@@ -121,27 +116,32 @@ pub(crate) fn note_commit(database: usize, timestamp: Timestamp) {
     }
 }
 
-/// The commits that the body has made in one attempt.
+/// The commits that the body has made in one attempt, and its destructors, encodings and the like while
+/// it was applied.
 #[derive(Default)]
 pub(crate) struct OwnCommits {
-    /// Sorted, because a body makes one commit after the other.
-    timestamps: Vec<Timestamp>,
+    /// The first and the last timestamp of each run of neighbours, sorted, because a body makes one commit
+    /// after the other.
+    runs: Vec<(Timestamp, Timestamp)>,
 }
 
 impl OwnCommits {
     pub(crate) fn is_empty(&self) -> bool {
-        self.timestamps.is_empty()
+        self.runs.is_empty()
     }
 
     pub(crate) fn contains(&self, timestamp: Timestamp) -> bool {
-        self.timestamps.binary_search(&timestamp).is_ok()
+        let run = self.runs.partition_point(|(_, last)| *last < timestamp);
+        self.runs.get(run).is_some_and(|(first, _)| *first <= timestamp)
     }
 
     fn add(&mut self, database: usize, commits: &[Commit]) {
-        let own = commits.iter().filter(|commit| commit.database == database);
-        self.timestamps.extend(own.map(|commit| commit.timestamp));
-        let too_many = self.timestamps.len().saturating_sub(MOST_NOTED);
-        self.timestamps.drain(..too_many);
+        for &Commit { timestamp, .. } in commits.iter().filter(|commit| commit.database == database) {
+            match self.runs.last_mut() {
+                Some((_, last)) if *last + 1 == timestamp => *last = timestamp,
+                _ => self.runs.push((timestamp, timestamp)),
+            }
+        }
     }
 }
 
@@ -166,7 +166,7 @@ impl Restore {
         if noted != self.before.noted {
             let _ = NOTED.try_with(|all| {
                 let all = all.borrow();
-                own.add(database, all.get(self.before.noted as usize..).unwrap_or_default());
+                own.add(database, all.get(self.before.noted..).unwrap_or_default());
             });
         }
     }
@@ -207,15 +207,21 @@ pub(crate) fn poll_body<T>(
     polled
 }
 
-/// Polls `future` on behalf of `id`.
+/// Polls `future`, which applies a transaction, on behalf of `id`. If `own` is given, it gets the commits
+/// that user code makes meanwhile (a `MemSize` that writes to the database, say).
 pub(crate) fn poll_for<T>(
     id: PriorityId,
+    own: Option<(usize, &mut OwnCommits)>,
     future: Pin<&mut impl Future<Output = T>>,
     context: &mut Context<'_>,
 ) -> Poll<T> {
-    if id.0 == NOBODY {
+    if id.0 == NOBODY && own.is_none() {
         return future.poll(context);
     }
-    let _restore = Restore::enter(id, 0);
-    future.poll(context)
+    let here = Restore::enter(id, u32::from(own.is_some()));
+    let polled = future.poll(context);
+    if let Some((database, own)) = own {
+        here.collect(database, own);
+    }
+    polled
 }

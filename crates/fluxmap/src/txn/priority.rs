@@ -331,7 +331,9 @@ impl Priority {
             }
             None => self.holder.store(NOBODY, Ordering::Release),
         }
-        if let (true, Some(old)) = (has_run_out, &old) {
+        // If another lease follows, the body may have waited for the transaction that gets it (one that it
+        // runs in another task), and not for a commit.
+        if let (true, false, Some(old)) = (has_run_out, is_followed, &old) {
             old.watch.runs_out();
         }
         drop(queue);
@@ -647,7 +649,7 @@ mod tests {
     /// Polls a future on behalf of a lease.
     fn act_for<'f, T>(id: PriorityId, future: impl Future<Output = T> + 'f) -> impl Future<Output = T> + 'f {
         let mut future = Box::pin(future);
-        poll_fn(move |context| poll_for(id, future.as_mut(), context))
+        poll_fn(move |context| poll_for(id, None, future.as_mut(), context))
     }
 
     /// Protects one hash.

@@ -61,6 +61,11 @@ const LONGEST: Duration = Duration::from_secs(10);
 const MOST_MOVES: u32 = 2;
 /// The number of losses in a row to the body's own commits that proves a conflict with itself.
 const MOST_OWN: u32 = 2;
+/// The number of losses in a row, within exclusive leases, that proves the same of a body that makes
+/// commits. Only its own commits pass such a lease, so they undo it, although the index does not show it:
+/// the version that it wrote has expired, say. The first such loss may be to a commit that had passed
+/// before the lease began, and the second to an expiry.
+const MOST_UNEXPLAINED: u32 = 3;
 /// The length of a lease, in eighths of the normal length, after so many leases in a row have run out
 /// while the body seems to have waited for a commit that they held back. The lengths differ, so that a
 /// body that happens to take as long as one of them does not look as if it waited. If the last one runs
@@ -79,6 +84,9 @@ struct Loser<K> {
     own: u32,
     /// The number of losses within valid leases.
     moves: u32,
+    /// The number of losses in a row within valid exclusive leases, in attempts that made commits
+    /// themselves.
+    unexplained: u32,
     /// The number of leases in a row that ran out while the body waited for a commit that they held
     /// back.
     strikes: usize,
@@ -95,27 +103,32 @@ impl<K: Key> Loser<K> {
             longest: Duration::ZERO,
             own: 0,
             moves: 0,
+            unexplained: 0,
             strikes: 0,
             watch: Arc::new(Watch::new(host.clone())),
             footprint: None,
         })
     }
 
-    /// Counts a loss. `had_lease` is set if the attempt ran under a lease, and tells whether the lease
-    /// was valid to the end.
-    fn lose(&mut self, is_to_own: bool, had_lease: Option<bool>) -> Result<(), FluxError> {
+    /// Counts a loss: whether it `is_to_own` commits, as far as the index still shows, whether the attempt
+    /// made any (`has_own`), and the right to go first that it had.
+    fn lose(&mut self, is_to_own: bool, has_own: bool, right: Option<&Right<'_>>) -> Result<(), FluxError> {
         // The first attempt is not timed, so that transactions that win at once need not read the clock.
         if self.attempts > 0 {
             self.longest = self.longest.max(self.host.now().saturating_duration_since(self.since));
         }
         self.attempts = self.attempts.saturating_add(1);
         self.own = if is_to_own { self.own + 1 } else { 0 };
+        let had_lease = right.map(Right::is_valid);
+        let is_unexplained = has_own && had_lease == Some(true) && right.is_some_and(Right::is_exclusive);
+        self.unexplained = if is_unexplained { self.unexplained + 1 } else { 0 };
         match had_lease {
             Some(true) => (self.moves, self.strikes) = (self.moves.saturating_add(u32::from(!is_to_own)), 0),
             Some(false) if self.watch.has_waited_in_vain() => self.strikes += 1,
             Some(false) | None => self.strikes = 0,
         }
-        match self.own >= MOST_OWN || self.strikes >= EIGHTHS.len() {
+        let is_itself = self.own >= MOST_OWN || self.unexplained >= MOST_UNEXPLAINED;
+        match is_itself || self.strikes >= EIGHTHS.len() {
             true => Err(FluxError::ConflictsWithItself),
             false => Ok(()),
         }
@@ -171,6 +184,11 @@ impl Right<'_> {
             Right::Lease(lease, _) => lease.left().is_some(),
             Right::Extended(extension) => extension.is_valid(),
         }
+    }
+
+    /// Returns whether all commits of others wait.
+    fn is_exclusive(&self) -> bool {
+        matches!(self, Right::Lease(_, true))
     }
 
     /// Returns whether this right is strong enough for the transaction and will probably last for
@@ -249,8 +267,15 @@ where
         };
         let is_to_own = !own.is_empty() && transaction.is_undone_by(&own);
         let applied = {
+            let database = shared.address();
+            // Not in the first attempt, so that a transaction that wins at once does not pay for it.
+            let is_noted = loser.is_some();
             let mut applying = pin!(transaction.apply());
-            poll_fn(|context| own::poll_for(id, applying.as_mut(), context)).await
+            poll_fn(|context| {
+                let own = is_noted.then_some((database, &mut own));
+                own::poll_for(id, own, applying.as_mut(), context)
+            })
+            .await
         };
         drop(transaction);
         let lost = match applied {
@@ -266,7 +291,7 @@ where
             Err(error) => return Err(error.into()),
         };
         let loser = loser.get_or_insert_with(|| Loser::new(host));
-        loser.lose(is_to_own, right.as_ref().map(Right::is_valid))?;
+        loser.lose(is_to_own, !own.is_empty(), right.as_ref())?;
         let attempts = loser.attempts;
         if options.max_attempts.is_some_and(|limit| attempts >= limit) {
             return Err(FluxError::RetriesExhausted { attempts, source: lost }.into());

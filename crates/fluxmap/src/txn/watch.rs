@@ -96,7 +96,7 @@ impl Watch {
         self.state.lock().sign(self.host.now());
     }
 
-    /// Records that the lease has run out.
+    /// Records that the lease has run out, and that no other follows.
     pub(super) fn runs_out(&self) {
         self.state.lock().has_run_out = true;
     }
