@@ -373,7 +373,7 @@ impl<K: Ord + Clone, T> Writer<K, T> {
         let Some(Some(owned)) = removed else {
             return false;
         };
-        self.index.table.remove(owned, entry.hash(), &reader.guard);
+        self.index.table.remove(owned, entry.hash(), &reader.guard, |garbage| limbo.retire(garbage));
         entry.set_unlinked();
         self.limbo.retire(Garbage::entry(owned, entry));
         let total = self.index.counts.entries.load(Ordering::Relaxed) - 1;
