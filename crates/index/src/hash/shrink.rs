@@ -16,10 +16,18 @@ use crate::garbage::Garbage;
 use crate::reclaim::Guard;
 use crate::sync::{AtomicPtr, Ordering};
 
+/// The quarters of a full segment that are few. At most two, so that what is few in a segment
+/// does not fill one of half as many buckets.
+#[cfg(not(loom))]
+const QUARTERS: usize = 1;
+/// So that models need no more commits than they can try in every order.
+#[cfg(loom)]
+const QUARTERS: usize = 2;
+
 /// Whether so many entries in so many buckets are at most a quarter of those that fill them: see
 /// [`Segment::is_full`].
 fn are_few(len: usize, buckets: usize) -> bool {
-    len * 4 * 8 <= buckets * WIDTH * 7
+    len * 4 * 8 <= buckets * WIDTH * 7 * QUARTERS
 }
 
 impl<K, T> Segment<K, T> {

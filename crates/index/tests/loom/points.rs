@@ -1,6 +1,7 @@
-//! Look-ups by key against inserts and the growth of the hash.
+//! Look-ups by key against inserts, and against the hash as it grows and shrinks.
 
-use crate::support::{Store, check, constant, spread};
+use crate::support::{Key, Store, Value, Write, check, constant, spread};
+use fluxmap_index::Writer;
 use loom::thread;
 use std::sync::Arc;
 
@@ -57,19 +58,24 @@ fn what_came_and_went_since_a_snapshot_is_a_change() {
     });
 }
 
+/// Keys that fill a segment.
+const FULL: [u8; 7] = [1, 2, 3, 4, 5, 6, 7];
+
 /// Fills a segment, so that the next key makes the table grow.
 fn growth(hash: fn(u8) -> u64, key: u8) {
     check(move || {
         let (store, mut writer) = Store::with(hash, 0.25);
-        store.fill(&mut writer, &[1, 2, 3, 4, 5, 6]);
+        store.fill(&mut writer, &FULL);
+        let full = store.index.structure().bytes;
         let shared = Arc::clone(&store);
         let reader = thread::spawn(move || {
             let now = shared.now();
-            assert_eq!(shared.get_at(key, 6), Some(u64::from(key)));
-            assert_eq!(shared.get_at(7, now), (now >= 7).then_some(7));
+            assert_eq!(shared.get_at(key, 7), Some(u64::from(key)));
+            assert_eq!(shared.get_at(8, now), (now >= 8).then_some(8));
         });
-        store.fill(&mut writer, &[7]);
-        store.vacuum(&mut writer, &[6]);
+        store.fill(&mut writer, &[8]);
+        assert!(store.index.structure().bytes > full, "the hash has not grown");
+        store.vacuum(&mut writer, &[7]);
         reader.join().unwrap();
     });
 }
@@ -87,6 +93,66 @@ fn a_segment_that_splits_still_finds_what_goes_right() {
 #[test]
 fn a_segment_that_degenerates_still_finds_all() {
     growth(constant, 6);
+}
+
+/// A store with a hash that has grown, and the writer. Of its keys, 1 to 3 are left, and the last
+/// one has been deleted: when it is trimmed, the hash gets smaller.
+fn shrinking(hash: fn(u8) -> u64) -> (Arc<Store>, Writer<Key, Value>) {
+    let (store, mut writer) = Store::with(hash, 0.25);
+    store.fill(&mut writer, &[1, 2, 3, 4, 5, 6, 7, 8]);
+    for key in [8, 7, 6, 5] {
+        store.commit(&mut writer, &[(key, None)]);
+    }
+    store.vacuum(&mut writer, &[]);
+    store.commit(&mut writer, &[(4, None)]);
+    (store, writer)
+}
+
+/// The hash gets smaller, and then larger by these keys, if there are any.
+fn shrinkage(hash: fn(u8) -> u64, key: u8, comes: &'static [Write]) {
+    check(move || {
+        let (store, mut writer) = shrinking(hash);
+        let before = store.index.structure().bytes;
+        let shared = Arc::clone(&store);
+        let reader = thread::spawn(move || {
+            let now = shared.now();
+            assert_eq!(shared.get_at(key, now), Some(u64::from(key)));
+            assert_eq!(shared.get_at(4, now), (now > 13).then_some(4));
+        });
+        store.vacuum(&mut writer, &[]);
+        let small = store.index.structure().bytes;
+        assert!(small < before, "the hash has not got smaller");
+        if !comes.is_empty() {
+            store.commit(&mut writer, comes);
+            assert!(store.index.structure().bytes > small, "the hash has not grown");
+            store.vacuum(&mut writer, &[13]);
+        }
+        reader.join().unwrap();
+        assert_eq!([1, 2, 3].map(|key| store.latest(key)), [Some(1), Some(2), Some(3)]);
+    });
+}
+
+#[test]
+fn segments_that_are_merged_still_find_what_was_left() {
+    shrinkage(spread, 2, &[]);
+}
+
+#[test]
+fn segments_that_are_merged_still_find_what_was_right() {
+    shrinkage(spread, 1, &[]);
+}
+
+#[test]
+fn a_segment_that_recovers_still_finds_all() {
+    shrinkage(constant, 3, &[]);
+}
+
+/// Enough for the hash to be as large as it was.
+const BACK: [Write; 5] = [(4, Some(4)), (5, Some(5)), (6, Some(6)), (7, Some(7)), (8, Some(8))];
+
+#[test]
+fn a_look_up_outlasts_a_hash_that_shrinks_and_grows() {
+    shrinkage(spread, 1, &BACK);
 }
 
 #[test]
