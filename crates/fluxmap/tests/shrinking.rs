@@ -15,6 +15,9 @@ const AT_ONCE: u64 = 1_000;
 /// Far more than the keys take.
 const AMPLE: u64 = 1 << 40;
 
+/// Room for some tenth of the keys.
+const TIGHT: u64 = KEYS * 20;
+
 type Store = Database<u64, u64>;
 
 /// Numbers below `KEYS`, each once, in an order that has nothing to do with theirs.
@@ -86,5 +89,28 @@ fn keys_that_count_against_a_limit_leave_nothing() {
     for policy in [EvictionPolicy::Lru, EvictionPolicy::Random, EvictionPolicy::S3Fifo] {
         let builder = Store::builder().max_memory(AMPLE).eviction_policy(policy);
         grows_and_shrinks(&block_on(builder.build()).expect("an empty database opens"));
+    }
+}
+
+/// What a policy remembers of keys that were evicted does not outlast those that are there.
+#[test]
+fn what_a_policy_remembers_goes_with_the_keys() {
+    for policy in [EvictionPolicy::Arc, EvictionPolicy::S3Fifo] {
+        let builder = Store::builder().max_memory(TIGHT).eviction_policy(policy);
+        let db = block_on(builder.build()).expect("an empty database opens");
+        for key in scattered() {
+            block_on(db.insert(key, key)).expect("an insert commits");
+            if key % 3 == 0 {
+                db.get(&key).expect("a read succeeds");
+            }
+        }
+        let before = vacuum(&db);
+        assert!(before.evictions.capacity > KEYS / 2, "{before:?}");
+        write(&db, 0..KEYS, |_| None);
+        assert_below(&vacuum(&db), 5, overhead(&before));
+        for key in scattered().take(1_000) {
+            block_on(db.insert(key, key)).expect("an insert commits");
+            assert!(db.get(&key).expect("a read succeeds").is_some());
+        }
     }
 }

@@ -39,9 +39,18 @@ pub(crate) struct Books {
     evicting: bool,
     /// Whether the policy may remember what goes for the last batch: see [`room`](Self::room).
     may_remember: bool,
-    /// What batches that were refused have left in the index, in bytes, when there were so many
-    /// keys.
-    refused: (u64, u64),
+    refused: Refused,
+}
+
+/// What batches that were refused have left in the index.
+#[derive(Default)]
+struct Refused {
+    /// In bytes.
+    bytes: u64,
+    /// How many keys there were then.
+    keys: u64,
+    /// What the index took then, in bytes.
+    index: u64,
 }
 
 /// Whether a batch of writes has room.
@@ -75,7 +84,7 @@ impl Keeper {
             empty_policy: 0,
             evicting: false,
             may_remember: true,
-            refused: (0, 0),
+            refused: Refused::default(),
         };
         books.empty_policy = books.policy.heap_bytes() as u64;
         Keeper { books: Some(books), ..Keeper::unlimited(structure) }
@@ -122,8 +131,10 @@ impl Keeper {
     pub(crate) fn after_refusal(&mut self, before: Structure, after: Structure) {
         if let Some(books) = &mut self.books {
             let grown = bytes(after).saturating_sub(bytes(before));
+            let index = bytes(after).saturating_sub(self.empty_index);
             let keys = books.nodes.len() as u64;
-            books.refused = (books.left_by_refused() + grown, keys);
+            let bytes = books.left_by_refused(index.saturating_sub(grown)) + grown;
+            books.refused = Refused { bytes, keys, index };
         }
     }
 
@@ -197,7 +208,7 @@ impl Books {
     ) -> Room {
         let Sums { keys, superseded, more, less, timers: own_timers, timers_less } = self.sums(changes);
         self.may_remember = true;
-        let index = index.saturating_sub(self.left_by_refused());
+        let index = index.saturating_sub(self.left_by_refused(index));
         let before = self.nodes.len() as u64;
         let after = (before + keys).saturating_sub(superseded);
         let needed = |units: u64, keys: u64| to_bytes(units).saturating_add(counted(index, keys));
@@ -277,6 +288,14 @@ impl Books {
         self.allowance = bytes;
     }
 
+    /// Lets the policy forget keys that have gone, where it remembers so many that a cache which is
+    /// full would not: more than twice of what is there. A step of bounded work; returns whether
+    /// there is more to do.
+    pub(crate) fn forget_gone(&mut self) -> bool {
+        let weight = self.live.saturating_mul(2);
+        (0..FORGETS).all(|_| self.policy.forget_beyond(weight))
+    }
+
     /// Whether what is recorded from now on goes by the policy's choice.
     pub(crate) fn set_evicting(&mut self, evicting: bool) {
         self.evicting = evicting && self.may_remember;
@@ -297,21 +316,23 @@ impl Books {
     }
 
     /// What finding and choosing the keys that are there takes, beyond what an empty database
-    /// does, in bytes: what counts, and what is left over. The index and the nodes do not
-    /// shrink as keys go, and hold those that only a snapshot sees. Were all of that to count,
-    /// there would be ever less room for what is live.
+    /// does, in bytes: what counts, and what is left over. The index and the nodes shrink later
+    /// than keys go, and hold those that only a snapshot sees. Were all of that to count,
+    /// there would be less room for what is live.
     fn overhead(&self, index: u64) -> (u64, u64) {
         let keys = self.nodes.len() as u64;
-        let nodes = (self.nodes.end() as u64).saturating_sub(FREE_NODES) * size_of::<Node>() as u64;
-        let counts = counted(index.saturating_sub(self.left_by_refused()), keys);
+        let nodes = (self.nodes.room() as u64).saturating_sub(FREE_NODES) * size_of::<Node>() as u64;
+        let counts = counted(index.saturating_sub(self.left_by_refused(index)), keys);
         (counts + self.remembered(), (index + nodes).saturating_sub(counts))
     }
 
-    /// Room in the index that refused batches have left, in bytes: keys that have come since then
-    /// take it up.
-    fn left_by_refused(&self) -> u64 {
-        let (bytes, keys) = self.refused;
-        bytes.saturating_sub((self.nodes.len() as u64).saturating_sub(keys) * DENSE_KEY)
+    /// Room in an index of this size that refused batches have left, in bytes: keys that have come
+    /// since then take it up, and an index that gets smaller gives it back.
+    fn left_by_refused(&self, index: u64) -> u64 {
+        let Refused { bytes, keys, index: before } = self.refused;
+        let given_back = before.saturating_sub(index);
+        let taken_up = (self.nodes.len() as u64).saturating_sub(keys) * DENSE_KEY;
+        bytes.saturating_sub(given_back).saturating_sub(taken_up)
     }
 
     /// What the policy keeps of keys that have gone, in bytes.
@@ -347,6 +368,8 @@ fn counted(index: u64, keys: u64) -> u64 {
     index.min(keys * DENSE_KEY) + keys.saturating_sub(FREE_NODES) * size_of::<Node>() as u64
 }
 
+/// How often a policy forgets some keys in a step of [`Books::forget_gone`].
+const FORGETS: usize = 16;
 /// Nodes that an empty database has room for.
 const FREE_NODES: u64 = 256;
 /// What a key takes in the hash and the order where they are as thin as growing leaves them.
