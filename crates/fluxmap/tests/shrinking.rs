@@ -3,10 +3,13 @@
 
 mod common;
 
-use common::open;
+use common::{DoneOnDrop, open};
 use fluxmap::mem::EvictionPolicy;
 use fluxmap::{Database, MemoryInfo};
 use futures::executor::block_on;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
 /// Keys that come and go.
 const KEYS: u64 = if cfg!(debug_assertions) { 200_000 } else { 1_000_000 };
@@ -15,15 +18,17 @@ const AT_ONCE: u64 = 1_000;
 /// Far more than the keys take.
 const AMPLE: u64 = 1 << 40;
 
-/// Room for some tenth of the keys.
-const TIGHT: u64 = KEYS * 20;
+/// Room for some tenth of [`MANY`] keys.
+const TIGHT: u64 = MANY * 20;
+/// Keys of which most are evicted.
+const MANY: u64 = KEYS / 2;
 
 type Store = Database<u64, u64>;
 
-/// Numbers below `KEYS`, each once, in an order that has nothing to do with theirs.
-fn scattered() -> impl Iterator<Item = u64> {
-    // 7,919 is prime, and no divisor of the number of keys.
-    (0..KEYS).map(|number| number * 7_919 % KEYS)
+/// Numbers below `keys`, each once, in an order that has nothing to do with theirs.
+fn scattered(keys: u64) -> impl Iterator<Item = u64> {
+    // 7,919 is prime, and no divisor of the numbers of keys here.
+    (0..keys).map(move |number| number * 7_919 % keys)
 }
 
 /// Makes one commit of every `AT_ONCE` keys.
@@ -57,39 +62,53 @@ fn assert_below(info: &MemoryInfo, percent: u64, of: u64) {
     assert!(now * 100 < of * percent, "{now} bytes, which were {of}: {info:?}");
 }
 
+/// Asserts that those keys below `keys` are there that are to be, and that they are found.
 #[track_caller]
-fn assert_all(db: &Store, is_there: impl Fn(u64) -> bool, value: u64) {
-    for key in 0..KEYS {
+fn assert_all(db: &Store, keys: u64, value: impl Fn(u64) -> Option<u64>) {
+    for key in 0..keys {
         let found = db.get(&key).expect("a read succeeds").as_deref().copied();
-        assert_eq!(found, is_there(key).then_some(value + key), "{key}");
+        assert_eq!(found, value(key), "{key}");
     }
-    let expected = (0..KEYS).filter(|key| is_there(*key)).count();
-    assert_eq!(db.count(..).expect("a count succeeds"), expected);
+    let expected: Vec<(u64, u64)> = (0..keys).filter_map(|key| Some((key, value(key)?))).collect();
+    assert_eq!(common::content(db), expected);
 }
 
 /// All that a database has taken for its keys goes with them, twice, and what comes after is found.
-fn grows_and_shrinks(db: &Store) {
+fn grows_and_shrinks(db: &Store, keys: u64) {
     for round in 0..2 {
-        write(db, scattered(), |key| Some(round + key));
+        write(db, scattered(keys), |key| Some(round + key));
         let full = overhead(&db.memory_info());
-        assert_all(db, |_| true, round);
-        write(db, 0..KEYS, |_| None);
+        assert_all(db, keys, |key| Some(round + key));
+        write(db, 0..keys, |_| None);
         assert_below(&vacuum(db), 5, full);
-        assert_all(db, |_| false, round);
+        assert_all(db, keys, |_| None);
     }
 }
 
 #[test]
 fn a_million_keys_that_are_removed_leave_nothing() {
-    grows_and_shrinks(&open());
+    grows_and_shrinks(&open(), KEYS);
 }
 
 #[test]
 fn keys_that_count_against_a_limit_leave_nothing() {
-    for policy in [EvictionPolicy::Lru, EvictionPolicy::Random, EvictionPolicy::S3Fifo] {
+    for policy in [EvictionPolicy::Lru, EvictionPolicy::Random, EvictionPolicy::Manual] {
         let builder = Store::builder().max_memory(AMPLE).eviction_policy(policy);
-        grows_and_shrinks(&block_on(builder.build()).expect("an empty database opens"));
+        grows_and_shrinks(&block_on(builder.build()).expect("an empty database opens"), KEYS / 5);
     }
+}
+
+/// Keys that expire are gone as if they had been removed.
+#[test]
+fn keys_that_expire_leave_nothing() {
+    let db: Store = open();
+    for key in scattered(KEYS / 10) {
+        let life = Duration::from_secs(3600);
+        block_on(db.insert_with_ttl(key, key, life)).expect("an insert commits");
+    }
+    let full = overhead(&db.memory_info());
+    write(&db, 0..KEYS / 10, |_| None);
+    assert_below(&vacuum(&db), 5, full);
 }
 
 /// What a policy remembers of keys that were evicted does not outlast those that are there.
@@ -98,19 +117,68 @@ fn what_a_policy_remembers_goes_with_the_keys() {
     for policy in [EvictionPolicy::Arc, EvictionPolicy::S3Fifo] {
         let builder = Store::builder().max_memory(TIGHT).eviction_policy(policy);
         let db = block_on(builder.build()).expect("an empty database opens");
-        for key in scattered() {
+        for key in scattered(MANY) {
             block_on(db.insert(key, key)).expect("an insert commits");
             if key % 3 == 0 {
                 db.get(&key).expect("a read succeeds");
             }
         }
         let before = vacuum(&db);
-        assert!(before.evictions.capacity > KEYS / 2, "{before:?}");
-        write(&db, 0..KEYS, |_| None);
+        assert!(before.evictions.capacity > MANY / 2, "{before:?}");
+        write(&db, 0..MANY, |_| None);
         assert_below(&vacuum(&db), 5, overhead(&before));
-        for key in scattered().take(1_000) {
+        for key in scattered(MANY).take(1_000) {
             block_on(db.insert(key, key)).expect("an insert commits");
             assert!(db.get(&key).expect("a read succeeds").is_some());
         }
     }
+}
+
+/// Keys come and go several times beneath readers, who find those that stay, always, and of the
+/// others all of a commit or none.
+#[test]
+fn readers_find_what_stays_while_memory_comes_and_goes() {
+    const COUNT: u64 = KEYS / 10;
+    const LASTING: u64 = 500;
+    let db: Store = open();
+    let lasts = |key: &u64| key % LASTING == 0;
+    write(&db, (0..COUNT).filter(lasts), Some);
+    let low = overhead(&vacuum(&db));
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let _done = DoneOnDrop(&done);
+        for reader in 0..2 {
+            let (db, done) = (&db, &done);
+            scope.spawn(move || {
+                let mut turn: u64 = reader;
+                while !done.load(Ordering::SeqCst) {
+                    turn = (turn + 7_919) % COUNT;
+                    let key = turn - turn % LASTING;
+                    assert_eq!(db.get(&key).expect("a read succeeds").as_deref(), Some(&key));
+                    let view = db.snapshot();
+                    assert_eq!(view.get(&key).expect("a read succeeds").as_deref(), Some(&key));
+                    // One commit writes them.
+                    let near = key - key % AT_ONCE + 1;
+                    let ends = [near, near + AT_ONCE - 2];
+                    let found = ends.map(|key| view.get(&key).expect("a read succeeds").is_some());
+                    assert_eq!(found[0], found[1], "{ends:?}");
+                    let expected = if found[0] { AT_ONCE } else { AT_ONCE / LASTING };
+                    let first = near - 1;
+                    let count = view.count(first..first + AT_ONCE).expect("a count succeeds");
+                    assert_eq!(count as u64, expected, "from {first} on");
+                }
+            });
+        }
+        for round in 0..5 {
+            // Each commit has a thousand numbers, of which some stay as they are.
+            let keys = || (0..COUNT).step_by(AT_ONCE as usize);
+            let group = |first: u64| (first..first + AT_ONCE).filter(|key| !lasts(key));
+            keys().for_each(|first| write(&db, group(first), |key| Some(round + key)));
+            let full = overhead(&db.memory_info());
+            keys().for_each(|first| write(&db, group(first), |_| None));
+            assert!(overhead(&vacuum(&db)) < full);
+        }
+    });
+    assert_all(&db, COUNT, |key| lasts(&key).then_some(key));
+    assert!(overhead(&vacuum(&db)) <= low, "{:?}", db.memory_info());
 }

@@ -257,6 +257,39 @@ fn what_keys_took_whose_hashes_are_alike_goes_with_them() {
     grow_and_shrink(|key| if key % 2 == 0 { mixed(key) } else { mixed(key) >> 30 }, 5000);
 }
 
+#[test]
+fn blocks_with_few_entries_are_merged() {
+    let lead = |key: &u32| Some(Lead::of(&key.to_be_bytes()));
+    // Those that stay are scattered over all blocks, or the first ones, or the last.
+    let orders: [fn(u32) -> Box<dyn Iterator<Item = u32>>; 3] =
+        [|count| Box::new(scattered(count)), |count| Box::new(0..count), |count| Box::new((0..count).rev())];
+    for order in orders {
+        let (index, mut writer) = Index::<u32, u64>::with_leads(0.4, lead);
+        let mut timestamp = 0;
+        let mut commit = |key: u32, value| {
+            timestamp += 1;
+            let reader = index.reader();
+            let mut batch = reader.batch(1);
+            batch.push(mixed(key), key, value);
+            writer.stage(&mut batch).publish(timestamp, &mut ());
+            writer.trim(&Horizon::new(timestamp, Vec::new()), usize::MAX);
+        };
+        const COUNT: u32 = 9_000;
+        scattered(COUNT).for_each(|key| commit(key, Some(1)));
+        let full = index.list.blocks();
+        // One of a hundred stays: less than one for each block.
+        order(COUNT).filter(|key| key % 100 > 0).for_each(|key| commit(key, None));
+        check(&index);
+        let blocks = index.list.blocks();
+        assert!(full > 150 && blocks <= 1 + 90 / 4, "{blocks} blocks of {full} for 90 keys");
+        scattered(COUNT).for_each(|key| commit(key, Some(1)));
+        check(&index);
+        order(COUNT).for_each(|key| commit(key, None));
+        check(&index);
+        assert_eq!(index.list.blocks(), 1);
+    }
+}
+
 /// A directory that has become larger for a few keys is as small as ever without them.
 #[test]
 fn segments_are_merged_where_keys_have_gone_and_nowhere_else() {
