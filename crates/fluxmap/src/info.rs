@@ -68,8 +68,10 @@ pub struct MemoryInfo {
     /// What finding, ordering, choosing and expiring the keys that are there takes, beyond what
     /// it takes in an empty database.
     pub index_bytes: u64,
-    /// Room in the index that keys which have gone have left for those to come, and that keys
-    /// take which only open snapshots see.
+    /// Room in the index that keys which have gone have left, and that keys take which only open
+    /// snapshots see. The index gets smaller as keys are removed from it, which commits and a
+    /// [`vacuum`](crate::Database::vacuum) do, and keeps at most a few times of what the remaining
+    /// keys need.
     pub spare_bytes: u64,
     /// Values that have been replaced or removed, kept for open snapshots or about to be
     /// freed.

@@ -7,24 +7,24 @@
 //! the two, which nothing is put into any more, go on holding theirs until no pin can lead to
 //! them. So a look-up that found one of them finds what was there when it did.
 //!
-//! A merge takes a quarter of the entries that a split takes. So between the two, three quarters
-//! of a segment have to come or go, and the work on them is spread over as many removals and
-//! inserts as there are entries to move, or more.
+//! Two segments are merged when both together have at most a quarter of the entries that fill one.
+//! So between a split and a merge in one place, three quarters of a segment have to come or go,
+//! which is more than are moved, and a load that goes up and down a little moves nothing.
 
 use super::{Directory, SEGMENT_BUCKETS, Segment, Table, WIDTH, replace};
 use crate::garbage::Garbage;
 use crate::reclaim::Guard;
 use crate::sync::{AtomicPtr, Ordering};
 
-/// The quarters of a full segment that are few. At most two, so that what is few in a segment
-/// does not fill one of half as many buckets.
+/// How many quarters of a full segment are few. At most two: few entries of a segment must not
+/// fill one of half as many buckets.
 #[cfg(not(loom))]
 const QUARTERS: usize = 1;
 /// So that models need no more commits than they can try in every order.
 #[cfg(loom)]
 const QUARTERS: usize = 2;
 
-/// Whether so many entries in so many buckets are at most a quarter of those that fill them: see
+/// Whether so many entries are few for so many buckets, seen from those that fill them: see
 /// [`Segment::is_full`].
 fn are_few(len: usize, buckets: usize) -> bool {
     len * 4 * 8 <= buckets * WIDTH * 7 * QUARTERS
