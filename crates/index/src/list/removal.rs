@@ -1,9 +1,9 @@
 //! How entries leave the order, and blocks with them.
 //!
 //! A block goes when its last entry goes. Two neighbours that have few entries left together are
-//! merged, so that a million keys of which a few are left do not keep a block for each of these;
-//! at less than that, Johnson and Shasha ("B-trees with inserts and deletes: why free-at-empty is
-//! better than merge-at-half", 1993) show that it saves little space and costs more time.
+//! merged, so that the few keys that are left of a million do not keep a block each. To merge them
+//! as soon as they fit into one would save little space, and cost more time (Johnson and Shasha,
+//! "B-trees with inserts and deletes: why free-at-empty is better than merge-at-half", 1993).
 //!
 //! No entry is moved into a block that a reader may have passed (I7): both blocks are left as
 //! they are, with their runs and links, and a new one with the entries of both takes the place of
@@ -139,7 +139,7 @@ impl<K: Ord + Clone, T> List<K, T> {
         for (level, before) in before_left.iter().enumerate() {
             before.set_next(level, fresh);
         }
-        // (I6) its links stay: who stands on it finds the right one, as that is.
+        // (I6) its links stay: a reader that stands on it finds the right one, as that is.
         left.set_unlinked();
         retire(Garbage::block(owner));
         // SAFETY: (I9) linked just now.

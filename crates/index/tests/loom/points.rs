@@ -1,7 +1,6 @@
 //! Look-ups by key against inserts, and against the hash as it grows and shrinks.
 
-use crate::support::{Key, Store, Value, Write, check, constant, spread};
-use fluxmap_index::Writer;
+use crate::support::{Store, Write, check, constant, spread};
 use loom::thread;
 use std::sync::Arc;
 
@@ -95,56 +94,69 @@ fn a_segment_that_degenerates_still_finds_all() {
     growth(constant, 6);
 }
 
-/// A store with a hash that has grown, and the writer. Of its keys, 1 to 3 are left, and the last
-/// one has been deleted: when it is trimmed, the hash gets smaller.
-fn shrinking(hash: fn(u8) -> u64) -> (Arc<Store>, Writer<Key, Value>) {
-    let (store, mut writer) = Store::with(hash, 0.25);
-    store.fill(&mut writer, &[1, 2, 3, 4, 5, 6, 7, 8]);
-    for key in [8, 7, 6, 5] {
-        store.commit(&mut writer, &[(key, None)]);
-    }
-    store.vacuum(&mut writer, &[]);
-    store.commit(&mut writer, &[(4, None)]);
-    (store, writer)
+/// Keys that come before the look-up, go before it, and go beside it, of a hash that gets smaller
+/// by the last.
+struct Shrinkage {
+    hash: fn(u8) -> u64,
+    gone: &'static [u8],
+    goes: u8,
+    /// Come when that has gone, and the hash grows again, if there are any.
+    come: &'static [Write],
 }
 
-/// The hash gets smaller, and then larger by these keys, if there are any.
-fn shrinkage(hash: fn(u8) -> u64, key: u8, comes: &'static [Write]) {
-    check(move || {
-        let (store, mut writer) = shrinking(hash);
-        let before = store.index.structure().bytes;
-        let shared = Arc::clone(&store);
+/// Two segments have four keys together, of which one goes.
+const MERGE: Shrinkage = Shrinkage { hash: spread, gone: &[8, 7, 6, 5], goes: 4, come: &[] };
+
+impl Shrinkage {
+    /// Looks for a key that stays, and for the one that goes.
+    fn check(self, key: u8) {
+        check(move || self.run(key));
+    }
+
+    fn run(&self, key: u8) {
+        let (store, mut writer) = Store::with(self.hash, 0.25);
+        store.fill(&mut writer, &[1, 2, 3, 4, 5, 6, 7, 8]);
+        self.gone.iter().for_each(|key| store.commit(&mut writer, &[(*key, None)]));
+        store.vacuum(&mut writer, &[]);
+        store.commit(&mut writer, &[(self.goes, None)]);
+        let (before, start) = (store.index.structure().bytes, store.now());
+        let (shared, goes) = (Arc::clone(&store), self.goes);
         let reader = thread::spawn(move || {
             let now = shared.now();
             assert_eq!(shared.get_at(key, now), Some(u64::from(key)));
-            assert_eq!(shared.get_at(4, now), (now > 13).then_some(4));
+            assert_eq!(shared.get_at(goes, now), (now > start).then_some(u64::from(goes)));
         });
         store.vacuum(&mut writer, &[]);
         let small = store.index.structure().bytes;
         assert!(small < before, "the hash has not got smaller");
-        if !comes.is_empty() {
-            store.commit(&mut writer, comes);
+        if !self.come.is_empty() {
+            store.commit(&mut writer, self.come);
             assert!(store.index.structure().bytes > small, "the hash has not grown");
-            store.vacuum(&mut writer, &[13]);
+            store.vacuum(&mut writer, &[start]);
         }
         reader.join().unwrap();
-        assert_eq!([1, 2, 3].map(|key| store.latest(key)), [Some(1), Some(2), Some(3)]);
-    });
+        assert_eq!(store.latest(key), Some(u64::from(key)));
+    }
 }
 
 #[test]
 fn segments_that_are_merged_still_find_what_was_left() {
-    shrinkage(spread, 2, &[]);
+    MERGE.check(2);
 }
 
 #[test]
 fn segments_that_are_merged_still_find_what_was_right() {
-    shrinkage(spread, 1, &[]);
+    MERGE.check(1);
+}
+
+#[test]
+fn segments_that_are_merged_again_and_again_still_find_all() {
+    Shrinkage { hash: constant, ..MERGE }.check(3);
 }
 
 #[test]
 fn a_segment_that_recovers_still_finds_all() {
-    shrinkage(constant, 3, &[]);
+    Shrinkage { hash: constant, gone: &[8], goes: 7, ..MERGE }.check(3);
 }
 
 /// Enough for the hash to be as large as it was.
@@ -152,7 +164,7 @@ const BACK: [Write; 5] = [(4, Some(4)), (5, Some(5)), (6, Some(6)), (7, Some(7))
 
 #[test]
 fn a_look_up_outlasts_a_hash_that_shrinks_and_grows() {
-    shrinkage(spread, 1, &BACK);
+    Shrinkage { come: &BACK, ..MERGE }.check(1);
 }
 
 #[test]
