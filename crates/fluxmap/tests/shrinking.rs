@@ -133,7 +133,7 @@ fn a_few_keys_that_are_left_take_what_a_few_keys_take() {
             let builder = limit.map_or(Store::builder(), |limit| Store::builder().max_memory(limit));
             block_on(builder.build()).expect("an empty database opens")
         };
-        let (keys, stays) = (KEYS / 5, |key: &u64| key % (KEYS / 5 / LEFT) == 0);
+        let (keys, stays) = (KEYS / 5, |key: &u64| key.is_multiple_of(KEYS / 5 / LEFT));
         let db: Store = open();
         write(&db, scattered(keys), Some);
         let full = overhead(&db.memory_info());
@@ -179,7 +179,7 @@ fn readers_find_what_stays_while_memory_comes_and_goes() {
     const COUNT: u64 = KEYS / 10;
     const LASTING: u64 = 500;
     let db: Store = open();
-    let lasts = |key: &u64| key % LASTING == 0;
+    let lasts = |key: &u64| key.is_multiple_of(LASTING);
     write(&db, (0..COUNT).filter(lasts), Some);
     let done = AtomicBool::new(false);
     let mut full = 0;
