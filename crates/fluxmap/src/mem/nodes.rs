@@ -374,7 +374,7 @@ mod tests {
             }
             while let Some(id) = taken.pop() {
                 nodes.free(id);
-                if taken.len() % 1000 == 0 {
+                if taken.len().is_multiple_of(1000) {
                     check(&nodes, &taken);
                 }
             }

@@ -243,7 +243,7 @@ mod tests {
             (0..50_000).for_each(|number| ghosts.insert(hash(number), 1));
             let full = ghosts.heap_bytes();
             for number in 0..50_000 {
-                if number % 1_000 == 0 {
+                if u64::is_multiple_of(number, 1_000) {
                     // Whatever was joined, the others are where they are looked for.
                     assert!((number..50_000).all(|other| {
                         ghosts.chain(hash(other)).any(|id| ghosts.nodes.get(id).hash == hash(other))
