@@ -65,7 +65,9 @@ pub struct MemoryInfo {
     /// The bytes to find, order, choose and expire the present keys, beyond those of an empty database.
     pub index_bytes: u64,
     /// The bytes of free room in the index, left by keys that have gone, and of the entries of keys that
-    /// only open snapshots see.
+    /// only open snapshots see. The index shrinks as keys are removed from it, by commits and by a
+    /// [`vacuum`](crate::Database::vacuum), and keeps at most a few times the room that the remaining
+    /// keys need.
     pub spare_bytes: u64,
     /// The bytes of values that have been replaced or removed, and are kept for open snapshots or about
     /// to be freed.

@@ -318,9 +318,11 @@ impl<K: Key, V: Value> Core<K, V> {
             stats.keys_removed += trimmed.keys;
             left = if trimmed.visited == 0 { 0 } else { left - trimmed.visited.min(left) };
             if left == 0 {
-                return stats;
+                break;
             }
         }
+        while self.committer.forget_gone() {}
+        stats
     }
 }
 

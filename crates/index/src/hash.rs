@@ -11,7 +11,10 @@
 //!
 //! Readers see either the old segment or the new ones. The old one goes on
 //! holding what it held; what is inserted later is not what a reader that found
-//! the old one can miss, because its commit is published later still.
+//! the old one can miss, because its commit is published later still. Segments that have
+//! few entries left become one again (`hash/shrink.rs`).
+
+mod shrink;
 
 use crate::Structure;
 use crate::garbage::Garbage;
@@ -73,6 +76,8 @@ pub(crate) struct Table<K, T> {
     segments: Tally,
     buckets: Tally,
     slots: Tally,
+    /// Writer only: the segments that all bits of the directory tell apart.
+    deepest: Tally,
 }
 
 /// A hash's tag: never zero, from bits that choose neither segment nor bucket.
@@ -242,7 +247,8 @@ impl<K, T> Segment<K, T> {
         for (entry, hash) in self.entries(pinned) {
             halves[(hash >> (64 - depth)) as usize & 1].insert(entry, hash);
         }
-        halves
+        // One that degenerated may give all of its entries to one half.
+        halves.map(|half| half.narrowed(pinned).unwrap_or(half))
     }
 }
 
@@ -267,6 +273,7 @@ impl<K, T> Table<K, T> {
             segments: Tally::new(1),
             buckets: Tally::new(SEGMENT_BUCKETS as u64),
             slots: Tally::new(1),
+            deepest: Tally::new(1),
         }
     }
 
@@ -280,9 +287,9 @@ impl<K, T> Table<K, T> {
         Structure { bytes, allocations: 2 * segments + 2 }
     }
 
-    fn add(tally: &Tally, more: usize) {
+    fn change(tally: &Tally, by: isize) {
         // Relaxed, load and store: (I1) these are the writer's.
-        tally.store(tally.load(Ordering::Relaxed) + more as u64, Ordering::Relaxed);
+        tally.store(tally.load(Ordering::Relaxed).wrapping_add_signed(by as i64), Ordering::Relaxed);
     }
 
     fn directory<'g>(&self, _pinned: &'g Guard<'_>) -> &'g Directory<K, T> {
@@ -353,9 +360,16 @@ impl<K, T> Table<K, T> {
         }
     }
 
-    /// Writer: removes an entry that is in the table.
-    pub(crate) fn remove(&self, entry: NonNull<Entry<K, T>>, hash: u64, pinned: &Guard<'_>) {
+    /// Writer: removes an entry that is in the table, which may get smaller by that.
+    pub(crate) fn remove(
+        &self,
+        entry: NonNull<Entry<K, T>>,
+        hash: u64,
+        pinned: &Guard<'_>,
+        mut retire: impl FnMut(Garbage<K, T>),
+    ) {
         self.segment(hash, pinned).remove(entry, hash);
+        self.shrink(hash, pinned, &mut retire);
     }
 
     /// Writer: makes room where `hash` belongs.
@@ -378,7 +392,7 @@ impl<K, T> Table<K, T> {
         } else {
             // Hashes that agree in so many bits will not be told apart by one
             // more: a larger segment keeps the directory in proportion.
-            Self::add(&self.buckets, old.buckets.len());
+            Self::change(&self.buckets, old.buckets.len() as isize);
             let larger = Segment::boxed(depth, old.buckets.len() * 2);
             old.entries(pinned).for_each(|(entry, hash)| larger.insert(entry, hash));
             retire(Garbage::segment(replace(directory, hash, depth, larger)));
@@ -394,9 +408,13 @@ impl<K, T> Table<K, T> {
         [zeros, ones]: [Box<Segment<K, T>>; 2],
         retire: &mut impl FnMut(Garbage<K, T>),
     ) {
-        Self::add(&self.segments, 1);
-        Self::add(&self.buckets, old.buckets.len());
+        Self::change(&self.segments, 1);
+        let buckets = zeros.buckets.len() + ones.buckets.len();
+        Self::change(&self.buckets, buckets as isize - old.buckets.len() as isize);
         let depth = old.depth + 1;
+        if depth == directory.depth {
+            Self::change(&self.deepest, 2);
+        }
         let bit = 1 << (64 - depth);
         // The old segment leaves the directory with the second of the two.
         let _still_linked = replace(directory, hash & !bit, depth, zeros);
@@ -405,7 +423,9 @@ impl<K, T> Table<K, T> {
 
     /// Writer: a directory of twice the length, with the same segments.
     fn double(&self, directory: &Directory<K, T>, retire: &mut impl FnMut(Garbage<K, T>)) {
-        Self::add(&self.slots, directory.segments.len());
+        Self::change(&self.slots, directory.segments.len() as isize);
+        // Relaxed: (I1).
+        self.deepest.store(0, Ordering::Relaxed);
         let twice = directory.segments.iter().flat_map(|segment| {
             let segment = segment.load(Ordering::Relaxed);
             [AtomicPtr::new(segment), AtomicPtr::new(segment)]

@@ -63,15 +63,16 @@
 //!   they lead to was alive when it was unlinked; a reader that stands on it
 //!   finds its way on.
 //! - **I7, entries move right.** A split links the new block before it shortens
-//!   the old run; no entry ever moves to a block further left. A walk to the
+//!   the old run; no entry is ever moved into a linked block further left. A walk to the
 //!   right meets every entry that was linked when it began and still is; one that
 //!   moved it may meet again, which it tells by the key. A walk to the left finds
 //!   each block from above, reads its run, and then makes sure that no block was
-//!   put between. Within a run, too, entries move only to the right, one at a time
-//!   (`block.rs` has the argument, R1 and R2).
-//! - **I8, one home.** A linked entry is in exactly one run of a linked block,
-//!   in one slot of it (in two while it moves), and its hash leads to exactly one
-//!   segment that holds it.
+//!   put between. A merge leaves both blocks as they are, and a new one with the entries of
+//!   both takes the place of the left one before the right one is unlinked. Within a run, too,
+//!   entries move only to the right, one at a time (`block.rs` has the argument, R1 and R2).
+//! - **I8, one home.** A linked entry is in exactly one run of a linked block (in two runs while
+//!   their blocks are split or merged), in one slot of it (in two while it moves), and its hash
+//!   leads to exactly one segment that holds it.
 //! - **I9, the writer is safe from itself.** Only the writer frees, and not
 //!   while it looks: what it reaches from the roots is alive.
 //! - **I10, exclusive ownership.** What was never linked, and what belongs to an

@@ -3,11 +3,12 @@
 //!
 //! Entries only ever move to the right: within their run, by an insertion (`block.rs`), or by
 //! a split, which links the new block before it shortens the old run. Whoever walks right finds
-//! each entry in the run it has or in a block it is about to meet (I7). Blocks are not merged;
-//! one goes when its last entry goes. Johnson and Shasha ("B-trees with inserts
-//! and deletes: why free-at-empty is better than merge-at-half", 1993) show
-//! that this costs little space under mixed loads, and it leaves one race to
-//! reason about instead of several.
+//! each entry in the run it has or in a block it is about to meet (I7). How blocks go is in
+//! `list/removal.rs`.
+
+mod removal;
+
+pub(crate) use removal::Removed;
 
 use crate::Structure;
 use crate::block::{Block, Heights, MAX_HEIGHT, RUN_CAPACITY, Run, State};
@@ -324,90 +325,6 @@ impl<K: Ord + Clone, T> List<K, T> {
         }
         found
     }
-
-    /// Writer: unlinks `entry` from its run, and the block with it if it was
-    /// the last. Returns the pointer that the run held, which owns the entry, or
-    /// `None` if no run holds it. Everything that may panic comes before the
-    /// first change.
-    pub(crate) fn remove(
-        &self,
-        entry: NonNull<Entry<K, T>>,
-        key: &K,
-        pinned: &Guard<'_>,
-        mut retire: impl FnMut(Garbage<K, T>),
-    ) -> Option<NonNull<Entry<K, T>>> {
-        let expected = self.place(key, pinned).block;
-        let found = match expected.run(pinned).position_of(entry) {
-            Some(index) => Some((expected, index)),
-            // Only where the key's `Ord` contradicts itself; memory safety cannot
-            // rest on it.
-            None => self.search(entry, pinned),
-        };
-        let (block, index) = found?;
-        let run = block.run(pinned);
-        let owned = run.pointer(index)?;
-        if run.state().len() == 1 && block.low.is_some() {
-            let before = self.predecessors_of(block, pinned);
-            let unlinked = before[0].next_pointer(0);
-            // Top level first: nobody is led to it from above any more when it
-            // leaves the bottom. (I6) its own links stay.
-            for level in (0..block.height()).rev() {
-                before[level].set_next(level, block.next_pointer(level));
-            }
-            block.set_unlinked();
-            self.count(block.height(), false);
-            retire(Garbage::block(unlinked));
-        } else {
-            retire(Garbage::run(block.swap_run(run_without(run, index))));
-        }
-        Some(owned)
-    }
-
-    /// Writer: the block that holds `entry`, by looking at all of them.
-    fn search<'g>(
-        &self,
-        entry: NonNull<Entry<K, T>>,
-        pinned: &'g Guard<'_>,
-    ) -> Option<(&'g Block<K, T>, usize)> {
-        let mut block = Some(self.head(pinned));
-        while let Some(current) = block {
-            if let Some(index) = current.run(pinned).position_of(entry) {
-                return Some((current, index));
-            }
-            block = current.next(0, pinned);
-        }
-        None
-    }
-
-    /// Writer: per level of `block`, the block whose link leads to it. By
-    /// address: memory safety cannot rest on the key's `Ord`, which only says
-    /// where to start looking.
-    fn predecessors_of<'g>(&self, block: &'g Block<K, T>, pinned: &'g Guard<'_>) -> Vec<&'g Block<K, T>> {
-        let target = ptr::from_ref(block);
-        let mut found = match &block.low {
-            Some(low) => self.predecessors(low, 0..block.height(), pinned),
-            None => vec![self.head(pinned); block.height()],
-        };
-        for (level, predecessor) in found.iter_mut().enumerate() {
-            if !ptr::eq(predecessor.next_pointer(level), target) {
-                *predecessor = self.head(pinned);
-                while let Some(next) = predecessor.next(level, pinned) {
-                    if ptr::eq(next, target) {
-                        break;
-                    }
-                    *predecessor = next;
-                }
-            }
-        }
-        found
-    }
-}
-
-/// Writer: a run without the entry in slot `index`.
-fn run_without<K, T>(run: &Run<K, T>, index: usize) -> Box<Run<K, T>> {
-    let mut entries = run.pairs();
-    entries.remove(index);
-    Run::boxed(*run.shared(), entries.into_iter())
 }
 
 impl<K, T> Drop for List<K, T> {

@@ -207,6 +207,114 @@ fn with_hashes_that_differ_in_their_upper_bits_only() {
     work(|key| mixed(key) & !(u64::MAX >> 20), scattered(1200), 10);
 }
 
+/// Fills an index and empties it again, several times, with a pin now and then beneath which the
+/// memory shrinks. Returns the most that it took.
+fn grow_and_shrink(hash: impl Fn(u32) -> u64, count: u32) -> Structure {
+    let (index, mut writer) = Index::<u32, u64>::new(0.4);
+    let empty = index.structure();
+    let mut most = empty;
+    let mut timestamp = 0;
+    for round in 0..3 {
+        let mut commit = |keys: &[u32], value| {
+            timestamp += 1;
+            let reader = index.reader();
+            let mut batch = reader.batch(keys.len());
+            keys.iter().for_each(|key| batch.push(hash(*key), *key, value));
+            writer.stage(&mut batch).publish(timestamp, &mut ());
+            writer.trim(&Horizon::new(timestamp, Vec::new()), usize::MAX);
+        };
+        let keys: Vec<u32> = scattered(count).collect();
+        keys.chunks(100).for_each(|keys| commit(keys, Some(round)));
+        most = index.structure();
+        let pin = (round == 1).then(|| index.reader());
+        for (step, keys) in keys.chunks(100).enumerate() {
+            commit(keys, None);
+            if step % 8 == 0 {
+                check(&index);
+            }
+        }
+        check(&index);
+        assert_eq!((index.entries(), index.structure()), (0, empty));
+        drop(pin);
+        drop(writer.collect_all());
+        assert_eq!(writer.waiting(), Structure::default());
+    }
+    most
+}
+
+#[test]
+fn what_keys_took_goes_with_them() {
+    let bytes = grow_and_shrink(mixed, 10_000).bytes;
+    assert!(bytes > 10_000 * 20, "{bytes}");
+}
+
+#[test]
+fn what_keys_took_whose_hashes_are_alike_goes_with_them() {
+    grow_and_shrink(|_| 7, 1000);
+    grow_and_shrink(|key| mixed(key) >> 24, 2000);
+    grow_and_shrink(|key| mixed(key) & !(u64::MAX >> 20), 2000);
+    // Half of them are alike in all that segments are chosen by.
+    grow_and_shrink(|key| if key % 2 == 0 { mixed(key) } else { mixed(key) >> 30 }, 5000);
+}
+
+#[test]
+fn blocks_with_few_entries_are_merged() {
+    let lead = |key: &u32| Some(Lead::of(&key.to_be_bytes()));
+    // Keys go in any order, from the left and from the right.
+    const COUNT: u32 = 9_000;
+    let orders: [Vec<u32>; 3] =
+        [scattered(COUNT).collect(), (0..COUNT).collect(), (0..COUNT).rev().collect()];
+    for order in orders {
+        let (index, mut writer) = Index::<u32, u64>::with_leads(0.4, lead);
+        let mut timestamp = 0;
+        let mut commit = |key: u32, value| {
+            timestamp += 1;
+            let reader = index.reader();
+            let mut batch = reader.batch(1);
+            batch.push(mixed(key), key, value);
+            writer.stage(&mut batch).publish(timestamp, &mut ());
+            writer.trim(&Horizon::new(timestamp, Vec::new()), usize::MAX);
+        };
+        scattered(COUNT).for_each(|key| commit(key, Some(1)));
+        let full = index.list.blocks();
+        // One of a hundred stays: less than one for each block.
+        order.iter().filter(|key| **key % 100 > 0).for_each(|key| commit(*key, None));
+        check(&index);
+        let blocks = index.list.blocks();
+        assert!(full > 150 && blocks <= 1 + 90 / 4, "{blocks} blocks of {full} for 90 keys");
+        scattered(COUNT).for_each(|key| commit(key, Some(1)));
+        check(&index);
+        order.iter().for_each(|key| commit(*key, None));
+        check(&index);
+        assert_eq!(index.list.blocks(), 1);
+    }
+}
+
+/// A directory that has become larger for a few keys is as small as ever without them.
+#[test]
+fn segments_are_merged_where_keys_have_gone_and_nowhere_else() {
+    let (index, mut writer) = Index::<u32, u64>::new(0.4);
+    let mut commit = |keys: &mut dyn Iterator<Item = u32>, timestamp, value| {
+        for key in keys {
+            let reader = index.reader();
+            let mut batch = reader.batch(1);
+            batch.push(Segments::hash(key), key, value);
+            writer.stage(&mut batch).publish(timestamp, &mut ());
+        }
+        writer.trim(&Horizon::new(timestamp, Vec::new()), usize::MAX);
+        check(&index);
+        index.table.structure()
+    };
+    let keys = |bits: u32, from: u32| (from..3 * FULL).map(move |number| Segments::key(bits, number));
+    let half = commit(&mut keys(0b000, 0), 1, Some(1));
+    let full = commit(&mut keys(0b100, 0), 2, Some(1));
+    assert!(full.bytes > half.bytes);
+    assert_eq!(commit(&mut keys(0b100, 0), 3, None), half);
+    let few = FULL / 8;
+    commit(&mut keys(0b000, few), 4, None);
+    assert_eq!(index.table.structure(), Index::<u32, u64>::new(0.4).0.table.structure());
+}
+
 #[test]
 fn keys_that_arrive_in_order_fill_their_blocks() {
     let (index, mut writer) = Index::<u32, u32>::new(0.25);

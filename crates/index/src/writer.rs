@@ -11,7 +11,7 @@
 use crate::block::Heights;
 use crate::garbage::{Freed, Garbage};
 use crate::hash::Halves;
-use crate::list::{Place, Split};
+use crate::list::{Place, Removed, Split};
 use crate::node::Entry;
 use crate::reclaim::Limbo;
 use crate::sync::Ordering;
@@ -370,14 +370,17 @@ impl<K: Ord + Clone, T> Writer<K, T> {
         let removed = crate::contain(|| {
             list.remove(pointer, &entry.key, &reader.guard, |garbage| limbo.retire(garbage))
         });
-        let Some(Some(owned)) = removed else {
+        let Some(Some(Removed { owned, block })) = removed else {
             return false;
         };
-        self.index.table.remove(owned, entry.hash(), &reader.guard);
+        self.index.table.remove(owned, entry.hash(), &reader.guard, |garbage| limbo.retire(garbage));
         entry.set_unlinked();
         self.limbo.retire(Garbage::entry(owned, entry));
         let total = self.index.counts.entries.load(Ordering::Relaxed) - 1;
         self.index.counts.entries.store(total, Ordering::Relaxed);
+        // By itself: if that panics, the entry has gone all the same.
+        let (list, limbo) = (&self.index.list, &mut self.limbo);
+        crate::contain(|| list.shrink(block, &reader.guard, |garbage| limbo.retire(garbage)));
         true
     }
 

@@ -353,3 +353,66 @@ fn what_a_reader_found_outlives_everything_but_the_reader() {
     });
     assert_eq!(found.iter().map(|(_, value)| **value).sum::<u64>(), 3500);
 }
+
+/// Keys come and go like tides, and the hash and the order grow and shrink with them, beneath
+/// readers: of the keys some are always there, and the others come and go in groups.
+fn tides<K: TestKey>(hashing: Hashing, most: u32, rounds: u64) {
+    /// Keys that come or go with one commit.
+    const GROUP: u32 = 50;
+    /// One of so many keys stays.
+    const LASTING: u32 = 100;
+    let (shared, mut writer) = Shared::<K>::new(hashing);
+    let empty = shared.index.structure();
+    let lasting = || (0..most).step_by(LASTING as usize);
+    shared.commit(&mut writer, |_| lasting().map(|number| (number, Some(0))).collect());
+    let low = shared.index.structure();
+    let by_key = || {
+        let mut random = Random::new(5);
+        shared.watch(|reader, timestamp| {
+            let number = random.below((most / LASTING) as usize) as u32 * LASTING;
+            assert_eq!(shared.get(reader, number, timestamp), Some(0), "{number} at {timestamp}");
+            assert_eq!(shared.latest(number), Some(0), "{number}");
+            let group = random.below((most / GROUP) as usize) as u32 * GROUP;
+            let first = shared.get(reader, group + 1, timestamp);
+            let last = shared.get(reader, group + GROUP - 1, timestamp);
+            assert_eq!(first, last, "{group} at {timestamp}");
+        });
+    };
+    let by_scan = || {
+        shared.watch(|reader, timestamp| {
+            let all = shared.all(reader, timestamp);
+            let there = all.iter().filter(|(number, _)| number % LASTING == 0).count();
+            assert_eq!(there, lasting().count(), "at {timestamp}");
+            // Of each group, all that can come and go, or nothing.
+            for group in all.chunk_by(|one, other| one.0 / GROUP == other.0 / GROUP) {
+                let lasts = usize::from(group[0].0 % LASTING == 0);
+                assert!([0, GROUP as usize - lasts].contains(&(group.len() - lasts)), "{group:?}");
+            }
+        });
+    };
+    shared.run(&[&by_key, &by_scan], || {
+        let groups: Vec<u32> = (0..most / GROUP).map(|group| group * GROUP).collect();
+        for round in 1..=rounds {
+            for value in [Some(round), None] {
+                for group in &groups {
+                    let keys = (*group..group + GROUP).filter(|number| number % LASTING != 0);
+                    shared.commit(&mut writer, |_| keys.map(|number| (number, value)).collect());
+                    shared.clean(&mut writer, 2 * GROUP as usize);
+                }
+                if value.is_some() && hashing == Hashing::Mixed {
+                    assert!(shared.index.structure().bytes > 2 * low.bytes);
+                }
+            }
+        }
+    });
+    shared.commit(&mut writer, |_| lasting().map(|number| (number, None)).collect());
+    shared.clean(&mut writer, usize::MAX);
+    drop(writer.collect_all());
+    assert_eq!((shared.index.entries(), shared.index.structure()), (0, empty));
+}
+
+#[test]
+fn readers_find_what_stays_while_the_structure_grows_and_shrinks() {
+    tides::<u32>(Hashing::Mixed, 8000, scaled(8));
+    tides::<String>(Hashing::SharedUpper, 2000, scaled(8));
+}

@@ -34,6 +34,13 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
         trimmed
     }
 
+    /// Lets the policy forget keys that have gone: see [`Books::forget_gone`].
+    ///
+    /// [`Books::forget_gone`]: crate::mem::keeper::Books::forget_gone
+    pub(crate) fn forget_gone(&self) -> bool {
+        self.order.lock().keeper.books.as_mut().is_some_and(|books| books.forget_gone())
+    }
+
     /// Makes the release of the oldest snapshot wake the background thread, if any chain waits to be
     /// trimmed. Returns whether that snapshot has ended already.
     pub(crate) fn watch_blocker(&self) -> bool {

@@ -40,9 +40,18 @@ pub(crate) struct Books {
     evicting: bool,
     /// Whether the policy may remember keys evicted for the last batch: see [`room`](Self::room).
     may_remember: bool,
-    /// The room that refused batches have left in the index, in bytes, and the number of keys at that
-    /// time.
-    refused: (u64, u64),
+    refused: Refused,
+}
+
+/// The room that refused batches have left in the index.
+#[derive(Default)]
+struct Refused {
+    /// In bytes.
+    bytes: u64,
+    /// The number of keys at that time.
+    keys: u64,
+    /// The size of the index at that time, in bytes.
+    index: u64,
 }
 
 /// The answer to whether a batch of writes has room.
@@ -76,7 +85,7 @@ impl Keeper {
             empty_policy: 0,
             evicting: false,
             may_remember: true,
-            refused: (0, 0),
+            refused: Refused::default(),
         };
         books.empty_policy = books.policy.heap_bytes() as u64;
         Keeper { books: Some(books), ..Keeper::unlimited(structure) }
@@ -123,8 +132,10 @@ impl Keeper {
     pub(crate) fn after_refusal(&mut self, before: Structure, after: Structure) {
         if let Some(books) = &mut self.books {
             let grown = bytes(after).saturating_sub(bytes(before));
+            let index = bytes(after).saturating_sub(self.empty_index);
             let keys = books.nodes.len() as u64;
-            books.refused = (books.left_by_refused() + grown, keys);
+            let bytes = books.left_by_refused(index.saturating_sub(grown)) + grown;
+            books.refused = Refused { bytes, keys, index };
         }
     }
 
@@ -198,7 +209,7 @@ impl Books {
     ) -> Room {
         let Sums { keys, superseded, more, less, timers: own_timers, timers_less } = self.sums(changes);
         self.may_remember = true;
-        let index = index.saturating_sub(self.left_by_refused());
+        let index = index.saturating_sub(self.left_by_refused(index));
         let before = self.nodes.len() as u64;
         let after = (before + keys).saturating_sub(superseded);
         let needed = |units: u64, keys: u64| to_bytes(units).saturating_add(counted(index, keys));
@@ -279,6 +290,13 @@ impl Books {
         self.allowance = bytes;
     }
 
+    /// Lets the policy forget keys that have gone, if it remembers more than a full cache would: more than
+    /// twice the weight of the present keys. A step of bounded work; returns whether there is more to do.
+    pub(crate) fn forget_gone(&mut self) -> bool {
+        let weight = self.live.saturating_mul(2);
+        (0..FORGETS).all(|_| self.policy.forget_beyond(weight))
+    }
+
     /// Sets whether the deletes recorded from now on are evictions chosen by the policy.
     pub(crate) fn set_evicting(&mut self, evicting: bool) {
         self.evicting = evicting && self.may_remember;
@@ -299,21 +317,23 @@ impl Books {
     }
 
     /// Returns the memory to find and choose the present keys, beyond that of an empty database, in
-    /// bytes: the part that counts against the limit, and the rest. The index and the nodes do not
-    /// shrink when keys are removed, and they hold keys that only a snapshot sees. If all of that
-    /// counted, there would be ever less room for live keys.
+    /// bytes: the part that counts against the limit, and the rest. The index and the nodes shrink later
+    /// than keys go, and they hold keys that only a snapshot sees. If all of that counted, there would be
+    /// less room for live keys.
     fn overhead(&self, index: u64) -> (u64, u64) {
         let keys = self.nodes.len() as u64;
-        let nodes = (self.nodes.end() as u64).saturating_sub(FREE_NODES) * size_of::<Node>() as u64;
-        let counts = counted(index.saturating_sub(self.left_by_refused()), keys);
+        let nodes = (self.nodes.room() as u64).saturating_sub(FREE_NODES) * size_of::<Node>() as u64;
+        let counts = counted(index.saturating_sub(self.left_by_refused(index)), keys);
         (counts + self.remembered(), (index + nodes).saturating_sub(counts))
     }
 
-    /// Returns the room that refused batches have left in the index, in bytes, less the room that newer
-    /// keys have taken up.
-    fn left_by_refused(&self) -> u64 {
-        let (bytes, keys) = self.refused;
-        bytes.saturating_sub((self.nodes.len() as u64).saturating_sub(keys) * DENSE_KEY)
+    /// Returns the room that refused batches have left in an index of this size, in bytes: newer keys take
+    /// it up, and an index that shrinks gives it back.
+    fn left_by_refused(&self, index: u64) -> u64 {
+        let Refused { bytes, keys, index: before } = self.refused;
+        let given_back = before.saturating_sub(index);
+        let taken_up = (self.nodes.len() as u64).saturating_sub(keys) * DENSE_KEY;
+        bytes.saturating_sub(given_back).saturating_sub(taken_up)
     }
 
     /// Returns the memory that the policy keeps about evicted keys, in bytes.
@@ -349,6 +369,8 @@ fn counted(index: u64, keys: u64) -> u64 {
     index.min(keys * DENSE_KEY) + keys.saturating_sub(FREE_NODES) * size_of::<Node>() as u64
 }
 
+/// The number of times that a policy forgets some keys in a step of [`Books::forget_gone`].
+const FORGETS: usize = 16;
 /// The number of nodes for which an empty database has room.
 const FREE_NODES: u64 = 256;
 /// The memory of a key in the hash table and the ordered list when they are as sparse as growth leaves

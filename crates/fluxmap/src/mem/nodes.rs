@@ -1,7 +1,9 @@
 //! What policies keep of each key: a node in doubly linked lists.
 //!
 //! Nodes stand in chunks of a fixed size, so growing never moves them, and are told by
-//! their number. Everything here is constant time.
+//! their number. A chunk whose last node is freed gives back its memory, but for one such chunk,
+//! so that a node which comes and goes at the edge of a chunk does not cost an allocation each
+//! time. Everything here is constant time, as an average over additions.
 
 /// The number of a node.
 pub(crate) type NodeId = u32;
@@ -11,6 +13,15 @@ pub(crate) const NO_NODE: NodeId = NodeId::MAX;
 
 /// Nodes in a chunk.
 pub(crate) const CHUNK: usize = 256;
+
+/// Chunks whose nodes all have a number that is not [`NO_NODE`].
+const MOST_CHUNKS: usize = NO_NODE as usize / CHUNK;
+
+/// No chunk.
+const NO_CHUNK: u32 = u32::MAX;
+
+/// Chunks for which there is room in any case.
+const FEW_CHUNKS: usize = 16;
 
 /// One key, as far as policies are concerned.
 #[derive(Clone, Copy, Debug)]
@@ -25,18 +36,54 @@ pub(crate) struct Node {
     pub(crate) note: u32,
 }
 
-/// All nodes of a database.
-pub(crate) struct Nodes {
-    chunks: Vec<Vec<Node>>,
+/// Nodes whose numbers follow each other.
+struct Chunk {
+    /// Without memory if none of them is taken, but for the chunk that is kept.
+    nodes: Vec<Node>,
     /// Free nodes, linked by `next`.
     free: NodeId,
+    taken: usize,
+    /// Its neighbours in the list of chunks that it is in.
+    previous: u32,
+    next: u32,
+}
+
+/// All nodes of a database.
+pub(crate) struct Nodes {
+    chunks: Vec<Chunk>,
+    /// The first of the chunks that have both taken nodes and room for more.
+    open: u32,
+    /// The first of the chunks that have no memory.
+    released: u32,
+    /// A chunk that has memory, and no taken nodes.
+    kept: u32,
+    /// How many chunks have memory.
+    allocated: usize,
     len: usize,
+}
+
+impl Chunk {
+    fn new() -> Self {
+        let nodes = Vec::with_capacity(CHUNK);
+        Chunk { nodes, free: NO_NODE, taken: 0, previous: NO_CHUNK, next: NO_CHUNK }
+    }
+
+    fn is_released(&self) -> bool {
+        self.nodes.capacity() == 0
+    }
 }
 
 impl Nodes {
     /// No nodes, with room for a few.
     pub(crate) fn new() -> Self {
-        Nodes { chunks: vec![Vec::with_capacity(CHUNK)], free: NO_NODE, len: 0 }
+        Nodes {
+            chunks: vec![Chunk::new()],
+            open: NO_CHUNK,
+            released: NO_CHUNK,
+            kept: 0,
+            allocated: 1,
+            len: 0,
+        }
     }
 
     /// How many nodes there are.
@@ -44,61 +91,154 @@ impl Nodes {
         self.len
     }
 
-    /// The number that is greater than all that have been given out.
+    /// A number that is greater than that of any node.
     pub(crate) fn end(&self) -> NodeId {
         let full = self.chunks.len().saturating_sub(1) * CHUNK;
-        (full + self.chunks.last().map_or(0, Vec::len)) as NodeId
+        (full + self.chunks.last().map_or(0, |last| last.nodes.len())) as NodeId
+    }
+
+    /// For how many nodes there is memory.
+    pub(crate) fn room(&self) -> usize {
+        self.allocated * CHUNK
     }
 
     /// Bytes on the heap.
     pub(crate) fn heap_bytes(&self) -> usize {
-        self.chunks.len() * CHUNK * size_of::<Node>() + self.chunks.capacity() * size_of::<Vec<Node>>()
+        self.room() * size_of::<Node>() + self.chunks.capacity() * size_of::<Chunk>()
     }
 
     /// A node in no list. `None` if there are as many as can be told apart.
     pub(crate) fn add(&mut self, hash: u64, weight: u32) -> Option<NodeId> {
         let node = Node { hash, previous: NO_NODE, next: NO_NODE, weight, note: 0 };
-        let id = if self.free != NO_NODE {
-            let id = self.free;
-            self.free = self.get(id).next;
-            *self.get_mut(id) = node;
-            id
-        } else {
-            let id = self.end();
-            if id == NO_NODE {
-                return None;
+        if self.open == NO_CHUNK {
+            self.open_another()?;
+        }
+        let index = self.open;
+        let chunk = &mut self.chunks[index as usize];
+        let place = match chunk.free {
+            NO_NODE => {
+                chunk.nodes.push(node);
+                chunk.nodes.len() - 1
             }
-            if id as usize == self.chunks.len() * CHUNK {
-                self.chunks.push(Vec::with_capacity(CHUNK));
+            id => {
+                let place = id as usize % CHUNK;
+                chunk.free = chunk.nodes[place].next;
+                chunk.nodes[place] = node;
+                place
             }
-            self.chunks.last_mut()?.push(node);
-            id
         };
+        chunk.taken += 1;
+        if chunk.taken == CHUNK {
+            self.open = self.unlinked(self.open, index);
+        }
         self.len += 1;
-        Some(id)
+        Some((index as usize * CHUNK + place) as NodeId)
     }
 
     /// Gives back a node that is in no list any more.
     pub(crate) fn free(&mut self, id: NodeId) {
-        let free = self.free;
-        let node = self.get_mut(id);
+        let index = (id as usize / CHUNK) as u32;
+        let chunk = &mut self.chunks[index as usize];
+        let node = &mut chunk.nodes[id as usize % CHUNK];
         // Its own predecessor: no node of a list is, and so it is known as free.
-        (node.previous, node.next) = (id, free);
-        self.free = id;
+        (node.previous, node.next) = (id, chunk.free);
+        chunk.free = id;
+        chunk.taken -= 1;
         self.len -= 1;
+        match chunk.taken + 1 {
+            CHUNK => self.open = self.linked(self.open, index),
+            1 => {
+                self.open = self.unlinked(self.open, index);
+                self.empty(index);
+            }
+            _ => {}
+        }
     }
 
-    /// Whether a number below [`end`](Self::end) is a node's, and not free.
+    /// Whether a number is a node's, and not free.
     pub(crate) fn is_taken(&self, id: NodeId) -> bool {
-        self.get(id).previous != id
+        let node =
+            self.chunks.get(id as usize / CHUNK).and_then(|chunk| chunk.nodes.get(id as usize % CHUNK));
+        node.is_some_and(|node| node.previous != id)
     }
 
     pub(crate) fn get(&self, id: NodeId) -> &Node {
-        &self.chunks[id as usize / CHUNK][id as usize % CHUNK]
+        &self.chunks[id as usize / CHUNK].nodes[id as usize % CHUNK]
     }
 
     pub(crate) fn get_mut(&mut self, id: NodeId) -> &mut Node {
-        &mut self.chunks[id as usize / CHUNK][id as usize % CHUNK]
+        &mut self.chunks[id as usize / CHUNK].nodes[id as usize % CHUNK]
+    }
+
+    /// Opens a chunk, where none is open that has room: the one that was kept, one that was
+    /// released, or a new one. `None` if there are as many as there can be.
+    fn open_another(&mut self) -> Option<()> {
+        let index = if self.kept != NO_CHUNK {
+            std::mem::replace(&mut self.kept, NO_CHUNK)
+        } else if self.released != NO_CHUNK {
+            let index = self.released;
+            self.released = self.unlinked(self.released, index);
+            self.chunks[index as usize] = Chunk::new();
+            self.allocated += 1;
+            index
+        } else {
+            if self.chunks.len() == MOST_CHUNKS {
+                return None;
+            }
+            self.chunks.push(Chunk::new());
+            self.allocated += 1;
+            (self.chunks.len() - 1) as u32
+        };
+        self.open = self.linked(self.open, index);
+        Some(())
+    }
+
+    /// A chunk in no list has no taken node any more: of this one and the one that is kept
+    /// already, the first is kept, so that the numbers in use stay small.
+    fn empty(&mut self, index: u32) {
+        let chunk = &mut self.chunks[index as usize];
+        chunk.nodes.clear();
+        chunk.free = NO_NODE;
+        let (kept, other) = (self.kept.min(index), self.kept.max(index));
+        self.kept = kept;
+        if other == NO_CHUNK {
+            return;
+        }
+        self.chunks[other as usize].nodes = Vec::new();
+        self.allocated -= 1;
+        self.released = self.linked(self.released, other);
+        while self.chunks.last().is_some_and(Chunk::is_released) {
+            self.released = self.unlinked(self.released, (self.chunks.len() - 1) as u32);
+            self.chunks.pop();
+        }
+        if self.chunks.len().max(FEW_CHUNKS) <= self.chunks.capacity() / 4 {
+            self.chunks.shrink_to(self.chunks.len().max(FEW_CHUNKS) * 2);
+        }
+    }
+
+    /// Puts a chunk in front of a list of chunks, and returns which is the first then.
+    fn linked(&mut self, first: u32, index: u32) -> u32 {
+        let chunk = &mut self.chunks[index as usize];
+        (chunk.previous, chunk.next) = (NO_CHUNK, first);
+        if let Some(first) = self.chunks.get_mut(first as usize) {
+            first.previous = index;
+        }
+        index
+    }
+
+    /// Takes a chunk out of a list of chunks, and returns which is the first then.
+    fn unlinked(&mut self, first: u32, index: u32) -> u32 {
+        let Chunk { previous, next, .. } = self.chunks[index as usize];
+        if let Some(chunk) = self.chunks.get_mut(next as usize) {
+            chunk.previous = previous;
+        }
+        match self.chunks.get_mut(previous as usize) {
+            Some(chunk) => {
+                chunk.next = next;
+                first
+            }
+            None => next,
+        }
     }
 }
 
@@ -198,5 +338,85 @@ impl List {
         self.back = other.back;
         self.len += other.len;
         self.weight += other.weight;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn add(nodes: &mut Nodes, count: usize) -> Vec<NodeId> {
+        (0..count).map(|number| nodes.add(number as u64, 1).unwrap()).collect()
+    }
+
+    /// Asserts what holds between any two calls, with these nodes taken.
+    fn check(nodes: &Nodes, taken: &[NodeId]) {
+        assert_eq!(nodes.len(), taken.len());
+        assert!(taken.iter().all(|id| *id < nodes.end() && nodes.is_taken(*id)));
+        assert_eq!((0..nodes.end()).filter(|id| nodes.is_taken(*id)).count(), taken.len());
+        let in_use = nodes.chunks.iter().filter(|chunk| chunk.taken > 0).count();
+        let allocated = nodes.chunks.iter().filter(|chunk| !chunk.is_released()).count();
+        assert_eq!(nodes.room(), allocated * CHUNK);
+        assert!(allocated <= in_use + 1, "{allocated} chunks, of which {in_use} are in use");
+        assert!(nodes.chunks.len() == 1 || nodes.chunks.last().is_some_and(|last| !last.is_released()));
+    }
+
+    #[test]
+    fn nodes_that_go_give_back_their_memory() {
+        let empty = Nodes::new().heap_bytes();
+        for backwards in [false, true] {
+            let mut nodes = Nodes::new();
+            let mut taken = add(&mut nodes, 100 * CHUNK);
+            check(&nodes, &taken);
+            let full = nodes.heap_bytes();
+            if backwards {
+                taken.reverse();
+            }
+            while let Some(id) = taken.pop() {
+                nodes.free(id);
+                if taken.len().is_multiple_of(1000) {
+                    check(&nodes, &taken);
+                }
+            }
+            check(&nodes, &[]);
+            assert_eq!((nodes.room(), nodes.end()), (CHUNK, 0));
+            assert!(nodes.heap_bytes() < empty + full / 50, "{} of {full}", nodes.heap_bytes());
+        }
+    }
+
+    #[test]
+    fn what_comes_takes_the_place_of_what_has_gone() {
+        let mut nodes = Nodes::new();
+        let mut taken = add(&mut nodes, 20 * CHUNK);
+        let end = nodes.end();
+        let mut state = 1_u64;
+        for round in 0..30 {
+            for _ in 0..3 * CHUNK {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                nodes.free(taken.swap_remove((state >> 33) as usize % taken.len()));
+            }
+            check(&nodes, &taken);
+            if round % 3 == 0 {
+                // All of some chunks, of which the last is not one.
+                let gone = |id: &NodeId| *id as usize / CHUNK % 3 == 1;
+                taken.iter().filter(|id| gone(id)).for_each(|id| nodes.free(*id));
+                taken.retain(|id| !gone(id));
+                check(&nodes, &taken);
+            }
+            let missing = 20 * CHUNK - taken.len();
+            taken.extend(add(&mut nodes, missing));
+            check(&nodes, &taken);
+        }
+        assert_eq!((nodes.end(), nodes.room()), (end, 20 * CHUNK));
+    }
+
+    #[test]
+    fn a_node_at_the_edge_of_a_chunk_does_not_cost_an_allocation() {
+        let mut nodes = Nodes::new();
+        add(&mut nodes, CHUNK);
+        let first = nodes.add(0, 1).unwrap();
+        nodes.free(first);
+        assert_eq!(nodes.room(), 2 * CHUNK);
+        assert_eq!(nodes.add(0, 1), Some(first));
     }
 }

@@ -1,6 +1,9 @@
 use super::*;
 use std::collections::BTreeSet;
 
+/// Entries in a full segment that has not degenerated.
+const FULL: usize = SEGMENT_BUCKETS * WIDTH * 7 / 8;
+
 impl<K, T> Table<K, T> {
     /// Asserts I8 for the hash: that it holds exactly `expected`, each where its
     /// hash leads, and that a look-up gets there.
@@ -9,6 +12,8 @@ impl<K, T> Table<K, T> {
         assert_eq!(directory.segments.len(), 1 << directory.depth);
         let mut met = BTreeSet::new();
         let mut index = 0;
+        let (mut depths, mut bytes) = (Vec::new(), 0);
+        let mut last: Option<&Segment<K, T>> = None;
         while index < directory.segments.len() {
             // SAFETY: (I5) as in `Table::segment`.
             let segment = unsafe { &*directory.segments[index].load(Ordering::Relaxed) };
@@ -18,6 +23,14 @@ impl<K, T> Table<K, T> {
                 assert!(ptr::eq(slot.load(Ordering::Relaxed), segment));
             }
             segment.check(pinned);
+            bytes += segment.structure().bytes;
+            depths.push(segment.depth);
+            if let Some(last) = last.filter(|last| last.depth == segment.depth && index / copies % 2 == 1) {
+                let len =
+                    [last, segment].map(|segment| segment.len.load(Ordering::Relaxed)).iter().sum::<usize>();
+                assert!(len * 4 > FULL, "two segments with {len} entries together");
+            }
+            last = Some(segment);
             for (entry, hash) in segment.entries(pinned) {
                 met.insert(entry);
                 assert_eq!(directory.index(hash) / copies, index / copies);
@@ -27,12 +40,22 @@ impl<K, T> Table<K, T> {
             index += copies;
         }
         assert_eq!(&met, expected);
+        // What is kept in figures is what there is.
+        let deepest = depths.iter().filter(|depth| **depth == directory.depth).count();
+        assert!(deepest > 0, "a directory with bits that no segment needs");
+        assert_eq!(self.deepest.load(Ordering::Relaxed), deepest as u64);
+        let slots = size_of_val(&*directory.segments);
+        let structure = Structure { bytes: bytes + slots, allocations: 2 * depths.len() + 2 };
+        assert_eq!(self.structure(), structure);
     }
 }
 
 impl<K, T> Segment<K, T> {
     fn check(&self, pinned: &Guard<'_>) {
-        assert_eq!(self.len.load(Ordering::Relaxed), self.entries(pinned).count());
+        let len = self.len.load(Ordering::Relaxed);
+        assert_eq!(len, self.entries(pinned).count());
+        let buckets = self.buckets.len();
+        assert!(buckets == SEGMENT_BUCKETS || len * 32 > buckets * WIDTH * 7, "{len} in {buckets} buckets");
         let mut passed = vec![0; self.buckets.len()];
         for (at, bucket) in self.buckets.iter().enumerate() {
             let tags = bucket.tags.load(Ordering::Relaxed);

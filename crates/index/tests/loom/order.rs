@@ -144,7 +144,7 @@ fn an_unlinked_block_with_express_links_backward() {
 }
 
 /// Two neighbours leave: who stands on the first is led to the second.
-const UNLINK_TWO: Scan = Scan { deleted: &[30, 31, 40, 41], ..Scan::of(&[10, 20, 30, 31, 40, 41, 50]) };
+const UNLINK_TWO: Scan = Scan { deleted: &[30, 31, 40, 41], ..Scan::of(&[10, 20, 30, 31, 40, 41, 50, 51]) };
 
 #[test]
 fn two_unlinked_blocks_forward() {
@@ -181,6 +181,59 @@ fn a_key_back_where_a_block_was_unlinked_forward() {
 #[test]
 fn a_key_back_where_a_block_was_unlinked_backward() {
     UNLINK_AND_RETURN.check(Backward);
+}
+
+/// The blocks are 10 20, 30 31, 40 41, 50 51 at first. When 41 has left after 31, its block is
+/// merged with the one in front.
+const MERGE: Scan = Scan { deleted: &[31, 41], ..Scan::of(&[10, 20, 30, 31, 40, 41, 50, 51]) };
+
+#[test]
+fn a_block_merged_with_the_one_in_front_forward() {
+    MERGE.check(Forward);
+}
+
+#[test]
+fn a_block_merged_with_the_one_in_front_backward() {
+    MERGE.check(Backward);
+}
+
+/// When 30 has left after 40, its block is merged with the one behind.
+const MERGE_NEXT: Scan = Scan { deleted: &[40, 30], probability: HIGH, ..MERGE };
+
+#[test]
+fn a_block_with_express_links_merged_with_the_one_behind_forward() {
+    MERGE_NEXT.check(Forward);
+}
+
+#[test]
+fn a_block_with_express_links_merged_with_the_one_behind_backward() {
+    MERGE_NEXT.check(Backward);
+}
+
+/// The merged block is full, and splits again.
+const MERGE_AND_SPLIT: Scan = Scan { work: &[&[(35, Some(35))]], ..MERGE };
+
+#[test]
+fn a_merged_block_that_splits_forward() {
+    MERGE_AND_SPLIT.check(Forward);
+}
+
+#[test]
+fn a_merged_block_that_splits_backward() {
+    MERGE_AND_SPLIT.check(Backward);
+}
+
+/// It loses all of its entries, and goes.
+const MERGE_AND_UNLINK: Scan = Scan { deleted: &[31, 41, 30, 40], ..MERGE };
+
+#[test]
+fn a_merged_block_that_goes_forward() {
+    MERGE_AND_UNLINK.check(Forward);
+}
+
+#[test]
+fn a_merged_block_that_goes_backward() {
+    MERGE_AND_UNLINK.check(Backward);
 }
 
 const REMOVE: Scan = Scan { deleted: &[10], work: &[&[(12, Some(12))]], ..Scan::of(&[10, 20, 30]) };

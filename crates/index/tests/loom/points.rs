@@ -1,6 +1,6 @@
-//! Look-ups by key against inserts and the growth of the hash.
+//! Look-ups by key against inserts, and against the hash as it grows and shrinks.
 
-use crate::support::{Store, check, constant, spread};
+use crate::support::{Store, Write, check, constant, spread};
 use loom::thread;
 use std::sync::Arc;
 
@@ -57,19 +57,24 @@ fn what_came_and_went_since_a_snapshot_is_a_change() {
     });
 }
 
+/// Keys that fill a segment.
+const FULL: [u8; 7] = [1, 2, 3, 4, 5, 6, 7];
+
 /// Fills a segment, so that the next key makes the table grow.
 fn growth(hash: fn(u8) -> u64, key: u8) {
     check(move || {
         let (store, mut writer) = Store::with(hash, 0.25);
-        store.fill(&mut writer, &[1, 2, 3, 4, 5, 6]);
+        store.fill(&mut writer, &FULL);
+        let full = store.index.structure().bytes;
         let shared = Arc::clone(&store);
         let reader = thread::spawn(move || {
             let now = shared.now();
-            assert_eq!(shared.get_at(key, 6), Some(u64::from(key)));
-            assert_eq!(shared.get_at(7, now), (now >= 7).then_some(7));
+            assert_eq!(shared.get_at(key, 7), Some(u64::from(key)));
+            assert_eq!(shared.get_at(8, now), (now >= 8).then_some(8));
         });
-        store.fill(&mut writer, &[7]);
-        store.vacuum(&mut writer, &[6]);
+        store.fill(&mut writer, &[8]);
+        assert!(store.index.structure().bytes > full, "the hash has not grown");
+        store.vacuum(&mut writer, &[7]);
         reader.join().unwrap();
     });
 }
@@ -87,6 +92,79 @@ fn a_segment_that_splits_still_finds_what_goes_right() {
 #[test]
 fn a_segment_that_degenerates_still_finds_all() {
     growth(constant, 6);
+}
+
+/// Keys that come before the look-up, go before it, and go beside it, of a hash that gets smaller
+/// by the last.
+struct Shrinkage {
+    hash: fn(u8) -> u64,
+    gone: &'static [u8],
+    goes: u8,
+    /// Come when that has gone, and the hash grows again, if there are any.
+    come: &'static [Write],
+}
+
+/// Two segments have four keys together, of which one goes.
+const MERGE: Shrinkage = Shrinkage { hash: spread, gone: &[8, 7, 6, 5], goes: 4, come: &[] };
+
+impl Shrinkage {
+    /// Looks for a key that stays, and for the one that goes.
+    fn check(self, key: u8) {
+        check(move || self.run(key));
+    }
+
+    fn run(&self, key: u8) {
+        let (store, mut writer) = Store::with(self.hash, 0.25);
+        store.fill(&mut writer, &[1, 2, 3, 4, 5, 6, 7, 8]);
+        self.gone.iter().for_each(|key| store.commit(&mut writer, &[(*key, None)]));
+        store.vacuum(&mut writer, &[]);
+        store.commit(&mut writer, &[(self.goes, None)]);
+        let (before, start) = (store.index.structure().bytes, store.now());
+        let (shared, goes) = (Arc::clone(&store), self.goes);
+        let reader = thread::spawn(move || {
+            let now = shared.now();
+            assert_eq!(shared.get_at(key, now), Some(u64::from(key)));
+            assert_eq!(shared.get_at(goes, now), (now > start).then_some(u64::from(goes)));
+        });
+        store.vacuum(&mut writer, &[]);
+        let small = store.index.structure().bytes;
+        assert!(small < before, "the hash has not got smaller");
+        if !self.come.is_empty() {
+            store.commit(&mut writer, self.come);
+            assert!(store.index.structure().bytes > small, "the hash has not grown");
+            store.vacuum(&mut writer, &[start]);
+        }
+        reader.join().unwrap();
+        assert_eq!(store.latest(key), Some(u64::from(key)));
+    }
+}
+
+#[test]
+fn segments_that_are_merged_still_find_what_was_left() {
+    MERGE.check(2);
+}
+
+#[test]
+fn segments_that_are_merged_still_find_what_was_right() {
+    MERGE.check(1);
+}
+
+#[test]
+fn segments_that_are_merged_again_and_again_still_find_all() {
+    Shrinkage { hash: constant, ..MERGE }.check(3);
+}
+
+#[test]
+fn a_segment_that_recovers_still_finds_all() {
+    Shrinkage { hash: constant, gone: &[8], goes: 7, ..MERGE }.check(3);
+}
+
+/// Enough for the hash to be as large as it was.
+const BACK: [Write; 5] = [(4, Some(4)), (5, Some(5)), (6, Some(6)), (7, Some(7)), (8, Some(8))];
+
+#[test]
+fn a_look_up_outlasts_a_hash_that_shrinks_and_grows() {
+    Shrinkage { come: &BACK, ..MERGE }.check(1);
 }
 
 #[test]

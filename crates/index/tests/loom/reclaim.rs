@@ -198,6 +198,11 @@ fn places_go_stale_when_a_block_is_unlinked() {
 }
 
 #[test]
+fn places_go_stale_when_blocks_are_merged() {
+    committers(&[10, 20, 30, 31, 40, 41], [&[32], &[42]], &[31, 41]);
+}
+
+#[test]
 fn targets_go_stale_when_an_entry_is_trimmed() {
     committers(&[10, 20], [&[10], &[15]], &[10]);
 }

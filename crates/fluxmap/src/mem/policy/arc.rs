@@ -149,6 +149,12 @@ impl Policy for Arc {
     fn forget(&mut self) {
         (self.once_ghosts, self.often_ghosts) = (Ghosts::new(), Ghosts::new());
     }
+
+    fn forget_beyond(&mut self, weight: u64) -> bool {
+        self.once_ghosts.trim(weight);
+        self.often_ghosts.trim(weight);
+        self.once_ghosts.weight().max(self.often_ghosts.weight()) > weight
+    }
 }
 
 #[cfg(test)]

@@ -157,7 +157,7 @@ impl Generations {
         if self.cursor >= nodes.end() {
             self.cursor = 0;
         }
-        if self.cursor < nodes.end() && self.age(nodes.get(self.cursor).note) > OLD {
+        if nodes.is_taken(self.cursor) && self.age(nodes.get(self.cursor).note) > OLD {
             nodes.get_mut(self.cursor).note = self.lists[0].first;
         }
         self.cursor += 1;

@@ -1,7 +1,7 @@
 //! Keys that have gone, remembered for a while: only by their hashes, and what they weighed.
 //!
-//! A hash table of chains, which grows by one bucket at a time (Litwin, "Linear hashing: a
-//! new tool for file and table addressing", VLDB 1980), so that no insertion moves
+//! A hash table of chains, which grows and shrinks by one bucket at a time (Litwin, "Linear
+//! hashing: a new tool for file and table addressing", VLDB 1980), so that no insertion moves
 //! everything. Chains have a greatest length: what would make one longer is not remembered.
 //! So everything is constant time even if keys have bad hashes.
 
@@ -22,6 +22,8 @@ const CHUNK: usize = 1024;
 const LONGEST: usize = 16;
 /// The most that are forgotten in one go.
 const TRIMMED: usize = 16;
+/// Buckets for each hash from which on there are too many: growing leaves one for each.
+const SPARSE: usize = 4;
 
 impl Ghosts {
     pub(crate) fn new() -> Self {
@@ -129,6 +131,7 @@ impl Ghosts {
         self.order.remove(&mut self.nodes, id);
         self.nodes.free(id);
         debug_assert_eq!(self.order.is_empty(), self.nodes.len() == 0);
+        while self.bucket_count() > 1 + SPARSE * self.nodes.len() && self.join() {}
     }
 
     /// Adds a bucket, and spreads the one that has had its hashes until now over both.
@@ -148,6 +151,29 @@ impl Ghosts {
             next = self.nodes.get(id).note;
             self.link(id);
         }
+    }
+
+    /// Takes back the last split. Returns false, with nothing changed, if there was none, or if
+    /// the chain would become too long.
+    fn join(&mut self) -> bool {
+        let Some(last) = self.bucket_count().checked_sub(1).filter(|last| *last > 0) else {
+            return false;
+        };
+        // The bucket that has its hashes without it: the last but for its highest bit.
+        let other = last - (1 << last.ilog2());
+        if self.chain(last as u64).count() + self.chain(other as u64).count() > LONGEST {
+            return false;
+        }
+        let mut next = std::mem::replace(self.head(last), NO_NODE);
+        if let Some(chunk) = self.buckets.last_mut() {
+            chunk.pop();
+        }
+        self.buckets.pop_if(|chunk| chunk.is_empty());
+        while let Some(id) = some(next) {
+            next = self.nodes.get(id).note;
+            self.link(id);
+        }
+        true
     }
 }
 
@@ -207,6 +233,31 @@ mod tests {
         }
         assert_eq!(ghosts.nodes.len(), 100);
         assert!(ghosts.heap_bytes() < 20_000);
+    }
+
+    #[test]
+    fn what_is_forgotten_gives_back_its_memory() {
+        let mut ghosts = Ghosts::new();
+        let empty = ghosts.heap_bytes();
+        for _ in 0..2 {
+            (0..50_000).for_each(|number| ghosts.insert(hash(number), 1));
+            let full = ghosts.heap_bytes();
+            for number in 0..50_000 {
+                if u64::is_multiple_of(number, 1_000) {
+                    // Whatever was joined, the others are where they are looked for.
+                    assert!((number..50_000).all(|other| {
+                        ghosts.chain(hash(other)).any(|id| ghosts.nodes.get(id).hash == hash(other))
+                    }));
+                }
+                assert_eq!(ghosts.take(hash(number)), Some(1));
+            }
+            let left = ghosts.heap_bytes() - empty;
+            assert!(left * 50 < full, "{left} bytes of {full}");
+        }
+        let bytes = ghosts.heap_bytes();
+        (0..1_000).for_each(|number| ghosts.insert(hash(number), 1));
+        (0..100).for_each(|_| ghosts.trim(0));
+        assert_eq!((ghosts.weight(), ghosts.heap_bytes()), (0, bytes));
     }
 
     #[test]

@@ -68,6 +68,12 @@ pub(crate) trait Policy: Send {
 
     /// Forgets the keys that have gone, and gives back what that took.
     fn forget(&mut self) {}
+
+    /// Forgets some of the keys that have gone, if those that it remembers in one list weigh more
+    /// than this. Bounded work; returns whether there are more to forget.
+    fn forget_beyond(&mut self, _weight: u64) -> bool {
+        false
+    }
 }
 
 /// What reads have left on the entry of each node.

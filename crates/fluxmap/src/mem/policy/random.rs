@@ -39,7 +39,7 @@ impl Random {
 /// A number that is not given out yet or free again is no key's, and a node may be there
 /// before its key comes in.
 fn is_listed(nodes: &Nodes, node: NodeId) -> bool {
-    node < nodes.end() && nodes.is_taken(node) && nodes.get(node).note == LISTED
+    nodes.is_taken(node) && nodes.get(node).note == LISTED
 }
 
 impl Policy for Random {

@@ -122,6 +122,11 @@ impl Policy for S3Fifo {
     fn forget(&mut self) {
         self.ghosts = Ghosts::new();
     }
+
+    fn forget_beyond(&mut self, weight: u64) -> bool {
+        self.ghosts.trim(weight);
+        self.ghosts.weight() > weight
+    }
 }
 
 #[cfg(test)]

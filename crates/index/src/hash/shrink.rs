@@ -1,0 +1,151 @@
+//! How the hash gives back the memory of entries that have gone.
+//!
+//! A segment that lost most of its entries is merged with its *buddy*, the segment that only the
+//! last of its bits tells it from, and the directory is halved when no segment needs its last
+//! bit. Both are what a split and a doubling are, backwards, and readers see as little of them: a
+//! segment that holds all entries of the two is complete before the first slot leads to it, and
+//! the two, which nothing is put into any more, go on holding theirs until no pin can lead to
+//! them. So a look-up that found one of them finds what was there when it did.
+//!
+//! Two segments are merged when both together have at most a quarter of the entries that fill one.
+//! So between a split and a merge in one place, three quarters of a segment have to come or go,
+//! which is more than are moved, and a load that goes up and down a little moves nothing.
+
+use super::{Directory, SEGMENT_BUCKETS, Segment, Table, WIDTH, replace};
+use crate::garbage::Garbage;
+use crate::reclaim::Guard;
+use crate::sync::{AtomicPtr, Ordering};
+
+/// How many quarters of a full segment are few. At most two: few entries of a segment must not
+/// fill one of half as many buckets.
+#[cfg(not(loom))]
+const QUARTERS: usize = 1;
+/// So that models need no more commits than they can try in every order.
+#[cfg(loom)]
+const QUARTERS: usize = 2;
+
+/// Whether so many entries are few for so many buckets, seen from those that fill them: see
+/// [`Segment::is_full`].
+fn are_few(len: usize, buckets: usize) -> bool {
+    len * 4 * 8 <= buckets * WIDTH * 7 * QUARTERS
+}
+
+impl<K, T> Segment<K, T> {
+    /// How many entries it has: for the writer, or of a segment that is not linked.
+    fn len(&self) -> usize {
+        // Relaxed: (I1).
+        self.len.load(Ordering::Relaxed)
+    }
+
+    /// The same entries in fewer buckets, if it has degenerated and they are few.
+    pub(super) fn narrowed(&self, pinned: &Guard<'_>) -> Option<Box<Self>> {
+        let mut buckets = self.buckets.len();
+        while buckets > SEGMENT_BUCKETS && are_few(self.len(), buckets) {
+            buckets /= 2;
+        }
+        (buckets < self.buckets.len()).then(|| {
+            let narrower = Segment::boxed(self.depth, buckets);
+            self.entries(pinned).for_each(|(entry, hash)| narrower.insert(entry, hash));
+            narrower
+        })
+    }
+}
+
+impl<K, T> Table<K, T> {
+    /// Writer: makes the table smaller if the segment where `hash` leads, which has lost an
+    /// entry, and those beside it have few entries left. Moves at most a quarter of a full
+    /// segment for each level of the directory, mostly none.
+    pub(super) fn shrink(&self, hash: u64, pinned: &Guard<'_>, retire: &mut impl FnMut(Garbage<K, T>)) {
+        loop {
+            let segment = self.segment(hash, pinned);
+            if !are_few(segment.len(), segment.buckets.len()) {
+                return;
+            }
+            if let Some(buddy) = self.buddy(segment, hash, pinned)
+                && are_few(segment.len() + buddy.len(), SEGMENT_BUCKETS)
+            {
+                // The merged segment may have a buddy with as few entries, so it goes on.
+                self.merge(segment, buddy, hash, pinned, retire);
+            } else if let Some(narrower) = segment.narrowed(pinned) {
+                Self::change(&self.buckets, narrower.buckets.len() as isize - segment.buckets.len() as isize);
+                retire(Garbage::segment(replace(self.directory(pinned), hash, segment.depth, narrower)));
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// Writer: the segment of as many bits as `segment`, where `hash` leads, that only the last
+    /// of them tells from it; `None` if there are smaller ones in its place.
+    fn buddy<'g>(
+        &self,
+        segment: &Segment<K, T>,
+        hash: u64,
+        pinned: &'g Guard<'_>,
+    ) -> Option<&'g Segment<K, T>> {
+        let bit = last_bit(segment.depth)?;
+        let other = self.segment(hash ^ bit, pinned);
+        (other.depth == segment.depth).then_some(other)
+    }
+
+    /// Writer: replaces two buddies by one segment with all of their entries.
+    fn merge(
+        &self,
+        segment: &Segment<K, T>,
+        buddy: &Segment<K, T>,
+        hash: u64,
+        pinned: &Guard<'_>,
+        retire: &mut impl FnMut(Garbage<K, T>),
+    ) {
+        let directory = self.directory(pinned);
+        let (depth, Some(bit)) = (segment.depth, last_bit(segment.depth)) else {
+            return;
+        };
+        let merged = Segment::boxed(depth - 1, SEGMENT_BUCKETS);
+        for (entry, hash) in segment.entries(pinned).chain(buddy.entries(pinned)) {
+            merged.insert(entry, hash);
+        }
+        Self::change(&self.segments, -1);
+        let buckets = segment.buckets.len() + buddy.buckets.len();
+        Self::change(&self.buckets, SEGMENT_BUCKETS as isize - buckets as isize);
+        // Relaxed: (I1).
+        let ones = directory.segments[directory.index(hash | bit)].load(Ordering::Relaxed);
+        // Both leave the directory here: what `replace` returns is the first of the two.
+        let zeros = replace(directory, hash, depth - 1, merged);
+        retire(Garbage::segment(zeros));
+        retire(Garbage::segment(ones));
+        if depth == directory.depth {
+            Self::change(&self.deepest, -2);
+            self.halve(pinned, retire);
+        }
+    }
+
+    /// Writer: a directory of half the length, as long as no segment needs its last bit.
+    fn halve(&self, pinned: &Guard<'_>, retire: &mut impl FnMut(Garbage<K, T>)) {
+        // Relaxed, here and below: (I1).
+        while self.deepest.load(Ordering::Relaxed) == 0 {
+            let directory = self.directory(pinned);
+            let Some(depth) = directory.depth.checked_sub(1) else {
+                return;
+            };
+            let slots = directory.segments.iter().step_by(2);
+            let segments: Box<[_]> = slots.map(|slot| AtomicPtr::new(slot.load(Ordering::Relaxed))).collect();
+            let is_deepest = |slot: &&AtomicPtr<Segment<K, T>>| {
+                // SAFETY: (I9) linked.
+                unsafe { &*slot.load(Ordering::Relaxed) }.depth == depth
+            };
+            Self::change(&self.deepest, segments.iter().filter(is_deepest).count() as isize);
+            Self::change(&self.slots, -(segments.len() as isize));
+            let halved = Box::into_raw(Box::new(Directory { depth, segments }));
+            let old = self.directory.load(Ordering::Relaxed);
+            // Release: (I2).
+            self.directory.store(halved, Ordering::Release);
+            retire(Garbage::directory(old));
+        }
+    }
+}
+
+/// The last of the `depth` upper bits of a hash, if there are any.
+fn last_bit(depth: u32) -> Option<u64> {
+    (depth > 0).then(|| 1 << (64 - depth))
+}
