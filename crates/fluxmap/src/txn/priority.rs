@@ -8,6 +8,9 @@
 //!
 //! - **L1, one holder.** There is one lease at a time; claims are granted in the order in which
 //!   they were made.
+//!   A claim that finds a lease of at least twice its length does not wait for it, but *shares* it: the
+//!   lease protects its reads, too, until it has committed or lost. So a holder that waits for another
+//!   transaction that it runs as a task does not keep that from what it needs.
 //! - **L2, leases end.** A lease ends when its holder has committed, gives up or is dropped, or when its
 //!   time has run out. The time stands still while the holder waits for the log.
 //! - **L3, no commit waits twice.** A commit that was held back by one lease passes when that lease
@@ -101,8 +104,18 @@ struct Queue {
     last_id: u64,
 }
 
+/// Reads that a lease protects, and on whose behalf: the lease's own id, or one of a transaction that
+/// shares it.
+#[derive(Clone)]
+struct Member {
+    id: PriorityId,
+    protects: Arc<dyn Protects>,
+}
+
 /// A commit that is held back.
 struct Waiter {
+    /// The member of the lease that holds it back.
+    by: PriorityId,
     since: Instant,
     waker: Waker,
 }
@@ -111,8 +124,10 @@ struct Waiter {
 struct Lease {
     id: PriorityId,
     is_exclusive: bool,
-    /// The reads of the holder and of the transactions nested in it.
-    protects: Vec<Arc<dyn Protects>>,
+    /// The reads of the holder, then those of the transactions nested in it or sharing it.
+    protects: Vec<Member>,
+    /// For how long it was granted.
+    length: Duration,
     watch: Arc<Watch>,
     since: Instant,
     /// When the lease runs out; `None` while its time stands still.
@@ -216,8 +231,22 @@ impl Priority {
     pub(crate) fn extend(&self, id: PriorityId, protects: Arc<dyn Protects>) -> Option<Extension<'_>> {
         let mut queue = self.queue.lock();
         let lease = queue.lease.as_mut().filter(|lease| lease.id == id)?;
-        lease.protects.push(Arc::clone(&protects));
-        Some(Extension { priority: self, id, protects })
+        lease.protects.push(Member { id, protects: Arc::clone(&protects) });
+        Some(Extension { priority: self, lease: id, member: id, protects })
+    }
+
+    /// Makes the present lease, whose ever it is, protect further reads until the returned value is
+    /// dropped; `None` if there is none that is much longer than a lease of this `length`, or if it is
+    /// exclusive.
+    pub(crate) fn share(&self, length: Duration, protects: &Arc<dyn Protects>) -> Option<Extension<'_>> {
+        let mut queue = self.queue.lock();
+        let lease = queue.lease.as_mut()?;
+        if lease.is_exclusive || lease.length < length.saturating_mul(2) {
+            return None;
+        }
+        let (member, protects) = (PriorityId::unique(), Arc::clone(protects));
+        lease.protects.push(Member { id: member, protects: Arc::clone(&protects) });
+        Some(Extension { priority: self, lease: lease.id, member, protects })
     }
 
     /// Awaits `waiting`, a wait for the log. If the running body has a lease, the lease's time stands
@@ -296,7 +325,8 @@ impl Priority {
         queue.lease = Some(Lease {
             id,
             is_exclusive,
-            protects: vec![protects],
+            protects: vec![Member { id, protects }],
+            length,
             watch,
             since,
             deadline: since.checked_add(length),
@@ -319,7 +349,7 @@ impl Priority {
         // L3, L5: wake all held-back commits, and before the next holder, so that they come first.
         let mut wakers = Vec::with_capacity(waiters.len() + 1);
         let mut waited = Duration::ZERO;
-        for Waiter { since, waker } in waiters.into_values() {
+        for Waiter { since, waker, .. } in waiters.into_values() {
             waited = waited.saturating_add(now.saturating_duration_since(since));
             wakers.push(waker);
         }
@@ -400,25 +430,47 @@ impl Drop for Pause<'_> {
 /// While this guard lives, a lease protects further reads: returned by [`Priority::extend`].
 pub(crate) struct Extension<'p> {
     priority: &'p Priority,
-    id: PriorityId,
+    lease: PriorityId,
+    /// The lease's own id for a nested transaction, another one if the lease is shared.
+    member: PriorityId,
     protects: Arc<dyn Protects>,
 }
 
 impl Extension<'_> {
     /// Returns whether the lease is still valid.
     pub(crate) fn is_valid(&self) -> bool {
-        self.priority.holder.load(Ordering::Relaxed) == self.id.0
+        self.priority.holder.load(Ordering::Relaxed) == self.lease.0
+    }
+
+    /// The id on whose behalf the transaction commits, if it shares the lease of another one.
+    pub(crate) fn shared(&self) -> Option<PriorityId> {
+        (self.member != self.lease).then_some(self.member)
     }
 }
 
 impl Drop for Extension<'_> {
     fn drop(&mut self) {
         let mut queue = self.priority.queue.lock();
-        let Some(lease) = queue.lease.as_mut().filter(|lease| lease.id == self.id) else { return };
-        let at = lease.protects.iter().position(|other| Arc::ptr_eq(other, &self.protects));
+        let Queue { lease, held_back, .. } = &mut *queue;
+        let Some(lease) = lease.as_mut().filter(|lease| lease.id == self.lease) else { return };
+        let at = lease.protects.iter().position(|other| Arc::ptr_eq(&other.protects, &self.protects));
         let removed = at.map(|at| lease.protects.swap_remove(at));
+        // Commits that only this member held back go on now, not when the lease ends (L3).
+        let mut freed = Vec::new();
+        if self.shared().is_some() {
+            let now = self.priority.host.now();
+            for (_, waiter) in held_back.extract_if(.., |_, waiter| waiter.by == self.member) {
+                let waited = now.saturating_duration_since(waiter.since);
+                lease.waited = lease.waited.saturating_add(waited);
+                freed.push(waiter.waker);
+            }
+        }
         drop(queue);
+        // Outside the lock: both run other code.
         drop(removed);
+        for waker in freed {
+            let _ = contain(|| waker.wake());
+        }
     }
 }
 
@@ -440,9 +492,14 @@ struct WaitingPass {
 }
 
 impl<F: Fn(&dyn Protects) -> bool> Pass<'_, F> {
-    /// Returns whether the lease, as it was observed, holds the commit back.
-    fn is_held_back(&self, lease: &Observed) -> bool {
-        lease.is_exclusive || lease.protects.iter().any(|protects| (self.undoes)(&**protects))
+    /// Returns the member for which the lease, as it was observed, holds the commit back.
+    fn held_back_by(&self, lease: &Observed) -> Option<PriorityId> {
+        if lease.is_exclusive {
+            return Some(lease.id);
+        }
+        let own = current();
+        let mut others = lease.protects.iter().filter(|member| member.id != own);
+        others.find(|member| (self.undoes)(&*member.protects)).map(|member| member.id)
     }
 }
 
@@ -450,7 +507,7 @@ impl<F: Fn(&dyn Protects) -> bool> Pass<'_, F> {
 struct Observed {
     id: PriorityId,
     is_exclusive: bool,
-    protects: Vec<Arc<dyn Protects>>,
+    protects: Vec<Member>,
 }
 
 impl<F: Fn(&dyn Protects) -> bool> Future for Pass<'_, F> {
@@ -486,18 +543,19 @@ impl<F: Fn(&dyn Protects) -> bool> Future for Pass<'_, F> {
                 })
             };
             // Check without the lock, because this runs user code of the keys.
-            let Some(observed) = observed.filter(|lease| self.is_held_back(lease)) else {
-                return Poll::Ready(None);
-            };
+            let held_back = observed.and_then(|lease| Some((lease.id, self.held_back_by(&lease)?)));
+            let Some((observed, by)) = held_back else { return Poll::Ready(None) };
             let (waker, since) = (context.waker().clone(), priority.host.now());
             let mut queue = priority.queue.lock();
-            // L5: register only if it is still the same lease.
-            if queue.lease.as_ref().is_none_or(|lease| lease.id != observed.id) {
+            // L5: register only if it is still the same lease, with the same member.
+            let is_same =
+                |lease: &Lease| lease.id == observed && lease.protects.iter().any(|member| member.id == by);
+            if !queue.lease.as_ref().is_some_and(is_same) {
                 continue;
             }
             queue.last_id += 1;
             let id = queue.last_id;
-            queue.held_back.insert(id, Waiter { since, waker });
+            queue.held_back.insert(id, Waiter { by, since, waker });
             let Some(lease) = &mut queue.lease else { continue };
             lease.held_back += 1;
             let watch = Arc::clone(&lease.watch);
@@ -715,6 +773,30 @@ mod tests {
         assert!(!passes(&priority, 1), "another one waits for it");
         assert!(ready(waiting.as_mut()).is_some(), "this one has waited");
         drop(second);
+    }
+
+    #[test]
+    fn a_long_lease_is_shared_and_commits_wait_for_the_member_that_they_undo() {
+        let priority = Priority::default();
+        let lease = ready(priority.claim(claim(1))).expect("nobody has one");
+        let other: Arc<dyn Protects> = Arc::new(Only(2));
+        assert!(priority.share(LONG, &other).is_none(), "the other would take as long");
+        let share = priority.share(LONG / 2, &other).expect("the other takes half as long");
+        let member = share.shared().expect("it is no nested transaction");
+        assert!(ready(act_for(member, priority.pass(write(2)))).is_some(), "its own reads");
+        let mut waits_for_holder = pin!(act_for(member, priority.pass(write(1))));
+        assert!(ready(waits_for_holder.as_mut()).is_none(), "the holder's reads");
+        let mut waits_for_member = pin!(priority.pass(write(2)));
+        assert!(ready(waits_for_member.as_mut()).is_none());
+        drop(share);
+        assert!(ready(waits_for_member).is_some(), "it does not wait for the holder");
+        assert!(passes(&priority, 2));
+        assert!(ready(waits_for_holder.as_mut()).is_none());
+        drop(lease);
+        assert!(ready(waits_for_holder).is_some());
+        let lease = ready(priority.claim(Claim { is_exclusive: true, ..claim(1) })).expect("nobody has one");
+        assert!(priority.share(LONG / 2, &other).is_none(), "it would be held back");
+        drop(lease);
     }
 
     #[test]

@@ -166,7 +166,8 @@ impl<K: Key> Loser<K> {
 enum Right<'p> {
     /// A lease of its own, and whether it is exclusive.
     Lease(PriorityLease<'p>, bool),
-    /// A share in the lease of the outer transaction, which now protects this transaction's reads, too.
+    /// A share in the lease of the outer transaction, or of one that takes much longer, which now protects
+    /// this transaction's reads, too.
     Extended(Extension<'p>),
 }
 
@@ -175,7 +176,7 @@ impl Right<'_> {
         match self {
             Right::Lease(lease, _) => lease.id(),
             // Polls within the outer body act on behalf of its lease anyway.
-            Right::Extended(_) => PriorityId::default(),
+            Right::Extended(extension) => extension.shared().unwrap_or_default(),
         }
     }
 
@@ -198,7 +199,10 @@ impl Right<'_> {
             Right::Lease(lease, is_exclusive) => {
                 *is_exclusive >= loser.reads_move() && lease.left().is_some_and(|left| left > loser.longest)
             }
-            Right::Extended(extension) => extension.is_valid(),
+            Right::Extended(extension) => {
+                let is_enough = extension.shared().is_none() || !loser.reads_move();
+                is_enough && extension.is_valid()
+            }
         }
     }
 }
@@ -219,6 +223,11 @@ async fn go_first<'p, K: Key>(priority: &'p Priority, loser: &Loser<K>) -> Optio
         return Some(Right::Extended(extension));
     }
     let claim = loser.claim(footprint);
+    if !claim.is_exclusive
+        && let Some(extension) = priority.share(claim.length, &claim.protects)
+    {
+        return Some(Right::Extended(extension));
+    }
     let is_exclusive = claim.is_exclusive;
     Some(Right::Lease(priority.claim(claim).await, is_exclusive))
 }
