@@ -188,7 +188,8 @@ impl<'c, K: Key + MemSize, V: Value + MemSize> Watched<'c, K, V> {
             (beyond as f64 / given.max(1) as f64, given, info)
         };
         let mut seen = look();
-        for _ in 0..20 {
+        // On a busy machine it may not run for a while.
+        for _ in 0..2000 {
             if seen.0.abs() <= TOLERANCE / 2.0 {
                 break;
             }
