@@ -158,8 +158,10 @@ impl<K: Key, V: Value> Database<K, V> {
     /// **Conflicts with itself.** A body that calls `db.insert` where `tx.insert` was meant, for a key
     /// that the transaction has read, would lose to its own write on every attempt: the second time in a
     /// row, this returns [`FluxError::ConflictsWithItself`]. It returns the same error if `body` waits
-    /// three times for a commit of another task that its own lease holds back. A body that is merely
-    /// slow never gets that error.
+    /// three times for a commit of another task that its own lease holds back, and goes on as soon as that
+    /// commit has been made. (If the task goes on working after the commit, that looks like a slow body,
+    /// and the transaction runs until its [options](Self::transact_with) end it.) A body that is merely
+    /// slow, or whose executor is blocked, never gets that error.
     ///
     /// # Errors
     ///

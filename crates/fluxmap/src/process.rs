@@ -104,12 +104,9 @@ mod tests {
                 assert_refused(block_on(db.checkpoint()));
                 assert_eq!(db.count(..)?, 1, "nothing of it is to be seen");
                 assert!(files() == before, "nothing has been written");
-                // A fork does not have the threads, and the lock belongs to the parent.
+                // A fork does not have the threads. (That it does not release the lock either is tested in
+                // `disk.rs`: here the log has failed for its thread, too, which then ends and releases it.)
                 drop(db);
-                assert!(matches!(
-                    open(&path, full),
-                    Err(FluxError::Persistence(PersistenceError::Locked { .. }))
-                ));
             }
             assert!(files() == before);
         }

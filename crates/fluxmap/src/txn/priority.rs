@@ -453,7 +453,9 @@ impl Drop for Extension<'_> {
         let mut queue = self.priority.queue.lock();
         let Queue { lease, held_back, .. } = &mut *queue;
         let Some(lease) = lease.as_mut().filter(|lease| lease.id == self.lease) else { return };
-        let at = lease.protects.iter().position(|other| Arc::ptr_eq(&other.protects, &self.protects));
+        let is_this =
+            |member: &Member| member.id == self.member && Arc::ptr_eq(&member.protects, &self.protects);
+        let at = lease.protects.iter().position(is_this);
         let removed = at.map(|at| lease.protects.swap_remove(at));
         // Commits that only this member held back go on now, not when the lease ends (L3).
         let mut freed = Vec::new();
@@ -498,7 +500,9 @@ impl<F: Fn(&dyn Protects) -> bool> Pass<'_, F> {
             return Some(lease.id);
         }
         let own = current();
-        let mut others = lease.protects.iter().filter(|member| member.id != own);
+        // A member waits for those that came before it only, so that two do not wait for each other.
+        let is_member = lease.protects.iter().any(|member| member.id == own);
+        let mut others = lease.protects.iter().filter(|member| !is_member || member.id.0 < own.0);
         others.find(|member| (self.undoes)(&*member.protects)).map(|member| member.id)
     }
 }
@@ -786,10 +790,20 @@ mod tests {
         assert!(ready(act_for(member, priority.pass(write(2)))).is_some(), "its own reads");
         let mut waits_for_holder = pin!(act_for(member, priority.pass(write(1))));
         assert!(ready(waits_for_holder.as_mut()).is_none(), "the holder's reads");
+        let younger = priority.share(LONG / 2, &other).expect("there may be several");
+        let young = younger.shared().expect("it is no nested transaction");
+        assert!(
+            ready(act_for(member, priority.pass(write(2)))).is_some(),
+            "it does not wait for the younger"
+        );
+        let mut waits_for_older = pin!(act_for(young, priority.pass(write(2))));
+        assert!(ready(waits_for_older.as_mut()).is_none());
+        drop(younger);
         let mut waits_for_member = pin!(priority.pass(write(2)));
         assert!(ready(waits_for_member.as_mut()).is_none());
         drop(share);
         assert!(ready(waits_for_member).is_some(), "it does not wait for the holder");
+        assert!(ready(waits_for_older).is_some());
         assert!(passes(&priority, 2));
         assert!(ready(waits_for_holder.as_mut()).is_none());
         drop(lease);
