@@ -8,8 +8,9 @@ use crate::txn::priority::Protects;
 use crate::txn::read_set::RangeId;
 use crate::txn::watch::Watch;
 use fluxmap_index::{HASH_BITS, Span};
+use foldhash::fast::FixedState;
 use std::any::Any;
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::mem;
 use std::sync::Arc;
 
@@ -28,7 +29,7 @@ struct Attempts<K> {
 /// The reads of one attempt.
 struct Reads<K> {
     /// The hashes of the keys, as certification compares them.
-    points: BTreeSet<u64>,
+    points: HashSet<u64, FixedState>,
     ranges: Vec<Arc<Part<K>>>,
     /// The ranges of unfinished scans, each counted as read wholly.
     scans: Vec<(RangeId, Arc<Part<K>>)>,
@@ -36,7 +37,7 @@ struct Reads<K> {
 
 impl<K> Default for Reads<K> {
     fn default() -> Self {
-        Reads { points: BTreeSet::new(), ranges: Vec::new(), scans: Vec::new() }
+        Reads { points: HashSet::default(), ranges: Vec::new(), scans: Vec::new() }
     }
 }
 

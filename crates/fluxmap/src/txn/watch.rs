@@ -24,6 +24,7 @@ use crate::host::Host;
 use crate::sync::{Instant, Mutex};
 use std::mem;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
@@ -38,6 +39,8 @@ const SILENCE: u32 = 2;
 /// Watches one body, from attempt to attempt.
 #[derive(Default)]
 pub(crate) struct Watch {
+    /// Whether a commit has ever been held back. Before, no read is worth a look at the clock.
+    has_held_back: AtomicBool,
     /// The host whose clock times the signs.
     host: Host,
     state: Mutex<State>,
@@ -93,7 +96,10 @@ impl Watch {
 
     /// Records a sign of life.
     pub(crate) fn sign(&self) {
-        self.state.lock().sign(self.host.now());
+        // Relaxed: a sign that comes at the same time as the commit does not matter.
+        if self.has_held_back.load(Ordering::Relaxed) {
+            self.state.lock().sign(self.host.now());
+        }
     }
 
     /// Records that the lease has run out, and that no other follows.
@@ -125,6 +131,7 @@ impl Watch {
     /// Called when the lease holds a commit back. Returns a waker to be woken, outside of locks, if it is
     /// to be seen whether the body's executor polls it.
     pub(super) fn probe(&self) -> Option<Waker> {
+        self.has_held_back.store(true, Ordering::Relaxed);
         let mut state = self.state.lock();
         if state.is_polled || state.is_awake {
             return None;
@@ -227,6 +234,7 @@ mod tests {
         // Forget the sign of that poll, as if it had been long ago.
         watch.state.lock().last_sign = None;
         watch.runs_out();
+        watch.probe();
         watch.commit_was_made(HELD);
         follows(&watch, &inner.expect("it was polled"));
         watch.has_waited_in_vain()
@@ -260,6 +268,7 @@ mod tests {
             watch.sign();
         }));
         let watch = Watch::default();
+        watch.probe();
         watch.runs_out();
         watch.sign();
         watch.commit_was_made(HELD);
@@ -270,6 +279,7 @@ mod tests {
     #[test]
     fn a_lease_that_has_not_run_out_is_no_evidence() {
         let watch = Watch::default();
+        watch.probe();
         watch.commit_was_made(HELD);
         watch.sign();
         assert!(!watch.has_waited_in_vain());
