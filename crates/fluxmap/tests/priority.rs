@@ -10,10 +10,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use common::bench::{Db, Tx, fresh, now, two, works_on};
+use common::limits::{EVICTING, limited};
 use common::rivals::{UNPROTECTED, on_another_task, on_another_thread};
 use common::{LEVELS, assert_nothing_pinned};
+use fluxmap::mem::EvictionPolicy;
 use fluxmap::persistence::PersistenceOptions;
-use fluxmap::{Database, FluxError, IsolationLevel, TransactOptions};
+use fluxmap::{Background, Database, FluxError, IsolationLevel, TransactOptions};
 use fluxmap_testkit::disk::SimDisk;
 use fluxmap_testkit::polling::{poll_times, yield_once};
 use futures::FutureExt as _;
@@ -305,6 +307,88 @@ fn a_deadline_that_passes_while_a_lease_is_waited_for_begins_no_attempt() {
     assert!(attempts.get() <= UNPROTECTED, "{attempts:?}");
     drop(late);
     works_on(&db);
+}
+
+/// Room for about 1,500 keys.
+const LIMIT: u64 = 256 << 10;
+
+/// The number of keys that the holder of a lease counts in the tests of evictions.
+const COUNTED: u64 = 700;
+
+/// Fills a database with a memory limit: with keys that begin with a, which are the oldest, and then,
+/// until the limit is reached, with others. Its time stands still, so no lease runs out.
+fn full(policy: EvictionPolicy, is_told: bool) -> Db {
+    let builder = limited(policy, LIMIT).background(&Background::new(1));
+    let builder = if is_told { builder.on_evict(|_, _, _| ()) } else { builder };
+    let db = block_on(builder.build()).expect("the database opens");
+    let others = (0..).map(|number| format!("b{number:06}"));
+    for key in (0..COUNTED).map(|number| format!("a{number:06}")).chain(others) {
+        block_on(db.insert(key, 0)).expect("room is made");
+        if db.memory_info().evictions.capacity > 0 {
+            return db;
+        }
+    }
+    unreachable!("it is full in the end");
+}
+
+fn assert_within_limit(db: &Db) {
+    let info = db.memory_info();
+    assert!(info.current_bytes <= LIMIT, "{info:?}");
+}
+
+/// A commit of another key does not wait for a lease, and the room for it is not made at the expense of
+/// the lease's holder: keys that the holder has not read are evicted, even if the policy would rather
+/// evict the others. So the holder commits in its first lease.
+#[test]
+fn room_for_others_is_not_made_by_evicting_what_the_holder_has_read() {
+    for (policy, is_told) in EVICTING.into_iter().flat_map(|policy| [(policy, false), (policy, true)]) {
+        let db = full(policy, is_told);
+        let count = || db.count("a".to_owned().."b".to_owned()).expect("a count succeeds");
+        let read = |tx: &Tx| {
+            let _ = tx.get("x").expect("a read");
+            assert!(tx.prefix("a").expect("a prefix").count() > 100);
+        };
+        let attempts = with_priority(&db, "x", read, || {
+            let (counted, evicted) = (count(), db.memory_info().evictions.capacity);
+            for number in 0..1_000 {
+                let key = format!("y{number:06}");
+                assert!(is_ready(&mut Box::pin(db.insert(key, 1))), "it is not protected");
+                assert_within_limit(&db);
+            }
+            // A commit of many keys makes room for all of them.
+            let many = (0..100).map(|number| (format!("z{number:06}"), 1));
+            assert!(is_ready(&mut Box::pin(db.extend(many))));
+            assert_within_limit(&db);
+            assert!(db.memory_info().evictions.capacity >= evicted + 1_000, "{policy:?}");
+            assert_eq!(count(), counted, "{policy:?}, told: {is_told}");
+            assert!(db.contains_key("x").expect("a read"), "{policy:?}");
+        });
+        assert_eq!(attempts, UNPROTECTED + 1, "{policy:?}");
+        let info = db.priority_info();
+        assert_eq!((info.leases, info.exclusive_leases, info.held_back), (1, 0, 0), "{policy:?}");
+    }
+}
+
+/// If the holder of a lease has read all keys, the memory limit takes precedence: its keys are evicted,
+/// and no commit waits.
+#[test]
+fn the_limit_holds_though_everything_is_protected() {
+    for policy in EVICTING {
+        let db = full(policy, false);
+        let read = |tx: &Tx| {
+            let _ = tx.get("x").expect("a read");
+            assert!(tx.range(..="x").expect("a range").count() > COUNTED as usize);
+        };
+        let attempts = with_priority(&db, "x", read, || {
+            let many = (0..200).map(|number| (format!("y{number:06}"), 1));
+            assert!(is_ready(&mut Box::pin(db.extend(many))), "it is not protected");
+            assert_eq!(db.count("y".to_owned()..).expect("a count succeeds"), 200, "{policy:?}");
+            assert_within_limit(&db);
+        });
+        assert_eq!(attempts, UNPROTECTED + 2, "{policy:?}: keys that it has read were evicted");
+        assert_within_limit(&db);
+        assert_eq!(db.priority_info().exclusive_leases, 0, "{policy:?}");
+    }
 }
 
 /// The time of a lease does not pass while its holder waits for the log.
