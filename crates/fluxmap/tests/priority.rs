@@ -309,26 +309,35 @@ fn a_deadline_that_passes_while_a_lease_is_waited_for_begins_no_attempt() {
     works_on(&db);
 }
 
-/// Room for about 1,500 keys.
+/// Room for about 1,500 short keys.
 const LIMIT: u64 = 256 << 10;
+
+/// The digits of short keys, and of long ones, of which there is room for 13.
+const SHORT: usize = 6;
+const LONG: usize = 16 << 10;
 
 /// The number of keys that the holder of a lease counts in the tests of evictions.
 const COUNTED: u64 = 700;
 
 /// Fills a database with a memory limit: with keys that begin with a, which are the oldest, and then,
 /// until the limit is reached, with others. Its time stands still, so no lease runs out.
-fn full(policy: EvictionPolicy, is_told: bool) -> Db {
+fn full(policy: EvictionPolicy, is_told: bool, digits: usize) -> Db {
     let builder = limited(policy, LIMIT).background(&Background::new(1));
     let builder = if is_told { builder.on_evict(|_, _, _| ()) } else { builder };
     let db = block_on(builder.build()).expect("the database opens");
-    let others = (0..).map(|number| format!("b{number:06}"));
-    for key in (0..COUNTED).map(|number| format!("a{number:06}")).chain(others) {
+    let others = (0..).map(|number| key('b', digits, number));
+    for key in (0..COUNTED).map(|number| key('a', digits, number)).chain(others) {
         block_on(db.insert(key, 0)).expect("room is made");
         if db.memory_info().evictions.capacity > 0 {
             return db;
         }
     }
     unreachable!("it is full in the end");
+}
+
+fn key(first: char, digits: usize, number: u64) -> String {
+    // Concatenated, because `format!` allocates up to twice the length.
+    [first.to_string(), "0".repeat(digits - SHORT), format!("{number:0SHORT$}")].concat()
 }
 
 fn assert_within_limit(db: &Db) {
@@ -342,7 +351,7 @@ fn assert_within_limit(db: &Db) {
 #[test]
 fn room_for_others_is_not_made_by_evicting_what_the_holder_has_read() {
     for (policy, is_told) in EVICTING.into_iter().flat_map(|policy| [(policy, false), (policy, true)]) {
-        let db = full(policy, is_told);
+        let db = full(policy, is_told, SHORT);
         let count = || db.count("a".to_owned().."b".to_owned()).expect("a count succeeds");
         let read = |tx: &Tx| {
             let _ = tx.get("x").expect("a read");
@@ -351,12 +360,12 @@ fn room_for_others_is_not_made_by_evicting_what_the_holder_has_read() {
         let attempts = with_priority(&db, "x", read, || {
             let (counted, evicted) = (count(), db.memory_info().evictions.capacity);
             for number in 0..1_000 {
-                let key = format!("y{number:06}");
-                assert!(is_ready(&mut Box::pin(db.insert(key, 1))), "it is not protected");
+                let insert = db.insert(key('y', SHORT, number), 1);
+                assert!(is_ready(&mut Box::pin(insert)), "it is not protected");
                 assert_within_limit(&db);
             }
             // A commit of many keys makes room for all of them.
-            let many = (0..100).map(|number| (format!("z{number:06}"), 1));
+            let many = (0..100).map(|number| (key('z', SHORT, number), 1));
             assert!(is_ready(&mut Box::pin(db.extend(many))));
             assert_within_limit(&db);
             assert!(db.memory_info().evictions.capacity >= evicted + 1_000, "{policy:?}");
@@ -373,16 +382,20 @@ fn room_for_others_is_not_made_by_evicting_what_the_holder_has_read() {
 /// and no commit waits.
 #[test]
 fn the_limit_holds_though_everything_is_protected() {
-    for policy in EVICTING {
-        let db = full(policy, false);
+    // With long keys, all others are keys of the commit that needs the room.
+    for (policy, digits, many) in
+        EVICTING.into_iter().flat_map(|policy| [(policy, SHORT, 200), (policy, LONG, 12)])
+    {
+        let db = full(policy, false, digits);
         let read = |tx: &Tx| {
             let _ = tx.get("x").expect("a read");
-            assert!(tx.range(..="x").expect("a range").count() > COUNTED as usize);
+            let _ = tx.range(..="x").expect("a range").count();
         };
         let attempts = with_priority(&db, "x", read, || {
-            let many = (0..200).map(|number| (format!("y{number:06}"), 1));
-            assert!(is_ready(&mut Box::pin(db.extend(many))), "it is not protected");
-            assert_eq!(db.count("y".to_owned()..).expect("a count succeeds"), 200, "{policy:?}");
+            let writes = (0..many).map(|number| (key('y', digits, number), 1));
+            assert!(is_ready(&mut Box::pin(db.extend(writes))), "it is not protected");
+            let count = db.count("y".to_owned()..).expect("a count succeeds") as u64;
+            assert_eq!(count, many, "{policy:?}");
             assert_within_limit(&db);
         });
         assert_eq!(attempts, UNPROTECTED + 2, "{policy:?}: keys that it has read were evicted");
