@@ -320,11 +320,9 @@ const LONG: usize = 16 << 10;
 const COUNTED: u64 = 700;
 
 /// Fills a database with a memory limit: with keys that begin with a, which are the oldest, and then,
-/// until the limit is reached, with others. Its time stands still, so no lease runs out.
+/// until the limit is reached, with others.
 fn full(policy: EvictionPolicy, is_told: bool, digits: usize) -> Db {
-    let builder = limited(policy, LIMIT).background(&Background::new(1));
-    let builder = if is_told { builder.on_evict(|_, _, _| ()) } else { builder };
-    let db = block_on(builder.build()).expect("the database opens");
+    let db = empty(policy, is_told);
     let others = (0..).map(|number| key('b', digits, number));
     for key in (0..COUNTED).map(|number| key('a', digits, number)).chain(others) {
         block_on(db.insert(key, 0)).expect("room is made");
@@ -333,6 +331,13 @@ fn full(policy: EvictionPolicy, is_told: bool, digits: usize) -> Db {
         }
     }
     unreachable!("it is full in the end");
+}
+
+/// A database whose time stands still, so that no lease runs out.
+fn empty(policy: EvictionPolicy, is_told: bool) -> Db {
+    let builder = limited(policy, LIMIT).background(&Background::new(1));
+    let builder = if is_told { builder.on_evict(|_, _, _| ()) } else { builder };
+    block_on(builder.build()).expect("the database opens")
 }
 
 fn key(first: char, digits: usize, number: u64) -> String {
@@ -401,6 +406,27 @@ fn the_limit_holds_though_everything_is_protected() {
         assert_eq!(attempts, UNPROTECTED + 2, "{policy:?}: keys that it has read were evicted");
         assert_within_limit(&db);
         assert_eq!(db.priority_info().exclusive_leases, 0, "{policy:?}");
+    }
+}
+
+/// The policy offers the keys of the commit that needs the room again and again if all others are
+/// protected. The limit holds all the same.
+#[test]
+fn the_only_other_key_is_evicted_though_it_is_protected() {
+    for policy in EVICTING {
+        let db = empty(policy, false);
+        block_on(db.insert(key('a', LONG, 0), 0)).expect("an insert commits");
+        let read = |tx: &Tx| {
+            let _ = tx.get("x").expect("a read");
+            let _ = tx.prefix("a").expect("a prefix").count();
+        };
+        with_priority(&db, "x", read, || {
+            let writes = (0..15).map(|number| (key('y', LONG, number), 1));
+            assert!(is_ready(&mut Box::pin(db.extend(writes))), "it is not protected");
+            assert_eq!(db.count("y".to_owned()..).expect("a count succeeds"), 15, "{policy:?}");
+            assert!(!db.contains_key(key('a', LONG, 0).as_str()).expect("a read"), "{policy:?}");
+            assert_within_limit(&db);
+        });
     }
 }
 

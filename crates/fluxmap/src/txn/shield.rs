@@ -76,3 +76,77 @@ impl<'p> Shield<'p> {
         self.passed_over < MOST_PASSED_OVER
     }
 }
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use super::*;
+    use crate::txn::priority::{Claim, PriorityLease, Protects};
+    use futures::FutureExt;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    /// Protects one hash, after comparisons with so many ranges.
+    #[derive(Clone, Copy)]
+    struct Only(u64, usize);
+
+    impl Protects for Only {
+        fn covers(&self, hash: u64, _key: &dyn Any) -> bool {
+            hash == self.0
+        }
+
+        fn guard(self: Arc<Self>) -> Box<dyn Guarded> {
+            Box::new(*self)
+        }
+    }
+
+    impl Guarded for Only {
+        fn covers(&self, hash: u64, _key: &dyn Any) -> bool {
+            assert!(hash < 100, "a key that panics");
+            hash == self.0
+        }
+
+        fn ranges(&self) -> usize {
+            self.1
+        }
+    }
+
+    fn lease(priority: &Priority, protects: Only) -> PriorityLease<'_> {
+        let length = Duration::from_secs(3600);
+        let claim =
+            Claim { length, is_exclusive: false, protects: Arc::new(protects), watch: Arc::default() };
+        priority.claim(claim).now_or_never().expect("there is no other")
+    }
+
+    #[test]
+    fn protects_while_the_lease_lasts_that_there_was_when_it_was_first_asked() {
+        let priority = Priority::default();
+        let mut shield = Shield::new(&priority, 1);
+        assert!(!shield.looks(), "there is no lease");
+        let first = lease(&priority, Only(1, 0));
+        assert!(shield.looks());
+        assert_eq!([1, 2].map(|hash| shield.covers(hash, &())), [true, false]);
+        assert!(!shield.covers(100, &()), "a panic is contained");
+        drop(first);
+        assert!(!shield.looks(), "it has ended");
+        let _second = lease(&priority, Only(2, 0));
+        assert!(!shield.looks(), "another commit's shield protects its reads");
+        assert!(Shield::new(&priority, 1).looks());
+    }
+
+    /// What evictions ask about under the commit lock is bounded, whatever the lease protects.
+    #[test]
+    fn a_commit_asks_about_a_bounded_number_of_keys() {
+        let priority = Priority::default();
+        let looks = |writes: usize| {
+            let mut shield = Shield::new(&priority, writes);
+            std::iter::from_fn(|| shield.looks().then_some(())).count()
+        };
+        let few = lease(&priority, Only(1, 10));
+        assert_eq!((looks(0), looks(100)), (MOST_LOOKS, MOST_LOOKS + 100 * TURNS));
+        let mut shield = Shield::new(&priority, 1);
+        assert_eq!((0..1_000).take_while(|_| shield.pass_over()).count(), MOST_PASSED_OVER - 1);
+        drop(few);
+        let _many = lease(&priority, Only(1, 31 * RANGES_A_LOOK));
+        assert_eq!(looks(0), MOST_LOOKS / 32);
+    }
+}
