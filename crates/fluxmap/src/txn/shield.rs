@@ -14,7 +14,7 @@ use std::any::Any;
 
 /// The number of keys about which the evictions for one commit ask, in addition to [`TURNS`] for each key
 /// that the commit has written. They ask under the commit lock, for which all commits wait.
-const MOST_LOOKS: usize = 1024;
+const MOST_LOOKS: usize = 256;
 const TURNS: usize = 16;
 
 /// To compare a key with this many ranges costs about as much as to find the key.
