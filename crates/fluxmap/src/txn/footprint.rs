@@ -14,7 +14,7 @@ use std::mem;
 use std::sync::Arc;
 
 /// The footprint of one transaction, from attempt to attempt. Comparing and dropping keys runs user
-/// code, so both happen without a lock.
+/// code, so neither happens under its lock. Evictions compare under the commit lock; see [`Copied`].
 pub(crate) struct Footprint<K> {
     attempts: Mutex<Attempts<K>>,
     watch: Arc<Watch>,
