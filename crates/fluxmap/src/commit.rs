@@ -33,6 +33,7 @@ use crate::mvcc::clock::Clock;
 use crate::mvcc::gc::Collector;
 use crate::storage::Durable;
 use crate::sync::{AtomicU64, HashState, Mutex, Ordering};
+use crate::txn::priority::Priority;
 use crate::txn::write_set::{Put, Write};
 use crate::wal::format::{MAX_COMMIT, push_operation};
 use fluxmap_index::{Batch, Freed, Index, Noting, Reader, Tail, Time, Timestamp, Writer, planted};
@@ -181,12 +182,14 @@ impl<K, V> Committer<K, V> {
 
 impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
     /// Applies the writes as one commit, if `certificate` holds; writes that depend on no read need no
-    /// certificate. On an error nothing has happened.
+    /// certificate. On an error nothing has happened. Evictions to make room spare the keys that a lease
+    /// of `priority` protects.
     ///
     /// Returns the commit's timestamp. In a durable database, the commit may be acknowledged once the
     /// clock's stable timestamp has reached it. It will reach it whether or not a caller waits.
     pub(crate) fn commit(
         &self,
+        priority: &Priority,
         certificate: Option<&Certificate<'_, K>>,
         writes: impl ExactSizeIterator<Item = (K, Write<V>)>,
     ) -> Result<Timestamp, FluxError> {
@@ -248,7 +251,7 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
                 Ok(timestamp) => {
                     // Evict in a commit after this one, so that this transaction may have read the keys
                     // evicted for it.
-                    let need = Need::all(&order, self, Some((timestamp, writes)));
+                    let need = Need::all(&order, self, Some((timestamp, writes)), Some(priority));
                     let room = need.map(|need| {
                         // Boxed, because moving a `Removal` has a cost and mostly there is none.
                         let mut room = Box::new((Removal::new(self, &reader, &mut telling.gone), need));

@@ -145,15 +145,17 @@ impl<K: Key, V: Value> Database<K, V> {
     /// **Priority.** A transaction that has lost four times gets a lease: while the lease is valid,
     /// another commit that would change a key that this transaction has read (in this attempt or the one
     /// before; at the snapshot level, a key that it writes) waits, asynchronously. All other commits go
-    /// on. The lease lasts for twice the longest attempt so far, at least 0.1 and at most 10 seconds;
-    /// its time stands still while the transaction waits for the log. There is one lease at a time,
-    /// first come, first served, and a commit that has waited for one lease does not wait for the next.
-    /// A transaction that loses twice under its lease, because each attempt reads other keys, gets
-    /// leases for which every other commit waits. A `transact` within `body` runs under the lease of the
-    /// one around it. Each lease is an event of `tracing` when it ends (a warning, if commits have
-    /// waited for a millisecond or more, all together), and is counted by
-    /// [`priority_info`](Self::priority_info). So `body` may be slow (it may `await` another service,
-    /// say): it delays only commits that write keys it has read, and only after it has lost to them.
+    /// on, and if one of them needs room under a memory limit, room is made by evicting keys that this
+    /// transaction has not read, as long as such keys are found. The lease lasts for twice the longest
+    /// attempt so far, at least 0.1 and at most 10 seconds; its time stands still while the transaction
+    /// waits for the log. There is one lease at a time, first come, first served, and a commit that has
+    /// waited for one lease does not wait for the next. A transaction that loses twice under its lease,
+    /// because each attempt reads other keys, gets leases for which every other commit waits. A
+    /// `transact` within `body` runs under the lease of the one around it. Each lease is an event of
+    /// `tracing` when it ends (a warning, if commits have waited for a millisecond or more, all
+    /// together), and is counted by [`priority_info`](Self::priority_info). So `body` may be slow (it may
+    /// `await` another service, say): it delays only commits that write keys it has read, and only after
+    /// it has lost to them.
     ///
     /// **Conflicts with itself.** A body that calls `db.insert` where `tx.insert` was meant, for a key
     /// that the transaction has read, would lose to its own write on every attempt: the second time in a

@@ -115,7 +115,7 @@ impl<K: Key, V: Value> Shared<K, V> {
         certificate: Option<&Certificate<'_, K>>,
         writes: impl ExactSizeIterator<Item = (K, Write<V>)>,
     ) -> Result<Timestamp, FluxError> {
-        let timestamp = self.committer.commit(certificate, writes)?;
+        let timestamp = self.committer.commit(&self.priority, certificate, writes)?;
         note_commit(self.address(), timestamp);
         if self.committer.takes_alarm()
             && let Err(error) = self.wake_worker()

@@ -10,10 +10,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use common::bench::{Db, Tx, fresh, now, two, works_on};
+use common::limits::{EVICTING, limited};
 use common::rivals::{UNPROTECTED, on_another_task, on_another_thread};
 use common::{LEVELS, assert_nothing_pinned};
+use fluxmap::mem::EvictionPolicy;
 use fluxmap::persistence::PersistenceOptions;
-use fluxmap::{Database, FluxError, IsolationLevel, TransactOptions};
+use fluxmap::{Background, Database, FluxError, IsolationLevel, TransactOptions};
 use fluxmap_testkit::disk::SimDisk;
 use fluxmap_testkit::polling::{poll_times, yield_once};
 use futures::FutureExt as _;
@@ -305,6 +307,127 @@ fn a_deadline_that_passes_while_a_lease_is_waited_for_begins_no_attempt() {
     assert!(attempts.get() <= UNPROTECTED, "{attempts:?}");
     drop(late);
     works_on(&db);
+}
+
+/// Room for about 1,500 short keys.
+const LIMIT: u64 = 256 << 10;
+
+/// The digits of short keys, and of long ones, of which there is room for 13.
+const SHORT: usize = 6;
+const LONG: usize = 16 << 10;
+
+/// The number of keys that the holder of a lease counts in the tests of evictions.
+const COUNTED: u64 = 700;
+
+/// Fills a database with a memory limit: with keys that begin with a, which are the oldest, and then,
+/// until the limit is reached, with others.
+fn full(policy: EvictionPolicy, is_told: bool, digits: usize) -> Db {
+    let db = empty(policy, is_told);
+    let others = (0..).map(|number| key('b', digits, number));
+    for key in (0..COUNTED).map(|number| key('a', digits, number)).chain(others) {
+        block_on(db.insert(key, 0)).expect("room is made");
+        if db.memory_info().evictions.capacity > 0 {
+            return db;
+        }
+    }
+    unreachable!("it is full in the end");
+}
+
+/// A database whose time stands still, so that no lease runs out.
+fn empty(policy: EvictionPolicy, is_told: bool) -> Db {
+    let builder = limited(policy, LIMIT).background(&Background::new(1));
+    let builder = if is_told { builder.on_evict(|_, _, _| ()) } else { builder };
+    block_on(builder.build()).expect("the database opens")
+}
+
+fn key(first: char, digits: usize, number: u64) -> String {
+    // Concatenated, because `format!` allocates up to twice the length.
+    [first.to_string(), "0".repeat(digits - SHORT), format!("{number:0SHORT$}")].concat()
+}
+
+fn assert_within_limit(db: &Db) {
+    let info = db.memory_info();
+    assert!(info.current_bytes <= LIMIT, "{info:?}");
+}
+
+/// A commit of another key does not wait for a lease, and the room for it is not made at the expense of
+/// the lease's holder: keys that the holder has not read are evicted, even if the policy would rather
+/// evict the others. So the holder commits in its first lease.
+#[test]
+fn room_for_others_is_not_made_by_evicting_what_the_holder_has_read() {
+    for (policy, is_told) in EVICTING.into_iter().flat_map(|policy| [(policy, false), (policy, true)]) {
+        let db = full(policy, is_told, SHORT);
+        let count = || db.count("a".to_owned().."b".to_owned()).expect("a count succeeds");
+        let read = |tx: &Tx| {
+            let _ = tx.get("x").expect("a read");
+            assert!(tx.prefix("a").expect("a prefix").count() > 100);
+        };
+        let attempts = with_priority(&db, "x", read, || {
+            let (counted, evicted) = (count(), db.memory_info().evictions.capacity);
+            for number in 0..1_000 {
+                let insert = db.insert(key('y', SHORT, number), 1);
+                assert!(is_ready(&mut Box::pin(insert)), "it is not protected");
+                assert_within_limit(&db);
+            }
+            // A commit of many keys makes room for all of them.
+            let many = (0..100).map(|number| (key('z', SHORT, number), 1));
+            assert!(is_ready(&mut Box::pin(db.extend(many))));
+            assert_within_limit(&db);
+            assert!(db.memory_info().evictions.capacity >= evicted + 1_000, "{policy:?}");
+            assert_eq!(count(), counted, "{policy:?}, told: {is_told}");
+            assert!(db.contains_key("x").expect("a read"), "{policy:?}");
+        });
+        assert_eq!(attempts, UNPROTECTED + 1, "{policy:?}");
+        let info = db.priority_info();
+        assert_eq!((info.leases, info.exclusive_leases, info.held_back), (1, 0, 0), "{policy:?}");
+    }
+}
+
+/// If the holder of a lease has read all keys, the memory limit takes precedence: its keys are evicted,
+/// and no commit waits.
+#[test]
+fn the_limit_holds_though_everything_is_protected() {
+    // With long keys, all others are keys of the commit that needs the room.
+    for (policy, digits, many) in
+        EVICTING.into_iter().flat_map(|policy| [(policy, SHORT, 200), (policy, LONG, 12)])
+    {
+        let db = full(policy, false, digits);
+        let read = |tx: &Tx| {
+            let _ = tx.get("x").expect("a read");
+            let _ = tx.range(..="x").expect("a range").count();
+        };
+        let attempts = with_priority(&db, "x", read, || {
+            let writes = (0..many).map(|number| (key('y', digits, number), 1));
+            assert!(is_ready(&mut Box::pin(db.extend(writes))), "it is not protected");
+            let count = db.count("y".to_owned()..).expect("a count succeeds") as u64;
+            assert_eq!(count, many, "{policy:?}");
+            assert_within_limit(&db);
+        });
+        assert_eq!(attempts, UNPROTECTED + 2, "{policy:?}: keys that it has read were evicted");
+        assert_within_limit(&db);
+        assert_eq!(db.priority_info().exclusive_leases, 0, "{policy:?}");
+    }
+}
+
+/// The policy offers the keys of the commit that needs the room again and again if all others are
+/// protected. The limit holds all the same.
+#[test]
+fn the_only_other_key_is_evicted_though_it_is_protected() {
+    for policy in EVICTING {
+        let db = empty(policy, false);
+        block_on(db.insert(key('a', LONG, 0), 0)).expect("an insert commits");
+        let read = |tx: &Tx| {
+            let _ = tx.get("x").expect("a read");
+            let _ = tx.prefix("a").expect("a prefix").count();
+        };
+        with_priority(&db, "x", read, || {
+            let writes = (0..15).map(|number| (key('y', LONG, number), 1));
+            assert!(is_ready(&mut Box::pin(db.extend(writes))), "it is not protected");
+            assert_eq!(db.count("y".to_owned()..).expect("a count succeeds"), 15, "{policy:?}");
+            assert!(!db.contains_key(key('a', LONG, 0).as_str()).expect("a read"), "{policy:?}");
+            assert_within_limit(&db);
+        });
+    }
 }
 
 /// The time of a lease does not pass while its holder waits for the log.

@@ -55,7 +55,7 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
         let mut order = self.order.lock();
         let Some(books) = &mut order.keeper.books else { return };
         books.allow(books.limit() / if is_all { ALLOWED_AT_LAST } else { ALLOWED_MEANWHILE });
-        if let Some(mut need) = Need::all(&order, self, None) {
+        if let Some(mut need) = Need::all(&order, self, None, None) {
             let count = removal.make_room(&mut order, &mut need);
             let freed = order.after_publish(count, self);
             drop(order);

@@ -96,7 +96,7 @@ impl<K, V> Drop for Telling<'_, K, V> {
 
 impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
     /// Makes room until no more is needed. Call it without any lock held.
-    pub(crate) fn go_on_making_room(&self, removal: &mut Removal<'_, '_, K, V>, need: &mut Need) {
+    pub(crate) fn go_on_making_room(&self, removal: &mut Removal<'_, '_, K, V>, need: &mut Need<'_>) {
         while removal.goes_on() {
             removal.prepare();
             let mut order = self.order.lock();

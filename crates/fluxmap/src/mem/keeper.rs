@@ -41,6 +41,8 @@ pub(crate) struct Books {
     /// Whether the policy may remember keys evicted for the last batch: see [`room`](Self::room).
     may_remember: bool,
     refused: Refused,
+    /// Where the last [`draw`](Self::draw) was, as a fraction of 2^32.
+    drawn: u32,
 }
 
 /// The room that refused batches have left in the index.
@@ -86,6 +88,7 @@ impl Keeper {
             evicting: false,
             may_remember: true,
             refused: Refused::default(),
+            drawn: 0,
         };
         books.empty_policy = books.policy.heap_bytes() as u64;
         Keeper { books: Some(books), ..Keeper::unlimited(structure) }
@@ -280,6 +283,15 @@ impl Books {
         Some(Victim { id, hash: self.nodes.get(id).hash })
     }
 
+    /// Returns any key, or nothing, regardless of the policy. Repeated calls are spread evenly over all
+    /// keys, so among them is soon one of any large group.
+    pub(crate) fn draw(&mut self) -> Option<Victim> {
+        self.drawn = self.drawn.wrapping_add(GOLDEN);
+        let end = self.nodes.end();
+        let id = ((u64::from(self.drawn) * u64::from(end)) >> u32::BITS) as NodeId;
+        (id < end && self.nodes.is_taken(id)).then(|| Victim { id, hash: self.nodes.get(id).hash })
+    }
+
     /// Lets a victim stay for now.
     pub(crate) fn spare(&mut self, victim: Victim) {
         self.policy.spare(&mut self.nodes, victim.id);
@@ -371,6 +383,9 @@ fn counted(index: u64, keys: u64) -> u64 {
 
 /// The number of times that a policy forgets some keys in a step of [`Books::forget_gone`].
 const FORGETS: usize = 16;
+/// The golden ratio as a fraction of 2^32: its multiples, modulo 1, lie evenly however many there are.
+const GOLDEN: u32 = 0x9e37_79b9;
+
 /// The number of nodes for which an empty database has room.
 const FREE_NODES: u64 = 256;
 /// The memory of a key in the hash table and the ordered list when they are as sparse as growth leaves

@@ -13,10 +13,12 @@
 use crate::commit::{Committer, Order};
 use crate::error::FluxError;
 use crate::mem::evict::{EvictionCause, Gone};
-use crate::mem::keeper;
+use crate::mem::keeper::{self, Books};
 use crate::mem::nodes::{NodeId, Nodes};
 use crate::mem::policy::Reads;
 use crate::mem::weigher::TOMBSTONE;
+use crate::txn::priority::Priority;
+use crate::txn::shield::Shield;
 use fluxmap_index::{Access, Reader, Resident, Tail, Time, Timestamp, contain, has_expired, planted};
 use std::hash::Hash;
 use std::mem;
@@ -47,8 +49,8 @@ struct Victim<'r, K, V> {
     copy: Option<K>,
 }
 
-/// The amount of room to make, and the commit that needs it.
-pub(crate) struct Need {
+/// The amount of room to make, and the commit that needs it. Drop it where no lock is held.
+pub(crate) struct Need<'p> {
     /// The commit that needs the room, and how many keys it has written: these keys stay. `None` while
     /// the database is opened: there are no readers yet, and keys are removed at the last timestamp,
     /// without a commit of their own.
@@ -60,21 +62,67 @@ pub(crate) struct Need {
     last: Timestamp,
     /// The number of victims that were spared since one was last removed.
     spared: usize,
+    /// Which keys a lease protects. `None` while the database is opened.
+    shield: Option<Shield<'p>>,
 }
 
-impl Need {
+impl<'p> Need<'p> {
     /// Returns the need for everything beyond the limit now; `None` if the limit is kept.
     pub(crate) fn all<K, V>(
         order: &Order<K, V>,
         shared: &Committer<K, V>,
         written: Option<(Timestamp, usize)>,
+        priority: Option<&'p Priority>,
     ) -> Option<Self> {
         let left = order.keeper.excess(shared.index.structure());
-        (left > 0).then_some(Need { written, left, last: shared.clock.applied(), spared: 0 })
+        (left > 0).then(|| {
+            let writes = written.map_or(0, |(_, keys)| keys);
+            let shield = priority.map(|priority| Shield::new(priority, writes));
+            Need { written, left, last: shared.clock.applied(), spared: 0, shield }
+        })
     }
 
     fn may_spare(&self) -> bool {
         self.spared < MOST_SPARED + MOST_TURNS * self.written.map_or(0, |(_, keys)| keys)
+    }
+
+    /// Returns the chosen key, unless it has gone or the commit that needs the room has written it.
+    fn may_go<'r, K, V>(
+        &self,
+        notes: &Notes<'r, '_, K, V>,
+        choice: keeper::Victim,
+    ) -> Option<Resident<'r, K, Arc<V>>> {
+        let is_written = |resident: &Resident<'_, K, Arc<V>>| {
+            self.written.is_some_and(|(timestamp, _)| resident.timestamp() == timestamp)
+        };
+        notes.resident(choice.hash, choice.id).filter(|resident| !is_written(resident))
+    }
+
+    /// Returns the shield if it protects this key. One load if there is no lease.
+    fn shield_over<K: 'static, V>(
+        &mut self,
+        resident: &Resident<'_, K, Arc<V>>,
+        choice: keeper::Victim,
+    ) -> Option<&mut Shield<'p>> {
+        let shield = self.shield.as_mut()?;
+        (shield.looks() && shield.covers(choice.hash, resident.key())).then_some(shield)
+    }
+
+    /// Looks for a key that is not protected regardless of the policy, in whose order thousands of
+    /// protected keys may come first.
+    fn draw<'r, K: 'static, V>(
+        &mut self,
+        books: &mut Books,
+        notes: &Notes<'r, '_, K, V>,
+    ) -> Option<(Resident<'r, K, Arc<V>>, keeper::Victim)> {
+        while self.shield.as_mut()?.looks() {
+            let Some(choice) = books.draw() else { continue };
+            let Some(resident) = self.may_go(notes, choice) else { continue };
+            if !self.shield.as_ref()?.covers(choice.hash, resident.key()) {
+                return Some((resident, choice));
+            }
+        }
+        None
     }
 }
 
@@ -266,26 +314,41 @@ impl<'c, 'r, K: Ord + Hash + Clone + 'static, V: 'static> Removal<'c, 'r, K, V> 
         }
     }
 
-    /// Under the commit lock: picks the key that the policy chooses, if any key may be evicted.
-    fn pick_choice(&mut self, order: &mut Order<K, V>, need: &mut Need) {
+    /// Under the commit lock: picks the key that the policy chooses, if any key may be evicted. If a
+    /// lease protects that key, picks another one, if one is found soon.
+    fn pick_choice(&mut self, order: &mut Order<K, V>, need: &mut Need<'_>) {
+        let Some(books) = &mut order.keeper.books else { return };
         let notes = Notes(self.reader);
+        let before = need.spared;
+        let mut protected = None;
         while need.may_spare() {
-            let Some(books) = &mut order.keeper.books else { return };
-            let Some(choice @ keeper::Victim { id, hash }) = books.victim(&notes) else { return };
-            let stays = |resident: &Resident<'_, K, Arc<V>>| {
-                need.written.is_some_and(|(timestamp, _)| resident.timestamp() == timestamp)
+            let Some(choice) = books.victim(&notes) else { break };
+            let Some(resident) = need.may_go(&notes, choice) else {
+                books.spare(choice);
+                need.spared += 1;
+                continue;
             };
-            match notes.resident(hash, id).filter(|resident| !stays(resident)) {
-                Some(resident) => return self.pick(hash, resident, Some(choice)),
-                None => books.spare(choice),
+            let Some(shield) = need.shield_over(&resident, choice) else {
+                return self.pick(choice.hash, resident, Some(choice));
+            };
+            books.spare(choice);
+            protected.get_or_insert((resident, choice));
+            if !shield.pass_over() {
+                break;
             }
-            need.spared += 1;
         }
+        let Some(protected) = protected else { return };
+        // Protected keys were put behind the keys of the last commit, which came up again for that reason
+        // only: not because the policy has chosen all others.
+        need.spared = before;
+        // The limit must hold: if no other key is found, evict a protected one.
+        let (resident, choice) = need.draw(books, &notes).unwrap_or(protected);
+        self.pick(choice.hash, resident, Some(choice));
     }
 
     /// Under the commit lock: removes the prepared keys, and picks the next ones, as long as there is
     /// need. Returns how many keys were removed.
-    pub(crate) fn make_room(&mut self, order: &mut Order<K, V>, need: &mut Need) -> usize {
+    pub(crate) fn make_room(&mut self, order: &mut Order<K, V>, need: &mut Need<'_>) -> usize {
         let mut all = 0;
         loop {
             // Removals are a commit of their own, except while the database is opened.

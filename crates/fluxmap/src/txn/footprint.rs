@@ -4,7 +4,7 @@
 
 use crate::key::Part;
 use crate::sync::Mutex;
-use crate::txn::priority::Protects;
+use crate::txn::priority::{Guarded, Protects};
 use crate::txn::read_set::RangeId;
 use crate::txn::watch::Watch;
 use fluxmap_index::{HASH_BITS, Span};
@@ -15,7 +15,7 @@ use std::mem;
 use std::sync::Arc;
 
 /// The footprint of one transaction, from attempt to attempt. Comparing and dropping keys runs user
-/// code, so both happen without a lock.
+/// code, so neither happens under its lock. Evictions compare under the commit lock; see [`Copied`].
 pub(crate) struct Footprint<K> {
     attempts: Mutex<Attempts<K>>,
     watch: Arc<Watch>,
@@ -88,18 +88,48 @@ impl<K> Reads<K> {
     }
 }
 
+impl<K> Footprint<K> {
+    /// Returns whether a key with this hash was read.
+    fn has_point(&self, hash: u64) -> bool {
+        let hash = hash & HASH_BITS;
+        let attempts = self.attempts.lock();
+        attempts.present.points.contains(&hash) || attempts.last.points.contains(&hash)
+    }
+
+    fn ranges(&self) -> Vec<Arc<Part<K>>> {
+        let attempts = self.attempts.lock();
+        attempts.present.all_ranges().chain(attempts.last.all_ranges()).map(Arc::clone).collect()
+    }
+}
+
+/// Returns whether one of the ranges contains the key.
+fn contain_key<K: Ord + 'static>(ranges: &[Arc<Part<K>>], key: &dyn Any) -> bool {
+    let Some(key) = key.downcast_ref::<K>() else { return false };
+    ranges.iter().any(|range| !range.is_before(key) && !range.is_after(key))
+}
+
 impl<K: Ord + Send + Sync + 'static> Protects for Footprint<K> {
     fn covers(&self, hash: u64, key: &dyn Any) -> bool {
-        let hash = hash & HASH_BITS;
-        let ranges: Vec<Arc<Part<K>>> = {
-            let attempts = self.attempts.lock();
-            let Attempts { present, last } = &*attempts;
-            if present.points.contains(&hash) || last.points.contains(&hash) {
-                return true;
-            }
-            present.all_ranges().chain(last.all_ranges()).map(Arc::clone).collect()
-        };
-        let Some(key) = key.downcast_ref::<K>() else { return false };
-        ranges.iter().any(|range| !range.is_before(key) && !range.is_after(key))
+        self.has_point(hash) || contain_key(&self.ranges(), key)
+    }
+
+    fn guard(self: Arc<Self>) -> Box<dyn Guarded> {
+        Box::new(Copied { ranges: self.ranges(), footprint: self })
+    }
+}
+
+/// A footprint with a copy of its ranges: the copy keeps their keys alive, so that comparing drops none.
+struct Copied<K> {
+    footprint: Arc<Footprint<K>>,
+    ranges: Vec<Arc<Part<K>>>,
+}
+
+impl<K: Ord + 'static> Guarded for Copied<K> {
+    fn covers(&self, hash: u64, key: &dyn Any) -> bool {
+        self.footprint.has_point(hash) || contain_key(&self.ranges, key)
+    }
+
+    fn ranges(&self) -> usize {
+        self.ranges.len()
     }
 }

@@ -9,6 +9,7 @@ pub(crate) mod priority;
 pub(crate) mod read_set;
 pub(crate) mod retry;
 pub(crate) mod scan;
+pub(crate) mod shield;
 pub(crate) mod snapshot;
 mod sorted;
 pub(crate) mod stream;

@@ -45,6 +45,20 @@ pub(crate) trait Protects: Send + Sync {
     /// Returns whether a write to this key, which has this hash, would change a key that the holder has
     /// read. Runs the key's `Ord`; called where no lock is held.
     fn covers(&self, hash: u64, key: &dyn Any) -> bool;
+
+    /// Returns these reads for evictions, which ask about keys under the commit lock.
+    fn guard(self: Arc<Self>) -> Box<dyn Guarded>;
+}
+
+/// Reads that a lease protects from evictions. Drop it where no lock is held, because it may hold the
+/// last reference to keys, whose destructors may use the database.
+pub(crate) trait Guarded {
+    /// Returns whether deleting this key, which has this hash, would change what the holder has read.
+    /// Runs the key's `Ord`; called under the commit lock, so it drops no key.
+    fn covers(&self, hash: u64, key: &dyn Any) -> bool;
+
+    /// Returns with how many ranges `covers` compares a key.
+    fn ranges(&self) -> usize;
 }
 
 /// A transaction's request for a lease.
@@ -199,6 +213,23 @@ impl Priority {
         // Acquire: a thread that sees that a lease has ended sees the commits made under it.
         let holder = self.holder.load(Ordering::Acquire);
         holder == NOBODY || [holder, EVERYBODY].contains(&current().0)
+    }
+
+    /// Returns whose lease it is, if there is one. One load.
+    pub(crate) fn holder(&self) -> Option<PriorityId> {
+        // Acquire: as in `is_open`.
+        let holder = self.holder.load(Ordering::Acquire);
+        (holder != NOBODY).then_some(PriorityId(holder))
+    }
+
+    /// Returns the present lease and its reads, for evictions.
+    pub(crate) fn guarded(&self) -> Option<(PriorityId, Vec<Box<dyn Guarded>>)> {
+        let (id, protects) = {
+            let queue = self.queue.lock();
+            let lease = queue.lease.as_ref()?;
+            (lease.id, lease.protects.clone())
+        };
+        Some((id, protects.into_iter().map(|member| member.protects.guard()).collect()))
     }
 
     /// Waits while there is a lease of another transaction that is exclusive or protects reads that the
@@ -720,6 +751,20 @@ mod tests {
     impl Protects for Only {
         fn covers(&self, hash: u64, _key: &dyn Any) -> bool {
             hash == self.0
+        }
+
+        fn guard(self: Arc<Self>) -> Box<dyn Guarded> {
+            Box::new(Only(self.0))
+        }
+    }
+
+    impl Guarded for Only {
+        fn covers(&self, hash: u64, _key: &dyn Any) -> bool {
+            hash == self.0
+        }
+
+        fn ranges(&self) -> usize {
+            0
         }
     }
 
