@@ -274,6 +274,7 @@ pub use db::{
 };
 pub use error::{FluxError, PersistenceError};
 pub use key::{Key, KeyBound, KeyRange, Prefix, Query, Value};
+pub use persistence::{DurabilityLevel, PersistenceOptions};
 
 /// The parts that a model test controls.
 #[cfg(shuttle)]
