@@ -781,6 +781,55 @@ impl<K: Key, V: Value> Database<K, V> {
     /// # }
     /// ```
     ///
+    /// # If it stays open
+    ///
+    /// `close` drops this clone in any case, so if it was your only one, there is none to call `close`
+    /// on again, and no need to: the last holder closes the database, and the files are free as soon as
+    /// it has gone. Some holders are in none of your variables, and end by themselves:
+    ///
+    /// - a commit that waits for the disk, in a task that still runs: await your tasks before you close;
+    /// - a listener of [`on_evict`](DatabaseBuilder::on_evict) that is just using the database through
+    ///   [`WeakDatabase::upgrade`].
+    ///
+    /// To wait until the database has closed, whatever holds it, let its listener own one end of a
+    /// channel: the database drops the listener after it has closed its files.
+    ///
+    /// ```
+    /// # use fluxmap::{Database, FluxError, persistence::PersistenceOptions};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), FluxError> {
+    /// # let dir = tempfile::tempdir().expect("a directory");
+    /// # let options = || PersistenceOptions::new(dir.path().join("db"));
+    /// let (open, closed) = futures::channel::oneshot::channel::<()>();
+    /// let db = Database::<u64, String>::builder()
+    ///     .durability_full(options())
+    ///     .on_evict(move |_key, _value, _cause| {
+    ///         let _owned = &open;
+    ///     })
+    ///     .build()
+    ///     .await?;
+    /// let view = db.snapshot();
+    /// let reader = std::thread::spawn(move || drop(view));
+    /// match db.close().await {
+    ///     // The reader still held its snapshot: this waits until the other end has been dropped.
+    ///     Err(FluxError::StillOpen { .. }) => assert!(closed.await.is_err()),
+    ///     closed => closed?,
+    /// }
+    /// // The files are free.
+    /// Database::<u64, String>::builder().durability_full(options()).build().await?;
+    /// # reader.join().expect("no panic");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// A listener cannot close the database while anybody else has it, and the commit or the call that
+    /// evicts does: in a listener, `close` returns `StillOpen`, unless the listener runs on the
+    /// background thread and every other holder has gone meanwhile. Close the database elsewhere.
+    ///
+    /// A [backup](Self::backup_to) whose future was dropped does not hold the database open: `close`
+    /// returns while the copy is still being written. The stored keys and values are dropped when it is
+    /// complete.
+    ///
     /// # Errors
     ///
     /// [`FluxError::StillOpen`] if something else holds the database: other clones, transactions or
@@ -804,6 +853,9 @@ impl<K: Key, V: Value> Database<K, V> {
         }
         let given_back = match self.shared.checkpointer() {
             None => self.give_back(),
+            // A listener that waits for this future on a thread of the database would wait for a thread
+            // that joins its own.
+            Some(_) if self.shared.is_on_this_thread() => self.give_back(),
             // Closing joins threads, which may have to wait for the disk.
             Some(_) => host.run("fluxmap-close", move || self.give_back()).await?,
         };

@@ -135,13 +135,16 @@ pub enum FluxError {
         source: PersistenceError,
     },
     /// [`Database::close`](crate::Database::close) has synced every commit, but the database stays open,
-    /// because something else holds it. It closes with the last holder: drop the holders, or call
-    /// `close` on the last clone.
+    /// because something else holds it. The clone that was closed has been dropped. The database closes
+    /// with the last holder: drop the holders, or call `close` on the last clone. In a listener of
+    /// [`on_evict`](crate::DatabaseBuilder::on_evict) this is the rule, because the commit that evicts
+    /// holds the database. See [`close`](crate::Database::close) for how to wait.
     #[error(
-        "all commits are synced, but the database stays open: {clones} more of its clones, {transactions} of its transactions and {snapshots} of its snapshots are held; drop them, or close the last clone"
+        "all commits are synced, but the database stays open: {clones} more of its clones or commits, {transactions} of its transactions and {snapshots} of its snapshots are held, possibly by the caller of an `on_evict` listener that closes it; it closes when the last of them is dropped"
     )]
     StillOpen {
-        /// Other clones of the [`Database`](crate::Database), and commits that wait for the disk.
+        /// Other clones of the [`Database`](crate::Database), also those of upgraded
+        /// [`WeakDatabase`](crate::WeakDatabase)s, and commits that wait for the disk.
         clones: usize,
         /// Running transactions.
         transactions: usize,
