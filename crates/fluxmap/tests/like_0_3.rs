@@ -81,6 +81,18 @@ fn a_savepoint_of_a_transaction_stays_as_those_of_sql_do() {
 }
 
 #[test]
+fn a_rollback_says_whether_the_savepoint_has_ended_or_was_set_elsewhere() {
+    let db: Db = open();
+    let (tx, other) = (db.begin(), db.begin());
+    let (outer, foreign) = (tx.savepoint().expect("it is set"), other.savepoint().expect("it is set"));
+    let inner = tx.savepoint().expect("it is set");
+    assert_eq!(tx.rollback_to(&outer), Ok(()));
+    assert_eq!(tx.rollback_to(&inner), Err(FluxError::SavepointEnded));
+    assert_eq!(tx.rollback_to(&foreign), Err(FluxError::SavepointOfOtherTransaction));
+    assert_eq!(db.begin().rollback_to(&outer), Err(FluxError::SavepointOfOtherTransaction));
+}
+
+#[test]
 fn errors_can_be_compared() {
     let db: Db = open();
     let mut handle = db.handle();
