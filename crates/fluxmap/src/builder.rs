@@ -256,8 +256,8 @@ impl<K, V, S: BuilderState> DatabaseBuilder<K, V, S> {
     ///
     /// The fields are determined when the database is built, by letting the types' `Deserialize` read
     /// made-up values. Fields behind a value that `Deserialize` rejects stay unknown, and unknown fields
-    /// match everything. The files of a database last written by a development version before 0.5 do not
-    /// record the fields; they do so from the next checkpoint on.
+    /// match everything. The files of a database last written by the unpublished version 0.4 do not record
+    /// the fields; they do so from the next checkpoint on.
     ///
     /// The [error](crate::PersistenceError::Mismatch) shows both sides in a notation of one line:
     ///

@@ -772,8 +772,8 @@ impl<K: Key, V: Value> Database<K, V> {
     /// for good, the next attempt may find a database there and refuse: remove the directory yourself.
     ///
     /// A copy that was cut short by the death of the process or a power loss is replaced by the next
-    /// copy into that directory. Until then it cannot be opened, with one exception: before the first
-    /// file of the copy has its name, the directory is as good as empty, and **opens as a new, empty
+    /// copy into that directory. Until then it cannot be opened, with one exception: in the
+    /// first moments, before its log is there (`wal.0000000002`), the directory is as good as empty, and **opens as a new, empty
     /// database**. So trust a copy only if this call has returned without an error.
     ///
     /// # Cancel safety
