@@ -256,8 +256,24 @@ impl<K, V, S: BuilderState> DatabaseBuilder<K, V, S> {
     ///
     /// The fields are determined when the database is built, by letting the types' `Deserialize` read
     /// made-up values. Fields behind a value that `Deserialize` rejects stay unknown, and unknown fields
-    /// match everything. The files of a database last written by a version before 0.5 do not record the
-    /// fields; they do so from the next checkpoint on.
+    /// match everything. The files of a database last written by the unpublished version 0.4 do not record
+    /// the fields; they do so from the next checkpoint on.
+    ///
+    /// The [error](crate::PersistenceError::Mismatch) shows both sides in a notation of one line:
+    ///
+    /// | | |
+    /// |---|---|
+    /// | `{price:uint,name:text}` | a struct with its fields, in their order |
+    /// | `(uint,int)` | a tuple |
+    /// | `[f64]`, `map(text,u8)`, `?bool` | a sequence, a map, an `Option` |
+    /// | `<Came \|Went {at:u8}>` | an enum: each variant with its content |
+    /// | `uint`, `int` | an unsigned or signed integer of 16 bits or more, whatever its width |
+    /// | `_` | a part that is unknown and matches everything |
+    /// | `@0`, `@1` | a type that contains itself: the outermost type around this place, the next within it |
+    /// | `#1500:1a2b3c4d` | more than 800 bytes of this notation: their number and checksum |
+    ///
+    /// So a list's node is `{value:uint,next:?@0}`, and a tree whose only field is `Vec<Tree>` is
+    /// `{children:[@0]}`.
     ///
     /// Turn the check off, once, after renaming a field: renaming changes nothing in the files. The next
     /// checkpoint records the new fields.
@@ -377,13 +393,23 @@ impl<K, V, S: BuilderState> DatabaseBuilder<K, V, S> {
     /// may use the database. The key is also copied for the listener, and encoded for the log, without a
     /// lock (the [crate's documentation](crate) lists which code runs under which lock). The listener
     /// should be quick; its panics are contained. In a durable database, the removal may not be durable
-    /// yet when it is reported. Not reported are keys evicted because there is no room for them when the
-    /// database is opened, and expired keys that are written again before they were removed.
+    /// yet when it is reported. Not reported are keys evicted because there is no room for them while the
+    /// files of a database are read, and expired keys that are written again before they were removed.
     ///
-    /// The listener may also commit. Evictions caused by such a commit are reported after the listener
-    /// has returned, in their order, by the outermost call on that thread; so the listener must not wait
-    /// for one of them. A listener that puts back every key that is reported keeps the commit that
-    /// evicted the first of them from ever returning: put a key back at most once.
+    /// **Calls before `build` has returned.** A durable database may call the listener while it is being
+    /// opened: for keys that expired while it was closed, and for keys that must make room for the first
+    /// commits. [`WeakDatabase`](crate::WeakDatabase) shows a listener that allows for that.
+    ///
+    /// **Commits.** The listener is a plain function, and commits are futures. Send the key to a task
+    /// that commits, as in the second example. Do not use `block_on` within the listener: it blocks the
+    /// thread that runs the listener, which may be a thread of your executor (some executors panic then,
+    /// and the key is lost to the listener) or the background thread, which then removes no expired keys
+    /// and ends no old snapshots.
+    ///
+    /// If the listener does commit, evictions caused by that commit are reported after the listener has
+    /// returned, in their order, by the outermost call on that thread; so the listener must not wait for
+    /// one of them. A listener that puts back every key that is reported keeps the commit that evicted
+    /// the first of them from ever returning: put a key back at most once.
     ///
     /// The database holds the listener, so a listener that uses the database must hold it as a
     /// [`WeakDatabase`](crate::WeakDatabase), whose documentation has an example. A clone of the
@@ -401,6 +427,38 @@ impl<K, V, S: BuilderState> DatabaseBuilder<K, V, S> {
     /// db.insert(1, "one".into()).await?;
     /// db.evict(&1).await?;
     /// assert_eq!(evicted.recv().ok(), Some((1, "one".to_string().into(), EvictionCause::Explicit)));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// A task moves evicted values to another database:
+    ///
+    /// ```
+    /// # use fluxmap::{Database, FluxError};
+    /// use futures::StreamExt;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), FluxError> {
+    /// let (sender, mut evicted) = futures::channel::mpsc::unbounded();
+    /// let cache = Database::<u64, String>::builder()
+    ///     .on_evict(move |key, value, _cause| {
+    ///         // Fails only if the task has ended.
+    ///         let _ = sender.unbounded_send((key, value));
+    ///     })
+    ///     .build()
+    ///     .await?;
+    /// let archive = Database::<u64, String>::builder().build().await?;
+    /// let to = archive.clone();
+    /// let task = tokio::spawn(async move {
+    ///     while let Some((key, value)) = evicted.next().await {
+    ///         to.insert_arc(key, value).await?;
+    ///     }
+    ///     Ok::<_, FluxError>(())
+    /// });
+    /// cache.insert(1, "one".into()).await?;
+    /// cache.evict(&1).await?;
+    /// cache.close().await?; // drops the listener, so the task ends
+    /// task.await.expect("no panic")?;
+    /// assert_eq!(archive.get(&1)?.as_deref().map(String::as_str), Some("one"));
     /// # Ok(())
     /// # }
     /// ```
@@ -425,6 +483,12 @@ impl<K, V, S: BuilderState> DatabaseBuilder<K, V, S> {
     /// is set forward or a machine that has slept, and when the clock is set back it neither runs back
     /// nor stands still. A durable database keeps the time in its checkpoints, and continues from there
     /// if the clock shows an earlier time when it is opened.
+    ///
+    /// So a time that was wrong once, and too late, stays with a durable database. With a source of your
+    /// own the time then stands still until the source has reached it again. If it was the end of the
+    /// range (2<sup>64</sup> - 1 milliseconds after 1970, to which later times are rounded), it is never
+    /// reached again, no later time exists, and a value that is given a time to live expires at once:
+    /// copy the values to a new database.
     pub fn time_source(mut self, source: Arc<dyn TimeSource>) -> Self {
         self.memory.time_source = Some(source);
         self

@@ -11,7 +11,9 @@ use std::sync::Arc;
 
 impl<K: Key, V: Value> Database<K, V> {
     /// Returns the values under `keys`, in their order, all read at one moment. Takes any number of
-    /// keys; see [`get_many`](Self::get_many) for a few keys whose number is known when compiling.
+    /// keys, by reference, in any one borrowed form: `get_each(&keys)`, `get_each(&[1, 2])`,
+    /// `get_each(["ada", "bob"])`. See [`get_many`](Self::get_many) for a few keys whose number is known
+    /// when compiling.
     ///
     /// ```
     /// # use fluxmap::Database;
@@ -22,6 +24,7 @@ impl<K: Key, V: Value> Database<K, V> {
     /// let wanted: Vec<String> = ["7", "200", "30"].map(String::from).into();
     /// let found = db.get_each(&wanted)?;
     /// assert!(found.iter().map(|found| found.as_deref()).eq([Some(&7), None, Some(&30)]));
+    /// assert_eq!(db.get_each(["7", "200"])?.len(), 2);
     /// # Ok(())
     /// # }
     /// ```
@@ -118,6 +121,10 @@ impl<K: Key, V: Value> Database<K, V> {
 
     /// Puts all `pairs` in one commit, replacing old values: readers see all of them or none. If a key
     /// occurs twice, the later pair counts. Never conflicts.
+    ///
+    /// The values have no time to live, as with [`insert`](Self::insert): pairs that should expire are
+    /// inserted by [`insert_with_ttl`](crate::Transaction::insert_with_ttl) within
+    /// [`transact`](Self::transact).
     ///
     /// Other commits wait while this one is published, tens of nanoseconds per pair; pass millions of
     /// pairs in several calls.

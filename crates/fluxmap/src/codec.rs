@@ -95,6 +95,9 @@
 //! | `Vec<u8>` read with `serde_bytes` | read | read |
 //! | `[u8; 16]` read as `[u8; 15]` | refused by `decode` | refused by `decode` |
 //!
+//! `Arc` and `Rc` (`Arc<str>`, `Arc<[u8]>`, …) are like the types that they contain, with serde's feature
+//! `rc`; without it they are neither `Serialize` nor `Deserialize`.
+//!
 //! Whether `encode` refuses depends on each value. In the table, "refused by `check`" means that every
 //! value of the type is refused. If that type is only one variant of an enum, or inside of an `Option`,
 //! then only values that contain it are refused: with such types, check each value, not just the first.
@@ -157,8 +160,16 @@ use std::fmt;
 use std::io::ErrorKind;
 
 /// A type that can be written to files and read back. Implemented for every type that qualifies: derive
-/// serde's `Serialize` and `Deserialize`.
+/// serde's `Serialize` and `Deserialize`. `Arc` and `Rc` qualify with serde's feature `rc`.
+#[diagnostic::on_unimplemented(
+    message = "a durable database cannot store `{Self}`, because it is not `Serialize` and `DeserializeOwned`",
+    label = "`{Self}` cannot be stored in files",
+    note = "for a type of your own: `#[derive(serde::Serialize, serde::Deserialize)]`",
+    note = "for `Arc<str>`, `Arc<[u8]>` and other types with an `Arc`: turn on the feature `rc` of serde in your `Cargo.toml`"
+)]
 pub trait Stored: Serialize + DeserializeOwned {}
+// So that the compiler shows the message above instead of the bounds of this implementation.
+#[diagnostic::do_not_recommend]
 impl<T: Serialize + DeserializeOwned> Stored for T {}
 
 /// The encoding of keys and values; see the [module's documentation](self).

@@ -137,10 +137,17 @@ impl<K: Key, V: Value> Database<K, V> {
     /// Runs `body` in a transaction and commits it; after each conflict with another transaction it
     /// starts again, until it has committed.
     ///
-    /// `body` is an async closure: `async |tx| { .. }`. (Without the word `async`, the compiler says
-    /// that it needs to know the type of `tx`.) Each attempt runs a clone of `body`, so `body` should
-    /// have no effects except through the transaction that it is given. If it returns an error, the
-    /// transaction is rolled back and the error returned.
+    /// `body` is an async closure: `async |tx| { .. }`. Each attempt runs a clone of `body`, so `body`
+    /// should have no effects except through the transaction that it is given. If it returns an error,
+    /// the transaction is rolled back and the error returned.
+    ///
+    /// **If it does not compile:**
+    ///
+    /// - E0282, "type annotations needed", at a use of `tx`: the closure is not async. Write
+    ///   `async |tx| { .. }` for `|tx| { .. }` and for `|tx| async { .. }`.
+    /// - E0283, "type annotations needed", with "cannot infer type of the type parameter `E`" or "cannot
+    ///   satisfy `_: From<FluxError>`": nothing says which error `body` returns. End it with
+    ///   `Ok::<_, FluxError>(())`.
     ///
     /// **Priority.** A transaction that has lost four times gets a lease: while the lease is valid,
     /// another commit that would change a key that this transaction has read (in this attempt or the one
@@ -158,7 +165,7 @@ impl<K: Key, V: Value> Database<K, V> {
     /// it has lost to them.
     ///
     /// **Conflicts with itself.** A body that calls `db.insert` where `tx.insert` was meant, for a key
-    /// that the transaction has read, would lose to its own write on every attempt: the second time in a
+    /// that the transaction has read (at the snapshot level: that it writes), would lose to its own write on every attempt: the second time in a
     /// row, this returns [`FluxError::ConflictsWithItself`]. It returns the same error if `body` waits
     /// three times for a commit of another task that its own lease holds back, and goes on as soon as that
     /// commit has been made. (If the task goes on working after the commit, that looks like a slow body,
@@ -583,6 +590,30 @@ impl<K: Key, V: Value> Database<K, V> {
     /// value), and returns whether it did. The new value expires when the old one was going to, as with
     /// [`update`](Self::update).
     ///
+    /// **Where there was no value, the new one has no time to live** (except under
+    /// [`EvictionPolicy::Ttl`](crate::mem::EvictionPolicy::Ttl)), so a session or a lock that is taken in
+    /// this way lives for ever. Give it one in a transaction:
+    ///
+    /// ```
+    /// # use fluxmap::{Database, FluxError};
+    /// # use std::time::Duration;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), FluxError> {
+    /// # let db = Database::<String, u32>::builder().build().await?;
+    /// let is_ours = db
+    ///     .transact(async |tx| {
+    ///         let is_free = !tx.contains_key("leader")?;
+    ///         if is_free {
+    ///             tx.insert_with_ttl("leader".into(), 7, Duration::from_secs(30))?;
+    ///         }
+    ///         Ok::<_, FluxError>(is_free)
+    ///     })
+    ///     .await?;
+    /// assert!(is_ours && db.ttl("leader")?.is_some());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`transact`](Self::transact).
@@ -604,7 +635,8 @@ impl<K: Key, V: Value> Database<K, V> {
     }
 
     /// Returns the value under `key`; if there is none, puts the result of `make` there and returns it.
-    /// `make` runs at most once.
+    /// `make` runs at most once. The value that it puts there has no time to live: see
+    /// [`compare_and_swap`](Self::compare_and_swap).
     ///
     /// # Errors
     ///
@@ -736,7 +768,11 @@ impl<K: Key, V: Value> Database<K, V> {
 
     /// Writes a copy of the database, as it is at some moment during the call, into a directory of its
     /// own. The directory is created if need be, and can be opened as a database of the same types.
-    /// Commits go on meanwhile. `progress` is called now and then, on the thread that writes the copy.
+    /// Commits go on meanwhile.
+    ///
+    /// `progress` is called after each block of about 256 KiB, on the thread that writes the copy. The
+    /// last report need not be the total, which is an estimate. If `progress` panics, the copy is
+    /// abandoned, and the panic continues in the caller that awaits this future.
     ///
     /// ```
     /// # use fluxmap::{Database, persistence::PersistenceOptions};
@@ -756,13 +792,19 @@ impl<K: Key, V: Value> Database<K, V> {
     /// # Errors
     ///
     /// [`FluxError::Configuration`] in memory; [`FluxError::Persistence`] if the directory already
-    /// contains a database, or if the copy could not be written: its files are then removed. A copy that
-    /// was cut short by the death of the process cannot be opened; the next copy into that directory
-    /// replaces it.
+    /// contains a database, or if the copy could not be written: its files are then removed, and only
+    /// the directory and its `lock` stay. If they cannot be removed either, because the disk has failed
+    /// for good, the next attempt may find a database there and refuse: remove the directory yourself.
+    ///
+    /// A copy that was cut short by the death of the process or a power loss is replaced by the next
+    /// copy into that directory. Until then it cannot be opened, with one exception: in the
+    /// first moments, before its log is there (`wal.0000000002`), the directory is as good as empty, and **opens as a new, empty
+    /// database**. So trust a copy only if this call has returned without an error.
     ///
     /// # Cancel safety
     ///
-    /// The copy is written also if the future is dropped.
+    /// The copy is written also if the future is dropped, even when the database is
+    /// [closed](Self::close) meanwhile.
     pub async fn backup_to(
         &self,
         path: impl AsRef<Path>,
@@ -806,6 +848,55 @@ impl<K: Key, V: Value> Database<K, V> {
     /// # }
     /// ```
     ///
+    /// # If it stays open
+    ///
+    /// `close` drops this clone in any case, so if it was your only one, there is none to call `close`
+    /// on again, and no need to: the last holder closes the database, and the files are free as soon as
+    /// it has gone. Some holders are in none of your variables, and end by themselves:
+    ///
+    /// - a commit that waits for the disk, in a task that still runs: await your tasks before you close;
+    /// - a listener of [`on_evict`](DatabaseBuilder::on_evict) that is just using the database through
+    ///   [`WeakDatabase::upgrade`].
+    ///
+    /// To wait until the database has closed, whatever holds it, let its listener own one end of a
+    /// channel: the database drops the listener after it has closed its files.
+    ///
+    /// ```
+    /// # use fluxmap::{Database, FluxError, persistence::PersistenceOptions};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), FluxError> {
+    /// # let dir = tempfile::tempdir().expect("a directory");
+    /// # let options = || PersistenceOptions::new(dir.path().join("db"));
+    /// let (open, closed) = futures::channel::oneshot::channel::<()>();
+    /// let db = Database::<u64, String>::builder()
+    ///     .durability_full(options())
+    ///     .on_evict(move |_key, _value, _cause| {
+    ///         let _owned = &open;
+    ///     })
+    ///     .build()
+    ///     .await?;
+    /// let view = db.snapshot();
+    /// let reader = std::thread::spawn(move || drop(view));
+    /// match db.close().await {
+    ///     // The reader still held its snapshot: this waits until the other end has been dropped.
+    ///     Err(FluxError::StillOpen { .. }) => assert!(closed.await.is_err()),
+    ///     closed => closed?,
+    /// }
+    /// // The files are free.
+    /// Database::<u64, String>::builder().durability_full(options()).build().await?;
+    /// # reader.join().expect("no panic");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// A listener cannot close the database while anybody else has it, and the commit or the call that
+    /// evicts does: in a listener, `close` returns `StillOpen`, unless the listener runs on the
+    /// background thread and every other holder has gone meanwhile. Close the database elsewhere.
+    ///
+    /// A [backup](Self::backup_to) whose future was dropped does not hold the database open: `close`
+    /// returns while the copy is still being written. The stored keys and values are dropped when it is
+    /// complete.
+    ///
     /// # Errors
     ///
     /// [`FluxError::StillOpen`] if something else holds the database: other clones, transactions or
@@ -829,6 +920,9 @@ impl<K: Key, V: Value> Database<K, V> {
         }
         let given_back = match self.shared.checkpointer() {
             None => self.give_back(),
+            // A listener that waits for this future on a thread of the database would wait for a thread
+            // that joins its own.
+            Some(_) if self.shared.is_on_this_thread() => self.give_back(),
             // Closing joins threads, which may have to wait for the disk.
             Some(_) => host.run("fluxmap-close", move || self.give_back()).await?,
         };

@@ -66,12 +66,13 @@ pub enum FluxError {
         source: Box<FluxError>,
     },
     /// The body of [`transact`](crate::Database::transact) commits a change to a key that its own
-    /// transaction has read (or, at the snapshot level, writes), itself or in a task that it waits for.
+    /// transaction has read (at [`IsolationLevel::Snapshot`](crate::IsolationLevel::Snapshot): a key
+    /// that its own transaction writes), itself or in a task that it waits for.
     /// So the transaction loses each time it runs. Typically, the body calls `db.insert` where
     /// `tx.insert` was meant. Nothing of the transaction was applied; the other commits were, once for
     /// each attempt.
     #[error(
-        "the body of this transaction commits a change to a key that the transaction has read, itself or in a task that it waits for, and so conflicts with itself each time it runs; write through the transaction that it is given (`tx`) instead of the database, or make the other commit before or after this transaction"
+        "the body of this transaction commits a change to a key that the transaction has read (at the snapshot level: that it writes), itself or in a task that it waits for, and so conflicts with itself each time it runs; write through the transaction that it is given (`tx`) instead of the database, or make the other commit before or after this transaction"
     )]
     ConflictsWithItself,
     /// `begin` was called on a [`Handle`](crate::Handle) that is in a transaction.
@@ -81,10 +82,24 @@ pub enum FluxError {
     /// no transaction.
     #[error("this handle is in no transaction; call `begin` first")]
     NoActiveTransaction,
-    /// There is no savepoint of this name, or it ended when an earlier one was rolled back to, or it
-    /// belongs to another transaction.
-    #[error("no savepoint `{0}` in this transaction")]
+    /// [`Handle::rollback_to`](crate::Handle::rollback_to): the open transaction has no savepoint of
+    /// this name. It was not set, or it ended when it or an earlier one was rolled back to.
+    #[error(
+        "no savepoint `{0}` in this transaction: it was not set, or it ended when it or an earlier one was rolled back to"
+    )]
     SavepointNotFound(String),
+    /// [`Transaction::rollback_to`](crate::Transaction::rollback_to): the savepoint ended when an earlier
+    /// savepoint of the transaction was rolled back to. Nothing was undone.
+    #[error(
+        "this savepoint ended when an earlier savepoint of the transaction was rolled back to; set it again"
+    )]
+    SavepointEnded,
+    /// [`Transaction::rollback_to`](crate::Transaction::rollback_to): the savepoint was set in another
+    /// transaction, or in an earlier attempt of this one. Nothing was undone.
+    #[error(
+        "this savepoint was set in another transaction, or in an earlier attempt of this one; roll back to a savepoint of this transaction"
+    )]
+    SavepointOfOtherTransaction,
     /// The settings of the builder do not fit together, or a call needs a setting that the database does
     /// not have.
     #[error("configuration: {0}")]
@@ -135,13 +150,16 @@ pub enum FluxError {
         source: PersistenceError,
     },
     /// [`Database::close`](crate::Database::close) has synced every commit, but the database stays open,
-    /// because something else holds it. It closes with the last holder: drop the holders, or call
-    /// `close` on the last clone.
+    /// because something else holds it. The clone that was closed has been dropped. The database closes
+    /// with the last holder: drop the holders, or call `close` on the last clone. In a listener of
+    /// [`on_evict`](crate::DatabaseBuilder::on_evict) this is the rule, because the commit that evicts
+    /// holds the database. See [`close`](crate::Database::close) for how to wait.
     #[error(
-        "all commits are synced, but the database stays open: {clones} more of its clones, {transactions} of its transactions and {snapshots} of its snapshots are held; drop them, or close the last clone"
+        "all commits are synced, but the database stays open: {clones} more of its clones or commits, {transactions} of its transactions and {snapshots} of its snapshots are held, possibly by the caller of an `on_evict` listener that closes it; it closes when the last of them is dropped"
     )]
     StillOpen {
-        /// Other clones of the [`Database`](crate::Database), and commits that wait for the disk.
+        /// Other clones of the [`Database`](crate::Database), also those of upgraded
+        /// [`WeakDatabase`](crate::WeakDatabase)s, and commits that wait for the disk.
         clones: usize,
         /// Running transactions.
         transactions: usize,
@@ -215,8 +233,11 @@ pub enum PersistenceError {
         path: PathBuf,
     },
     /// The database was written with another type, schema version or codec than it is opened with, or
-    /// with other fields of a type of that name. Nothing has been changed. For a mismatch of fields, see
-    /// [`check_fields`](crate::DatabaseBuilder::check_fields).
+    /// with other fields of a type of that name. Nothing has been changed.
+    ///
+    /// If `what` is `key fields` or `value fields`, the other two texts are lists of fields such as
+    /// `{e:text,a:_}`, `(uint,int)` or `{next:?@0}`:
+    /// [`check_fields`](crate::DatabaseBuilder::check_fields) explains the notation.
     #[error("{} was written with {what} {found}, and is opened with {expected}; open it with the same {what} that it was written with, or choose another directory", path.display())]
     Mismatch {
         /// The file that records the properties.

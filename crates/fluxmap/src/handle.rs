@@ -193,7 +193,8 @@ impl<'db, K: Key, V: Value> Handle<'db, K, V> {
     }
 
     /// Puts `new` under `key` if its value is `expected`, and returns whether it did. The new value
-    /// expires when the old one was going to.
+    /// expires when the old one was going to; where there was none, it never expires: see
+    /// [`Database::compare_and_swap`].
     ///
     /// # Errors
     ///

@@ -264,6 +264,11 @@ impl Running {
         matches!(self.by, By::Thread(_)) && !self.process.is_this()
     }
 
+    /// Returns whether this is the job's own thread.
+    pub(crate) fn is_on_this_thread(&self) -> bool {
+        matches!(&self.by, By::Thread(thread) if is_current(thread))
+    }
+
     /// Makes the job look for work.
     pub(crate) fn ring(&self) {
         self.signal.ring();

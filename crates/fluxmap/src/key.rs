@@ -13,6 +13,8 @@ use std::sync::Arc;
 ///
 /// `Ord`, `Eq` and `Hash` must agree, as for the maps of the standard library.
 ///
+/// In a durable database, shared keys and values (`Arc<str>`, `Arc<[u8]>`) need serde's feature `rc`.
+///
 /// Keys that are text, bytes or numbers (`String`, `Vec<u8>`, their boxed and shared forms,
 /// `&'static str`, arrays of 16 or 32 bytes, `u16` to `u128`, `i32`, `i64`, `usize`) are found faster in
 /// key order than other types, by their first 32 bytes.
@@ -28,7 +30,10 @@ impl<V: Send + Sync + 'static> Value for V {}
 pub trait Query: Ord + Hash {}
 impl<Q: Ord + Hash + ?Sized> Query for Q {}
 
-/// One end of a range: a key, a reference to one, or a borrowed form from which a key can be made.
+/// One end of a range: a key, a reference to one, or a borrowed form from which a key can be made. Of
+/// keys that are tuples there are no borrowed forms: an end is a whole tuple that owns its elements, as
+/// in `("ada".to_string(), 2026)..`, or a reference to one. To range over all keys with the same first
+/// elements, use a [`Prefix`].
 ///
 /// Implement it for the borrowed forms of your own key types:
 ///
@@ -47,7 +52,7 @@ impl<Q: Ord + Hash + ?Sized> Query for Q {}
 #[diagnostic::on_unimplemented(
     message = "a range of `{K}` keys has no end that is a `{Self}`",
     label = "not an end of a range of `{K}` keys",
-    note = "the ends are keys, references to keys, or borrowed forms for which `KeyBound` is implemented, such as `&str` for `String`"
+    note = "the ends are keys, references to keys, or borrowed forms for which `KeyBound` is implemented, such as `&str` for `String`; a tuple owns its elements: `(\"a\".to_string(), 1)..`"
 )]
 pub trait KeyBound<K> {
     /// Converts to the key.
@@ -169,7 +174,7 @@ impl<K, A: KeyBound<K>, B: KeyBound<K>> KeyRange<K> for (Bound<A>, Bound<B>) {
 /// tuple of the first elements for keys that are tuples.
 ///
 /// The elements may be borrowed forms, as for the [ends of ranges](KeyBound). Tuples have up to eight
-/// elements.
+/// elements. All elements together are a key and no prefix: [`get`](crate::Database::get) it.
 ///
 /// ```
 /// # use fluxmap::Database;
@@ -182,13 +187,15 @@ impl<K, A: KeyBound<K>, B: KeyBound<K>> KeyRange<K> for (Bound<A>, Bound<B>) {
 /// orders.insert(("bob".into(), 2026, 1), 900).await?;
 /// assert_eq!(orders.prefix(("ada",)).count(), 2);
 /// assert_eq!(orders.prefix(("ada", 2026)).count(), 1);
+/// // The ends of a range are whole keys, which own their elements.
+/// assert_eq!(orders.range(("ada".to_string(), 2026, 0)..).count(), 2);
 /// # Ok(())
 /// # }
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no prefix of `{K}` keys",
     label = "not a prefix of `{K}` keys",
-    note = "a prefix is `&str` of keys that borrow as `str`, `&[u8]` of keys that borrow as `[u8]`, and a tuple of the first elements of keys that are tuples, such as `(user,)` of `(u64, u32)`; keys of other types have ranges"
+    note = "a prefix is `&str` of keys that borrow as `str`, `&[u8]` of keys that borrow as `[u8]`, and a tuple of the first elements of keys that are tuples, such as `(user,)` of `(u64, u32)`, but not all elements; keys of other types have ranges"
 )]
 pub trait Prefix<K>: sealed::IntoSpan<K> {}
 // A bound on the sealed trait, so that the compiler shows the message above instead of the bounds of the

@@ -29,7 +29,9 @@
 //! Any key that is `Ord + Hash + Clone + Send + Sync + 'static`, and any value that
 //! is `Send + Sync + 'static`. Values come back as `Arc<V>`; in memory nothing is serialized, and
 //! nothing is copied. A durable database needs types that are `serde::Serialize` and `DeserializeOwned`;
-//! [`codec`] says which types each codec can read back. The key's `Ord`, `Eq` and `Hash` must agree, as
+//! [`codec`] says which types each codec can read back. `Arc<str>`, `Arc<[u8]>` and other shared types
+//! are among them with serde's feature `rc`, which your `Cargo.toml` has to name:
+//! `serde = { version = "1", features = ["derive", "rc"] }`. The key's `Ord`, `Eq` and `Hash` must agree, as
 //! for the maps of the standard library, and they must agree with those of the borrowed forms used for
 //! look-ups.
 //!
@@ -44,9 +46,11 @@
 //!   hours while others write.
 //! - Data that a write depends on: a [`Transaction`].
 //!
-//! Look-ups take borrowed forms (`get("alice")` with `String` keys). Ranges are
+//! Look-ups take borrowed forms (`get("alice")` with `String` keys; `get_each` takes references:
+//! `get_each(&[1, 2])`). Ranges are
 //! `"a".."f"`, `10..=20`, `..`, or a pair of bounds; prefixes are text, bytes, or the first elements
-//! of tuples: `prefix(("ada", 2026))` for keys that are `(String, u16, u32)`. Iterators are lazy and
+//! of tuples: `prefix(("ada", 2026))` for keys that are `(String, u16, u32)`. Ends of ranges of tuples own
+//! their elements: `("ada".to_string(), 2026, 0)..`. Iterators are lazy and
 //! double-ended; [`visit`](SnapshotRange::visit) passes the pairs to a closure instead and copies none,
 //! which is several times as fast. For code that `await`s between items there are streams, whose names
 //! (`prefix_scan_stream`) and items (`Result`) are those of FluxMap 0.3.
@@ -274,6 +278,7 @@ pub use db::{
 };
 pub use error::{FluxError, PersistenceError};
 pub use key::{Key, KeyBound, KeyRange, Prefix, Query, Value};
+pub use persistence::{DurabilityLevel, PersistenceOptions};
 
 /// The parts that a model test controls.
 #[cfg(shuttle)]

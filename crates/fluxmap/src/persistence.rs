@@ -157,7 +157,8 @@ pub struct CheckpointInfo {
 pub struct BackupProgress {
     /// The number of pairs written.
     pub pairs: u64,
-    /// About how many pairs there are in total.
+    /// About how many pairs there are in total. It counts keys that were removed recently, so the last
+    /// report may stay below it.
     pub total_pairs: u64,
     /// The number of bytes written.
     pub bytes: u64,

@@ -215,6 +215,12 @@ impl<K: Key, V: Value> Shared<K, V> {
         self.storage.as_ref().map(|storage| &storage.checkpointer)
     }
 
+    /// Returns whether this thread belongs to the database, so that it must not wait for a thread that
+    /// joins it.
+    pub(crate) fn is_on_this_thread(&self) -> bool {
+        self.worker.is_on_this_thread() || self.storage.as_ref().is_some_and(Storage::is_on_this_thread)
+    }
+
     pub(crate) fn recovery_info(&self) -> Option<&RecoveryInfo> {
         self.storage.as_ref().map(|storage| &storage.info)
     }

@@ -87,6 +87,11 @@ impl Storage {
         Ok((Storage { checkpointer, info: recovered.info, jobs, _lock: lock }, core))
     }
 
+    /// Returns whether this thread belongs to one of the jobs.
+    pub(crate) fn is_on_this_thread(&self) -> bool {
+        self.jobs.iter().flatten().any(Running::is_on_this_thread)
+    }
+
     /// Writes a copy of the database, as it is now, into a directory of its own.
     pub(crate) fn back_up(
         checkpointer: &Checkpointer,

@@ -13,23 +13,35 @@ use std::sync::{Arc, Weak};
 /// [`on_evict`](crate::DatabaseBuilder::on_evict), and values. A clone of the [`Database`] inside one of
 /// them would keep the database open for ever.
 ///
+/// A durable database may call its listener before `build` has returned: for keys that expired while it
+/// was closed, and for keys that do not fit under the memory limit. Then there is no database to refer
+/// to yet. The listener below leaves these keys to the code after `build`.
+///
 /// ```
 /// use fluxmap::{Database, WeakDatabase};
-/// use std::sync::{Arc, OnceLock};
+/// use std::sync::{Arc, OnceLock, mpsc};
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), fluxmap::FluxError> {
 /// // The listener is there before the database.
 /// let slot = Arc::new(OnceLock::<WeakDatabase<u64, String>>::new());
 /// let listener = Arc::clone(&slot);
+/// let (sender, early) = mpsc::channel();
 /// let db = Database::builder()
-///     .on_evict(move |key, _value, _cause| {
-///         if let Some(db) = listener.get().and_then(WeakDatabase::upgrade) {
-///             println!("{key} has gone, {} are left", db.memory_info().keys);
+///     .on_evict(move |key, _value, _cause| match listener.get() {
+///         // Before `build` has returned, or just after it.
+///         None => sender.send(key).unwrap_or_default(),
+///         Some(db) => {
+///             if let Some(db) = db.upgrade() {
+///                 println!("{key} has gone, {} are left", db.memory_info().keys);
+///             }
 ///         }
 ///     })
 ///     .build()
 ///     .await?;
 /// slot.set(db.downgrade()).expect("nobody else sets it");
+/// for key in early.try_iter() {
+///     println!("{key} has gone while the database was opened");
+/// }
 ///
 /// db.insert(1, "one".into()).await?;
 /// db.evict(&1).await?;

@@ -36,6 +36,11 @@ impl Worker {
         Ok(())
     }
 
+    /// Returns whether this is the worker's own thread, on which listeners and destructors may run.
+    pub(crate) fn is_on_this_thread(&self) -> bool {
+        self.running.lock().as_ref().is_some_and(Running::is_on_this_thread)
+    }
+
     /// Ends the worker and waits until it has ended. Waking starts another one.
     pub(crate) fn stop(&self) {
         // Do not hold the lock while stopping: a value that the worker drops may want to wake it.

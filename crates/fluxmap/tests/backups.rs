@@ -116,6 +116,31 @@ fn a_backup_that_a_death_cut_short_is_replaced_wherever_that_was() {
 }
 
 #[test]
+fn a_copy_that_was_cut_short_is_refused_unless_it_had_no_file_yet() {
+    let (mut empty, mut refused) = (0, 0);
+    for n in 1.. {
+        let disk = SimDisk::new(7);
+        let db = filled(&disk);
+        disk.crash_at(n);
+        let _ = back_up(&db);
+        let Some(at_death) = disk.frozen().map(|disk| disk.process_death()) else { break };
+        let has = |name: &str| at_death.files().contains_key(&Path::new("copy").join(name));
+        let (has_segment, is_complete) = (has("wal.0000000002"), has("snapshot.db"));
+        match open(&at_death, "copy") {
+            Ok(copy) if is_complete => assert_eq!(copy.len(), Ok(PAIRS as usize)),
+            Ok(copy) => {
+                assert!(!has_segment, "call {n}");
+                assert_eq!(copy.len(), Ok(0), "call {n}");
+                empty += 1;
+            }
+            Err(FluxError::Persistence(PersistenceError::Missing { .. })) => refused += 1,
+            Err(other) => panic!("call {n}: {other:?}"),
+        }
+    }
+    assert!(empty > 0 && refused > 0, "{empty} opened as new, {refused} were refused");
+}
+
+#[test]
 fn what_is_there_of_a_database_is_not_replaced() {
     let disk = SimDisk::new(5);
     let db = filled(&disk);

@@ -4,7 +4,7 @@ mod common;
 
 use std::path::Path;
 use std::sync::mpsc::channel;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use common::open;
@@ -13,6 +13,7 @@ use fluxmap::mem::EvictionCause;
 use fluxmap::persistence::PersistenceOptions;
 use fluxmap::{Background, Database, FluxError, PersistenceError, WeakDatabase};
 use fluxmap_testkit::disk::SimDisk;
+use futures::FutureExt;
 use futures::executor::block_on;
 
 type Db = Database<u64, u64>;
@@ -136,6 +137,62 @@ fn a_listener_that_holds_the_database_weakly_uses_it_and_does_not_keep_it_open()
     assert_eq!(told.recv(), Ok((1, 1, EvictionCause::Explicit)));
     assert_eq!(block_on(db.close()), Ok(()));
     durable(&disk).expect("its files are closed");
+}
+
+/// The listener runs on the background thread, which closing must then not wait for.
+#[test]
+fn a_listener_that_is_the_last_holder_closes_the_database() {
+    for is_durable in [false, true] {
+        let disk = SimDisk::new(1);
+        let slot = Arc::new(OnceLock::<WeakDatabase<u64, u64>>::new());
+        let (has_upgraded, upgraded) = channel();
+        let (go_on, gone_on) = channel();
+        let (sender, closed) = channel();
+        let (listener, gone_on) = (Arc::clone(&slot), Mutex::new(gone_on));
+        let builder = Db::builder().on_evict(move |_key, _value, _cause| {
+            let db = listener.get().and_then(WeakDatabase::upgrade).expect("the database is open");
+            has_upgraded.send(()).expect("the test listens");
+            gone_on.lock().expect("no panic").recv().expect("the test goes on");
+            sender.send(block_on(db.close())).expect("the test listens");
+        });
+        let db = match is_durable {
+            true => block_on(builder.durability_full(options()).disk(Arc::new(disk.clone())).build()),
+            false => block_on(builder.build()),
+        }
+        .expect("it is new");
+        slot.set(db.downgrade()).expect("it is set once");
+        block_on(db.insert_with_ttl(1, 1, Duration::from_millis(1))).expect("an insert commits");
+        upgraded.recv().expect("the key expires");
+        assert_eq!(block_on(db.close()), still_open(1, 0, 0), "the listener holds it");
+        go_on.send(()).expect("the listener waits");
+        // The timeout is for a test that hangs.
+        assert_eq!(closed.recv_timeout(Duration::from_secs(60)), Ok(Ok(())), "durable: {is_durable}");
+        if is_durable {
+            durable(&disk).expect("its files are closed");
+        }
+    }
+}
+
+#[test]
+fn a_listener_that_was_called_by_a_commit_cannot_close_the_database() {
+    let slot = Arc::new(OnceLock::<WeakDatabase<u64, u64>>::new());
+    let (sender, closed) = channel();
+    let listener = Arc::clone(&slot);
+    let builder = Db::builder().on_evict(move |_key, _value, _cause| {
+        let db = listener.get().and_then(WeakDatabase::upgrade).expect("the database is open");
+        // Not `block_on`, which refuses to run within another. In memory the future is ready at once.
+        let closed = db.close().now_or_never().expect("it is ready");
+        sender.send(closed).expect("the test listens");
+    });
+    let db = block_on(builder.build()).expect("it opens");
+    slot.set(db.downgrade()).expect("it is set once");
+    block_on(db.insert(1, 1)).expect("an insert commits");
+    assert_eq!(block_on(db.evict(&1)), Ok(true));
+    let refused = closed.try_recv().expect("the listener was called");
+    assert_eq!(refused, still_open(1, 0, 0));
+    let text = refused.expect_err("it is refused").to_string();
+    assert!(text.contains("the caller of an `on_evict` listener"), "{text}");
+    assert_eq!(block_on(db.close()), Ok(()));
 }
 
 #[test]

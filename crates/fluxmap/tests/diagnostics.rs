@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// Programs that do not compile, and a part of the compiler's message about each.
-const MISTAKES: [(&str, &str, &str); 7] = [
+const MISTAKES: [(&str, &str, &str); 11] = [
     (
         "no_mem_size",
         "struct Blob; fn main() { let _ = Database::<u64, Blob>::builder().max_memory(1); }",
@@ -41,6 +41,31 @@ const MISTAKES: [(&str, &str, &str); 7] = [
         "fn main() {} async fn f() { let _ = Database::<u64, u8>::builder().durability_relaxed(\
          fluxmap::persistence::PersistenceOptions::new(\"db\")).build().await; }",
         "relaxed durability needs to know when to sync",
+    ),
+    (
+        "not_serde",
+        "struct Blob; fn main() {} fn f() { let _ = Database::<u64, Blob>::builder().durability_full(\
+         fluxmap::PersistenceOptions::new(\"db\")); }",
+        "a durable database cannot store `Blob`",
+    ),
+    (
+        "shared_text",
+        "fn main() {} fn f() { let _ = Database::<std::sync::Arc<str>, u8>::builder().durability_full(\
+         fluxmap::PersistenceOptions::new(\"db\")); }",
+        "a durable database cannot store `std::sync::Arc<str>`",
+    ),
+    // The documentation of `transact` cites these two.
+    (
+        "closure_that_is_not_async",
+        "fn main() {} async fn f(db: Database<u64, u8>) { let _: Result<(), fluxmap::FluxError> = \
+         db.transact(|tx| async { tx.insert(1, 1) }).await; }",
+        "error[E0282]: type annotations needed",
+    ),
+    (
+        "error_of_unknown_type",
+        "fn main() {} async fn f(db: Database<u64, u8>) { let _ = \
+         db.transact(async |tx| { tx.insert(1, 1)?; Ok(()) }).await; }",
+        "error[E0283]: type annotations needed",
     ),
 ];
 

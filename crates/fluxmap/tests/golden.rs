@@ -203,7 +203,7 @@ fn golden_files_open_and_go_on() -> Result<(), FluxError> {
     Ok(())
 }
 
-/// Versions before 0.5 recorded neither the fields of the types nor the time. Their files open, and
+/// Version 0.4, which was never published, recorded neither the fields of the types nor the time. Their files open, and
 /// the next checkpoint records both.
 #[test]
 fn golden_files_learn_of_fields_and_time() -> Result<(), FluxError> {

@@ -3,12 +3,13 @@
 
 mod common;
 
+use std::borrow::Borrow;
 use std::time::Duration;
 
 use common::open;
-use fluxmap::db::KeyMetadata;
+use fluxmap::db::{KeyMetadata, MemoryInfo};
 use fluxmap::mem::EvictionPolicy;
-use fluxmap::{Database, FluxError, Handle};
+use fluxmap::{Database, DurabilityLevel, FluxError, Handle, Key, PersistenceError, PersistenceOptions};
 use futures::StreamExt as _;
 use futures::executor::block_on;
 
@@ -80,6 +81,18 @@ fn a_savepoint_of_a_transaction_stays_as_those_of_sql_do() {
 }
 
 #[test]
+fn a_rollback_says_whether_the_savepoint_has_ended_or_was_set_elsewhere() {
+    let db: Db = open();
+    let (tx, other) = (db.begin(), db.begin());
+    let (outer, foreign) = (tx.savepoint().expect("it is set"), other.savepoint().expect("it is set"));
+    let inner = tx.savepoint().expect("it is set");
+    assert_eq!(tx.rollback_to(&outer), Ok(()));
+    assert_eq!(tx.rollback_to(&inner), Err(FluxError::SavepointEnded));
+    assert_eq!(tx.rollback_to(&foreign), Err(FluxError::SavepointOfOtherTransaction));
+    assert_eq!(db.begin().rollback_to(&outer), Err(FluxError::SavepointOfOtherTransaction));
+}
+
+#[test]
 fn errors_can_be_compared() {
     let db: Db = open();
     let mut handle = db.handle();
@@ -87,6 +100,40 @@ fn errors_can_be_compared() {
     assert_eq!(handle.begin(), Ok(()));
     assert_eq!(handle.begin(), Err(FluxError::TransactionAlreadyActive));
     assert_ne!(handle.begin(), Err(FluxError::NoActiveTransaction));
+}
+
+#[test]
+fn the_root_of_the_crate_has_the_names_of_durability() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let options = PersistenceOptions::new(dir.path().join("db"));
+    let db: Db = block_on(Db::new(DurabilityLevel::Full { options })).expect("a new database opens");
+    assert!(db.recovery_info().expect("it is durable").created);
+}
+
+/// The forms that the README gives for code of 0.3 that does not compile any more.
+#[test]
+fn code_that_must_change_compiles_in_the_form_that_the_readme_gives() {
+    fn generic<K: Key + Borrow<str>>(handle: &Handle<'_, K, u32>, key: &K) -> Option<u32> {
+        handle.get::<K>(key).expect("a read succeeds").map(|value| *value)
+    }
+    let db: Db = open();
+    let handle = db.handle();
+    put(&handle, 7);
+    assert_eq!(value(&handle), Some(7), "`get(\"n\")`, not `get(&\"n\".into())`");
+    assert_eq!(generic(&handle, &"n".to_string()), Some(7));
+
+    let MemoryInfo { max_bytes, .. } = db.memory_info();
+    assert_eq!(max_bytes, None);
+    let known: Vec<KeyMetadata<String>> = block_on(handle.scan_metadata().collect());
+    assert!(known.into_iter().map(|KeyMetadata { key, .. }| key).eq(["n"]));
+
+    let failed = |error: FluxError| match error {
+        FluxError::FatalPersistenceError { source } => source.to_string(),
+        FluxError::Persistence(PersistenceError::Io { source, .. }) => source.to_string(),
+        other => panic!("{other:?}"),
+    };
+    let source = PersistenceError::Unavailable("no thread".into());
+    assert_eq!(failed(FluxError::FatalPersistenceError { source }), "no thread");
 }
 
 /// A database that ends snapshots after 20 ms, also that of a scan which nobody advances.

@@ -427,7 +427,9 @@ impl<K: Key, V: Value> Transaction<K, V> {
 
     /// Puts `new` under `key` (or removes the key, for `None`) if its value is `expected` (`None`: no
     /// value), and returns whether it did. The new value expires when the old one was going to, as with
-    /// [`update`](Self::update).
+    /// [`update`](Self::update); where there was none, it never expires (except under
+    /// [`EvictionPolicy::Ttl`](crate::mem::EvictionPolicy::Ttl)): follow with
+    /// [`insert_with_ttl`](Self::insert_with_ttl) if it should.
     ///
     /// ```
     /// # use fluxmap::Database;
@@ -604,15 +606,19 @@ impl<K: Key, V: Value> Transaction<K, V> {
     ///
     /// # Errors
     ///
-    /// [`FluxError::SavepointNotFound`] if the savepoint has ended, or belongs to another transaction.
+    /// [`FluxError::SavepointEnded`] if an earlier savepoint was rolled back to since;
+    /// [`FluxError::SavepointOfOtherTransaction`] if the savepoint belongs to another transaction, such
+    /// as an earlier attempt of `transact`. Nothing has then been undone.
     pub fn rollback_to(&self, savepoint: &Savepoint) -> Result<(), FluxError> {
         let mut state = self.state();
         let undone = state.writes.rollback_to(*savepoint);
+        let is_own = state.writes.has_set(*savepoint);
         self.note_change();
         drop(state);
         match undone {
             Some(_) => Ok(()),
-            None => Err(FluxError::SavepointNotFound(format!("#{}", savepoint.id))),
+            None if is_own => Err(FluxError::SavepointEnded),
+            None => Err(FluxError::SavepointOfOtherTransaction),
         }
     }
 

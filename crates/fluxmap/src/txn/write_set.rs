@@ -57,7 +57,9 @@ struct Mark {
 /// [`Transaction::savepoint`](crate::Transaction::savepoint).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Savepoint {
-    pub(crate) id: u64,
+    id: u64,
+    /// The first savepoint of the transaction, which stands for the transaction: it ends with it.
+    first: u64,
 }
 
 impl<K, V> Default for WriteSet<K, V> {
@@ -108,7 +110,12 @@ impl<K: Ord + Clone, V> WriteSet<K, V> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         self.savepoints.push(Mark { id, undo: self.undo.len() });
-        Savepoint { id }
+        Savepoint { id, first: self.savepoints[0].id }
+    }
+
+    /// Returns whether a savepoint was set here, even if it has ended.
+    pub(crate) fn has_set(&self, savepoint: Savepoint) -> bool {
+        self.savepoints.first().is_some_and(|first| first.id == savepoint.first)
     }
 
     /// Undoes every write since the savepoint, and ends the later savepoints. Returns the discarded

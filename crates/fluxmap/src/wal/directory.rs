@@ -235,7 +235,7 @@ impl Identity {
     }
 
     /// Refuses a file whose values would be misread, because it was written with types of these names
-    /// but other fields. Files of versions before 0.5 do not record the fields.
+    /// but other fields. Files of the unpublished version 0.4 do not record the fields.
     pub(crate) fn expect_shapes(&self, found: &Identity, path: &Path) -> Result<()> {
         let (Some(found), Some(expected)) = (&found.shapes, &self.shapes) else { return Ok(()) };
         let readable = |what, found: &str, expected: &str| match is_readable(found, expected) {

@@ -99,7 +99,7 @@ pub(crate) struct FileHeader {
     /// continues.
     pub(crate) detail: u64,
     /// In a checkpoint: the latest time by which keys expired; 0 if it is not recorded, as in files of
-    /// versions before 0.5.
+    /// the unpublished version 0.4.
     pub(crate) time: Time,
 }
 
