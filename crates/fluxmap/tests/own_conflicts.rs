@@ -419,7 +419,7 @@ impl fluxmap::mem::MemSize for Counted {
 fn a_transaction_whose_values_change_what_it_has_read_is_told() {
     let slot = Arc::new(std::sync::OnceLock::new());
     let db = block_on(Database::<u64, Counted>::builder().max_memory(1 << 20).build()).expect("it opens");
-    slot.set(db.clone()).ok().expect("it is empty");
+    assert!(slot.set(db.clone()).is_ok(), "it is empty");
     let ended = block_on(db.transact(async |tx| {
         let _ = tx.get(&1)?;
         tx.insert(2, Counted(Arc::downgrade(&slot)))
