@@ -75,8 +75,14 @@
 //!
 //! # How do I replay a failure?
 //!
-//! Run the test with the same seed. When a test panics, the simulation prints its seed and the last
-//! steps. A seed stands for the same run as long as neither the application nor FluxMap changes.
+//! When a test panics, the simulation prints the last steps and the seed: `FLUXMAP_SEED=17`. A test that
+//! draws its seeds from [`workload::seeds`](crate::workload::seeds) runs only that seed if this variable is set:
+//!
+//! ```console
+//! $ FLUXMAP_SEED=17 cargo test --test jobs no_job_is_lost -- --exact --nocapture
+//! ```
+//!
+//! A seed stands for the same run as long as neither the application nor FluxMap nor the testkit changes.
 
 mod machine;
 mod report;
@@ -92,6 +98,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use crate::disk::{Loss, SimDisk};
+use crate::workload::Seed;
 
 use self::machine::Shared;
 pub use self::machine::{Joined, Machine, Sleep};
@@ -147,6 +154,11 @@ struct Plan {
 
 impl Simulation {
     /// A machine with an empty disk, at time zero.
+    ///
+    /// Draw the seeds of a test from [`seeds`](crate::workload::seeds): it tries many, or only the one that
+    /// the environment variable `FLUXMAP_SEED` names. When the test panics, the simulation prints this
+    /// variable with its seed. A test of one run takes
+    /// [`Seed::from_env`](crate::workload::Seed::from_env)`().`[`number`](crate::workload::Seed::number)`()`.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
@@ -338,8 +350,8 @@ impl Simulation {
 impl Drop for Simulation {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let (seed, life, step) = (self.seed, self.lives, self.steps);
-            eprintln!("simulation: seed {seed}, life {life}, step {step}; the last steps:");
+            let (seed, life, step) = (Seed::from(self.seed), self.lives, self.steps);
+            eprintln!("simulation: {seed}, life {life}, step {step}; the last steps:");
             eprintln!("  {}", self.trace.last().join("\n  "));
         }
         // Break the reference cycle: tasks hold the machine, and the machine holds its tasks.

@@ -6,6 +6,8 @@ use std::fmt;
 use std::panic::Location;
 use std::time::Duration;
 
+use crate::workload::Seed;
+
 /// How many steps the trace keeps.
 const TRACE: usize = 10_000;
 /// How many of the last steps a report shows.
@@ -92,7 +94,8 @@ impl fmt::Display for Why {
 impl fmt::Display for Stuck {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Stuck { why, seed, life, step, now, tasks, last } = self;
-        write!(f, "{why} (seed {seed}, life {life}, step {step}, at {now:?})")?;
+        let seed = Seed::from(*seed);
+        write!(f, "{why} ({seed}, life {life}, step {step}, at {now:?})")?;
         for Waiting { name, spawned, polls, label } in tasks {
             write!(f, "\n  {name} ({spawned}, polled {polls} times) {label}")?;
         }

@@ -66,7 +66,7 @@ fn a_program_in_which_nothing_goes_on_says_who_waits_for_what() {
     let shown = stuck.to_string();
     let here = file!();
     for expected in [
-        "nothing can go on (seed 1, life 1".to_owned(),
+        "nothing can go on (FLUXMAP_SEED=1, life 1".to_owned(),
         format!("reader ({here}"),
         "polled 1 times) waits for an answer".to_owned(),
         "waits to be woken".to_owned(),

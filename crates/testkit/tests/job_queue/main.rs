@@ -8,10 +8,12 @@
 //! them after a few seeds, and a seed stands for the same run every time:
 //!
 //! ```console
-//! $ cargo test -p fluxmap-testkit --test job_queue
-//! $ FLUXMAP_SEED=3 cargo test -p fluxmap-testkit --test job_queue -- --nocapture
+//! $ cargo test -p fluxmap-testkit --test job_queue -- --nocapture
+//! $ FLUXMAP_SEED=3 cargo test -p fluxmap-testkit --test job_queue \
+//!       a_lease_that_is_not_renewed_is_found -- --exact --nocapture
 //! ```
 //!
+//! The first command prints for each bug the second, which replays the run that found the bug.
 //! `FLUXMAP_SCALE` multiplies the number of seeds that the search for unknown bugs tries.
 
 mod queue;
@@ -23,7 +25,7 @@ use std::time::Duration;
 use fluxmap::FluxError;
 use fluxmap_testkit::disk::Loss;
 use fluxmap_testkit::simulation::{Crash, Ended, Machine, Simulation};
-use fluxmap_testkit::workload::{SEED_VARIABLE, scaled};
+use fluxmap_testkit::workload::{SCALE_VARIABLE, SEED_VARIABLE, Seed, seeds};
 
 use queue::{Bug, Job, LEASE, Queue};
 
@@ -145,10 +147,10 @@ fn simulate_with(
     (None, simulation.trace())
 }
 
-/// The seeds to try: the one from the environment, or else the first `count`.
-fn seeds(count: u64) -> Vec<u64> {
-    let only = std::env::var(SEED_VARIABLE).ok();
-    only.map_or((0..count).collect(), |seed| vec![seed.trim().parse().expect("the seed is a number")])
+/// The command that replays one seed in one test.
+fn replay(seed: u64, test: &str) -> String {
+    let seed = Seed::from(seed);
+    format!("{seed} cargo test -p fluxmap-testkit --test job_queue {test} -- --exact --nocapture")
 }
 
 /// The first seed that finds a broken promise, with that promise.
@@ -159,13 +161,18 @@ fn search(seeds: impl IntoIterator<Item = u64>, bug: Option<Bug>) -> Option<(u64
 #[test]
 fn nothing_is_found_in_a_queue_without_a_bug() {
     let (mut runs, mut crashes) = (0, 0);
-    for seed in seeds(scaled(200)) {
+    for seed in seeds(200) {
         let (broken, trace) = simulate(seed, None);
-        assert!(broken.is_none(), "{SEED_VARIABLE}={seed}: {broken:?}");
+        if let Some(broken) = broken {
+            panic!("{broken}\nreplay: {}", replay(seed, "nothing_is_found_in_a_queue_without_a_bug"));
+        }
         runs += 1;
         crashes += trace.iter().filter(|step| step.starts_with("crash")).count();
     }
-    assert!(crashes > runs, "most processes crash that may: {crashes} in {runs} runs");
+    // The processes of a single run may all survive.
+    if Seed::asked().is_none() {
+        assert!(crashes > runs, "most processes crash that may: {crashes} in {runs} runs");
+    }
 }
 
 /// Random seeds may miss some places. This test loses power at every step, and at every call to the
@@ -189,11 +196,15 @@ fn no_loss_of_power_anywhere_breaks_a_promise() {
     }
 }
 
-/// Searches for the bug, and checks that the same seed finds it again.
-#[track_caller]
-fn found(bug: Bug, what: &str) {
-    let (seed, broken) = search(seeds(200), Some(bug)).expect("the bug is found");
-    println!("{bug:?}: {SEED_VARIABLE}={seed}: {broken}");
+/// Searches for the bug, and checks that the same seed finds it again. A seed from the environment is the
+/// only one that is tried, and need not find the bug. `test` is the name of the test.
+fn found(test: &str, bug: Bug, what: &str) {
+    let Some((seed, broken)) = search(seeds(200), Some(bug)) else {
+        let asked = Seed::asked().expect("one of many seeds finds the bug");
+        println!("{bug:?} is not found with {asked}");
+        return;
+    };
+    println!("{bug:?}: {broken}\nreplay: {}", replay(seed, test));
     assert!(broken.contains(what), "{broken}");
     let (again, trace) = simulate(seed, Some(bug));
     assert_eq!(again.as_ref(), Some(&broken), "the seed stands for the same run");
@@ -202,20 +213,60 @@ fn found(bug: Bug, what: &str) {
 
 #[test]
 fn an_acknowledgement_before_the_commit_is_durable_is_found() {
-    found(Bug::AcknowledgesEarly, "was added, and is not there after a crash");
+    let test = "an_acknowledgement_before_the_commit_is_durable_is_found";
+    found(test, Bug::AcknowledgesEarly, "was added, and is not there after a crash");
 }
 
 #[test]
 fn a_check_outside_of_the_transaction_is_found() {
-    found(Bug::ChecksOutside, "is worked on by");
+    found("a_check_outside_of_the_transaction_is_found", Bug::ChecksOutside, "is worked on by");
 }
 
 #[test]
 fn a_lease_that_is_not_renewed_is_found() {
-    found(Bug::ForgetsToRenew, "is worked on by");
+    found("a_lease_that_is_not_renewed_is_found", Bug::ForgetsToRenew, "is worked on by");
 }
 
 #[test]
 fn a_job_that_is_added_again_after_a_crash_is_found() {
-    found(Bug::AddsTwice, "is worked on by");
+    found("a_job_that_is_added_again_after_a_crash_is_found", Bug::AddsTwice, "is worked on by");
+}
+
+/// Runs this program as the printed command does.
+fn run_again(variables: &[(&str, &str)], arguments: &[&str]) -> (bool, String) {
+    let program = std::env::current_exe().expect("the path of this program");
+    let mut command = std::process::Command::new(program);
+    command.env_remove(SEED_VARIABLE).env_remove(SCALE_VARIABLE);
+    command.envs(variables.iter().copied()).args(arguments);
+    let output = command.output().expect("the program runs again");
+    let shown = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+    (output.status.success(), shown.concat())
+}
+
+/// Replays every bug by the command that its test prints.
+#[test]
+fn the_printed_commands_replay_what_was_found() {
+    let (passed, shown) = run_again(&[], &["is_found", "--nocapture", "--test-threads=1"]);
+    assert!(passed, "{shown}");
+    let commands: Vec<_> = shown.lines().filter_map(|line| line.split_once("replay: ")).collect();
+    assert_eq!(commands.len(), 4, "{shown}");
+    for (_, command) in commands {
+        let (seed, rest) = command.split_once(' ').expect("the seed comes first");
+        let seed = seed.split_once('=').expect("a variable and its value");
+        let (_, arguments) = rest.split_once("--test job_queue ").expect("the program comes next");
+        let arguments: Vec<_> = arguments.split(' ').filter(|argument| *argument != "--").collect();
+        let (passed, again) = run_again(&[seed], &arguments);
+        assert!(passed && again.contains("1 passed") && again.contains(command), "{command}\n{again}");
+    }
+}
+
+/// Tests that search many seeds pass when they are asked for a single one, although it finds nothing.
+#[test]
+fn one_seed_is_enough_for_every_test() {
+    for seed in ["0", "3", "18446744073709551615"] {
+        let skip =
+            ["--skip", "the_printed_commands", "--skip", "one_seed_is_enough", "--skip", "no_loss_of_power"];
+        let (passed, shown) = run_again(&[(SEED_VARIABLE, seed)], &skip);
+        assert!(passed && shown.contains("5 passed"), "{SEED_VARIABLE}={seed}: {shown}");
+    }
 }
