@@ -86,8 +86,10 @@
 
 mod machine;
 mod report;
+mod shared;
 #[cfg(test)]
 mod tests;
+mod waits;
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -100,10 +102,10 @@ use rand::{Rng, SeedableRng};
 use crate::disk::{Loss, SimDisk};
 use crate::workload::Seed;
 
-use self::machine::Shared;
-pub use self::machine::{Joined, Machine, Sleep};
-use self::report::Trace;
-pub use self::report::{Stuck, Waiting, Why};
+pub use self::machine::Machine;
+pub use self::report::{Failed, Stuck, Waiting, Why};
+use self::shared::Shared;
+pub use self::waits::{Joined, Sleep};
 
 /// The kind of a crash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,10 +119,15 @@ pub enum Crash {
 /// How the life of a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended<T> {
-    /// The main future returned this output. All other tasks were then dropped.
+    /// The main future returned this output. All other tasks were then dropped, and the databases closed.
     Returned(T),
     /// The machine crashed as planned. The next process finds the disk that the crash left.
-    Crashed,
+    Crashed {
+        /// The output of the main future, if the machine crashed after it had returned, while the
+        /// databases closed, or at a call to the disk in its last step. In the latter case, the output
+        /// may be an error that follows from the crash.
+        returned: Option<T>,
+    },
 }
 
 /// The most steps that a process may take, unless [`Simulation::limit_steps`] sets another limit.
@@ -141,7 +148,8 @@ pub struct Simulation {
     /// One step of so many lets time pass although a task could go on.
     stalls: Option<u32>,
     crash: Option<Plan>,
-    trace: Trace,
+    /// The number of tasks that had failed before this step.
+    failed_before: usize,
 }
 
 /// A planned crash.
@@ -171,7 +179,7 @@ impl Simulation {
             limit: STEPS,
             stalls: None,
             crash: None,
-            trace: Trace::default(),
+            failed_before: 0,
             rng,
         }
     }
@@ -234,6 +242,9 @@ impl Simulation {
     /// `main` has returned, the databases close normally. After a crash, every call that would change
     /// their disk fails.
     ///
+    /// Closing calls the disk, so a crash that was planned for a call may come after `main` has
+    /// returned. The run then ends with [`Ended::Crashed`], which holds the output of `main`.
+    ///
     /// # Errors
     ///
     /// [`Stuck`] if nothing can go on, or after too many steps.
@@ -244,13 +255,17 @@ impl Simulation {
     pub fn run<F: Future>(&mut self, main: F) -> Result<Ended<F::Output>, Stuck> {
         self.lives += 1;
         self.steps = 0;
-        self.trace.note(format!("life {}", self.lives));
+        self.shared.forget_failed(0);
+        self.shared.note(format!("life {}", self.lives));
         let mut ended = self.live(main);
         // Dropping the tasks closes databases, and this may reach the call at which to crash.
         self.shared.drop_tasks();
-        if ended.is_ok() && self.crash_if_due() {
-            ended = Ok(Ended::Crashed);
-        }
+        ended = match ended {
+            Ok(Ended::Returned(output)) if self.crash_if_due() => {
+                Ok(Ended::Crashed { returned: Some(output) })
+            }
+            ended => ended,
+        };
         // Cancel a crash that was not reached: it was planned for this process, not for the next one.
         self.crash = None;
         self.shared.disk().crash_at(NEVER);
@@ -263,8 +278,9 @@ impl Simulation {
         let (id, waker) = shared.begin_main();
         loop {
             if self.crash_if_due() {
-                return Ok(Ended::Crashed);
+                return Ok(Ended::Crashed { returned: None });
             }
+            self.failed_before = shared.failed_count();
             self.steps += 1;
             if self.steps > self.limit {
                 return Err(self.stuck(Why::TooManySteps { limit: self.limit }));
@@ -278,7 +294,7 @@ impl Simulation {
                 let Some(next) = shared.next_instant() else {
                     return Err(self.stuck(Why::NothingGoesOn));
                 };
-                self.trace.note(format!("{next:?}"));
+                self.shared.note(format!("{next:?}"));
                 shared.advance_to(next);
                 continue;
             }
@@ -286,18 +302,18 @@ impl Simulation {
             let chosen = self.choose(count);
             match ready.get(usize::try_from(chosen).unwrap_or(usize::MAX)) {
                 Some(task) if *task == id => {
-                    self.trace.note("main".to_owned());
+                    self.shared.note("main".to_owned());
                     shared.begin_poll(id);
                     if let Poll::Ready(output) = main.as_mut().poll(&mut Context::from_waker(&waker)) {
                         return Ok(Ended::Returned(output));
                     }
                 }
                 Some(task) => {
-                    self.trace.note(shared.name_of(*task));
+                    self.shared.note(shared.name_of(*task));
                     shared.poll(*task);
                 }
                 None => {
-                    self.trace.note("background".to_owned());
+                    self.shared.note("background".to_owned());
                     let worked = background.step_with(self.rng.random());
                     debug_assert_eq!(worked, Step::Worked, "it was due");
                 }
@@ -323,7 +339,11 @@ impl Simulation {
             _ => return false,
         };
         self.crash = None;
-        self.trace.note(format!("crash: {crash:?}"));
+        // The dead process did not see the errors of the call at which the machine crashed.
+        if disk.has_crashed() {
+            self.shared.forget_failed(self.failed_before);
+        }
+        self.shared.note(format!("crash: {crash:?}"));
         self.shared.replace_disk(match crash {
             Crash::Process => instant.process_death(),
             Crash::Power(loss) => instant.power_cut(loss),
@@ -336,14 +356,32 @@ impl Simulation {
     fn stuck(&self, why: Why) -> Stuck {
         let (life, step, now) = (self.lives, self.steps, self.shared.background().now());
         let tasks = self.shared.waiting();
-        Stuck { why, seed: self.seed, life, step, now, tasks, last: self.trace.last() }
+        Stuck {
+            why,
+            seed: self.seed,
+            life,
+            step,
+            now,
+            tasks,
+            failed: self.shared.failed(),
+            last: self.shared.last_steps(),
+        }
     }
 
-    /// The last steps of all lives, the earliest first. A step is the name of the task that went on,
-    /// `main`, `background`, or the time to which the clock jumped.
+    /// The [detached](Machine::spawn_detached) tasks that ended with an error in the last run, the earliest
+    /// first. Errors that follow from a crash are left out.
+    #[must_use]
+    pub fn failed(&self) -> Vec<Failed> {
+        self.shared.failed()
+    }
+
+    /// The last 10,000 steps of all lives, the earliest first. A step is the name of the task that went on,
+    /// `main`, `background`, or the time to which the clock jumped. Numbers that tasks
+    /// [drew](Machine::random), errors of [detached](Machine::spawn_detached) tasks, and crashes stand
+    /// between the steps, and count as steps here.
     #[must_use]
     pub fn trace(&self) -> Vec<String> {
-        self.trace.all()
+        self.shared.trace()
     }
 }
 
@@ -352,7 +390,7 @@ impl Drop for Simulation {
         if std::thread::panicking() {
             let (seed, life, step) = (Seed::from(self.seed), self.lives, self.steps);
             eprintln!("simulation: {seed}, life {life}, step {step}; the last steps:");
-            eprintln!("  {}", self.trace.last().join("\n  "));
+            eprintln!("  {}", self.shared.last_steps().join("\n  "));
         }
         // Break the reference cycle: tasks hold the machine, and the machine holds its tasks.
         self.shared.drop_tasks();

@@ -36,6 +36,9 @@ const LIVES: u64 = 4;
 /// The number of steps, or calls to the disk, within which a process crashes.
 const STEPS: u64 = 150;
 
+/// On a slow disk, time passes in one of so many steps although something else could go on.
+const SLOW: u32 = 20;
+
 /// The outside world: the promises that clients were given, and the work that is going on.
 #[derive(Default)]
 struct World {
@@ -99,10 +102,10 @@ async fn process(machine: Machine, bug: Option<Bug>, outside: Outside) -> Result
     }
     // The workers of the last process died with it.
     outside.with(|world| world.at_work.clear());
-    machine.spawn("client", client(machine.clone(), queue.clone(), outside.clone()));
+    machine.spawn_detached("client", client(machine.clone(), queue.clone(), outside.clone()));
     for number in 1..=WORKERS {
         let work = worker(machine.clone(), queue.clone(), number, outside.clone());
-        machine.spawn(format!("worker {number}"), work);
+        machine.spawn_detached(format!("worker {number}"), work);
     }
     while queue.jobs().iter().filter(|(_, job)| **job == Job::Done).count() < JOBS as usize {
         if outside.with(|world| world.broken.is_some()) {
@@ -113,10 +116,14 @@ async fn process(machine: Machine, bug: Option<Bug>, outside: Outside) -> Result
     Ok(())
 }
 
-/// A run in which each process but the last may crash anywhere. Returns the broken promise, if
-/// any, and the steps of the run.
+/// A run in which each process but the last may crash anywhere, half of the time on a slow disk.
+/// Returns the broken promise, if any, and the steps of the run.
 fn simulate(seed: u64, bug: Option<Bug>) -> (Option<String>, Vec<String>) {
     simulate_with(seed, bug, |simulation, life| {
+        // Time passes while commits wait. A disk much slower than this outlasts the leases, and no lease
+        // keeps its promise then.
+        let is_slow = simulation.choose(2) == 0;
+        simulation.stall_one_in(if is_slow { SLOW } else { 0 });
         if life < LIVES {
             simulation.crash_within(STEPS);
         }
@@ -136,9 +143,12 @@ fn simulate_with(
         plan(&mut simulation, life);
         let main = process(simulation.machine(), bug, outside.clone());
         match simulation.run(main) {
-            Ok(Ended::Returned(Ok(())) | Ended::Crashed) => {}
+            Ok(Ended::Returned(Ok(())) | Ended::Crashed { .. }) => {}
             Ok(Ended::Returned(Err(error))) => outside.broken(format!("the process failed: {error}")),
             Err(stuck) => outside.broken(stuck.to_string()),
+        }
+        if let Some(failed) = simulation.failed().first() {
+            outside.broken(format!("a task failed: {failed}"));
         }
         if let Some(broken) = outside.with(|world| world.broken.clone()) {
             return (Some(format!("in life {life}: {broken}")), simulation.trace());
