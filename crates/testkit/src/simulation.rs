@@ -11,67 +11,157 @@
 //! ```
 //! use fluxmap::{Database, FluxError};
 //! use fluxmap_testkit::simulation::{Ended, Machine, Simulation};
+//! use fluxmap_testkit::workload::seeds;
 //! use std::sync::{Arc, Mutex};
 //! use std::time::Duration;
 //!
-//! /// The application: counts durably, once a second.
-//! async fn count(machine: Machine, acknowledged: Arc<Mutex<u32>>) -> Result<(), FluxError> {
-//!     let db = Database::<String, u32>::builder()
-//!         .durability_full(machine.persistence("counter"))
-//!         .disk(Arc::new(machine.disk()))
-//!         .background(machine.background())
-//!         .build()
-//!         .await?;
-//!     // Every life must find the last count that was acknowledged.
+//! /// A client counts, and notes each count that was acknowledged.
+//! async fn client(
+//!     machine: Machine,
+//!     db: Database<String, u32>,
+//!     acknowledged: Arc<Mutex<u32>>,
+//! ) -> Result<(), FluxError> {
 //!     let found = db.get("n")?.map_or(0, |n| *n);
-//!     assert!(found >= *acknowledged.lock().unwrap(), "it has forgotten {found}");
-//!     for n in found + 1..=10 {
-//!         machine.sleep(Duration::from_secs(1)).await;
+//!     for n in found + 1..=found + 5 {
 //!         db.insert("n".into(), n).await?;
 //!         *acknowledged.lock().unwrap() = n;
+//!         machine.sleep(Duration::from_secs(1)).await;
 //!     }
 //!     Ok(())
 //! }
 //!
-//! for seed in 0..20 {
+//! /// The application. Every life must find the last count that was acknowledged.
+//! async fn process(machine: Machine, acknowledged: Arc<Mutex<u32>>) -> Result<(), FluxError> {
+//!     let db = machine.database("counter").build().await?;
+//!     let found = db.get("n")?.map_or(0, |n| *n);
+//!     assert!(found >= *acknowledged.lock().unwrap(), "only {found} is left");
+//!     // Nobody waits for the client. The simulation keeps its error.
+//!     machine.spawn_detached("client", client(machine.clone(), db, acknowledged));
+//!     machine.sleep(Duration::from_secs(10)).await;
+//!     Ok(())
+//! }
+//!
+//! for seed in seeds(20) {
 //!     let mut simulation = Simulation::new(seed);
+//!     // The disk is slow: time passes while a commit waits for it.
+//!     simulation.stall_one_in(10);
 //!     let acknowledged = Arc::new(Mutex::new(0));
-//!     for _life in 0..3 {
-//!         simulation.crash_within(60);
+//!     for life in 1..=4 {
+//!         // Plan a crash for each life but the last: a plan holds for one life.
+//!         if life < 4 {
+//!             simulation.crash_within(60);
+//!         }
 //!         let machine = simulation.machine();
-//!         match simulation.run(count(machine, Arc::clone(&acknowledged))) {
-//!             Ok(Ended::Crashed) => {}
-//!             Ok(Ended::Returned(result)) => result.expect("it has no other reason to fail"),
+//!         match simulation.run(process(machine, Arc::clone(&acknowledged))) {
+//!             Ok(Ended::Crashed { .. }) => {}
+//!             Ok(Ended::Returned(result)) => result.expect("it has no reason to fail"),
 //!             Err(stuck) => panic!("{stuck}"),
 //!         }
+//!         assert_eq!(simulation.failed(), []);
 //!     }
 //! }
 //! ```
 //!
+//! A promise must be noted at the moment at which it is given. A test that notes it only at the orderly end
+//! of a life finds no acknowledgement that a crash has broken. To see that a test can fail, build the
+//! database above with `machine.relaxed_database("counter").flush_interval(Duration::from_secs(3))`: then
+//! acknowledged counts get lost, and the test says so.
+//!
 //! # What are the rules for the application?
 //!
-//! - The application gets its disk, clock, sleeps and tasks from the [`Machine`].
+//! - The application gets its disk, clock, sleeps, tasks and random numbers from the [`Machine`].
+//!   [`Machine::database`] opens a database on it. A builder without
+//!   [`disk`](fluxmap::DatabaseBuilder::disk) writes to the file system of the real machine, and one
+//!   without [`background`](fluxmap::DatabaseBuilder::background) starts threads.
 //! - It uses no threads and no sockets, and no clock or random numbers of the real machine.
 //!   Clients and the network are simulated by tasks, too.
-//! - It does not depend on the order of a `HashMap`, which differs in each run: use `BTreeMap`, or
-//!   sort.
 //! - Only tasks hold handles of databases, so that the handles end with the process.
 //!
 //! The knowledge of the outside world, such as the promises that clients were given, belongs to the
 //! test, since it must outlive the process.
 //!
+//! # What makes a run non-deterministic?
+//!
+//! - The order of a `HashMap` or `HashSet` of the standard library, which differs in each run: use
+//!   `BTreeMap`, or sort.
+//! - `tokio::select!` without `biased;`, and `futures::select!`: they choose a branch by random numbers of
+//!   their own. Use `biased;`, `futures::select_biased!` or `futures::future::select`.
+//! - Clocks of the real machine. Timers, tasks and sockets of tokio need its runtime, and panic in a
+//!   simulation.
+//! - Addresses of objects, if anything is ordered by them.
+//!
+//! Futures that need no runtime work: `async` blocks, `join!`, the channels and locks of `tokio::sync`,
+//! those of `futures`, and `FuturesUnordered`. To check an application, run one seed twice and compare the
+//! [traces](Simulation::trace).
+//!
+//! # How do I keep the testkit out of the program?
+//!
+//! It is a dependency of the tests only, so the application must not name [`Machine`]. Let it
+//! take the disk and the background from its caller:
+//!
+//! ```
+//! use fluxmap::disk::Disk;
+//! use fluxmap::persistence::PersistenceOptions;
+//! use fluxmap::{Background, Database, FluxError};
+//! use fluxmap_testkit::simulation::Machine;
+//! use std::sync::Arc;
+//!
+//! /// In the application. The program passes `None`.
+//! async fn open(
+//!     options: PersistenceOptions,
+//!     simulated: Option<(Arc<dyn Disk>, &Background)>,
+//! ) -> Result<Database<u64, String>, FluxError> {
+//!     let mut builder = Database::builder().durability_full(options);
+//!     if let Some((disk, background)) = simulated {
+//!         builder = builder.disk(disk).background(background);
+//!     }
+//!     builder.build().await
+//! }
+//!
+//! /// In the test.
+//! async fn process(machine: Machine) -> Result<(), FluxError> {
+//!     let simulated = (Arc::new(machine.disk()) as Arc<dyn Disk>, machine.background());
+//!     let db = open(machine.persistence("words"), Some(simulated)).await?;
+//!     db.insert(1, "one".into()).await
+//! }
+//! # let mut simulation = fluxmap_testkit::simulation::Simulation::new(1);
+//! # let main = process(simulation.machine());
+//! # assert_eq!(simulation.run(main)?, fluxmap_testkit::simulation::Ended::Returned(Ok(())));
+//! # Ok::<(), fluxmap_testkit::simulation::Stuck>(())
+//! ```
+//!
+//! An application that also sleeps, reads the clock or starts tasks takes a trait of its own with
+//! these methods. The program implements it with its runtime, and the test with the [`Machine`].
+//!
 //! # When does the machine crash?
 //!
 //! It crashes at a [step](Simulation::crash_at_step) or at a [call to the
 //! disk](Simulation::crash_at_call); a step may make several calls.
-//! [`crash_within`](Simulation::crash_within) draws a place at random. A [`Crash`] is the death of the
-//! process, or a loss of power. A loss of power undoes unsynced changes: all of them, some, or parts of
-//! some, in any order.
+//! [`crash_within`](Simulation::crash_within) draws a place at random. A plan holds for the next run only. A
+//! [`Crash`] is the death of the process, or a loss of power. A loss of power undoes unsynced changes: all of
+//! them, some, or parts of some, in any order.
+//!
+//! Opening a database, a backup and closing are one step each: no other task goes on between their calls to
+//! the disk, and only a crash at a call reaches their middle.
+//!
+//! # What if the disk is slow, full, or fails?
+//!
+//! [`Simulation::stall_one_in`] makes the machine slow: time passes while commits wait for the disk. It is
+//! off by default. [`SimDisk::stall`] is for tests on threads. A simulation refuses it, since it
+//! would hold up its only thread.
+//!
+//! [`Machine::disk`] has the other faults: calls that fail, a capacity, a disk that refuses to be written.
+//! They stay in force when a process returns, and vanish at a crash, because a crash replaces the
+//! disk by a new one without faults. A handle of the disk from before the crash stays with the old
+//! disk, its calls and its trace. [`SimDisk::crash_at`] makes the calls of the disk fail, but does not crash
+//! the machine: use [`Simulation::crash_at_call`].
 //!
 //! # What if the application hangs?
 //!
 //! A run that cannot go on, or takes too many steps, ends with [`Stuck`]. It lists the unfinished tasks
-//! and what each waits for; [`Machine::label`] lets a task name this.
+//! and what each waits for; [`Machine::label`] lets a task name this. It also lists the tasks from
+//! [`Machine::spawn_detached`] that have ended with an error, for which others may wait in vain. A task from
+//! [`Machine::spawn`] hands its error to the task that awaits it.
 //!
 //! # How do I replay a failure?
 //!
@@ -201,8 +291,41 @@ impl Simulation {
     }
 
     /// In one of `steps` steps, lets time jump to the next instant for which a task or a database
-    /// waits, although something else could go on, as on a machine that is busy or stops for a moment.
-    /// By default, and with zero, time passes only when nothing can go on.
+    /// waits, although something else could go on, as on a slow disk, or a machine that is busy or stops
+    /// for a moment. So a write or a sync of the log takes virtual time: timeouts and leases may end while a
+    /// commit waits for it.
+    ///
+    /// By default, and with zero, time passes only when nothing can go on, and the disk takes no time.
+    ///
+    /// A jump is as long as the time to the next sleep's end. A task that sleeps in short intervals
+    /// keeps the jumps short.
+    ///
+    /// ```
+    /// # use fluxmap_testkit::simulation::{Ended, Simulation};
+    /// # use fluxmap::{Database, FluxError};
+    /// # use std::time::Duration;
+    /// let mut simulation = Simulation::new(1);
+    /// simulation.stall_one_in(5);
+    /// let machine = simulation.machine();
+    /// let ended = simulation.run(async move {
+    ///     let db: Database<u64, u64> = machine.database("db").build().await?;
+    ///     let own = machine.clone();
+    ///     let _ticker = machine.spawn("ticker", async move {
+    ///         loop {
+    ///             own.sleep(Duration::from_millis(100)).await;
+    ///         }
+    ///     });
+    ///     for n in 0..10 {
+    ///         db.insert(n, n).await?;
+    ///     }
+    ///     assert!(machine.now() > Duration::ZERO, "the commits have taken time");
+    ///     Ok::<(), FluxError>(())
+    /// })?;
+    /// assert_eq!(ended, Ended::Returned(Ok(())));
+    /// # Ok::<(), fluxmap_testkit::simulation::Stuck>(())
+    /// ```
+    ///
+    /// [`SimDisk::stall`] is something else: it holds up threads until another thread releases them.
     pub fn stall_one_in(&mut self, steps: u32) {
         self.stalls = Some(steps).filter(|steps| *steps > 0);
     }

@@ -40,7 +40,7 @@ impl Machine {
     /// async fn process(machine: Machine) -> Result<usize, FluxError> {
     ///     let db: Database<u64, String> = machine.database("words").build().await?;
     ///     db.insert(1, "one".into()).await?;
-    ///     Ok(db.len())
+    ///     db.len()
     /// }
     ///
     /// let mut simulation = Simulation::new(1);
