@@ -486,7 +486,7 @@ impl Simulation {
             step,
             now,
             tasks,
-            failed: self.shared.failed(),
+            failed: self.shared.failed().into(),
             last: self.shared.last_steps(),
         }
     }

@@ -50,7 +50,8 @@ pub struct Stuck {
     /// The tasks that have not ended.
     pub tasks: Vec<Waiting>,
     /// The [detached](super::Machine::spawn_detached) tasks of this life that have ended with an error.
-    pub failed: Vec<Failed>,
+    // Boxed: `run` returns this struct by value, and it must stay below the 128 bytes that clippy allows.
+    pub failed: Box<[Failed]>,
     /// The last steps, the earliest first.
     pub last: Vec<String>,
 }
@@ -120,7 +121,7 @@ impl fmt::Display for Stuck {
         for Waiting { name, spawned, polls, label } in tasks {
             write!(f, "\n  {name} ({spawned}, polled {polls} times) {label}")?;
         }
-        for Failed { name, spawned, error } in failed {
+        for Failed { name, spawned, error } in failed.iter() {
             write!(f, "\n  {name} ({spawned}) has ended with an error: {error}")?;
         }
         if *why == Why::NothingGoesOn {

@@ -86,6 +86,18 @@ impl<T> Slot<T> {
 /// A future of the output of a task, from [`Machine::spawn`](super::Machine::spawn). If it is dropped, the task goes on, but its
 /// output is lost, and with it an error.
 ///
+/// A task that nobody awaits is started with
+/// [`Machine::spawn_detached`](super::Machine::spawn_detached), which keeps its error. The compiler warns of a
+/// `Joined` that is dropped at once:
+///
+/// ```compile_fail
+/// #![deny(unused_must_use)]
+/// # use fluxmap_testkit::simulation::Machine;
+/// # fn start(machine: Machine) {
+/// machine.spawn("client", async { Err::<(), _>("lost") });
+/// # }
+/// ```
+///
 /// # Cancel safety
 ///
 /// Cancel-safe: the output stays until the future returns it.
