@@ -83,8 +83,8 @@ impl<T> Slot<T> {
     }
 }
 
-/// A future of the output of a task, from [`Machine::spawn`](super::Machine::spawn). If it is dropped, the task goes on, but its
-/// output is lost, and with it an error.
+/// A future of the output of a task, from [`Machine::spawn`](super::Machine::spawn). If it is dropped,
+/// the task goes on, but its output is lost, and with it an error.
 ///
 /// A task that nobody awaits is started with
 /// [`Machine::spawn_detached`](super::Machine::spawn_detached), which keeps its error. The compiler warns of a

@@ -2,14 +2,15 @@
 //!
 //! [`simulate`] is a whole test. Several processes run one after another on one machine, each with a
 //! client and some workers. Each process but the last may crash at any step or call to the disk. The
-//! test checks the promises of the queue all the time. In half of the runs, the disk is slow. It uses no threads, no real sleeps and no files.
+//! test checks the promises of the queue all the time. In half of the runs, the disk is slow. It uses no threads, no real
+//! sleeps and no files.
 //!
 //! The queue has [bugs](queue::Bug) that can be switched on, one at a time. The simulation finds each of
 //! them after a few seeds, and a seed stands for the same run every time:
 //!
 //! ```console
 //! $ cargo test -p fluxmap-testkit --test job_queue -- --nocapture
-//! $ FLUXMAP_SEED=3 cargo test -p fluxmap-testkit --test job_queue \
+//! $ FLUXMAP_SEED=0 cargo test -p fluxmap-testkit --test job_queue \
 //!       a_lease_that_is_not_renewed_is_found -- --exact --nocapture
 //! ```
 //!
