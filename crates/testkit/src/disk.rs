@@ -119,8 +119,15 @@ impl SimDisk {
         state.open.clear();
         state.locked.clear();
         state.stalling = false;
+        state.simulated = false;
         state.stalled = 0;
         Self::from_state(state)
+    }
+
+    /// The disk as one of a simulation, in which [`stall`](Self::stall) is refused.
+    pub(crate) fn simulated(self) -> Self {
+        self.state().simulated = true;
+        self
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -11,77 +11,176 @@
 //! ```
 //! use fluxmap::{Database, FluxError};
 //! use fluxmap_testkit::simulation::{Ended, Machine, Simulation};
+//! use fluxmap_testkit::workload::seeds;
 //! use std::sync::{Arc, Mutex};
 //! use std::time::Duration;
 //!
-//! /// The application: counts durably, once a second.
-//! async fn count(machine: Machine, acknowledged: Arc<Mutex<u32>>) -> Result<(), FluxError> {
-//!     let db = Database::<String, u32>::builder()
-//!         .durability_full(machine.persistence("counter"))
-//!         .disk(Arc::new(machine.disk()))
-//!         .background(machine.background())
-//!         .build()
-//!         .await?;
-//!     // Every life must find the last count that was acknowledged.
+//! /// A client counts, and notes each count that was acknowledged.
+//! async fn client(
+//!     machine: Machine,
+//!     db: Database<String, u32>,
+//!     acknowledged: Arc<Mutex<u32>>,
+//! ) -> Result<(), FluxError> {
 //!     let found = db.get("n")?.map_or(0, |n| *n);
-//!     assert!(found >= *acknowledged.lock().unwrap(), "it has forgotten {found}");
-//!     for n in found + 1..=10 {
-//!         machine.sleep(Duration::from_secs(1)).await;
+//!     for n in found + 1..=found + 5 {
 //!         db.insert("n".into(), n).await?;
 //!         *acknowledged.lock().unwrap() = n;
+//!         machine.sleep(Duration::from_secs(1)).await;
 //!     }
 //!     Ok(())
 //! }
 //!
-//! for seed in 0..20 {
+//! /// The application. Every life must find the last count that was acknowledged.
+//! async fn process(machine: Machine, acknowledged: Arc<Mutex<u32>>) -> Result<(), FluxError> {
+//!     let db = machine.database("counter").build().await?;
+//!     let found = db.get("n")?.map_or(0, |n| *n);
+//!     assert!(found >= *acknowledged.lock().unwrap(), "only {found} is left");
+//!     // Nobody waits for the client. The simulation keeps its error.
+//!     machine.spawn_detached("client", client(machine.clone(), db, acknowledged));
+//!     machine.sleep(Duration::from_secs(10)).await;
+//!     Ok(())
+//! }
+//!
+//! for seed in seeds(20) {
 //!     let mut simulation = Simulation::new(seed);
+//!     // The disk is slow: time passes while a commit waits for it.
+//!     simulation.stall_one_in(10);
 //!     let acknowledged = Arc::new(Mutex::new(0));
-//!     for _life in 0..3 {
-//!         simulation.crash_within(60);
+//!     for life in 1..=4 {
+//!         // Plan a crash for each life but the last: a plan holds for one life.
+//!         if life < 4 {
+//!             simulation.crash_within(60);
+//!         }
 //!         let machine = simulation.machine();
-//!         match simulation.run(count(machine, Arc::clone(&acknowledged))) {
-//!             Ok(Ended::Crashed) => {}
-//!             Ok(Ended::Returned(result)) => result.expect("it has no other reason to fail"),
+//!         match simulation.run(process(machine, Arc::clone(&acknowledged))) {
+//!             Ok(Ended::Crashed { .. }) => {}
+//!             Ok(Ended::Returned(result)) => result.expect("it has no reason to fail"),
 //!             Err(stuck) => panic!("{stuck}"),
 //!         }
+//!         assert_eq!(simulation.failed(), []);
 //!     }
 //! }
 //! ```
 //!
+//! A promise must be noted at the moment at which it is given. A test that notes it only at the orderly end
+//! of a life finds no acknowledgement that a crash has broken. To see that a test can fail, build the
+//! database above with `machine.relaxed_database("counter").flush_interval(Duration::from_secs(3))`: then
+//! acknowledged counts get lost, and the test says so.
+//!
 //! # What are the rules for the application?
 //!
-//! - The application gets its disk, clock, sleeps and tasks from the [`Machine`].
+//! - The application gets its disk, clock, sleeps, tasks and random numbers from the [`Machine`].
+//!   [`Machine::database`] opens a database on it. A builder without
+//!   [`disk`](fluxmap::DatabaseBuilder::disk) writes to the file system of the real machine, and one
+//!   without [`background`](fluxmap::DatabaseBuilder::background) starts threads.
 //! - It uses no threads and no sockets, and no clock or random numbers of the real machine.
 //!   Clients and the network are simulated by tasks, too.
-//! - It does not depend on the order of a `HashMap`, which differs in each run: use `BTreeMap`, or
-//!   sort.
 //! - Only tasks hold handles of databases, so that the handles end with the process.
 //!
 //! The knowledge of the outside world, such as the promises that clients were given, belongs to the
 //! test, since it must outlive the process.
 //!
+//! # What makes a run non-deterministic?
+//!
+//! - The order of a `HashMap` or `HashSet` of the standard library, which differs in each run: use
+//!   `BTreeMap`, or sort.
+//! - `tokio::select!` without `biased;`, and `futures::select!`: they choose a branch by random numbers of
+//!   their own. Use `biased;`, `futures::select_biased!` or `futures::future::select`.
+//! - Clocks of the real machine. Timers, tasks and sockets of tokio need its runtime, and panic in a
+//!   simulation.
+//! - Addresses of objects, if anything is ordered by them.
+//!
+//! Futures that need no runtime work: `async` blocks, `join!`, the channels and locks of `tokio::sync`,
+//! those of `futures`, and `FuturesUnordered`. To check an application, run one seed twice and compare the
+//! [traces](Simulation::trace).
+//!
+//! # How do I keep the testkit out of the program?
+//!
+//! It is a dependency of the tests only, so the application must not name [`Machine`]. Let it
+//! take the disk and the background from its caller:
+//!
+//! ```
+//! use fluxmap::disk::Disk;
+//! use fluxmap::persistence::PersistenceOptions;
+//! use fluxmap::{Background, Database, FluxError};
+//! use fluxmap_testkit::simulation::Machine;
+//! use std::sync::Arc;
+//!
+//! /// In the application. The program passes `None`.
+//! async fn open(
+//!     options: PersistenceOptions,
+//!     simulated: Option<(Arc<dyn Disk>, &Background)>,
+//! ) -> Result<Database<u64, String>, FluxError> {
+//!     let mut builder = Database::builder().durability_full(options);
+//!     if let Some((disk, background)) = simulated {
+//!         builder = builder.disk(disk).background(background);
+//!     }
+//!     builder.build().await
+//! }
+//!
+//! /// In the test.
+//! async fn process(machine: Machine) -> Result<(), FluxError> {
+//!     let simulated = (Arc::new(machine.disk()) as Arc<dyn Disk>, machine.background());
+//!     let db = open(machine.persistence("words"), Some(simulated)).await?;
+//!     db.insert(1, "one".into()).await
+//! }
+//! # let mut simulation = fluxmap_testkit::simulation::Simulation::new(1);
+//! # let main = process(simulation.machine());
+//! # assert_eq!(simulation.run(main)?, fluxmap_testkit::simulation::Ended::Returned(Ok(())));
+//! # Ok::<(), fluxmap_testkit::simulation::Stuck>(())
+//! ```
+//!
+//! An application that also sleeps, reads the clock or starts tasks takes a trait of its own with
+//! these methods. The program implements it with its runtime, and the test with the [`Machine`].
+//!
 //! # When does the machine crash?
 //!
 //! It crashes at a [step](Simulation::crash_at_step) or at a [call to the
 //! disk](Simulation::crash_at_call); a step may make several calls.
-//! [`crash_within`](Simulation::crash_within) draws a place at random. A [`Crash`] is the death of the
-//! process, or a loss of power. A loss of power undoes unsynced changes: all of them, some, or parts of
-//! some, in any order.
+//! [`crash_within`](Simulation::crash_within) draws a place at random. A plan holds for the next run only. A
+//! [`Crash`] is the death of the process, or a loss of power. A loss of power undoes unsynced changes: all of
+//! them, some, or parts of some, in any order.
+//!
+//! Opening a database, a backup and closing are one step each: no other task goes on between their calls to
+//! the disk, and only a crash at a call reaches their middle.
+//!
+//! # What if the disk is slow, full, or fails?
+//!
+//! [`Simulation::stall_one_in`] makes the machine slow: time passes while commits wait for the disk. It is
+//! off by default. [`SimDisk::stall`] is for tests on threads. A simulation refuses it, since it
+//! would hold up its only thread.
+//!
+//! [`Machine::disk`] has the other faults: calls that fail, a capacity, a disk that refuses to be written.
+//! They stay in force when a process returns, and vanish at a crash, because a crash replaces the
+//! disk by a new one without faults. A handle of the disk from before the crash stays with the old
+//! disk, its calls and its trace. [`SimDisk::crash_at`] makes the calls of the disk fail, but does not crash
+//! the machine: use [`Simulation::crash_at_call`].
 //!
 //! # What if the application hangs?
 //!
 //! A run that cannot go on, or takes too many steps, ends with [`Stuck`]. It lists the unfinished tasks
-//! and what each waits for; [`Machine::label`] lets a task name this.
+//! and what each waits for; [`Machine::label`] lets a task name this. It also lists the tasks from
+//! [`Machine::spawn_detached`] that have ended with an error, for which others may wait in vain. A task from
+//! [`Machine::spawn`] hands its error to the task that awaits it.
 //!
 //! # How do I replay a failure?
 //!
-//! Run the test with the same seed. When a test panics, the simulation prints its seed and the last
-//! steps. A seed stands for the same run as long as neither the application nor FluxMap changes.
+//! When a test panics, the simulation prints the last steps and the seed: `FLUXMAP_SEED=17`. A test that
+//! draws its seeds from [`workload::seeds`](crate::workload::seeds) runs only that seed if this variable is
+//! set:
+//!
+//! ```console
+//! $ FLUXMAP_SEED=17 cargo test --test jobs no_job_is_lost -- --exact --nocapture
+//! ```
+//!
+//! A seed stands for the same run as long as neither the application nor FluxMap nor the testkit changes.
 
 mod machine;
 mod report;
+mod shared;
 #[cfg(test)]
 mod tests;
+mod waits;
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -92,11 +191,12 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use crate::disk::{Loss, SimDisk};
+use crate::workload::Seed;
 
-use self::machine::Shared;
-pub use self::machine::{Joined, Machine, Sleep};
-use self::report::Trace;
-pub use self::report::{Stuck, Waiting, Why};
+pub use self::machine::Machine;
+pub use self::report::{Failed, Stuck, Waiting, Why};
+use self::shared::Shared;
+pub use self::waits::{Joined, Sleep};
 
 /// The kind of a crash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,10 +210,15 @@ pub enum Crash {
 /// How the life of a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended<T> {
-    /// The main future returned this output. All other tasks were then dropped.
+    /// The main future returned this output. All other tasks were then dropped, and the databases closed.
     Returned(T),
     /// The machine crashed as planned. The next process finds the disk that the crash left.
-    Crashed,
+    Crashed {
+        /// The output of the main future, if the machine crashed after it had returned, while the
+        /// databases closed, or at a call to the disk in its last step. In the latter case, the output
+        /// may be an error that follows from the crash.
+        returned: Option<T>,
+    },
 }
 
 /// The most steps that a process may take, unless [`Simulation::limit_steps`] sets another limit.
@@ -134,7 +239,8 @@ pub struct Simulation {
     /// One step of so many lets time pass although a task could go on.
     stalls: Option<u32>,
     crash: Option<Plan>,
-    trace: Trace,
+    /// The number of tasks that had failed before this step.
+    failed_before: usize,
 }
 
 /// A planned crash.
@@ -147,6 +253,11 @@ struct Plan {
 
 impl Simulation {
     /// A machine with an empty disk, at time zero.
+    ///
+    /// Draw the seeds of a test from [`seeds`](crate::workload::seeds): it tries many, or only the one that
+    /// the environment variable `FLUXMAP_SEED` names. When the test panics, the simulation prints this
+    /// variable with its seed. A test of one run takes
+    /// [`Seed::from_env`](crate::workload::Seed::from_env)`().`[`number`](crate::workload::Seed::number)`()`.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
@@ -159,7 +270,7 @@ impl Simulation {
             limit: STEPS,
             stalls: None,
             crash: None,
-            trace: Trace::default(),
+            failed_before: 0,
             rng,
         }
     }
@@ -181,8 +292,41 @@ impl Simulation {
     }
 
     /// In one of `steps` steps, lets time jump to the next instant for which a task or a database
-    /// waits, although something else could go on, as on a machine that is busy or stops for a moment.
-    /// By default, and with zero, time passes only when nothing can go on.
+    /// waits, although something else could go on, as on a slow disk, or a machine that is busy or stops
+    /// for a moment. So a write or a sync of the log takes virtual time: timeouts and leases may end while a
+    /// commit waits for it.
+    ///
+    /// By default, and with zero, time passes only when nothing can go on, and the disk takes no time.
+    ///
+    /// A jump is as long as the time to the next sleep's end. A task that sleeps in short intervals
+    /// keeps the jumps short.
+    ///
+    /// ```
+    /// # use fluxmap_testkit::simulation::{Ended, Simulation};
+    /// # use fluxmap::{Database, FluxError};
+    /// # use std::time::Duration;
+    /// let mut simulation = Simulation::new(1);
+    /// simulation.stall_one_in(5);
+    /// let machine = simulation.machine();
+    /// let ended = simulation.run(async move {
+    ///     let db: Database<u64, u64> = machine.database("db").build().await?;
+    ///     let own = machine.clone();
+    ///     let _ticker = machine.spawn("ticker", async move {
+    ///         loop {
+    ///             own.sleep(Duration::from_millis(100)).await;
+    ///         }
+    ///     });
+    ///     for n in 0..10 {
+    ///         db.insert(n, n).await?;
+    ///     }
+    ///     assert!(machine.now() > Duration::ZERO, "the commits have taken time");
+    ///     Ok::<(), FluxError>(())
+    /// })?;
+    /// assert_eq!(ended, Ended::Returned(Ok(())));
+    /// # Ok::<(), fluxmap_testkit::simulation::Stuck>(())
+    /// ```
+    ///
+    /// [`SimDisk::stall`] is something else: it holds up threads until another thread releases them.
     pub fn stall_one_in(&mut self, steps: u32) {
         self.stalls = Some(steps).filter(|steps| *steps > 0);
     }
@@ -222,6 +366,9 @@ impl Simulation {
     /// `main` has returned, the databases close normally. After a crash, every call that would change
     /// their disk fails.
     ///
+    /// Closing calls the disk, so a crash that was planned for a call may come after `main` has
+    /// returned. The run then ends with [`Ended::Crashed`], which holds the output of `main`.
+    ///
     /// # Errors
     ///
     /// [`Stuck`] if nothing can go on, or after too many steps.
@@ -232,13 +379,17 @@ impl Simulation {
     pub fn run<F: Future>(&mut self, main: F) -> Result<Ended<F::Output>, Stuck> {
         self.lives += 1;
         self.steps = 0;
-        self.trace.note(format!("life {}", self.lives));
+        self.shared.forget_failed(0);
+        self.shared.note(format!("life {}", self.lives));
         let mut ended = self.live(main);
         // Dropping the tasks closes databases, and this may reach the call at which to crash.
         self.shared.drop_tasks();
-        if ended.is_ok() && self.crash_if_due() {
-            ended = Ok(Ended::Crashed);
-        }
+        ended = match ended {
+            Ok(Ended::Returned(output)) if self.crash_if_due() => {
+                Ok(Ended::Crashed { returned: Some(output) })
+            }
+            ended => ended,
+        };
         // Cancel a crash that was not reached: it was planned for this process, not for the next one.
         self.crash = None;
         self.shared.disk().crash_at(NEVER);
@@ -251,8 +402,9 @@ impl Simulation {
         let (id, waker) = shared.begin_main();
         loop {
             if self.crash_if_due() {
-                return Ok(Ended::Crashed);
+                return Ok(Ended::Crashed { returned: None });
             }
+            self.failed_before = shared.failed_count();
             self.steps += 1;
             if self.steps > self.limit {
                 return Err(self.stuck(Why::TooManySteps { limit: self.limit }));
@@ -266,7 +418,7 @@ impl Simulation {
                 let Some(next) = shared.next_instant() else {
                     return Err(self.stuck(Why::NothingGoesOn));
                 };
-                self.trace.note(format!("{next:?}"));
+                self.shared.note(format!("{next:?}"));
                 shared.advance_to(next);
                 continue;
             }
@@ -274,18 +426,18 @@ impl Simulation {
             let chosen = self.choose(count);
             match ready.get(usize::try_from(chosen).unwrap_or(usize::MAX)) {
                 Some(task) if *task == id => {
-                    self.trace.note("main".to_owned());
+                    self.shared.note("main".to_owned());
                     shared.begin_poll(id);
                     if let Poll::Ready(output) = main.as_mut().poll(&mut Context::from_waker(&waker)) {
                         return Ok(Ended::Returned(output));
                     }
                 }
                 Some(task) => {
-                    self.trace.note(shared.name_of(*task));
+                    self.shared.note(shared.name_of(*task));
                     shared.poll(*task);
                 }
                 None => {
-                    self.trace.note("background".to_owned());
+                    self.shared.note("background".to_owned());
                     let worked = background.step_with(self.rng.random());
                     debug_assert_eq!(worked, Step::Worked, "it was due");
                 }
@@ -311,7 +463,11 @@ impl Simulation {
             _ => return false,
         };
         self.crash = None;
-        self.trace.note(format!("crash: {crash:?}"));
+        // The dead process did not see the errors of the call at which the machine crashed.
+        if disk.has_crashed() {
+            self.shared.forget_failed(self.failed_before);
+        }
+        self.shared.note(format!("crash: {crash:?}"));
         self.shared.replace_disk(match crash {
             Crash::Process => instant.process_death(),
             Crash::Power(loss) => instant.power_cut(loss),
@@ -324,23 +480,41 @@ impl Simulation {
     fn stuck(&self, why: Why) -> Stuck {
         let (life, step, now) = (self.lives, self.steps, self.shared.background().now());
         let tasks = self.shared.waiting();
-        Stuck { why, seed: self.seed, life, step, now, tasks, last: self.trace.last() }
+        Stuck {
+            why,
+            seed: self.seed,
+            life,
+            step,
+            now,
+            tasks,
+            failed: self.shared.failed().into(),
+            last: self.shared.last_steps(),
+        }
     }
 
-    /// The last steps of all lives, the earliest first. A step is the name of the task that went on,
-    /// `main`, `background`, or the time to which the clock jumped.
+    /// The [detached](Machine::spawn_detached) tasks that ended with an error in the last run, the earliest
+    /// first. Errors that follow from a crash are left out.
+    #[must_use]
+    pub fn failed(&self) -> Vec<Failed> {
+        self.shared.failed()
+    }
+
+    /// The last 10,000 steps of all lives, the earliest first. A step is the name of the task that went on,
+    /// `main`, `background`, or the time to which the clock jumped. Numbers that tasks
+    /// [drew](Machine::random), errors of [detached](Machine::spawn_detached) tasks, and crashes stand
+    /// between the steps, and count as steps here.
     #[must_use]
     pub fn trace(&self) -> Vec<String> {
-        self.trace.all()
+        self.shared.trace()
     }
 }
 
 impl Drop for Simulation {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let (seed, life, step) = (self.seed, self.lives, self.steps);
-            eprintln!("simulation: seed {seed}, life {life}, step {step}; the last steps:");
-            eprintln!("  {}", self.trace.last().join("\n  "));
+            let (seed, life, step) = (Seed::from(self.seed), self.lives, self.steps);
+            eprintln!("simulation: {seed}, life {life}, step {step}; the last steps:");
+            eprintln!("  {}", self.shared.last_steps().join("\n  "));
         }
         // Break the reference cycle: tasks hold the machine, and the machine holds its tasks.
         self.shared.drop_tasks();

@@ -1,9 +1,15 @@
 //! Random transactions from a seed. The same seed gives the same scripts. The interleaving of threads
 //! does not follow from the seed.
 //!
-//! `FLUXMAP_SEED=<number>` replays a run. Without it every run draws a new seed, and a failing test
-//! prints the seed that it used. `FLUXMAP_SCALE=<number>` multiplies the runs of a randomized test, for
-//! a soak test.
+//! `FLUXMAP_SEED=<number>` replays a run. Without it, [`Seed::from_env`] draws a new seed, and a failing
+//! test prints the seed that it used; a test that goes through [`seeds`] tries many. `FLUXMAP_SCALE=<number>`
+//! multiplies the runs of a randomized test, for a soak test.
+//!
+//! The variable reaches every test of the command, so name the test that is to replay:
+//!
+//! ```console
+//! $ FLUXMAP_SEED=17 cargo test --test jobs no_job_is_lost -- --exact --nocapture
+//! ```
 
 use std::fmt::{self, Display};
 use std::ops::{Bound, RangeInclusive};
@@ -19,31 +25,76 @@ pub const SEED_VARIABLE: &str = "FLUXMAP_SEED";
 /// The environment variable that multiplies the number of runs.
 pub const SCALE_VARIABLE: &str = "FLUXMAP_SCALE";
 
-/// The number of runs that a test makes: `runs`, multiplied by [`SCALE_VARIABLE`] if it is set.
+/// The number of runs that a test makes: `runs`, multiplied by [`SCALE_VARIABLE`] if it is set. At most
+/// `u64::MAX`.
 ///
 /// # Panics
 /// If the variable is set but not to a number.
 #[must_use]
 pub fn scaled(runs: u64) -> u64 {
     let scale = std::env::var(SCALE_VARIABLE);
-    scale.map_or(1, |text| text.trim().parse().expect("the scale is a number")) * runs
+    let scale: u64 = scale.map_or(1, |text| text.trim().parse().expect("the scale is a number"));
+    runs.saturating_mul(scale)
 }
 
-/// The seed of a run.
+/// The seeds that a test tries: only the one from [`SEED_VARIABLE`] if it is set, or else the numbers from
+/// zero to [`scaled`]`(count)`.
+///
+/// A check that needs many runs, such as "some run has crashed", fails when one seed is replayed. Leave
+/// it out if [`Seed::asked`] returns a seed.
+///
+/// ```
+/// use fluxmap_testkit::workload::{Seed, seeds};
+///
+/// let mut odd = 0;
+/// for seed in seeds(20) {
+///     odd += seed % 2;
+/// }
+/// assert!(odd >= 10 || Seed::asked().is_some());
+/// ```
+///
+/// # Panics
+/// If one of the variables is set but not to a number.
+pub fn seeds(count: u64) -> impl Iterator<Item = u64> {
+    let asked = Seed::asked();
+    let others = if asked.is_some() { 0 } else { scaled(count) };
+    asked.map(Seed::number).into_iter().chain(0..others)
+}
+
+/// The seed of a run. It is shown as `FLUXMAP_SEED=<number>`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seed(u64);
 
+impl From<u64> for Seed {
+    fn from(number: u64) -> Self {
+        Seed(number)
+    }
+}
+
 impl Seed {
+    /// The seed from [`SEED_VARIABLE`]; `None` if the variable is not set.
+    ///
+    /// # Panics
+    /// If the variable is set but not to a number.
+    #[must_use]
+    pub fn asked() -> Option<Self> {
+        let text = std::env::var(SEED_VARIABLE).ok()?;
+        Some(Seed(text.trim().parse().expect("the seed is a number")))
+    }
+
     /// The seed from [`SEED_VARIABLE`], or a new one.
     ///
     /// # Panics
     /// If the variable is set but not to a number.
     #[must_use]
     pub fn from_env() -> Self {
-        match std::env::var(SEED_VARIABLE) {
-            Ok(text) => Seed(text.trim().parse().expect("the seed is a number")),
-            Err(_) => Seed(rand::random()),
-        }
+        Self::asked().unwrap_or_else(|| Seed(rand::random()))
+    }
+
+    /// The number of the seed, for [`Simulation::new`](crate::simulation::Simulation::new) for instance.
+    #[must_use]
+    pub fn number(self) -> u64 {
+        self.0
     }
 
     /// The random generator for the `run`-th run with this seed.
@@ -192,6 +243,12 @@ mod tests {
         let drawn = |seed: u64| plan(&shape(), &mut Seed(seed).rng(3)).threads;
         assert_eq!(drawn(1), drawn(1));
         assert_ne!(drawn(1), drawn(2));
+    }
+
+    #[test]
+    fn a_seed_is_shown_as_the_variable_that_replays_it() {
+        let seed = Seed::from(17);
+        assert_eq!((seed.number(), seed.to_string()), (17, "FLUXMAP_SEED=17".to_owned()));
     }
 
     #[test]

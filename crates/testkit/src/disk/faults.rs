@@ -111,10 +111,27 @@ impl SimDisk {
         self.state().read_only = on;
     }
 
-    /// While on, holds up `write_at`, `sync` and `sync_dir`. Calls that were held up go on, and are
-    /// counted, after `stall(false)`.
+    /// While on, holds up the threads that call `write_at`, `sync` and `sync_dir`. Calls that were held up
+    /// go on, and are counted, after `stall(false)`, which another thread must call.
+    ///
+    /// A simulation has one thread, which would wait for itself. There,
+    /// [`Simulation::stall_one_in`](crate::simulation::Simulation::stall_one_in) makes the disk slow: it
+    /// holds up no thread, but lets virtual time pass while writes and syncs are waiting.
+    ///
+    /// # Panics
+    ///
+    /// If `on`, and the disk belongs to a [`Simulation`](crate::simulation::Simulation).
     pub fn stall(&self, on: bool) {
-        self.state().stalling = on;
+        let mut state = self.state();
+        let refused = on && state.simulated;
+        state.stalling = on && !refused;
+        // Unlock first, so that a refusal leaves the disk usable.
+        drop(state);
+        assert!(
+            !refused,
+            "`SimDisk::stall` holds up threads, and would hold up the only thread of the simulation for \
+             ever; `Simulation::stall_one_in` makes the disk of a simulation slow"
+        );
         self.shared.released.notify_all();
     }
 

@@ -83,6 +83,8 @@ pub(super) struct State {
     pub(super) capacity: u64,
     pub(super) read_only: bool,
     pub(super) stalling: bool,
+    /// Whether the disk belongs to a simulation, whose only thread must not be held up.
+    pub(super) simulated: bool,
     /// How many calls wait for the stall to end.
     pub(super) stalled: usize,
     pub(super) trace: VecDeque<String>,
@@ -104,6 +106,7 @@ impl State {
             capacity: u64::MAX,
             read_only: false,
             stalling: false,
+            simulated: false,
             stalled: 0,
             trace: VecDeque::new(),
         }

@@ -1,21 +1,21 @@
-//! The machine as the application sees it, and the tasks that run on it.
+//! The machine as the application sees it.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::panic::Location;
 use std::path::PathBuf;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Wake, Waker};
+use std::sync::Arc;
 use std::time::Duration;
 
-use fluxmap::Background;
+use fluxmap::codec::Stored;
+use fluxmap::db::{Buildable, RelaxedDurability};
 use fluxmap::persistence::PersistenceOptions;
+use fluxmap::{Background, Database, DatabaseBuilder, Key, Value};
+use rand::Rng;
 
-use super::report::Waiting;
+use super::report::Failed;
+use super::shared::Shared;
+use super::waits::{Joined, Sleep, Slot};
 use crate::disk::SimDisk;
-
-type TaskId = u64;
 
 /// The machine of a [`Simulation`](super::Simulation) as the application sees it: a disk, a clock,
 /// and tasks. Clones are the same machine. Only tasks should hold it.
@@ -24,60 +24,74 @@ pub struct Machine {
     shared: Arc<Shared>,
 }
 
-pub(super) struct Shared {
-    background: Background,
-    state: Mutex<State>,
-    /// The tasks that were woken. They have their own lock, because a waker may be called while `state` is
-    /// locked.
-    ready: Arc<Ready>,
-}
-
-type Ready = Mutex<BTreeSet<TaskId>>;
-
-struct State {
-    disk: SimDisk,
-    tasks: BTreeMap<TaskId, Task>,
-    last_id: u64,
-    /// The task that is being polled.
-    current: TaskId,
-    /// Wakers of sleeping tasks, by the time at which they wake and the number of the sleep.
-    sleepers: BTreeMap<(Duration, u64), Waker>,
-}
-
-struct Task {
-    name: String,
-    spawned: &'static Location<'static>,
-    polls: u64,
-    /// Text that says what the task waits for; `None` if it is not known.
-    label: Option<String>,
-    /// `None` while the task is being polled, and always for the main task: `Simulation::live` has its
-    /// future.
-    future: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-}
-
-struct Woken {
-    task: TaskId,
-    ready: Arc<Ready>,
-}
-
-impl Wake for Woken {
-    fn wake(self: Arc<Self>) {
-        lock(&self.ready).insert(self.task);
-    }
-}
-
-/// Locks a mutex and ignores poisoning: a panic in a task must not make others panic, too.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Machine {
     pub(super) fn new(shared: &Arc<Shared>) -> Self {
         Machine { shared: Arc::clone(shared) }
     }
 
+    /// A builder of a database in the directory `path` of the machine's disk, whose commits survive a
+    /// power loss: it has [`persistence`](Self::persistence) at full durability, the [`disk`](Self::disk)
+    /// and the [`background`](Self::background) of the machine.
+    ///
+    /// ```
+    /// use fluxmap::{Database, FluxError};
+    /// use fluxmap_testkit::simulation::{Ended, Machine, Simulation};
+    ///
+    /// async fn process(machine: Machine) -> Result<usize, FluxError> {
+    ///     let db: Database<u64, String> = machine.database("words").build().await?;
+    ///     db.insert(1, "one".into()).await?;
+    ///     db.len()
+    /// }
+    ///
+    /// let mut simulation = Simulation::new(1);
+    /// let machine = simulation.machine();
+    /// assert_eq!(simulation.run(process(machine))?, Ended::Returned(Ok(1)));
+    /// # Ok::<(), fluxmap_testkit::simulation::Stuck>(())
+    /// ```
+    ///
+    /// A builder that lacks `disk` writes to the file system of the real machine. One that lacks
+    /// `background` starts threads, whose work the simulation does not see: runs then differ under the
+    /// same seed, or get [stuck](super::Stuck). For a database in memory, use
+    /// `Database::builder().background(machine.background())`.
+    pub fn database<K, V>(&self, path: impl Into<PathBuf>) -> DatabaseBuilder<K, V, Buildable>
+    where
+        K: Key + Stored,
+        V: Value + Stored,
+    {
+        let builder = Database::builder().durability_full(self.persistence(path));
+        builder.disk(Arc::new(self.disk())).background(self.background())
+    }
+
+    /// As [`database`](Self::database), but commits survive the death of the process only, and a power
+    /// loss takes those that were not flushed: set a flush limit next, in virtual time.
+    ///
+    /// ```
+    /// # use fluxmap::{Database, FluxError};
+    /// # use fluxmap_testkit::simulation::Machine;
+    /// # use std::time::Duration;
+    /// # async fn process(machine: Machine) -> Result<(), FluxError> {
+    /// let builder = machine.relaxed_database("words").flush_interval(Duration::from_secs(3));
+    /// let db: Database<u64, String> = builder.build().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn relaxed_database<K, V>(&self, path: impl Into<PathBuf>) -> DatabaseBuilder<K, V, RelaxedDurability>
+    where
+        K: Key + Stored,
+        V: Value + Stored,
+    {
+        let builder = Database::builder().durability_relaxed(self.persistence(path));
+        builder.disk(Arc::new(self.disk())).background(self.background())
+    }
+
     /// The disk, in the state in which the previous process left it. Pass it to
-    /// [`DatabaseBuilder::disk`](fluxmap::DatabaseBuilder::disk).
+    /// [`DatabaseBuilder::disk`](fluxmap::DatabaseBuilder::disk), or use [`database`](Self::database).
+    ///
+    /// Each crash replaces the disk by a new one. Planned failures, a capacity, `set_read_only` and
+    /// `count_reads` therefore stay in force when a process returns, as the disk of a machine is the same
+    /// for the next process, and they vanish at a crash: set them again for the next life if they are to
+    /// last. A handle from before a crash still has the calls and the trace of the old disk. It does not
+    /// lead to the new one: ask the machine again.
     #[must_use]
     pub fn disk(&self) -> SimDisk {
         self.shared.disk()
@@ -92,47 +106,98 @@ impl Machine {
     }
 
     /// The background work and the clocks of the machine's databases. Pass it to
-    /// [`DatabaseBuilder::background`](fluxmap::DatabaseBuilder::background). The simulation drives it.
+    /// [`DatabaseBuilder::background`](fluxmap::DatabaseBuilder::background), or use
+    /// [`database`](Self::database). The simulation drives it.
     #[must_use]
     pub fn background(&self) -> &Background {
-        &self.shared.background
+        self.shared.background()
     }
 
     /// The virtual time since the simulation began.
     #[must_use]
     pub fn now(&self) -> Duration {
-        self.shared.background.now()
+        self.shared.background().now()
     }
 
-    /// Waits until `time` has passed in virtual time.
+    /// Waits until `time` has passed in virtual time. A sleep of zero returns at once, without letting
+    /// other tasks go on: a loop of such sleeps never ends.
+    ///
+    /// Virtual time ends a hundred years after the simulation began. Longer sleeps, such as one of
+    /// [`Duration::MAX`], return then. Sleeps that begin after that never return.
     ///
     /// # Cancel safety
     ///
     /// Cancel-safe: the future only waits.
     pub fn sleep(&self, time: Duration) -> Sleep {
-        Sleep { shared: Arc::clone(&self.shared), until: self.now().saturating_add(time), id: None }
+        Sleep::new(&self.shared, time)
+    }
+
+    /// A random number that follows from the seed of the simulation, from 0 to `u64::MAX`. It may seed a
+    /// generator of the application. The [trace](super::Simulation::trace) records it.
+    ///
+    /// The numbers do not affect the order of tasks: a task that draws one number more shifts the numbers
+    /// that follow, and nothing else.
+    #[must_use]
+    pub fn random(&self) -> u64 {
+        self.shared.state().draw(|rng| rng.random())
+    }
+
+    /// As [`random`](Self::random), but below `end`; zero if `end` is zero.
+    #[must_use]
+    pub fn choose(&self, end: u64) -> u64 {
+        self.shared.state().draw(|rng| if end == 0 { 0 } else { rng.random_range(0..end) })
     }
 
     /// Starts a task. It is dropped when the process ends. Reports show `name`.
+    ///
+    /// The task's output is lost unless the returned future is awaited. If nobody waits for the task,
+    /// start it with [`spawn_detached`](Self::spawn_detached), which keeps its error.
     #[track_caller]
     pub fn spawn<F>(&self, name: impl Into<String>, future: F) -> Joined<F::Output>
     where
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        let slot = Arc::new(Mutex::new(Slot { output: None, waker: None }));
+        let slot = Slot::new();
         let filled = Arc::clone(&slot);
-        let body = async move {
-            let output = future.await;
-            let mut slot = lock(&filled);
-            slot.output = Some(output);
-            let waker = slot.waker.take();
-            drop(slot);
-            waker.into_iter().for_each(Waker::wake);
-        };
+        let body = async move { Slot::fill(&filled, future.await) };
         let name = name.into();
         self.shared.add(name.clone(), Location::caller(), Some(Box::pin(body)));
-        Joined { slot, name, shared: Arc::clone(&self.shared) }
+        Joined::new(slot, name, &self.shared)
+    }
+
+    /// Starts a task for which nobody waits. It is dropped when the process ends. If it ends with an
+    /// error, the simulation goes on and keeps the error: the report of a run that gets
+    /// [stuck](super::Stuck) shows it, and [`Simulation::failed`](super::Simulation::failed) returns it.
+    ///
+    /// ```
+    /// use fluxmap_testkit::simulation::Simulation;
+    /// use std::time::Duration;
+    ///
+    /// let mut simulation = Simulation::new(1);
+    /// let machine = simulation.machine();
+    /// simulation.run(async move {
+    ///     machine.spawn_detached("client", async { "12 apples".parse::<u32>() });
+    ///     machine.sleep(Duration::from_secs(1)).await;
+    /// })?;
+    /// assert_eq!(simulation.failed()[0].to_string(), "client: invalid digit found in string");
+    /// # Ok::<(), fluxmap_testkit::simulation::Stuck>(())
+    /// ```
+    #[track_caller]
+    pub fn spawn_detached<F, T, E>(&self, name: impl Into<String>, future: F)
+    where
+        F: Future<Output = Result<T, E>> + Send + 'static,
+        E: fmt::Display,
+    {
+        let (name, spawned) = (name.into(), Location::caller());
+        let (shared, own) = (Arc::clone(&self.shared), name.clone());
+        let body = async move {
+            let Err(error) = future.await else { return };
+            // Make the text before locking: it is made by user code.
+            let failed = Failed { name: own, spawned, error: error.to_string() };
+            shared.state().fail(failed);
+        };
+        self.shared.add(name, spawned, Some(Box::pin(body)));
     }
 
     /// Waits for `future`. If the run gets [stuck](super::Stuck) meanwhile, the report says that the
@@ -158,238 +223,5 @@ impl Machine {
 impl fmt::Debug for Machine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Machine").field("now", &self.now()).finish_non_exhaustive()
-    }
-}
-
-impl State {
-    /// Sets the label of the current task to `what`, unless the task has one.
-    fn say(&mut self, what: impl FnOnce() -> String) {
-        if let Some(task) = self.tasks.get_mut(&self.current) {
-            task.label.get_or_insert_with(what);
-        }
-    }
-}
-
-impl Shared {
-    pub(super) fn new(disk: SimDisk, seed: u64) -> Self {
-        let state = State { disk, tasks: BTreeMap::new(), last_id: 0, current: 0, sleepers: BTreeMap::new() };
-        Shared { background: Background::new(seed), state: Mutex::new(state), ready: Arc::default() }
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
-    }
-
-    pub(super) fn background(&self) -> &Background {
-        &self.background
-    }
-
-    pub(super) fn disk(&self) -> SimDisk {
-        self.state().disk.clone()
-    }
-
-    pub(super) fn replace_disk(&self, disk: SimDisk) {
-        self.state().disk = disk;
-    }
-
-    fn add(
-        &self,
-        name: String,
-        spawned: &'static Location<'static>,
-        future: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-    ) -> TaskId {
-        let mut state = self.state();
-        state.last_id += 1;
-        let id = state.last_id;
-        state.tasks.insert(id, Task { name, spawned, polls: 0, label: None, future });
-        lock(&self.ready).insert(id);
-        id
-    }
-
-    /// Registers the main task of a process. Returns its identity and its waker.
-    #[track_caller]
-    pub(super) fn begin_main(&self) -> (TaskId, Waker) {
-        let id = self.add("main".to_owned(), Location::caller(), None);
-        (id, self.waker(id))
-    }
-
-    fn waker(&self, task: TaskId) -> Waker {
-        Waker::from(Arc::new(Woken { task, ready: Arc::clone(&self.ready) }))
-    }
-
-    /// The tasks that can go on, in the order in which they were spawned.
-    pub(super) fn ready(&self) -> Vec<TaskId> {
-        let state = self.state();
-        let mut ready = lock(&self.ready);
-        // A task may be woken after it has ended.
-        ready.retain(|id| state.tasks.contains_key(id));
-        ready.iter().copied().collect()
-    }
-
-    pub(super) fn name_of(&self, task: TaskId) -> String {
-        self.state().tasks.get(&task).map_or_else(String::new, |task| task.name.clone())
-    }
-
-    /// Prepares to poll a task. Returns its future; `None` for the main task.
-    pub(super) fn begin_poll(&self, task: TaskId) -> Option<Pin<Box<dyn Future<Output = ()> + Send>>> {
-        lock(&self.ready).remove(&task);
-        let mut state = self.state();
-        state.current = task;
-        let task = state.tasks.get_mut(&task)?;
-        task.polls += 1;
-        task.label = None;
-        task.future.take()
-    }
-
-    pub(super) fn poll(&self, task: TaskId) {
-        let Some(mut future) = self.begin_poll(task) else { return };
-        let polled = future.as_mut().poll(&mut Context::from_waker(&self.waker(task)));
-        let mut state = self.state();
-        match polled {
-            Poll::Pending => {
-                if let Some(task) = state.tasks.get_mut(&task) {
-                    task.future = Some(future);
-                }
-            }
-            Poll::Ready(()) => {
-                state.tasks.remove(&task);
-                drop(state);
-                // Drop the future without the lock: its destructor is user code, and may call the machine.
-                drop(future);
-            }
-        }
-    }
-
-    /// Ends the process: drops all tasks.
-    pub(super) fn drop_tasks(&self) {
-        loop {
-            let mut state = self.state();
-            let tasks = std::mem::take(&mut state.tasks);
-            drop(state);
-            lock(&self.ready).clear();
-            if tasks.is_empty() {
-                return;
-            }
-            // The destructors may spawn further tasks, so the loop looks again.
-            drop(tasks);
-        }
-    }
-
-    /// The next instant at which a sleep ends or background work is due.
-    pub(super) fn next_instant(&self) -> Option<Duration> {
-        let now = self.background.now();
-        let work = self.background.due_in().map(|due| now.saturating_add(due)).filter(|due| *due > now);
-        let sleeper = self.state().sleepers.first_key_value().map(|((until, _), _)| *until);
-        work.into_iter().chain(sleeper).min()
-    }
-
-    /// Lets time pass until `instant`, and wakes the tasks whose sleep is over.
-    pub(super) fn advance_to(&self, instant: Duration) {
-        self.background.advance(instant.saturating_sub(self.background.now()));
-        let mut state = self.state();
-        let later = state.sleepers.split_off(&(instant, u64::MAX));
-        let woken = std::mem::replace(&mut state.sleepers, later);
-        drop(state);
-        woken.into_values().for_each(Waker::wake);
-    }
-
-    /// Sets the label of the current task, and returns the old one.
-    fn set_label(&self, label: Option<String>) -> Option<String> {
-        let mut state = self.state();
-        let current = state.current;
-        state.tasks.get_mut(&current).and_then(|task| std::mem::replace(&mut task.label, label))
-    }
-
-    pub(super) fn waiting(&self) -> Vec<Waiting> {
-        let state = self.state();
-        let ready = lock(&self.ready);
-        let waiting = state.tasks.iter().map(|(id, task)| {
-            let label = match &task.label {
-                _ if ready.contains(id) => "can go on".to_owned(),
-                Some(label) => format!("waits for {label}"),
-                None => "waits to be woken".to_owned(),
-            };
-            Waiting { name: task.name.clone(), spawned: task.spawned, polls: task.polls, label }
-        });
-        waiting.collect()
-    }
-}
-
-/// The future of [`Machine::sleep`].
-#[must_use = "futures do nothing unless they are awaited"]
-pub struct Sleep {
-    shared: Arc<Shared>,
-    until: Duration,
-    /// The number under which the sleep is registered; `None` before the first poll.
-    id: Option<u64>,
-}
-
-impl Future for Sleep {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        if self.shared.background.now() >= self.until {
-            return Poll::Ready(());
-        }
-        let until = self.until;
-        let mut state = self.shared.state();
-        let id = self.id.unwrap_or(state.last_id + 1);
-        state.last_id = state.last_id.max(id);
-        state.sleepers.insert((until, id), context.waker().clone());
-        state.say(|| format!("the time {until:?}"));
-        drop(state);
-        self.id = Some(id);
-        Poll::Pending
-    }
-}
-
-impl Drop for Sleep {
-    fn drop(&mut self) {
-        if let Some(id) = self.id {
-            let waker = self.shared.state().sleepers.remove(&(self.until, id));
-            drop(waker);
-        }
-    }
-}
-
-impl fmt::Debug for Sleep {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sleep").field("until", &self.until).finish_non_exhaustive()
-    }
-}
-
-struct Slot<T> {
-    output: Option<T>,
-    waker: Option<Waker>,
-}
-
-/// A future of the output of a task, from [`Machine::spawn`]. If it is dropped, the task goes on.
-pub struct Joined<T> {
-    slot: Arc<Mutex<Slot<T>>>,
-    /// The name of the task.
-    name: String,
-    shared: Arc<Shared>,
-}
-
-impl<T> Future for Joined<T> {
-    type Output = T;
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
-        let mut slot = lock(&self.slot);
-        match slot.output.take() {
-            Some(output) => Poll::Ready(output),
-            None => {
-                slot.waker = Some(context.waker().clone());
-                drop(slot);
-                self.shared.state().say(|| format!("the task {}", self.name));
-                Poll::Pending
-            }
-        }
-    }
-}
-
-impl<T> fmt::Debug for Joined<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Joined").field("task", &self.name).finish_non_exhaustive()
     }
 }

@@ -6,6 +6,8 @@ use std::fmt;
 use std::panic::Location;
 use std::time::Duration;
 
+use crate::workload::Seed;
+
 /// How many steps the trace keeps.
 const TRACE: usize = 10_000;
 /// How many of the last steps a report shows.
@@ -47,6 +49,9 @@ pub struct Stuck {
     pub now: Duration,
     /// The tasks that have not ended.
     pub tasks: Vec<Waiting>,
+    /// The [detached](super::Machine::spawn_detached) tasks of this life that have ended with an error.
+    // Boxed: `run` returns this struct by value, and it must stay below the 128 bytes that clippy allows.
+    pub failed: Box<[Failed]>,
     /// The last steps, the earliest first.
     pub last: Vec<String>,
 }
@@ -55,13 +60,32 @@ pub struct Stuck {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
     /// All tasks wait, none of them sleeps, and no background work will be due. It is a deadlock, or a
-    /// task waits for something outside of the simulation.
+    /// task waits for something outside of the simulation, such as a database that was built without
+    /// [`Machine::background`](super::Machine::background).
     NothingGoesOn,
     /// The run takes more steps than the limit. The limit is too low, or a task loops without end.
     TooManySteps {
         /// The most steps that the run may take.
         limit: u64,
     },
+}
+
+/// A [detached](super::Machine::spawn_detached) task that has ended with an error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Failed {
+    /// The name of the task.
+    pub name: String,
+    /// The place in the source where it was spawned.
+    pub spawned: &'static Location<'static>,
+    /// The error as a text.
+    pub error: String,
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.name, self.error)
+    }
 }
 
 /// A task that has not ended.
@@ -91,10 +115,20 @@ impl fmt::Display for Why {
 
 impl fmt::Display for Stuck {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Stuck { why, seed, life, step, now, tasks, last } = self;
-        write!(f, "{why} (seed {seed}, life {life}, step {step}, at {now:?})")?;
+        let Stuck { why, seed, life, step, now, tasks, failed, last } = self;
+        let seed = Seed::from(*seed);
+        write!(f, "{why} ({seed}, life {life}, step {step}, at {now:?})")?;
         for Waiting { name, spawned, polls, label } in tasks {
             write!(f, "\n  {name} ({spawned}, polled {polls} times) {label}")?;
+        }
+        for Failed { name, spawned, error } in failed.iter() {
+            write!(f, "\n  {name} ({spawned}) has ended with an error: {error}")?;
+        }
+        if *why == Why::NothingGoesOn {
+            f.write_str(
+                "\nif a task waits for a database, build it with `Machine::database`, or with \
+                 `.background(machine.background())`",
+            )?;
         }
         write!(f, "\nthe last steps: {}", last.join(", "))
     }

@@ -2,17 +2,20 @@
 //!
 //! [`simulate`] is a whole test. Several processes run one after another on one machine, each with a
 //! client and some workers. Each process but the last may crash at any step or call to the disk. The
-//! test checks the promises of the queue all the time. It uses no threads, no real sleeps and no files.
+//! test checks the promises of the queue all the time. In half of the runs, the disk is slow. It uses no threads, no real
+//! sleeps and no files.
 //!
 //! The queue has [bugs](queue::Bug) that can be switched on, one at a time. The simulation finds each of
 //! them after a few seeds, and a seed stands for the same run every time:
 //!
 //! ```console
-//! $ cargo test -p fluxmap-testkit --test job_queue
-//! $ FLUXMAP_SEED=3 cargo test -p fluxmap-testkit --test job_queue -- --nocapture
+//! $ cargo test -p fluxmap-testkit --test job_queue -- --nocapture
+//! $ FLUXMAP_SEED=0 cargo test -p fluxmap-testkit --test job_queue \
+//!       a_lease_that_is_not_renewed_is_found -- --exact --nocapture
 //! ```
 //!
-//! `FLUXMAP_SCALE` multiplies the number of seeds that the search for unknown bugs tries.
+//! The first command prints for each bug the second, which replays the run that found the bug.
+//! `FLUXMAP_SCALE` multiplies the number of seeds that the tests try.
 
 mod queue;
 
@@ -23,7 +26,7 @@ use std::time::Duration;
 use fluxmap::FluxError;
 use fluxmap_testkit::disk::Loss;
 use fluxmap_testkit::simulation::{Crash, Ended, Machine, Simulation};
-use fluxmap_testkit::workload::{SEED_VARIABLE, scaled};
+use fluxmap_testkit::workload::{SCALE_VARIABLE, SEED_VARIABLE, Seed, seeds};
 
 use queue::{Bug, Job, LEASE, Queue};
 
@@ -34,6 +37,9 @@ const LIVES: u64 = 4;
 /// The number of steps, or calls to the disk, within which a process crashes.
 const STEPS: u64 = 150;
 
+/// On a slow disk, time passes in one of so many steps although something else could go on.
+const SLOW: u32 = 20;
+
 /// The outside world: the promises that clients were given, and the work that is going on.
 #[derive(Default)]
 struct World {
@@ -41,6 +47,10 @@ struct World {
     added: BTreeSet<u64>,
     /// The worker that works on each job now.
     at_work: BTreeMap<u64, u32>,
+    /// Whether the disk is slow. A lease may then run out before its renewal is durable, or before its
+    /// worker gets to renew it, and another worker takes the job. No lease can prevent this, so a slow disk
+    /// may break the promise that one worker works on a job.
+    is_slow: bool,
     /// The first broken promise.
     broken: Option<String>,
 }
@@ -78,7 +88,8 @@ async fn worker(machine: Machine, queue: Queue, number: u32, outside: Outside) -
             machine.label("a job", machine.sleep(Duration::from_secs(1))).await;
             continue;
         };
-        if let Some(other) = outside.with(|world| world.at_work.insert(job, number)) {
+        let other = outside.with(|world| world.at_work.insert(job, number).filter(|_| !world.is_slow));
+        if let Some(other) = other {
             outside.broken(format!("job {job} is worked on by {other} and by {number}"));
         }
         queue.work(job, number).await?;
@@ -97,10 +108,10 @@ async fn process(machine: Machine, bug: Option<Bug>, outside: Outside) -> Result
     }
     // The workers of the last process died with it.
     outside.with(|world| world.at_work.clear());
-    machine.spawn("client", client(machine.clone(), queue.clone(), outside.clone()));
+    machine.spawn_detached("client", client(machine.clone(), queue.clone(), outside.clone()));
     for number in 1..=WORKERS {
         let work = worker(machine.clone(), queue.clone(), number, outside.clone());
-        machine.spawn(format!("worker {number}"), work);
+        machine.spawn_detached(format!("worker {number}"), work);
     }
     while queue.jobs().iter().filter(|(_, job)| **job == Job::Done).count() < JOBS as usize {
         if outside.with(|world| world.broken.is_some()) {
@@ -111,10 +122,11 @@ async fn process(machine: Machine, bug: Option<Bug>, outside: Outside) -> Result
     Ok(())
 }
 
-/// A run in which each process but the last may crash anywhere. Returns the broken promise, if
-/// any, and the steps of the run.
+/// A run in which each process but the last may crash anywhere, half of the time on a slow disk.
+/// Returns the broken promise, if any, and the steps of the run.
 fn simulate(seed: u64, bug: Option<Bug>) -> (Option<String>, Vec<String>) {
-    simulate_with(seed, bug, |simulation, life| {
+    let is_slow = seed % 2 == 1;
+    simulate_with(seed, bug, is_slow, |simulation, life| {
         if life < LIVES {
             simulation.crash_within(STEPS);
         }
@@ -125,18 +137,24 @@ fn simulate(seed: u64, bug: Option<Bug>) -> (Option<String>, Vec<String>) {
 fn simulate_with(
     seed: u64,
     bug: Option<Bug>,
+    is_slow: bool,
     plan: impl Fn(&mut Simulation, u64),
 ) -> (Option<String>, Vec<String>) {
     let mut simulation = Simulation::new(seed);
     simulation.limit_steps(20_000);
+    simulation.stall_one_in(if is_slow { SLOW } else { 0 });
     let outside = Outside::default();
+    outside.with(|world| world.is_slow = is_slow);
     for life in 1..=LIVES {
         plan(&mut simulation, life);
         let main = process(simulation.machine(), bug, outside.clone());
         match simulation.run(main) {
-            Ok(Ended::Returned(Ok(())) | Ended::Crashed) => {}
+            Ok(Ended::Returned(Ok(())) | Ended::Crashed { .. }) => {}
             Ok(Ended::Returned(Err(error))) => outside.broken(format!("the process failed: {error}")),
             Err(stuck) => outside.broken(stuck.to_string()),
+        }
+        if let Some(failed) = simulation.failed().first() {
+            outside.broken(format!("a task failed: {failed}"));
         }
         if let Some(broken) = outside.with(|world| world.broken.clone()) {
             return (Some(format!("in life {life}: {broken}")), simulation.trace());
@@ -145,10 +163,10 @@ fn simulate_with(
     (None, simulation.trace())
 }
 
-/// The seeds to try: the one from the environment, or else the first `count`.
-fn seeds(count: u64) -> Vec<u64> {
-    let only = std::env::var(SEED_VARIABLE).ok();
-    only.map_or((0..count).collect(), |seed| vec![seed.trim().parse().expect("the seed is a number")])
+/// The command that replays one seed in one test.
+fn replay(seed: u64, test: &str) -> String {
+    let seed = Seed::from(seed);
+    format!("{seed} cargo test -p fluxmap-testkit --test job_queue {test} -- --exact --nocapture")
 }
 
 /// The first seed that finds a broken promise, with that promise.
@@ -159,13 +177,18 @@ fn search(seeds: impl IntoIterator<Item = u64>, bug: Option<Bug>) -> Option<(u64
 #[test]
 fn nothing_is_found_in_a_queue_without_a_bug() {
     let (mut runs, mut crashes) = (0, 0);
-    for seed in seeds(scaled(200)) {
+    for seed in seeds(200) {
         let (broken, trace) = simulate(seed, None);
-        assert!(broken.is_none(), "{SEED_VARIABLE}={seed}: {broken:?}");
+        if let Some(broken) = broken {
+            panic!("{broken}\nreplay: {}", replay(seed, "nothing_is_found_in_a_queue_without_a_bug"));
+        }
         runs += 1;
         crashes += trace.iter().filter(|step| step.starts_with("crash")).count();
     }
-    assert!(crashes > runs, "most processes crash that may: {crashes} in {runs} runs");
+    // The processes of a single run may all survive.
+    if Seed::asked().is_none() {
+        assert!(crashes > runs, "most processes crash that may: {crashes} in {runs} runs");
+    }
 }
 
 /// Random seeds may miss some places. This test loses power at every step, and at every call to the
@@ -175,7 +198,7 @@ fn no_loss_of_power_anywhere_breaks_a_promise() {
     let plans: [fn(&mut Simulation, u64, Crash); 2] = [Simulation::crash_at_step, Simulation::crash_at_call];
     for plan in plans {
         for at in 1.. {
-            let (broken, trace) = simulate_with(1, None, |simulation, life| {
+            let (broken, trace) = simulate_with(1, None, false, |simulation, life| {
                 if life == 1 {
                     plan(simulation, at, Crash::Power(Loss::Everything));
                 }
@@ -189,11 +212,15 @@ fn no_loss_of_power_anywhere_breaks_a_promise() {
     }
 }
 
-/// Searches for the bug, and checks that the same seed finds it again.
-#[track_caller]
-fn found(bug: Bug, what: &str) {
-    let (seed, broken) = search(seeds(200), Some(bug)).expect("the bug is found");
-    println!("{bug:?}: {SEED_VARIABLE}={seed}: {broken}");
+/// Searches for the bug, and checks that the same seed finds it again. A seed from the environment is the
+/// only one that is tried, and need not find the bug. `test` is the name of the test.
+fn found(test: &str, bug: Bug, what: &str) {
+    let Some((seed, broken)) = search(seeds(200), Some(bug)) else {
+        let asked = Seed::asked().expect("one of many seeds finds the bug");
+        println!("{bug:?} is not found with {asked}");
+        return;
+    };
+    println!("{bug:?}: {broken}\nreplay: {}", replay(seed, test));
     assert!(broken.contains(what), "{broken}");
     let (again, trace) = simulate(seed, Some(bug));
     assert_eq!(again.as_ref(), Some(&broken), "the seed stands for the same run");
@@ -202,20 +229,61 @@ fn found(bug: Bug, what: &str) {
 
 #[test]
 fn an_acknowledgement_before_the_commit_is_durable_is_found() {
-    found(Bug::AcknowledgesEarly, "was added, and is not there after a crash");
+    let test = "an_acknowledgement_before_the_commit_is_durable_is_found";
+    found(test, Bug::AcknowledgesEarly, "was added, and is not there after a crash");
 }
 
 #[test]
 fn a_check_outside_of_the_transaction_is_found() {
-    found(Bug::ChecksOutside, "is worked on by");
+    found("a_check_outside_of_the_transaction_is_found", Bug::ChecksOutside, "is worked on by");
 }
 
 #[test]
 fn a_lease_that_is_not_renewed_is_found() {
-    found(Bug::ForgetsToRenew, "is worked on by");
+    found("a_lease_that_is_not_renewed_is_found", Bug::ForgetsToRenew, "is worked on by");
 }
 
 #[test]
 fn a_job_that_is_added_again_after_a_crash_is_found() {
-    found(Bug::AddsTwice, "is worked on by");
+    found("a_job_that_is_added_again_after_a_crash_is_found", Bug::AddsTwice, "is worked on by");
+}
+
+/// Runs this program as the printed command does.
+fn run_again(variables: &[(&str, &str)], arguments: &[&str]) -> (bool, String) {
+    let program = std::env::current_exe().expect("the path of this program");
+    let mut command = std::process::Command::new(program);
+    command.env_remove(SEED_VARIABLE).env_remove(SCALE_VARIABLE);
+    command.envs(variables.iter().copied()).args(arguments);
+    let output = command.output().expect("the program runs again");
+    let shown = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+    (output.status.success(), shown.concat())
+}
+
+/// Replays every bug by the command that its test prints.
+#[test]
+fn the_printed_commands_replay_what_was_found() {
+    let (passed, shown) =
+        run_again(&[], &["is_found", "--skip", "nothing", "--nocapture", "--test-threads=1"]);
+    assert!(passed, "{shown}");
+    let commands: Vec<_> = shown.lines().filter_map(|line| line.split_once("replay: ")).collect();
+    assert_eq!(commands.len(), 4, "{shown}");
+    for (_, command) in commands {
+        let (seed, rest) = command.split_once(' ').expect("the seed comes first");
+        let seed = seed.split_once('=').expect("a variable and its value");
+        let (_, arguments) = rest.split_once("--test job_queue ").expect("the program comes next");
+        let arguments: Vec<_> = arguments.split(' ').filter(|argument| *argument != "--").collect();
+        let (passed, again) = run_again(&[seed], &arguments);
+        assert!(passed && again.contains("1 passed") && again.contains(command), "{command}\n{again}");
+    }
+}
+
+/// Tests that search many seeds pass when they are asked for a single one, although it finds nothing.
+#[test]
+fn one_seed_is_enough_for_every_test() {
+    for seed in ["0", "3", "18446744073709551615"] {
+        let skip =
+            ["--skip", "the_printed_commands", "--skip", "one_seed_is_enough", "--skip", "no_loss_of_power"];
+        let (passed, shown) = run_again(&[(SEED_VARIABLE, seed)], &skip);
+        assert!(passed && shown.contains("5 passed"), "{SEED_VARIABLE}={seed}: {shown}");
+    }
 }

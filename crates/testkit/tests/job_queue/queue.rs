@@ -66,12 +66,7 @@ pub(crate) struct Queue {
 impl Queue {
     /// Opens the queue, with the jobs that earlier processes left in it.
     pub(crate) async fn open(machine: &Machine, bug: Option<Bug>) -> Result<Self, FluxError> {
-        let db = Database::builder()
-            .durability_full(machine.persistence("jobs"))
-            .disk(Arc::new(machine.disk()))
-            .background(machine.background())
-            .build()
-            .await?;
+        let db = machine.database("jobs").build().await?;
         Ok(Queue { db, machine: machine.clone(), bug })
     }
 
@@ -85,7 +80,7 @@ impl Queue {
         match self.bug {
             Some(Bug::AcknowledgesEarly) => {
                 let db = self.db.clone();
-                self.machine.spawn("adding", async move { db.insert(job, Job::Waiting).await });
+                self.machine.spawn_detached("adding", async move { db.insert(job, Job::Waiting).await });
                 Ok(())
             }
             Some(Bug::AddsTwice) => self.db.insert(job, Job::Waiting).await,
