@@ -62,9 +62,11 @@ struct Inner {
     /// What is synced for certain: neither flags nor limits can lose it.
     synced: u64,
     /// Keys that had no room when the first state was read, and are in the files until the commits
-    /// that remove them.
-    hidden: State,
-    /// Whether an opening that failed may have removed keys, in commits that nobody saw.
+    /// that remove them, each with what it may hold there.
+    hidden: BTreeMap<String, Vec<Held>>,
+    /// Whether an opening that failed has removed keys. It may have recovered any state from the last
+    /// promised one on, and its commits, of which only some may have got to the disk, have the numbers
+    /// of commits that were lost before.
     is_vague: bool,
     /// How many commits of what was promised the deaths since it was last open may take.
     slack: u64,
@@ -321,37 +323,39 @@ impl Timeline {
                 "commit {recovered} was recovered as the last; {promised} was promised, {last} the newest"
             ));
         }
-        let (expected, hidden) = (inner.expected(recovered), inner.hidden.clone());
         let early = std::mem::take(&mut inner.early);
-        let mut state = State::new();
-        let (replayed, mut later): (Vec<_>, Vec<_>) =
+        let (replayed, later): (Vec<_>, Vec<_>) =
             early.into_iter().partition(|(timestamp, ..)| *timestamp <= recovered);
+        let mut state = State::new();
         for (_, _, key, held) in replayed {
             match held {
                 Some(held) => state.insert(key, held),
                 None => state.remove(&key),
             };
         }
-        let Leeway { has_limit, gives_lives, now } = leeway;
-        let is_same = |held: &Held, before: &Held| {
-            held.id == before.id && (held.expires == before.expires || gives_lives)
-        };
-        let is_part =
-            state.iter().all(|(key, held)| expected.get(key).is_some_and(|before| is_same(held, before)));
-        // A checkpoint leaves out what had expired when it was begun.
-        let may_miss = |(key, held): (&String, &Held)| {
-            // A life that was given when it was opened may have ended before a checkpoint.
-            let has_gone = has_limit || gives_lives || hidden.contains_key(key);
-            has_gone || state.contains_key(key) || held.expires != 0 && held.expires <= now
-        };
-        if !is_part || !inner.is_vague && !expected.iter().all(may_miss) {
+        // Where an opening that failed has removed keys, it began with one of these.
+        let latest = recovered.min(last);
+        let earliest = if inner.is_vague { promised.max(inner.first).min(latest) } else { latest };
+        let mut hidden: BTreeMap<String, Vec<Held>> = BTreeMap::new();
+        let mut is_explained = false;
+        for base in earliest..=latest {
+            let expected = inner.expected(base);
+            if !inner.explains(&expected, &state, leeway) {
+                continue;
+            }
+            is_explained = true;
+            for (key, held) in expected.into_iter().filter(|(key, _)| !state.contains_key(key)) {
+                hidden.entry(key).or_default().extend(held);
+            }
+        }
+        if !is_explained {
             return Err(format!(
-                "after {recovered} commits there was {expected:?}, and {state:?} was recovered"
+                "commit {recovered} was recovered as the last, after which {:?} was there; {state:?} was recovered",
+                inner.expected(latest)
             ));
         }
-        let hidden = expected.into_iter().filter(|(key, _)| !state.contains_key(key)).collect();
         *inner = Inner { hidden, ..Inner::beginning(recovered, state) };
-        for (timestamp, task, key, held) in later.drain(..) {
+        for (timestamp, task, key, held) in later {
             inner.publish(timestamp, task, &key, held)?;
         }
         Ok(())
@@ -404,22 +408,40 @@ impl Inner {
             floor: first,
             promised: first,
             synced: first,
-            hidden: State::new(),
+            hidden: BTreeMap::new(),
             is_vague: false,
             slack: 0,
         }
     }
 
-    /// What the files hold after a commit.
-    fn expected(&self, timestamp: u64) -> State {
+    /// What the files hold after a commit, each key with what it may hold.
+    fn expected(&self, timestamp: u64) -> BTreeMap<String, Vec<Held>> {
         let index = ((timestamp - self.first) as usize).min(self.commits.len());
-        let mut expected = self.states[index].clone();
         let is_written =
             |key: &String| self.commits[..index].iter().any(|commit| commit.changes.contains_key(key));
-        expected.extend(
-            self.hidden.iter().filter(|(key, _)| !is_written(key)).map(|(key, held)| (key.clone(), *held)),
-        );
-        expected
+        let hidden = self.hidden.iter().filter(|(key, _)| !is_written(key));
+        let hidden = hidden.map(|(key, held)| (key.clone(), held.clone()));
+        let shown = self.states[index].iter().map(|(key, held)| (key.clone(), vec![*held]));
+        shown.chain(hidden).collect()
+    }
+
+    /// Whether `state` may be recovered from files that hold `expected`.
+    fn explains(&self, expected: &BTreeMap<String, Vec<Held>>, state: &State, leeway: Leeway) -> bool {
+        let Leeway { has_limit, gives_lives, now } = leeway;
+        let is_same = |held: &Held, before: &Held| {
+            held.id == before.id && (held.expires == before.expires || gives_lives)
+        };
+        let is_part = state.iter().all(|(key, held)| {
+            expected.get(key).is_some_and(|before| before.iter().any(|before| is_same(held, before)))
+        });
+        // A checkpoint leaves out what had expired when it was begun.
+        let may_miss = |(key, held): (&String, &Vec<Held>)| {
+            // A life that was given when it was opened may have ended before a checkpoint.
+            let has_gone = has_limit || gives_lives || self.hidden.contains_key(key);
+            let may_expire = held.iter().any(|held| held.expires != 0 && held.expires <= now);
+            has_gone || state.contains_key(key) || may_expire
+        };
+        is_part && (self.is_vague || expected.iter().all(may_miss))
     }
 
     fn publish(&mut self, timestamp: u64, task: usize, key: &str, held: Option<Held>) -> Result<(), String> {
@@ -484,5 +506,67 @@ impl Inner {
         // Also after the machine has stopped: it rests on calls of the disk that came before.
         self.floor = self.floor.max(timestamp);
         self.promised = self.promised.max(timestamp);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HELD: [Held; 3] =
+        [Held { id: 1, expires: 0 }, Held { id: 2, expires: 0 }, Held { id: 3, expires: 0 }];
+    const LEEWAY: Leeway = Leeway { has_limit: false, gives_lives: false, now: 0 };
+
+    /// A life that writes `a`, acknowledged, `b`, and `a` again.
+    fn one_life() -> Timeline {
+        let timeline = Timeline::new(Board::default());
+        timeline.opened(0, LEEWAY).expect("nothing is there yet");
+        timeline.publish(1, "a", Some(HELD[0]));
+        timeline.acknowledge(1);
+        timeline.publish(2, "b", Some(HELD[1]));
+        timeline.publish(3, "a", Some(HELD[2]));
+        timeline.next_life(0)
+    }
+
+    fn recover(timeline: &Timeline, pairs: &[(u64, &str, Option<Held>)]) {
+        pairs.iter().for_each(|(timestamp, key, held)| timeline.publish(*timestamp, key, *held));
+    }
+
+    /// Publishing asks which task runs.
+    fn in_a_task(body: impl Fn() + Send + Sync + 'static) {
+        shuttle::check_random(body, 1);
+    }
+
+    #[test]
+    fn an_opening_that_failed_may_have_used_the_number_of_a_lost_commit() {
+        in_a_task(|| {
+            let opening = one_life();
+            // It recovers two commits, removes what has no room, and fails.
+            recover(&opening, &[(1, "a", Some(HELD[0])), (2, "b", Some(HELD[1])), (3, "a", None)]);
+            let next = opening.next_life(0);
+            recover(&next, &[(3, "b", Some(HELD[1]))]);
+            assert_eq!(next.opened(3, LEEWAY), Ok(()));
+            assert_eq!(next.state(3), Some(State::from([("b".into(), HELD[1])])));
+        });
+    }
+
+    #[test]
+    fn states_of_different_moments_are_no_state_whatever_an_opening_removed() {
+        in_a_task(|| {
+            let opening = one_life();
+            recover(&opening, &[(1, "a", Some(HELD[0])), (2, "b", None)]);
+            let next = opening.next_life(0);
+            recover(&next, &[(1, "a", Some(HELD[1]))]);
+            assert!(next.opened(3, LEEWAY).is_err());
+        });
+    }
+
+    #[test]
+    fn a_number_that_is_used_again_without_a_reason_is_told() {
+        in_a_task(|| {
+            let next = one_life();
+            recover(&next, &[(3, "b", Some(HELD[1]))]);
+            assert!(next.opened(3, LEEWAY).is_err());
+        });
     }
 }
