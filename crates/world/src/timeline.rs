@@ -57,6 +57,8 @@ struct Inner {
     early: Vec<(u64, usize, String, Option<Held>)>,
     /// Whatever begins now reads at least this.
     floor: u64,
+    /// The latest time of a view of the stable state.
+    seen: u64,
     /// What must survive, as the durability level says.
     promised: u64,
     /// What is synced for certain: neither flags nor limits can lose it.
@@ -100,6 +102,29 @@ pub(crate) struct Leeway {
     pub(crate) gives_lives: bool,
     /// The latest time of day there has been.
     pub(crate) now: u64,
+}
+
+/// From where on somebody reads.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Since {
+    pub(crate) floor: u64,
+    /// A view of the stable state, of that one or an earlier one, has had this time.
+    pub(crate) time: u64,
+}
+
+/// Whether all of that was found in one state, at one time of those.
+fn is_of_one_moment(state: &State, found: &[(String, Option<u64>)], from: u64, to: u64) -> bool {
+    let (mut earliest, mut latest) = (from, to.max(from));
+    for (key, found) in found {
+        match (state.get(key), found) {
+            (None, None) => {}
+            (Some(held), Some(id)) if held.id == *id && held.expires == 0 => {}
+            (Some(held), Some(id)) if held.id == *id => latest = latest.min(held.expires - 1),
+            (Some(held), None) if held.expires != 0 => earliest = earliest.max(held.expires),
+            _ => return false,
+        }
+    }
+    earliest <= latest
 }
 
 /// Why a commit may not stand, or why it was refused.
@@ -164,10 +189,11 @@ impl Timeline {
         }
         let index = (timestamp - inner.first) as usize;
         let before = inner.times[..index].iter().max().copied().unwrap_or(0);
-        // Once the log has failed, views of the stable state go on in time; who reads what never
-        // will be stable gets nothing acknowledged.
-        let is_last = self.may_fail;
-        let after = inner.times[index + 1..].iter().filter(|time| **time != 0 && !is_last).min().copied();
+        // Where the log may fail, a view of an earlier state may have a later time than one of a later
+        // state. Once the log has failed, the later state never becomes stable, so that whoever has read it
+        // is never acknowledged, and the time of the stable state goes on.
+        let later = if self.may_fail { &[] } else { &inner.times[index + 1..] };
+        let after = later.iter().filter(|time| **time != 0).min().copied();
         if time != 0 && (before > time || after.is_some_and(|after| after < time)) {
             self.board.anomaly(format!(
                 "a view of {timestamp} has the time {time}, others of before {before}, of later {after:?}"
@@ -176,6 +202,7 @@ impl Timeline {
         inner.times[index] = inner.times[index].max(time);
         if is_stable {
             inner.show(timestamp);
+            inner.seen = inner.seen.max(time);
         }
         visible(&inner.states[index], time)
     }
@@ -194,22 +221,46 @@ impl Timeline {
     }
 
     /// Takes notice that a read outside of transactions has found `found` under a key, begun
-    /// when the floor was `floor`; `now` is the time when it ended.
+    /// when the floor and the time were those of `since`; `now` is the time when it ended.
     pub(crate) fn check_get(
         &self,
         key: &str,
         found: Option<u64>,
-        floor: u64,
+        since: Since,
         now: u64,
     ) -> Result<(), String> {
+        self.check_many(&[(key.to_owned(), found)], since, now)
+    }
+
+    /// The same of several keys, which were read at one moment.
+    pub(crate) fn check_many(
+        &self,
+        found: &[(String, Option<u64>)],
+        since: Since,
+        now: u64,
+    ) -> Result<(), String> {
+        self.check_state(since.floor, |state| is_of_one_moment(state, found, since.time, now)).map_err(
+            |states| {
+                let shown = |state: &State| -> Vec<_> {
+                    found.iter().map(|(key, _)| state.get(key).copied()).collect()
+                };
+                let states: Vec<_> = states.iter().map(shown).collect();
+                format!(
+                    "{found:?} were read between {} and {now}, and from {} on there were {states:?}",
+                    since.time, since.floor
+                )
+            },
+        )
+    }
+
+    /// Takes notice that a read outside of transactions has shown some state for which `explains`
+    /// holds, of those since the floor. Returns them if there is none.
+    pub(crate) fn check_state(
+        &self,
+        floor: u64,
+        explains: impl FnMut(&State) -> bool,
+    ) -> Result<(), Vec<State>> {
         let mut inner = self.inner();
-        let explains = |state: &State| match state.get(key) {
-            None => found.is_none(),
-            // Which time it was read at is not known.
-            Some(held) => {
-                found == Some(held.id) || found.is_none() && held.expires != 0 && held.expires <= now
-            }
-        };
         let from = (floor - inner.first) as usize;
         match inner.states[from..].iter().position(explains) {
             Some(skipped) => {
@@ -217,11 +268,29 @@ impl Timeline {
                 inner.show(timestamp);
                 Ok(())
             }
-            None => Err(format!(
-                "{key} was {found:?}, and from {floor} on it was {:?}",
-                inner.states[from..].iter().map(|state| state.get(key).copied()).collect::<Vec<_>>()
-            )),
+            None => Err(inner.states[from..].to_vec()),
         }
+    }
+
+    /// Takes notice that a swap has not found `expected` under a key.
+    pub(crate) fn check_differs(
+        &self,
+        key: &str,
+        expected: Option<u64>,
+        floor: u64,
+        now: u64,
+    ) -> Result<(), String> {
+        self.check_state(floor, |state| match state.get(key) {
+            None => expected.is_some(),
+            Some(held) => expected != Some(held.id) || held.expires != 0 && held.expires <= now,
+        })
+        .map_err(|_| format!("{key} was {expected:?} from {floor} on"))
+    }
+
+    /// What whoever begins to read now must at least see.
+    pub(crate) fn since(&self) -> Since {
+        let inner = self.inner();
+        Since { floor: inner.floor, time: inner.seen }
     }
 
     /// The timestamp of the first commit after `after` by the calling task that wrote this: behind
@@ -373,6 +442,7 @@ impl Timeline {
             is_opening: true,
             early: Vec::new(),
             floor: inner.floor,
+            seen: 0,
             promised: inner.promised,
             synced: inner.synced,
             hidden: inner.hidden.clone(),
@@ -406,6 +476,7 @@ impl Inner {
             is_opening: false,
             early: Vec::new(),
             floor: first,
+            seen: 0,
             promised: first,
             synced: first,
             hidden: BTreeMap::new(),
