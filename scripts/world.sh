@@ -8,11 +8,15 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-arguments=(--seconds "${1:-600}")
-if [ $# -gt 1 ] && [[ $2 =~ ^[0-9]+$ ]]; then
-    arguments+=(--from "$2")
+seconds=600
+if [[ ${1:-} =~ ^[0-9]+$ ]]; then
+    seconds=$1
     shift
 fi
-shift || true
+arguments=(--seconds "$seconds")
+if [[ ${1:-} =~ ^[0-9]+$ ]]; then
+    arguments+=(--from "$1")
+    shift
+fi
 cargo build --quiet -p fluxmap-world
 exec "${CARGO_TARGET_DIR:-target}/debug/world" "${arguments[@]}" "$@"

@@ -26,6 +26,7 @@ use crate::txn::priority::Protects;
 use crate::txn::retry;
 use crate::txn::scan::View;
 use crate::txn::write_set::{Put, Writes};
+use fluxmap_index::planted;
 use std::borrow::Borrow;
 use std::fmt;
 use std::path::Path;
@@ -288,6 +289,9 @@ impl<K: Key, V: Value> Database<K, V> {
         K: Borrow<Q>,
         Q: Query + ?Sized,
     {
+        if planted("get-many-is-several-gets") {
+            return Ok(keys.map(|key| self.read(key, Arc::clone)));
+        }
         self.snapshot().get_many(keys)
     }
 

@@ -10,15 +10,23 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub struct Counts {
     /// Lives that were begun.
     pub lives: u64,
-    /// Transactions that committed.
+    /// Transactions and operations of one step that were acknowledged, those included that only read
+    /// or that found nothing to write.
     pub transactions: u64,
-    /// Transactions that were refused, and had to be.
+    /// Commits of transactions that were refused for a conflict, each of which the world explains. Not
+    /// those that `transact` runs again.
     pub refusals: u64,
-    /// Deaths of the process, and of the power.
+    /// Deaths of the process or of the power: one at the end of each durable life that was not closed
+    /// before, wherever it was.
     pub crashes: u64,
+    /// Those of them that were of the power.
+    pub power_cuts: u64,
+    /// Those of them that were amid the calls of the disk, and not when all was done.
+    pub crashes_amid_calls: u64,
     /// Reads that were compared with what may be seen.
     pub reads: u64,
-    /// Other comparisons: of recovered states, books, backups, histories.
+    /// States that were compared with what they have to be: those that were recovered from a disk,
+    /// those at rest that were looked through, backups that were opened, and histories that were checked.
     pub checks: u64,
     /// Faults, by kind.
     pub faults: BTreeMap<&'static str, u64>,
@@ -33,6 +41,8 @@ impl Counts {
         self.transactions += other.transactions;
         self.refusals += other.refusals;
         self.crashes += other.crashes;
+        self.power_cuts += other.power_cuts;
+        self.crashes_amid_calls += other.crashes_amid_calls;
         self.reads += other.reads;
         self.checks += other.checks;
         for (kind, count) in &other.faults {
@@ -88,6 +98,11 @@ impl Board {
         let mut inner = self.inner();
         inner.log.push(format!("{who}: {what}"));
         inner.doing.insert(who.to_owned(), what);
+    }
+
+    /// Nobody does anything any more: a life has ended.
+    pub(crate) fn clear(&self) {
+        self.inner().doing.clear();
     }
 
     /// Says what somebody does amid what they are doing.

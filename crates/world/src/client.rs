@@ -2,9 +2,10 @@
 //! its share, or the database has failed.
 
 use crate::board::Board;
+use crate::expiry::Expiry;
 use crate::plan::{Habit, Life};
 use crate::reads::Held;
-use crate::script::{Pen, Script, Tx};
+use crate::script::{Ended, Pen, Script, Tx};
 use crate::timeline::{Timeline, Until};
 use crate::value::Value;
 use fluxmap_shuttle::{
@@ -58,6 +59,21 @@ impl Scene {
         let machine = since.map_or(0, |since| since.as_millis() as u64);
         let (latest, elapsed) = self.began;
         machine.max(latest + (virtual_time::elapsed() - elapsed).as_millis() as u64 + 1)
+    }
+
+    /// No call of the database that begins now has an earlier time, if it looks at the machine's.
+    pub(crate) fn earliest(&self) -> u64 {
+        let since = virtual_time::system_time().duration_since(UNIX_EPOCH);
+        since.map_or(0, |since| since.as_millis() as u64)
+    }
+
+    /// When a value expires that was committed between these times, and that its writer lets expire
+    /// then: a policy may give it a life.
+    pub(crate) fn expiry_of(&self, asked: Expiry, from: u64, to: u64) -> Expiry {
+        match self.life.eviction_ttl {
+            Some(life) if asked == Expiry::NEVER => Expiry::after(life, from, to),
+            _ => asked,
+        }
     }
 
     /// Sorts out an error: it is to be expected, or an anomaly.
@@ -161,19 +177,17 @@ impl Client {
         self.scene.board.note(&self.name, "begins");
         let tx = self.db.begin();
         let point = tx.read_point();
-        let Some(script) = self.script(&tx, point, floor)? else { return Ok(()) };
+        let Some(ended) = self.script(&tx, point, floor)? else { return Ok(()) };
         let rolls_back = self.rng.random_bool(0.1);
         if rolls_back {
-            drop(script);
             tx.rollback();
             return Ok(());
         }
-        let model = script;
         self.scene.board.note(&self.name, format!("commits, having read at {}", point.timestamp));
         let result = block_on(tx.commit());
         match self.scene.judge(&self.name, result)? {
-            Outcome::Done(()) => self.committed(begin, point, &model),
-            Outcome::Conflict => self.refused(point, &model),
+            Outcome::Done(()) => self.committed(begin, point, &ended),
+            Outcome::Conflict => self.refused(point, &ended.model),
             Outcome::Refused => {}
         }
         self.scene.board.raise();
@@ -181,11 +195,12 @@ impl Client {
     }
 
     /// Does some steps; `None` if one was refused.
-    fn script(&mut self, tx: &Tx, point: ReadPoint, floor: u64) -> Result<Option<Model>, Stop> {
+    fn script(&mut self, tx: &Tx, point: ReadPoint, floor: u64) -> Result<Option<Ended>, Stop> {
         let base = self.scene.timeline.begin(point, floor, false);
         self.scene.board.raise();
-        let board = self.scene.board.clone();
-        let mut script = Script::new(tx, base, &self.pen, &board, &self.name);
+        let scene = self.scene.clone();
+        let raw = scene.timeline.state(point.timestamp).unwrap_or_default();
+        let mut script = Script::new(tx, base, (raw, point.time), &self.pen, &scene, &self.name);
         for _ in 0..self.rng.random_range(1..=self.scene.life.diet.steps) {
             let done = script.step(&mut self.rng);
             match self.scene.judge(&self.name, done)? {
@@ -193,7 +208,7 @@ impl Client {
                 Outcome::Conflict | Outcome::Refused => return Ok(None),
             }
         }
-        Ok(Some(script.model))
+        Ok(Some(script.end()))
     }
 
     /// Mostly, `transact` goes on until it has committed.
@@ -214,7 +229,7 @@ impl Client {
         let seed: u64 = self.rng.random();
         let (db, options) = (self.db.clone(), self.options());
         let is_bounded = options.is_some();
-        let last: std::cell::RefCell<Option<(ReadPoint, Model)>> = std::cell::RefCell::new(None);
+        let last: std::cell::RefCell<Option<(ReadPoint, Ended)>> = std::cell::RefCell::new(None);
         let (stopped, refused) = (std::cell::Cell::new(false), std::cell::Cell::new(false));
         let attempts = std::cell::Cell::new(0_u32);
         let this = std::cell::RefCell::new(&mut *self);
@@ -224,8 +239,8 @@ impl Client {
             client.rng = rand::SeedableRng::seed_from_u64(seed);
             let point = tx.read_point();
             match client.script(tx, point, floor) {
-                Ok(Some(model)) => {
-                    *last.borrow_mut() = Some((point, model));
+                Ok(Some(ended)) => {
+                    *last.borrow_mut() = Some((point, ended));
                     Ok(())
                 }
                 Ok(None) => {
@@ -243,7 +258,7 @@ impl Client {
         }
         let last = last.into_inner();
         match (result, last) {
-            (Ok(()), Some((point, model))) => self.committed(begin, point, &model),
+            (Ok(()), Some((point, ended))) => self.committed(begin, point, &ended),
             (Err(FluxError::NoActiveTransaction), _) if refused.get() => {}
             (Err(FluxError::RetriesExhausted { .. } | FluxError::DeadlineExceeded { .. }), _)
                 if is_bounded =>
@@ -261,7 +276,8 @@ impl Client {
     }
 
     /// A transaction has committed: it had to be allowed.
-    fn committed(&mut self, begin: u64, point: ReadPoint, model: &Model) {
+    fn committed(&mut self, begin: u64, point: ReadPoint, ended: &Ended) {
+        let model = &ended.model;
         let end = self.scene.stamps.next();
         let Scene { timeline, board, life, .. } = &self.scene;
         let written: BTreeMap<String, Option<u64>> =
@@ -290,6 +306,15 @@ impl Client {
                     model.ops()
                 );
                 return board.anomaly(what);
+            }
+            let state = timeline.state(commit).unwrap_or_default();
+            for (key, asked) in &ended.expiries {
+                let expiry = self.scene.expiry_of(*asked, ended.time, self.scene.now());
+                // What has expired may be gone.
+                if let Some(held) = state.get(key).filter(|held| !expiry.allows(held.expires)) {
+                    let what = format!("{} committed {key} in {commit} to expire {expiry:?}", self.name);
+                    return board.anomaly(format!("{what}, and it is {held:?}"));
+                }
             }
             timeline.acknowledge(commit);
         }

@@ -100,7 +100,7 @@ impl Disk for WorldDisk {
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        self.sim.list(path)
+        self.call(|sim| sim.list(path))
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
@@ -108,17 +108,17 @@ impl Disk for WorldDisk {
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Lock>> {
-        Ok(Box::new(WorldLock(self.sim.lock(path)?)))
+        Ok(Box::new(WorldLock(self.call(|sim| sim.lock(path))?)))
     }
 }
 
 impl DiskFile for WorldFile {
     fn len(&self) -> io::Result<u64> {
-        self.0.len()
+        self.1.call(|_| self.0.len())
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.0.read_at(buffer, offset)
+        self.1.call(|_| self.0.read_at(buffer, offset))
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {

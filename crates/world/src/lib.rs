@@ -12,6 +12,7 @@
 //! | Which thread runs next? | `schedule` |
 //! | What do clients do, and what must they see? | `client`, `script` |
 //! | What may be seen at which timestamp, and what must survive? | `timeline` |
+//! | When must a value expire? | `expiry` |
 //! | How does one life begin and end? | `life` |
 //! | What did a world come to, and how is a failure made small? | [`run`], `shrink` |
 //!
@@ -24,6 +25,7 @@ mod board;
 mod chores;
 mod client;
 mod disk;
+mod expiry;
 mod files;
 mod life;
 pub mod plan;

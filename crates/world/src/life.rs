@@ -44,6 +44,7 @@ pub(crate) fn all(world: &World, board: &Board) {
     for number in 0..outline.lives {
         let life = Arc::new(world.life(outline, number));
         board.count(|counts| counts.lives += 1);
+        board.clear();
         board.note("world", format!("life {number} of {:?}: {life:?}", outline.profile));
         live(world, outline, number, &life, board, &mut account);
         board.raise();
@@ -106,7 +107,9 @@ fn live(
                 board.event("torn tails");
             }
             board.note("world", format!("recovered up to commit {recovered}"));
-            board.count(|counts| counts.checks += 1);
+            if disk.is_some() {
+                board.count(|counts| counts.checks += 1);
+            }
             let leeway = Leeway {
                 has_limit: life.limit.is_some(),
                 gives_lives: account.gives_lives,
@@ -148,6 +151,8 @@ fn is_of_the_disk(error: &FluxError) -> bool {
 /// The disk of this life, with its faults.
 fn prepare_disk(life: &Life, account: &mut Account, board: &Board, rng: &mut StdRng) -> WorldDisk {
     let sim = account.disk.clone();
+    // Where reads count, they can fail too, and be the call at which the machine stops.
+    sim.count_reads(life.counts_reads);
     if let Some(call) = life.crash {
         sim.crash_at(call);
     }
@@ -312,11 +317,17 @@ impl Account {
         let crashed = if life.midway { sim.frozen_midway() } else { sim.frozen() };
         let image = match crashed {
             Some(frozen) => {
-                board.count(|counts| counts.crashes += 1);
+                board.count(|counts| counts.crashes_amid_calls += 1);
                 frozen
             }
             None => sim.process_death(),
         };
+        if failed || !life.closes {
+            board.count(|counts| {
+                counts.crashes += 1;
+                counts.power_cuts += u64::from(life.death != Death::Process);
+            });
+        }
         let slack = match (life.death, self.written_with) {
             (Death::Process, _) | (_, Durability::Full | Durability::InMemory) => 0,
             (Death::Power(_), Durability::Relaxed { commits, .. }) => {

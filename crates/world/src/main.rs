@@ -69,19 +69,19 @@ fn main() -> ExitCode {
 fn one(arguments: &Arguments, seed: u64) -> ExitCode {
     let world = arguments.world(seed);
     let report = run(world);
-    if arguments.log && report.failure.is_none() {
+    if arguments.log && !arguments.json && report.failure.is_none() {
         println!("{:?} has nothing wrong", world.profile());
     }
     match report.failure {
         None => {
-            print_counts(arguments, &report.counts, 1, 0, None);
+            print_counts(arguments, &report.counts, 1);
             ExitCode::SUCCESS
         }
         Some(failure) => {
-            if arguments.log {
+            if arguments.log && !arguments.json {
                 failure.log.iter().for_each(|line| println!("{line}"));
             }
-            print_failure(&world, &failure);
+            print_failure(arguments, &world, &failure, (&report.counts, 1));
             ExitCode::FAILURE
         }
     }
@@ -125,36 +125,39 @@ fn many(arguments: &Arguments) -> ExitCode {
             }
         }
     });
-    let Some(world) = failed else {
-        print_counts(arguments, &counts, worlds, 0, None);
+    let (Some(world), Some(failure)) = (failed, first_failure) else {
+        print_counts(arguments, &counts, worlds);
         return ExitCode::SUCCESS;
     };
-    if arguments.no_shrink {
-        let failure = first_failure.map_or(String::new(), |failure| failure.what);
-        println!(
-            "seed {} fails after {:.1} s and {worlds} worlds, fails: {failure}",
-            world.seed,
-            begin.elapsed().as_secs_f64()
-        );
-        return ExitCode::FAILURE;
-    }
-    eprintln!(
-        "seed {} fails after {:.1} s and {worlds} worlds; making it smaller",
-        world.seed,
-        begin.elapsed().as_secs_f64()
-    );
-    let (small, report) = shrink(world, |attempt| eprintln!("  trying {attempt:?}"));
-    if let Some(failure) = &report.failure {
-        print_failure(&small, failure);
-    }
-    print_counts(arguments, &counts, worlds, 1, Some(world.seed));
+    let seconds = begin.elapsed().as_secs_f64();
+    eprintln!("seed {} fails after {seconds:.1} s and {worlds} worlds, fails: {}", world.seed, failure.what);
+    let (small, failure) = match arguments.no_shrink {
+        true => (world, failure),
+        false => {
+            eprintln!("making it smaller");
+            let (small, report) = shrink(world, |attempt| eprintln!("  trying {attempt:?}"));
+            (small, report.failure.unwrap_or(failure))
+        }
+    };
+    print_failure(arguments, &small, &failure, (&counts, worlds));
     ExitCode::FAILURE
 }
 
-fn print_failure(world: &World, failure: &Failure) {
+/// Prints what failed, and what had been done by then, in so many worlds.
+fn print_failure(arguments: &Arguments, world: &World, failure: &Failure, done: (&Counts, u64)) {
+    let replay = format!("cargo run --quiet -p fluxmap-world -- {}", replay(world).join(" "));
+    let (counts, worlds) = done;
+    if arguments.json {
+        let report = serde_json::json!({
+            "worlds": worlds, "counts": counts, "anomalies": 1, "seed": world.seed,
+            "failure": failure.what, "doing": failure.doing, "replay": replay,
+        });
+        return println!("{report}");
+    }
     println!("world {} fails: {}", world.seed, failure.what);
     failure.doing.iter().for_each(|line| println!("  {line}"));
-    println!("replay it with: cargo run --quiet -p fluxmap-world -- {}", replay(world).join(" "));
+    println!("replay it with: {replay}");
+    println!("{}", summary(counts, worlds, 1));
 }
 
 /// The arguments that run a world alone, with its log.
@@ -174,29 +177,28 @@ fn name_of(profile: Profile) -> String {
     profile.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned())
 }
 
-fn print_counts(arguments: &Arguments, counts: &Counts, worlds: u64, anomalies: u64, seed: Option<u64>) {
+fn print_counts(arguments: &Arguments, counts: &Counts, worlds: u64) {
     if arguments.json {
-        let report = serde_json::json!({
-            "worlds": worlds, "counts": counts, "anomalies": anomalies, "seed": seed,
-        });
-        println!("{report}");
-        return;
+        let report = serde_json::json!({ "worlds": worlds, "counts": counts, "anomalies": 0, "seed": null });
+        return println!("{report}");
     }
+    println!("{}", summary(counts, worlds, 0));
+}
+
+fn summary(counts: &Counts, worlds: u64, anomalies: u64) -> String {
     let list = |counts: &BTreeMap<&str, u64>| match counts.is_empty() {
         true => "none".into(),
         false => counts.iter().map(|(kind, count)| format!("{count} {kind}")).collect::<Vec<_>>().join(", "),
     };
-    println!(
-        "{worlds} worlds, {} lives, {} transactions, {} refusals, {} crashes; faults: {}; seldom: {}; {} reads and {} states checked; {anomalies} anomalies",
-        counts.lives,
-        counts.transactions,
-        counts.refusals,
+    let Counts { lives, transactions, refusals, reads, checks, .. } = counts;
+    format!(
+        "{worlds} worlds, {lives} lives, {transactions} transactions, {refusals} refusals, {} crashes ({} of the power, {} amid calls of the disk); faults: {}; seldom: {}; {reads} reads and {checks} states checked; {anomalies} anomalies",
         counts.crashes,
+        counts.power_cuts,
+        counts.crashes_amid_calls,
         list(&counts.faults),
         list(&counts.events),
-        counts.reads,
-        counts.checks,
-    );
+    )
 }
 
 #[cfg(test)]

@@ -107,6 +107,8 @@ pub(crate) struct Life {
     pub(crate) segment: u64,
     pub(crate) pool: usize,
     pub(crate) slowness: u32,
+    /// Whether calls of the disk that change nothing count among those that fail and crash.
+    pub(crate) counts_reads: bool,
     pub(crate) capacity: Option<u64>,
     pub(crate) failure: Option<Failure>,
     /// The call of the disk at which the machine stops.
@@ -235,6 +237,7 @@ impl World {
             } else {
                 rng.random_range(0..4)
             },
+            counts_reads: rng.random_bool(0.7),
             capacity: (profile == Profile::SlowDisk && rng.random_bool(0.3))
                 .then(|| rng.random_range(8_000..60_000)),
             failure: rng.random_bool(if profile == Profile::SlowDisk { 0.5 } else { 0.1 }).then(|| Failure {

@@ -1,7 +1,9 @@
 //! Reads outside of transactions: of single keys, and of snapshots, held for long.
 
 use crate::client::{Client, Outcome, Stop};
+use crate::expiry::Expiry;
 use crate::script::{Pairs, ends, prefix_scan, taken};
+use crate::timeline::{Since, State};
 use crate::value::Value;
 use fluxmap_shuttle::{FluxError, Snapshot};
 use fluxmap_testkit::op::{Committed, Op, Scan};
@@ -9,11 +11,16 @@ use rand::Rng;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A snapshot that is held, with what it must show for ever.
 pub(crate) struct Held {
     view: Snapshot<String, Value>,
     shows: BTreeMap<String, u64>,
+    /// The same with the times at which values expire, and what has expired.
+    raw: State,
+    /// The time at which it reads.
+    time: u64,
 }
 
 impl Client {
@@ -27,19 +34,89 @@ impl Client {
 
     /// Reads a single key.
     pub(crate) fn read(&mut self) -> Result<(), Stop> {
+        let choice = self.rng.random_range(0..6);
+        if choice >= 4 {
+            return self.read_several(choice == 4);
+        }
         let key = self.pen.key(&mut self.rng);
-        let floor = self.scene.timeline.floor();
+        let since = self.scene.timeline.since();
         self.scene.board.note(&self.name, format!("gets {key}"));
-        let found = match self.rng.random_range(0..3) {
+        if choice == 3 {
+            return self.ask(&key, since);
+        }
+        let found = match choice {
             0 => self.db.get(key.as_str()).map(|found| found.map(|value| value.id)),
             1 => self.db.get_with(key.as_str(), |value| value.id),
             _ => self.db.get_many([key.as_str()]).map(|[found]| found.map(|value| value.id)),
         };
         if let Outcome::Done(found) = self.scene.judge(&self.name, found)? {
             self.scene.board.count(|counts| counts.reads += 1);
-            if let Err(what) = self.scene.timeline.check_get(&key, found, floor, self.scene.now()) {
+            if let Err(what) = self.scene.timeline.check_get(&key, found, since, self.scene.now()) {
                 self.scene.board.anomaly(format!("{}: {what}", self.name));
             }
+        }
+        self.scene.board.raise();
+        Ok(())
+    }
+
+    /// Reads several keys at one moment.
+    fn read_several(&mut self, is_array: bool) -> Result<(), Stop> {
+        let (begin, since) = (self.scene.stamps.next(), self.scene.timeline.since());
+        let keys: [String; 3] = std::array::from_fn(|_| self.pen.key(&mut self.rng));
+        self.scene.board.note(&self.name, format!("gets {keys:?}"));
+        let asked = keys.each_ref().map(String::as_str);
+        let found = match is_array {
+            true => self.db.get_many(asked).map(Vec::from),
+            false => self.db.get_each(asked),
+        };
+        if let Outcome::Done(found) = self.scene.judge(&self.name, found)? {
+            self.scene.board.count(|counts| counts.reads += 1);
+            let ids = found.into_iter().map(|value| value.map(|value| value.id));
+            let found: Vec<_> = keys.into_iter().zip(ids).collect();
+            if let Err(what) = self.scene.timeline.check_many(&found, since, self.scene.now()) {
+                self.scene.board.anomaly(format!("{}: {what}", self.name));
+            }
+            let ops = found.into_iter().map(|(key, found)| Op::Get { key, found }).collect();
+            let end = self.scene.stamps.next();
+            self.process.committed.push(Committed { begin, end, ops });
+        }
+        self.scene.board.raise();
+        Ok(())
+    }
+
+    /// Asks whether there is a value, or how long it still lives.
+    fn ask(&mut self, key: &str, since: Since) -> Result<(), Stop> {
+        let timeline = &self.scene.timeline;
+        let checked = match self.rng.random() {
+            true => {
+                let has = self.scene.judge(&self.name, self.db.contains_key(key))?;
+                let Outcome::Done(has) = has else { return Ok(()) };
+                let now = self.scene.now();
+                let explains = |state: &State| match state.get(key) {
+                    Some(held) if held.expires == 0 => has,
+                    Some(held) if has => held.expires > since.time,
+                    Some(held) => held.expires <= now,
+                    None => !has,
+                };
+                timeline.check_state(since.floor, explains).map_err(|states| (format!("{has}"), states))
+            }
+            false => {
+                let left = self.scene.judge(&self.name, self.db.ttl(key))?;
+                let Outcome::Done(left) = left else { return Ok(()) };
+                let now = self.scene.now();
+                let explains = |state: &State| match state.get(key) {
+                    Some(held) if left.is_none() => held.expires <= now,
+                    Some(held) => Expiry::at(held.expires).leaves(left, since.time, now),
+                    None => left.is_none(),
+                };
+                timeline.check_state(since.floor, explains).map_err(|states| (format!("{left:?}"), states))
+            }
+        };
+        self.scene.board.count(|counts| counts.reads += 1);
+        if let Err((what, states)) = checked {
+            let states: Vec<_> = states.iter().map(|state| state.get(key).copied()).collect();
+            let what = format!("{} asked for {key}: {what}, since {since:?}, of {states:?}", self.name);
+            self.scene.board.anomaly(what);
         }
         self.scene.board.raise();
         Ok(())
@@ -53,7 +130,8 @@ impl Client {
         self.scene.board.note(&self.name, format!("has a snapshot of {}", point.timestamp));
         let shows = self.scene.timeline.begin(point, floor, true);
         self.scene.board.raise();
-        let held = Held { view, shows };
+        let raw = self.scene.timeline.state(point.timestamp).unwrap_or_default();
+        let held = Held { view, shows, raw, time: point.time };
         if let Outcome::Done(items) = self.look(&held)? {
             let end = self.scene.stamps.next();
             let ops = vec![Op::Scan { scan: Scan::all(), items }];
@@ -84,6 +162,9 @@ impl Client {
         let result = view.get(key.as_str()).map(|found| found.map(|value| value.id));
         let Outcome::Done(found) = self.scene.judge(&self.name, result)? else { return Ok(Outcome::Refused) };
         self.same(&format!("snapshot get {key}"), found, held.shows.get(&key).copied());
+        if let Outcome::Refused = self.look_closely(held)? {
+            return Ok(Outcome::Refused);
+        }
         let scan = self.pen.scan(&mut self.rng);
         let part = match self.rng.random_range(0..3) {
             0 => {
@@ -113,6 +194,47 @@ impl Client {
         let Outcome::Done(_) = self.scene.judge(&self.name, visited)? else { return Ok(Outcome::Refused) };
         self.same("snapshot", all.clone(), Scan::all().over(&held.shows));
         Ok(Outcome::Done(all))
+    }
+
+    /// One of the seldom used reads of a snapshot.
+    fn look_closely(&mut self, held: &Held) -> Result<Outcome<()>, Stop> {
+        let Held { view, shows, raw, time } = held;
+        let keys: [String; 3] = std::array::from_fn(|_| self.pen.key(&mut self.rng));
+        let pair = |pair: Option<(String, Arc<Value>)>| pair.map(|(key, value)| (key, value.id));
+        let choice = self.rng.random_range(0..6);
+        let scan = Scan { limit: None, reverse: false, ..self.pen.scan(&mut self.rng) };
+        // Each with what it is.
+        let (real, shown) = match choice {
+            0 => {
+                let real = view.get_many(keys.each_ref().map(String::as_str));
+                let real = real.map(|found| format!("{:?}", found.map(|value| value.map(|value| value.id))));
+                (real, format!("{:?}", keys.each_ref().map(|key| shows.get(key).copied())))
+            }
+            1 => {
+                let real = view.first().map(|found| format!("{:?}", pair(found)));
+                (real, format!("{:?}", shows.first_key_value().map(|(key, id)| (key.clone(), *id))))
+            }
+            2 => {
+                let real = view.last().map(|found| format!("{:?}", pair(found)));
+                (real, format!("{:?}", shows.last_key_value().map(|(key, id)| (key.clone(), *id))))
+            }
+            3 => {
+                let real = view.count(ends(&scan)).map(|count| count.to_string());
+                (real, scan.over(shows).len().to_string())
+            }
+            4 => {
+                let real = view.contains_key(keys[0].as_str()).map(|has| has.to_string());
+                (real, shows.contains_key(&keys[0]).to_string())
+            }
+            _ => {
+                let expires = raw.get(&keys[0]).filter(|held| held.expires > *time).map(|held| held.expires);
+                let left = expires.map(|expires| Duration::from_millis(expires - time));
+                (view.ttl(keys[0].as_str()).map(|left| format!("{left:?}")), format!("{left:?}"))
+            }
+        };
+        let Outcome::Done(real) = self.scene.judge(&self.name, real)? else { return Ok(Outcome::Refused) };
+        self.same(&format!("snapshot read ({choice}) of {keys:?}, {scan:?}"), real, shown);
+        Ok(Outcome::Done(()))
     }
 
     fn pairs_of(

@@ -28,7 +28,6 @@ fn settled_books(db: &Db) -> Option<MemoryInfo> {
 /// Looks into a database that is at rest.
 pub(crate) fn check(db: &Db, scene: &Scene) {
     let Scene { board, timeline, life, .. } = scene;
-    board.count(|counts| counts.checks += 1);
     board.note("rest", "looks at the books");
     // A key may expire amid all of this.
     let may_expire =
@@ -54,6 +53,7 @@ pub(crate) fn check(db: &Db, scene: &Scene) {
     if real != shows.into_iter().collect::<Vec<_>>() {
         return board.anomaly(format!("at rest, {real:?} is there at {point:?}"));
     }
+    board.count(|counts| counts.checks += 1);
     let Some(info) = settled_books(db) else { return };
     let (applied, stable) = db.watermarks();
     if stable > applied || !may_expire && (applied != stable || applied != timeline.last()) {

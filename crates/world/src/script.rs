@@ -1,8 +1,10 @@
 //! Random steps of a transaction, each done on the real one and on a model that began at the
 //! same read point, and compared at once.
 
-use crate::board::Board;
+use crate::client::Scene;
+use crate::expiry::Expiry;
 use crate::plan::{Diet, Habit};
+use crate::timeline::State;
 use crate::value::Value;
 use fluxmap_shuttle::{FluxError, Savepoint, SnapshotRange, Transaction, virtual_time};
 use fluxmap_testkit::model::ModelTxn;
@@ -17,7 +19,7 @@ use std::ops::{Bound, ControlFlow};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub(crate) type Tx = Transaction<String, Value>;
 pub(crate) type Pairs = Vec<(String, u64)>;
@@ -118,6 +120,11 @@ pub(crate) fn taken(
     Ok(pairs)
 }
 
+/// The time that the engine notes: in milliseconds since 1970, and not zero, which is never.
+pub(crate) fn millis(at: SystemTime) -> u64 {
+    at.duration_since(UNIX_EPOCH).map_or(1, |since| since.as_millis() as u64).max(1)
+}
+
 fn id(value: &Arc<Value>) -> u64 {
     value.id
 }
@@ -127,9 +134,27 @@ pub(crate) struct Script<'t> {
     pub(crate) tx: &'t Tx,
     pub(crate) model: ModelTxn<String, u64>,
     pen: &'t Pen,
-    board: &'t Board,
+    scene: &'t Scene,
     who: &'t str,
-    savepoints: Vec<(usize, Savepoint)>,
+    savepoints: Vec<(usize, Savepoint, Expiries)>,
+    /// What it reads, with the times at which that expires.
+    base: State,
+    /// The time at which it reads.
+    time: u64,
+    /// When the values expire that it has put.
+    expiries: Expiries,
+}
+
+/// When the values under these keys are to expire.
+pub(crate) type Expiries = BTreeMap<String, Expiry>;
+
+/// A transaction that has done its steps.
+pub(crate) struct Ended {
+    pub(crate) model: ModelTxn<String, u64>,
+    /// When the values that it has put expire.
+    pub(crate) expiries: Expiries,
+    /// The time when it ended, or earlier.
+    pub(crate) time: u64,
 }
 
 /// What a step of the engine refused, which ends the transaction.
@@ -138,27 +163,40 @@ pub(crate) type Step = Result<(), FluxError>;
 impl<'t> Script<'t> {
     pub(crate) fn new(
         tx: &'t Tx,
-        base: BTreeMap<String, u64>,
+        shows: BTreeMap<String, u64>,
+        (base, time): (State, u64),
         pen: &'t Pen,
-        board: &'t Board,
+        scene: &'t Scene,
         who: &'t str,
     ) -> Self {
-        let model = ModelTxn::over(base);
-        Script { tx, model, pen, board, who, savepoints: Vec::new() }
+        let model = ModelTxn::over(shows);
+        let (savepoints, expiries) = (Vec::new(), Expiries::new());
+        Script { tx, model, pen, scene, who, savepoints, base, time, expiries }
+    }
+
+    pub(crate) fn end(self) -> Ended {
+        Ended { model: self.model, expiries: self.expiries, time: self.scene.earliest() }
+    }
+
+    /// When the value expires that the transaction finds under a key that has one.
+    fn expiry(&self, key: &str) -> Expiry {
+        let base = || self.base.get(key).map_or(Expiry::NEVER, |held| Expiry::at(held.expires));
+        self.expiries.get(key).copied().unwrap_or_else(base)
     }
 
     fn same<T: PartialEq + std::fmt::Debug>(&self, what: &str, real: T, model: T) {
-        self.board.count(|counts| counts.reads += 1);
+        let board = &self.scene.board;
+        board.count(|counts| counts.reads += 1);
         if real != model {
-            self.board.anomaly(format!("{} {what}: was {real:?}, and had to be {model:?}", self.who));
-            self.board.raise();
+            board.anomaly(format!("{} {what}: was {real:?}, and had to be {model:?}", self.who));
+            board.raise();
         }
     }
 
     /// Does one step.
     pub(crate) fn step(&mut self, rng: &mut StdRng) -> Step {
         let key = self.pen.key(rng);
-        match rng.random_range(0..22) {
+        match rng.random_range(0..23) {
             0..3 => {
                 let (real, model) = (self.tx.get(key.as_str())?, self.model.get(&key));
                 self.same(&format!("get {key}"), real.as_ref().map(id), model);
@@ -181,6 +219,7 @@ impl<'t> Script<'t> {
             9 | 10 => {
                 let real = self.tx.remove(key.as_str())?;
                 let model = self.model.remove(&key);
+                self.expiries.remove(&key);
                 self.same(&format!("remove {key}"), real.as_ref().map(id), model);
             }
             11 => self.update(rng, key)?,
@@ -191,6 +230,7 @@ impl<'t> Script<'t> {
             18 => self.visit(rng)?,
             19 => self.savepoint(rng)?,
             20 => self.change_expiry(rng, key)?,
+            21 => self.get_or_insert(rng, key)?,
             _ => {
                 let scan = self.pen.scan(rng);
                 let whole = Scan { limit: None, reverse: false, ..scan };
@@ -208,13 +248,29 @@ impl<'t> Script<'t> {
     fn put(&mut self, rng: &mut StdRng, key: String) -> Step {
         let value = self.pen.value(rng);
         self.model.put(key.clone(), value.id);
-        self.board.remark(self.who, &format!("put {key} = {}", value.id));
+        self.scene.board.remark(self.who, &format!("put {key} = {}", value.id));
         if self.pen.expiring && rng.random_bool(0.4) {
-            self.tx.insert_with_ttl(key.clone(), value, self.pen.ttl(rng))?;
+            let (ttl, before) = (self.pen.ttl(rng), self.scene.earliest());
+            self.tx.insert_with_ttl(key.clone(), value, ttl)?;
+            self.expiries.insert(key.clone(), Expiry::after(ttl, before, self.scene.now()));
             self.notice_expiry(&key)
         } else {
+            self.expiries.insert(key.clone(), Expiry::NEVER);
             self.tx.insert(key, value)
         }
+    }
+
+    fn get_or_insert(&mut self, rng: &mut StdRng, key: String) -> Step {
+        let value = self.pen.value(rng);
+        let new = value.id;
+        let real = self.tx.get_or_insert_with(key.clone(), || value)?;
+        let model = self.model.get(&key);
+        self.same(&format!("get_or_insert_with {key}"), real.id, model.unwrap_or(new));
+        if model.is_none() {
+            self.expiries.insert(key.clone(), Expiry::NEVER);
+            self.model.put(key, new);
+        }
+        Ok(())
     }
 
     fn update(&mut self, rng: &mut StdRng, key: String) -> Step {
@@ -229,6 +285,7 @@ impl<'t> Script<'t> {
         self.same(&format!("update {key}"), seen, model);
         self.same(&format!("updated {key}"), real.as_ref().map(id), model.map(|_| new));
         if model.is_some() {
+            self.expiries.insert(key.clone(), self.expiry(&key));
             self.model.put(key, new);
         }
         Ok(())
@@ -246,8 +303,15 @@ impl<'t> Script<'t> {
         self.same(&format!("compare_and_swap {key}"), swapped, expected.map(|value| value.id) == model);
         if swapped {
             match new_id {
-                Some(new) => self.model.put(key, new),
-                None => drop(self.model.remove(&key)),
+                Some(new) => {
+                    let expiry = if model.is_some() { self.expiry(&key) } else { Expiry::NEVER };
+                    self.expiries.insert(key.clone(), expiry);
+                    self.model.put(key, new);
+                }
+                None => {
+                    self.expiries.remove(&key);
+                    self.model.remove(&key);
+                }
             }
         }
         Ok(())
@@ -326,12 +390,13 @@ impl<'t> Script<'t> {
     fn savepoint(&mut self, rng: &mut StdRng) -> Step {
         if self.savepoints.is_empty() || rng.random() {
             let number = self.savepoints.len();
-            self.savepoints.push((number, self.tx.savepoint()?));
+            self.savepoints.push((number, self.tx.savepoint()?, self.expiries.clone()));
             self.model.savepoint(number);
             return Ok(());
         }
         let at = rng.random_range(0..self.savepoints.len());
-        let (number, savepoint) = self.savepoints[at];
+        let (number, savepoint) = (self.savepoints[at].0, self.savepoints[at].1);
+        self.expiries = self.savepoints[at].2.clone();
         self.savepoints.truncate(at + 1);
         self.tx.rollback_to(&savepoint)?;
         let is_known = self.model.rollback_to(number);
@@ -346,24 +411,39 @@ impl<'t> Script<'t> {
         let model = self.model.get(&key);
         match (rng.random_range(0..4), model) {
             (0, _) => {
-                let is_there = self.tx.expire_at(key.as_str(), std::time::UNIX_EPOCH)?;
+                let is_there = self.tx.expire_at(key.as_str(), UNIX_EPOCH)?;
                 self.same(&format!("expire_at {key}"), is_there, model.is_some());
+                if is_there {
+                    self.expiries.insert(key.clone(), Expiry::at(1));
+                }
                 self.model.remove(&key);
             }
             (1, Some(held)) => {
-                if self.tx.persist(key.as_str())? {
+                let persists = self.tx.persist(key.as_str())?;
+                self.same(&format!("persist {key}"), persists, self.expiry(&key) != Expiry::NEVER);
+                if persists {
+                    self.expiries.insert(key.clone(), Expiry::NEVER);
                     self.model.put(key, held);
                 }
             }
             (2, _) => {
                 let left = self.tx.ttl(key.as_str())?;
-                self.same(&format!("ttl {key}"), left.is_some() && model.is_none(), false);
+                let expiry = self.expiry(&key);
+                let is_right = match model {
+                    // Own writes may have made it look at the time anew.
+                    Some(_) => expiry.leaves(left, self.time, self.scene.now()),
+                    None => left.is_none(),
+                };
+                let what =
+                    format!("ttl {key}, which expires {expiry:?}, is {left:?} at {}: right", self.time);
+                self.same(&what, is_right, true);
             }
             (_, held) => {
                 let at = virtual_time::system_time() + self.pen.ttl(rng) + Duration::from_millis(5);
                 let is_there = self.tx.expire_at(key.as_str(), at)?;
                 self.same(&format!("expire_at {key}"), is_there, held.is_some());
                 if let Some(held) = held {
+                    self.expiries.insert(key.clone(), Expiry::at(millis(at)));
                     self.model.put(key.clone(), held);
                     self.notice_expiry(&key)?;
                 }

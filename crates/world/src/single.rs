@@ -1,7 +1,8 @@
 //! Operations of one step, which are transactions of their own.
 
 use crate::client::{Client, Outcome, Stop};
-use crate::timeline::Held;
+use crate::expiry::Expiry;
+use crate::timeline::{Held, Since};
 use fluxmap_testkit::op::{Committed, Op};
 use rand::Rng;
 use shuttle::future::block_on;
@@ -15,6 +16,14 @@ struct Effect {
     saw: Option<Option<u64>>,
     /// What it wrote, if it wrote.
     wrote: Option<Option<u64>>,
+    /// When that is to expire; `None` if it keeps the time that the value before it had.
+    expires: Option<Expiry>,
+}
+
+impl Effect {
+    fn of(saw: Option<Option<u64>>, wrote: Option<Option<u64>>) -> Effect {
+        Effect { saw, wrote, expires: Some(Expiry::NEVER) }
+    }
 }
 
 impl Client {
@@ -33,21 +42,23 @@ impl Client {
         let key = self.pen.key(&mut self.rng);
         let value = self.pen.value(&mut self.rng);
         let new = value.id;
-        let (begin, floor) = (self.scene.stamps.next(), self.scene.timeline.floor());
+        let (begin, since) = (self.scene.stamps.next(), self.scene.timeline.since());
+        let before = self.scene.earliest();
         self.scene.board.note(&self.name, format!("one step ({choice}) on {key}, writing {new}"));
         let db = &self.db;
+        // The value that a swap has not found.
+        let differs = Cell::new(None);
         let result = match choice {
-            0 | 1 => {
-                block_on(db.insert(key.clone(), value)).map(|()| Effect { saw: None, wrote: Some(Some(new)) })
-            }
+            0 | 1 => block_on(db.insert(key.clone(), value)).map(|()| Effect::of(None, Some(Some(new)))),
             2 if self.pen.expiring => {
                 let ttl = self.pen.ttl(&mut self.rng);
                 let inserted = block_on(db.insert_with_ttl(key.clone(), value, ttl));
-                inserted.map(|()| Effect { saw: None, wrote: Some(Some(new)) })
+                let expires = Some(Expiry::after(ttl, before, self.scene.now()));
+                inserted.map(|()| Effect { saw: None, wrote: Some(Some(new)), expires })
             }
             2 | 3 => block_on(db.remove(key.as_str())).map(|held| {
                 let saw = held.map(|held| held.id);
-                Effect { saw: Some(saw), wrote: saw.map(|_| None) }
+                Effect::of(Some(saw), saw.map(|_| None))
             }),
             4 => {
                 let (saw, value) = (&Cell::new(None), &Cell::new(Some(value)));
@@ -58,8 +69,8 @@ impl Client {
                 };
                 let updated = block_on(db.update(key.as_str(), change));
                 updated.map(|held| match held {
-                    Some(_) => Effect { saw: Some(saw.get()), wrote: Some(Some(new)) },
-                    None => Effect { saw: Some(None), wrote: None },
+                    Some(_) => Effect { saw: Some(saw.get()), wrote: Some(Some(new)), expires: None },
+                    None => Effect::of(Some(None), None),
                 })
             }
             5 => {
@@ -67,38 +78,52 @@ impl Client {
                 let saw = expected.as_ref().map(|value| value.id);
                 let swapped = block_on(db.compare_and_swap(key.clone(), expected.as_deref(), Some(value)));
                 swapped.map(|swapped| match swapped {
-                    true => Effect { saw: Some(saw), wrote: Some(Some(new)) },
-                    false => Effect { saw: None, wrote: None },
+                    true => Effect {
+                        saw: Some(saw),
+                        wrote: Some(Some(new)),
+                        expires: saw.is_none().then_some(Expiry::NEVER),
+                    },
+                    false => {
+                        differs.set(Some(saw));
+                        Effect::of(None, None)
+                    }
                 })
             }
             _ => block_on(db.get_or_insert_with(key.clone(), || value)).map(|held| match held.id == new {
-                true => Effect { saw: Some(None), wrote: Some(Some(new)) },
-                false => Effect { saw: Some(Some(held.id)), wrote: None },
+                true => Effect::of(Some(None), Some(Some(new))),
+                false => Effect::of(Some(Some(held.id)), None),
             }),
         };
         if let Outcome::Done(effect) = self.scene.judge(&self.name, result)? {
-            self.check_effect(begin, floor, key, effect);
+            if let Some(saw) = differs.get() {
+                let found = self.scene.timeline.check_differs(&key, saw, since.floor, self.scene.now());
+                self.scene.board.count(|counts| counts.reads += 1);
+                if let Err(what) = found {
+                    self.scene.board.anomaly(format!("{} did not swap: {what}", self.name));
+                }
+            }
+            self.check_effect((begin, before), since, key, effect);
         }
         self.scene.board.raise();
         Ok(())
     }
 
-    fn check_effect(&mut self, begin: u64, floor: u64, key: String, effect: Effect) {
+    fn check_effect(&mut self, (begin, from): (u64, u64), since: Since, key: String, effect: Effect) {
         let end = self.scene.stamps.next();
         let (timeline, board) = (&self.scene.timeline, &self.scene.board);
-        let Effect { saw, wrote } = effect;
+        let Effect { saw, wrote, expires } = effect;
         board.count(|counts| counts.transactions += 1);
         let mut ops: Vec<Op<String, u64>> =
             saw.map(|found| Op::Get { key: key.clone(), found }).into_iter().collect();
         match wrote {
             None => {
                 let Some(found) = saw else { return };
-                if let Err(what) = timeline.check_get(&key, found, floor, self.scene.now()) {
+                if let Err(what) = timeline.check_get(&key, found, since, self.scene.now()) {
                     board.anomaly(format!("{}: {what}", self.name));
                 }
             }
             Some(written) => {
-                let Some(commit) = timeline.find_last(floor, &BTreeMap::from([(key.clone(), written)]))
+                let Some(commit) = timeline.find_last(since.floor, &BTreeMap::from([(key.clone(), written)]))
                 else {
                     let what = format!("{} wrote {written:?} to {key}, which was never published", self.name);
                     return board.anomaly(what);
@@ -118,6 +143,14 @@ impl Client {
                         self.name
                     );
                     return board.anomaly(what);
+                }
+                let now = self.scene.now();
+                let kept = || before.map_or(Expiry::NEVER, |held| Expiry::at(held.expires));
+                let expiry = self.scene.expiry_of(expires.unwrap_or_else(kept), from, now);
+                let held = timeline.state(commit).and_then(|state| state.get(&key).copied());
+                if let Some(held) = held.filter(|held| !expiry.allows(held.expires)) {
+                    let what = format!("{} committed {key} in {commit} to expire {expiry:?}", self.name);
+                    return board.anomaly(format!("{what}, and it is {held:?}"));
                 }
                 timeline.acknowledge(commit);
                 ops.push(match written {

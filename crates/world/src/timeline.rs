@@ -57,14 +57,18 @@ struct Inner {
     early: Vec<(u64, usize, String, Option<Held>)>,
     /// Whatever begins now reads at least this.
     floor: u64,
+    /// The latest time of a view of the stable state.
+    seen: u64,
     /// What must survive, as the durability level says.
     promised: u64,
     /// What is synced for certain: neither flags nor limits can lose it.
     synced: u64,
     /// Keys that had no room when the first state was read, and are in the files until the commits
-    /// that remove them.
-    hidden: State,
-    /// Whether an opening that failed may have removed keys, in commits that nobody saw.
+    /// that remove them, each with what it may hold there.
+    hidden: BTreeMap<String, Vec<Held>>,
+    /// Whether an opening that failed has removed keys. It may have recovered any state from the last
+    /// promised one on, and its commits, of which only some may have got to the disk, have the numbers
+    /// of commits that were lost before.
     is_vague: bool,
     /// How many commits of what was promised the deaths since it was last open may take.
     slack: u64,
@@ -98,6 +102,29 @@ pub(crate) struct Leeway {
     pub(crate) gives_lives: bool,
     /// The latest time of day there has been.
     pub(crate) now: u64,
+}
+
+/// From where on somebody reads.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Since {
+    pub(crate) floor: u64,
+    /// A view of the stable state, of that one or an earlier one, has had this time.
+    pub(crate) time: u64,
+}
+
+/// Whether all of that was found in one state, at one time of those.
+fn is_of_one_moment(state: &State, found: &[(String, Option<u64>)], from: u64, to: u64) -> bool {
+    let (mut earliest, mut latest) = (from, to.max(from));
+    for (key, found) in found {
+        match (state.get(key), found) {
+            (None, None) => {}
+            (Some(held), Some(id)) if held.id == *id && held.expires == 0 => {}
+            (Some(held), Some(id)) if held.id == *id => latest = latest.min(held.expires - 1),
+            (Some(held), None) if held.expires != 0 => earliest = earliest.max(held.expires),
+            _ => return false,
+        }
+    }
+    earliest <= latest
 }
 
 /// Why a commit may not stand, or why it was refused.
@@ -162,10 +189,11 @@ impl Timeline {
         }
         let index = (timestamp - inner.first) as usize;
         let before = inner.times[..index].iter().max().copied().unwrap_or(0);
-        // Once the log has failed, views of the stable state go on in time; who reads what never
-        // will be stable gets nothing acknowledged.
-        let is_last = self.may_fail;
-        let after = inner.times[index + 1..].iter().filter(|time| **time != 0 && !is_last).min().copied();
+        // Where the log may fail, a view of an earlier state may have a later time than one of a later
+        // state. Once the log has failed, the later state never becomes stable, so that whoever has read it
+        // is never acknowledged, and the time of the stable state goes on.
+        let later = if self.may_fail { &[] } else { &inner.times[index + 1..] };
+        let after = later.iter().filter(|time| **time != 0).min().copied();
         if time != 0 && (before > time || after.is_some_and(|after| after < time)) {
             self.board.anomaly(format!(
                 "a view of {timestamp} has the time {time}, others of before {before}, of later {after:?}"
@@ -174,6 +202,7 @@ impl Timeline {
         inner.times[index] = inner.times[index].max(time);
         if is_stable {
             inner.show(timestamp);
+            inner.seen = inner.seen.max(time);
         }
         visible(&inner.states[index], time)
     }
@@ -192,22 +221,46 @@ impl Timeline {
     }
 
     /// Takes notice that a read outside of transactions has found `found` under a key, begun
-    /// when the floor was `floor`; `now` is the time when it ended.
+    /// when the floor and the time were those of `since`; `now` is the time when it ended.
     pub(crate) fn check_get(
         &self,
         key: &str,
         found: Option<u64>,
-        floor: u64,
+        since: Since,
         now: u64,
     ) -> Result<(), String> {
+        self.check_many(&[(key.to_owned(), found)], since, now)
+    }
+
+    /// The same of several keys, which were read at one moment.
+    pub(crate) fn check_many(
+        &self,
+        found: &[(String, Option<u64>)],
+        since: Since,
+        now: u64,
+    ) -> Result<(), String> {
+        self.check_state(since.floor, |state| is_of_one_moment(state, found, since.time, now)).map_err(
+            |states| {
+                let shown = |state: &State| -> Vec<_> {
+                    found.iter().map(|(key, _)| state.get(key).copied()).collect()
+                };
+                let states: Vec<_> = states.iter().map(shown).collect();
+                format!(
+                    "{found:?} were read between {} and {now}, and from {} on there were {states:?}",
+                    since.time, since.floor
+                )
+            },
+        )
+    }
+
+    /// Takes notice that a read outside of transactions has shown some state for which `explains`
+    /// holds, of those since the floor. Returns them if there is none.
+    pub(crate) fn check_state(
+        &self,
+        floor: u64,
+        explains: impl FnMut(&State) -> bool,
+    ) -> Result<(), Vec<State>> {
         let mut inner = self.inner();
-        let explains = |state: &State| match state.get(key) {
-            None => found.is_none(),
-            // Which time it was read at is not known.
-            Some(held) => {
-                found == Some(held.id) || found.is_none() && held.expires != 0 && held.expires <= now
-            }
-        };
         let from = (floor - inner.first) as usize;
         match inner.states[from..].iter().position(explains) {
             Some(skipped) => {
@@ -215,11 +268,29 @@ impl Timeline {
                 inner.show(timestamp);
                 Ok(())
             }
-            None => Err(format!(
-                "{key} was {found:?}, and from {floor} on it was {:?}",
-                inner.states[from..].iter().map(|state| state.get(key).copied()).collect::<Vec<_>>()
-            )),
+            None => Err(inner.states[from..].to_vec()),
         }
+    }
+
+    /// Takes notice that a swap has not found `expected` under a key.
+    pub(crate) fn check_differs(
+        &self,
+        key: &str,
+        expected: Option<u64>,
+        floor: u64,
+        now: u64,
+    ) -> Result<(), String> {
+        self.check_state(floor, |state| match state.get(key) {
+            None => expected.is_some(),
+            Some(held) => expected != Some(held.id) || held.expires != 0 && held.expires <= now,
+        })
+        .map_err(|_| format!("{key} was {expected:?} from {floor} on"))
+    }
+
+    /// What whoever begins to read now must at least see.
+    pub(crate) fn since(&self) -> Since {
+        let inner = self.inner();
+        Since { floor: inner.floor, time: inner.seen }
     }
 
     /// The timestamp of the first commit after `after` by the calling task that wrote this: behind
@@ -321,37 +392,39 @@ impl Timeline {
                 "commit {recovered} was recovered as the last; {promised} was promised, {last} the newest"
             ));
         }
-        let (expected, hidden) = (inner.expected(recovered), inner.hidden.clone());
         let early = std::mem::take(&mut inner.early);
-        let mut state = State::new();
-        let (replayed, mut later): (Vec<_>, Vec<_>) =
+        let (replayed, later): (Vec<_>, Vec<_>) =
             early.into_iter().partition(|(timestamp, ..)| *timestamp <= recovered);
+        let mut state = State::new();
         for (_, _, key, held) in replayed {
             match held {
                 Some(held) => state.insert(key, held),
                 None => state.remove(&key),
             };
         }
-        let Leeway { has_limit, gives_lives, now } = leeway;
-        let is_same = |held: &Held, before: &Held| {
-            held.id == before.id && (held.expires == before.expires || gives_lives)
-        };
-        let is_part =
-            state.iter().all(|(key, held)| expected.get(key).is_some_and(|before| is_same(held, before)));
-        // A checkpoint leaves out what had expired when it was begun.
-        let may_miss = |(key, held): (&String, &Held)| {
-            // A life that was given when it was opened may have ended before a checkpoint.
-            let has_gone = has_limit || gives_lives || hidden.contains_key(key);
-            has_gone || state.contains_key(key) || held.expires != 0 && held.expires <= now
-        };
-        if !is_part || !inner.is_vague && !expected.iter().all(may_miss) {
+        // Where an opening that failed has removed keys, it began with one of these.
+        let latest = recovered.min(last);
+        let earliest = if inner.is_vague { promised.max(inner.first).min(latest) } else { latest };
+        let mut hidden: BTreeMap<String, Vec<Held>> = BTreeMap::new();
+        let mut is_explained = false;
+        for base in earliest..=latest {
+            let expected = inner.expected(base);
+            if !inner.explains(&expected, &state, leeway) {
+                continue;
+            }
+            is_explained = true;
+            for (key, held) in expected.into_iter().filter(|(key, _)| !state.contains_key(key)) {
+                hidden.entry(key).or_default().extend(held);
+            }
+        }
+        if !is_explained {
             return Err(format!(
-                "after {recovered} commits there was {expected:?}, and {state:?} was recovered"
+                "commit {recovered} was recovered as the last, after which {:?} was there; {state:?} was recovered",
+                inner.expected(latest)
             ));
         }
-        let hidden = expected.into_iter().filter(|(key, _)| !state.contains_key(key)).collect();
         *inner = Inner { hidden, ..Inner::beginning(recovered, state) };
-        for (timestamp, task, key, held) in later.drain(..) {
+        for (timestamp, task, key, held) in later {
             inner.publish(timestamp, task, &key, held)?;
         }
         Ok(())
@@ -369,6 +442,7 @@ impl Timeline {
             is_opening: true,
             early: Vec::new(),
             floor: inner.floor,
+            seen: 0,
             promised: inner.promised,
             synced: inner.synced,
             hidden: inner.hidden.clone(),
@@ -402,24 +476,43 @@ impl Inner {
             is_opening: false,
             early: Vec::new(),
             floor: first,
+            seen: 0,
             promised: first,
             synced: first,
-            hidden: State::new(),
+            hidden: BTreeMap::new(),
             is_vague: false,
             slack: 0,
         }
     }
 
-    /// What the files hold after a commit.
-    fn expected(&self, timestamp: u64) -> State {
+    /// What the files hold after a commit, each key with what it may hold.
+    fn expected(&self, timestamp: u64) -> BTreeMap<String, Vec<Held>> {
         let index = ((timestamp - self.first) as usize).min(self.commits.len());
-        let mut expected = self.states[index].clone();
         let is_written =
             |key: &String| self.commits[..index].iter().any(|commit| commit.changes.contains_key(key));
-        expected.extend(
-            self.hidden.iter().filter(|(key, _)| !is_written(key)).map(|(key, held)| (key.clone(), *held)),
-        );
-        expected
+        let hidden = self.hidden.iter().filter(|(key, _)| !is_written(key));
+        let hidden = hidden.map(|(key, held)| (key.clone(), held.clone()));
+        let shown = self.states[index].iter().map(|(key, held)| (key.clone(), vec![*held]));
+        shown.chain(hidden).collect()
+    }
+
+    /// Whether `state` may be recovered from files that hold `expected`.
+    fn explains(&self, expected: &BTreeMap<String, Vec<Held>>, state: &State, leeway: Leeway) -> bool {
+        let Leeway { has_limit, gives_lives, now } = leeway;
+        let is_same = |held: &Held, before: &Held| {
+            held.id == before.id && (held.expires == before.expires || gives_lives)
+        };
+        let is_part = state.iter().all(|(key, held)| {
+            expected.get(key).is_some_and(|before| before.iter().any(|before| is_same(held, before)))
+        });
+        // A checkpoint leaves out what had expired when it was begun.
+        let may_miss = |(key, held): (&String, &Vec<Held>)| {
+            // A life that was given when it was opened may have ended before a checkpoint.
+            let has_gone = has_limit || gives_lives || self.hidden.contains_key(key);
+            let may_expire = held.iter().any(|held| held.expires != 0 && held.expires <= now);
+            has_gone || state.contains_key(key) || may_expire
+        };
+        is_part && (self.is_vague || expected.iter().all(may_miss))
     }
 
     fn publish(&mut self, timestamp: u64, task: usize, key: &str, held: Option<Held>) -> Result<(), String> {
@@ -484,5 +577,67 @@ impl Inner {
         // Also after the machine has stopped: it rests on calls of the disk that came before.
         self.floor = self.floor.max(timestamp);
         self.promised = self.promised.max(timestamp);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HELD: [Held; 3] =
+        [Held { id: 1, expires: 0 }, Held { id: 2, expires: 0 }, Held { id: 3, expires: 0 }];
+    const LEEWAY: Leeway = Leeway { has_limit: false, gives_lives: false, now: 0 };
+
+    /// A life that writes `a`, acknowledged, `b`, and `a` again.
+    fn one_life() -> Timeline {
+        let timeline = Timeline::new(Board::default());
+        timeline.opened(0, LEEWAY).expect("nothing is there yet");
+        timeline.publish(1, "a", Some(HELD[0]));
+        timeline.acknowledge(1);
+        timeline.publish(2, "b", Some(HELD[1]));
+        timeline.publish(3, "a", Some(HELD[2]));
+        timeline.next_life(0)
+    }
+
+    fn recover(timeline: &Timeline, pairs: &[(u64, &str, Option<Held>)]) {
+        pairs.iter().for_each(|(timestamp, key, held)| timeline.publish(*timestamp, key, *held));
+    }
+
+    /// Publishing asks which task runs.
+    fn in_a_task(body: impl Fn() + Send + Sync + 'static) {
+        shuttle::check_random(body, 1);
+    }
+
+    #[test]
+    fn an_opening_that_failed_may_have_used_the_number_of_a_lost_commit() {
+        in_a_task(|| {
+            let opening = one_life();
+            // It recovers two commits, removes what has no room, and fails.
+            recover(&opening, &[(1, "a", Some(HELD[0])), (2, "b", Some(HELD[1])), (3, "a", None)]);
+            let next = opening.next_life(0);
+            recover(&next, &[(3, "b", Some(HELD[1]))]);
+            assert_eq!(next.opened(3, LEEWAY), Ok(()));
+            assert_eq!(next.state(3), Some(State::from([("b".into(), HELD[1])])));
+        });
+    }
+
+    #[test]
+    fn states_of_different_moments_are_no_state_whatever_an_opening_removed() {
+        in_a_task(|| {
+            let opening = one_life();
+            recover(&opening, &[(1, "a", Some(HELD[0])), (2, "b", None)]);
+            let next = opening.next_life(0);
+            recover(&next, &[(1, "a", Some(HELD[1]))]);
+            assert!(next.opened(3, LEEWAY).is_err());
+        });
+    }
+
+    #[test]
+    fn a_number_that_is_used_again_without_a_reason_is_told() {
+        in_a_task(|| {
+            let next = one_life();
+            recover(&next, &[(3, "b", Some(HELD[1]))]);
+            assert!(next.opened(3, LEEWAY).is_err());
+        });
     }
 }

@@ -1,19 +1,20 @@
 //! Worlds of the seeds that have failed once, and of fresh ones.
 
-use fluxmap_world::plan::World;
+use clap::ValueEnum;
+use fluxmap_world::plan::{Profile, World};
 use fluxmap_world::run::{Counts, run, shrink};
 use std::time::{Duration, Instant};
 
 /// How long worlds of fresh seeds are run for.
 const TIME: Duration = Duration::from_secs(20);
 
-fn check(seed: u64, counts: &mut Counts) {
-    let report = run(World::new(seed));
+fn check(world: World, counts: &mut Counts) {
+    let report = run(world);
     counts.add(&report.counts);
     if report.failure.is_some() {
-        let (small, report) = shrink(World::new(seed), |_| {});
+        let (small, report) = shrink(world, |_| {});
         panic!(
-            "seed {seed} fails; made small: {small:?}\n{:#?}",
+            "{world:?} fails; made small: {small:?}\n{:#?}",
             report.failure.map(|failure| (failure.what, failure.doing))
         );
     }
@@ -23,8 +24,13 @@ fn check(seed: u64, counts: &mut Counts) {
 fn worlds_that_have_failed_once_hold() {
     let mut counts = Counts::default();
     for line in include_str!("../seeds.txt").lines().filter(|line| !line.starts_with('#')) {
-        let seed = line.split_whitespace().next().expect("a line begins with a seed");
-        check(seed.parse().expect("a seed is a number"), &mut counts);
+        let named = line.split('#').next().expect("a line begins with a seed");
+        let mut words = named.split_whitespace();
+        let seed = words.next().expect("a line begins with a seed");
+        let seed = seed.parse().expect("a seed is a number");
+        let profile =
+            words.next().map(|name| Profile::from_str(name, false).expect("a profile has this name"));
+        check(World { profile, ..World::new(seed) }, &mut counts);
     }
     assert!(counts.lives > 0);
 }
@@ -39,7 +45,7 @@ fn worlds_of_fresh_seeds_hold() {
         if begin.elapsed() > TIME {
             break;
         }
-        check(first.wrapping_add(number), &mut counts);
+        check(World::new(first.wrapping_add(number)), &mut counts);
     }
     println!("{counts:?}");
     assert!(counts.transactions > 0 && counts.checks > 0);

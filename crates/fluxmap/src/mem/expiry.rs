@@ -216,7 +216,8 @@ impl Hand {
     pub(crate) fn after(&self, life: Duration) -> Time {
         // Otherwise a time to live that begins just after the machine has slept would be over at once.
         self.look();
-        let millis = u64::try_from(life.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
+        let millisecond = if planted("ttl-ten-times") { 100_000 } else { 1_000_000 };
+        let millis = u64::try_from(life.as_nanos().div_ceil(millisecond)).unwrap_or(u64::MAX);
         self.now().saturating_add(millis)
     }
 

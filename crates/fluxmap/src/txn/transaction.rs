@@ -15,7 +15,7 @@ use crate::txn::read_set::{RangeId, ReadSet};
 use crate::txn::scan::{View, left};
 use crate::txn::stream::TransactionStream;
 use crate::txn::write_set::{Put, Savepoint, Write, WriteSet, Writes};
-use fluxmap_index::{Time, Timestamp};
+use fluxmap_index::{Time, Timestamp, planted};
 use std::borrow::Borrow;
 use std::fmt;
 use std::mem;
@@ -421,7 +421,8 @@ impl<K: Key, V: Value> Transaction<K, V> {
             return Ok(None);
         };
         let changed = Arc::new(change(&put.value));
-        self.put(stored, Put { value: Arc::clone(&changed), ..put });
+        let expires = if planted("update-drops-the-ttl") { 0 } else { put.expires };
+        self.put(stored, Put { value: Arc::clone(&changed), expires });
         Ok(Some(changed))
     }
 
