@@ -105,9 +105,12 @@ impl Policy for S3Fifo {
     }
 
     fn spare(&mut self, nodes: &mut Nodes, node: NodeId) {
-        // To the end of a queue where others are before it.
+        // To the end of a queue where others are before it. A key of the main queue goes to the small one:
+        // the main queue may hold nothing else but keys that are spared, and would be chosen from for as
+        // long as the small queue is within its share.
+        let was_in_main = nodes.get(node).note & IN_MAIN != 0;
         self.queue_of(nodes, node).remove(nodes, node);
-        nodes.get_mut(node).note = if self.main.is_empty() { 0 } else { IN_MAIN };
+        nodes.get_mut(node).note = if was_in_main || self.main.is_empty() { 0 } else { IN_MAIN };
         self.queue_of(nodes, node).push_back(nodes, node);
     }
 
@@ -137,6 +140,22 @@ mod tests {
     #[test]
     fn holds_what_is_there_in_two_queues() {
         holds_what_is_there(S3Fifo::new(500), |fifo| fifo.small.weight() + fifo.main.weight());
+    }
+
+    #[test]
+    fn a_key_of_the_small_queue_is_found_though_all_of_the_main_queue_is_spared() {
+        let mut rig = Rig::new(S3Fifo::new(100));
+        (1..=20).for_each(|key| rig.insert(key, 4));
+        (1..=20).for_each(|key| rig.read(key));
+        // All of them have been used, so they move on to the main queue.
+        rig.victim();
+        rig.insert(100, 4);
+        let mut spared = 0;
+        while let Some(victim) = rig.victim().filter(|victim| *victim != 100) {
+            rig.spare(victim);
+            spared += 1;
+            assert!(spared < 100, "it is never chosen");
+        }
     }
 
     #[test]
