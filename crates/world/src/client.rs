@@ -284,7 +284,7 @@ impl Client {
             model.written().map(|(key, id)| (key.clone(), id.copied())).collect();
         board.count(|counts| counts.transactions += 1);
         if written.is_empty() {
-            timeline.acknowledge(point.timestamp);
+            timeline.acknowledge_reads(point, point.timestamp);
         } else {
             let Some(commit) = timeline.find(point.timestamp, &written) else {
                 return board
@@ -316,7 +316,7 @@ impl Client {
                     return board.anomaly(format!("{what}, and it is {held:?}"));
                 }
             }
-            timeline.acknowledge(commit);
+            timeline.acknowledge_reads(point, commit);
         }
         self.process.committed.push(Committed { begin, end, ops: model.ops().to_vec() });
     }

@@ -213,6 +213,13 @@ impl Timeline {
         inner.show(timestamp);
     }
 
+    /// The same of a transaction that has read at `point`.
+    pub(crate) fn acknowledge_reads(&self, point: ReadPoint, timestamp: u64) {
+        let mut inner = self.inner();
+        inner.show(timestamp);
+        inner.seen = inner.seen.max(point.time);
+    }
+
     /// Takes notice that everything up to this timestamp was said to be synced.
     pub(crate) fn synced(&self, timestamp: u64) {
         let mut inner = self.inner();
