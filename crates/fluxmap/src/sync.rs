@@ -1,6 +1,8 @@
 //! The locks, atomics, threads, clocks and random numbers that the engine uses: the real ones, or those
-//! of the model checker shuttle. No other file in the crate names either kind, so a model controls
-//! everything that is nondeterministic, and one seed replays a run.
+//! of the model checker shuttle. No other file in the crate names a mutex, a condition variable, a thread or a
+//! clock of either kind. Some take atomics for flags and counts (`AtomicBool`, for one) from the standard
+//! library: an access to one of those is no step of a model's schedule. All else that is nondeterministic is
+//! under a model's control, and one seed replays a run.
 
 #[cfg(all(test, not(shuttle)))]
 pub(crate) use real::PRETENDED;

@@ -284,7 +284,7 @@ impl Client {
             model.written().map(|(key, id)| (key.clone(), id.copied())).collect();
         board.count(|counts| counts.transactions += 1);
         if written.is_empty() {
-            timeline.acknowledge(point.timestamp);
+            timeline.acknowledge_reads(point, point.timestamp);
         } else {
             let Some(commit) = timeline.find(point.timestamp, &written) else {
                 return board
@@ -316,7 +316,7 @@ impl Client {
                     return board.anomaly(format!("{what}, and it is {held:?}"));
                 }
             }
-            timeline.acknowledge(commit);
+            timeline.acknowledge_reads(point, commit);
         }
         self.process.committed.push(Committed { begin, end, ops: model.ops().to_vec() });
     }
@@ -330,13 +330,16 @@ impl Client {
             IsolationLevel::Serializable => {
                 timeline.clash(point, Until::Now, model.noted()).is_some()
                     || timeline.could_expire(point, model.noted())
+                    || life.max_age.is_some()
+                        && timeline
+                            .is_touched(point, |key| model.noted().iter().any(|scan| scan.contains(key)))
             }
             // A delete of what was not there may count as a write, or not.
             IsolationLevel::Snapshot => {
                 let writes: Vec<String> = model.ops().iter().filter_map(written_key).collect();
-                timeline
-                    .overtaken(point, Until::Now, |key| writes.iter().any(|written| written == key))
-                    .is_some()
+                let is_written = |key: &str| writes.iter().any(|written| written == key);
+                timeline.overtaken(point, Until::Now, is_written).is_some()
+                    || life.max_age.is_some() && timeline.is_touched(point, |key| is_written(key))
             }
         };
         if !is_explained {

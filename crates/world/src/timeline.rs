@@ -213,6 +213,13 @@ impl Timeline {
         inner.show(timestamp);
     }
 
+    /// The same of a transaction that has read at `point`.
+    pub(crate) fn acknowledge_reads(&self, point: ReadPoint, timestamp: u64) {
+        let mut inner = self.inner();
+        inner.show(timestamp);
+        inner.seen = inner.seen.max(point.time);
+    }
+
     /// Takes notice that everything up to this timestamp was said to be synced.
     pub(crate) fn synced(&self, timestamp: u64) {
         let mut inner = self.inner();
@@ -348,6 +355,15 @@ impl Timeline {
         let base = &inner.states[(point.timestamp - inner.first) as usize];
         base.iter()
             .any(|(key, held)| held.expires > point.time && noted.iter().any(|scan| scan.contains(key)))
+    }
+
+    /// Whether anything has been written since `point` under keys that were noted, be it only the removal of
+    /// what had expired before. Once a snapshot has become too old, the versions that would tell the two
+    /// apart may be gone.
+    pub(crate) fn is_touched(&self, point: ReadPoint, mut noted: impl FnMut(&String) -> bool) -> bool {
+        let inner = self.inner();
+        let from = (point.timestamp - inner.first) as usize;
+        inner.commits[from..].iter().any(|commit| commit.changes.keys().any(&mut noted))
     }
 
     /// Whether one of these keys was written by somebody else since `point`: the first committer
@@ -581,63 +597,4 @@ impl Inner {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const HELD: [Held; 3] =
-        [Held { id: 1, expires: 0 }, Held { id: 2, expires: 0 }, Held { id: 3, expires: 0 }];
-    const LEEWAY: Leeway = Leeway { has_limit: false, gives_lives: false, now: 0 };
-
-    /// A life that writes `a`, acknowledged, `b`, and `a` again.
-    fn one_life() -> Timeline {
-        let timeline = Timeline::new(Board::default());
-        timeline.opened(0, LEEWAY).expect("nothing is there yet");
-        timeline.publish(1, "a", Some(HELD[0]));
-        timeline.acknowledge(1);
-        timeline.publish(2, "b", Some(HELD[1]));
-        timeline.publish(3, "a", Some(HELD[2]));
-        timeline.next_life(0)
-    }
-
-    fn recover(timeline: &Timeline, pairs: &[(u64, &str, Option<Held>)]) {
-        pairs.iter().for_each(|(timestamp, key, held)| timeline.publish(*timestamp, key, *held));
-    }
-
-    /// Publishing asks which task runs.
-    fn in_a_task(body: impl Fn() + Send + Sync + 'static) {
-        shuttle::check_random(body, 1);
-    }
-
-    #[test]
-    fn an_opening_that_failed_may_have_used_the_number_of_a_lost_commit() {
-        in_a_task(|| {
-            let opening = one_life();
-            // It recovers two commits, removes what has no room, and fails.
-            recover(&opening, &[(1, "a", Some(HELD[0])), (2, "b", Some(HELD[1])), (3, "a", None)]);
-            let next = opening.next_life(0);
-            recover(&next, &[(3, "b", Some(HELD[1]))]);
-            assert_eq!(next.opened(3, LEEWAY), Ok(()));
-            assert_eq!(next.state(3), Some(State::from([("b".into(), HELD[1])])));
-        });
-    }
-
-    #[test]
-    fn states_of_different_moments_are_no_state_whatever_an_opening_removed() {
-        in_a_task(|| {
-            let opening = one_life();
-            recover(&opening, &[(1, "a", Some(HELD[0])), (2, "b", None)]);
-            let next = opening.next_life(0);
-            recover(&next, &[(1, "a", Some(HELD[1]))]);
-            assert!(next.opened(3, LEEWAY).is_err());
-        });
-    }
-
-    #[test]
-    fn a_number_that_is_used_again_without_a_reason_is_told() {
-        in_a_task(|| {
-            let next = one_life();
-            recover(&next, &[(3, "b", Some(HELD[1]))]);
-            assert!(next.opened(3, LEEWAY).is_err());
-        });
-    }
-}
+mod tests;

@@ -306,7 +306,11 @@ impl Hand {
         let is_all = clock.applied() == timestamp && lag.unstable.is_empty();
         Moment {
             timestamp,
-            time: if is_all || planted("stable-views-at-present") { self.shown() } else { lag.settled },
+            time: if is_all || planted("stable-views-at-present") {
+                self.shown()
+            } else {
+                lag.unstable.front().map_or(lag.settled, |(_, time)| *time)
+            },
         }
     }
 }

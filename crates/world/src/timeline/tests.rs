@@ -1,0 +1,59 @@
+//! Openings that failed before a state was recovered.
+
+use super::*;
+
+const HELD: [Held; 3] = [Held { id: 1, expires: 0 }, Held { id: 2, expires: 0 }, Held { id: 3, expires: 0 }];
+const LEEWAY: Leeway = Leeway { has_limit: false, gives_lives: false, now: 0 };
+
+/// A life that writes `a`, acknowledged, `b`, and `a` again.
+fn one_life() -> Timeline {
+    let timeline = Timeline::new(Board::default());
+    timeline.opened(0, LEEWAY).expect("nothing is there yet");
+    timeline.publish(1, "a", Some(HELD[0]));
+    timeline.acknowledge(1);
+    timeline.publish(2, "b", Some(HELD[1]));
+    timeline.publish(3, "a", Some(HELD[2]));
+    timeline.next_life(0)
+}
+
+fn recover(timeline: &Timeline, pairs: &[(u64, &str, Option<Held>)]) {
+    pairs.iter().for_each(|(timestamp, key, held)| timeline.publish(*timestamp, key, *held));
+}
+
+/// Publishing asks which task runs.
+fn in_a_task(body: impl Fn() + Send + Sync + 'static) {
+    shuttle::check_random(body, 1);
+}
+
+#[test]
+fn an_opening_that_failed_may_have_used_the_number_of_a_lost_commit() {
+    in_a_task(|| {
+        let opening = one_life();
+        // It recovers two commits, removes what has no room, and fails.
+        recover(&opening, &[(1, "a", Some(HELD[0])), (2, "b", Some(HELD[1])), (3, "a", None)]);
+        let next = opening.next_life(0);
+        recover(&next, &[(3, "b", Some(HELD[1]))]);
+        assert_eq!(next.opened(3, LEEWAY), Ok(()));
+        assert_eq!(next.state(3), Some(State::from([("b".into(), HELD[1])])));
+    });
+}
+
+#[test]
+fn states_of_different_moments_are_no_state_whatever_an_opening_removed() {
+    in_a_task(|| {
+        let opening = one_life();
+        recover(&opening, &[(1, "a", Some(HELD[0])), (2, "b", None)]);
+        let next = opening.next_life(0);
+        recover(&next, &[(1, "a", Some(HELD[1]))]);
+        assert!(next.opened(3, LEEWAY).is_err());
+    });
+}
+
+#[test]
+fn a_number_that_is_used_again_without_a_reason_is_told() {
+    in_a_task(|| {
+        let next = one_life();
+        recover(&next, &[(3, "b", Some(HELD[1]))]);
+        assert!(next.opened(3, LEEWAY).is_err());
+    });
+}
