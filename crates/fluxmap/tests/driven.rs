@@ -590,3 +590,40 @@ fn the_lease_of_a_transaction_that_keeps_losing_runs_out_on_the_virtual_clock_on
     work(&background);
     now(rival)
 }
+
+/// A transaction reads a commit when a key has expired, and returns when that commit is durable. A read of
+/// the stable state that begins later sees that the key has expired, too, although the next commit, which
+/// was made at the later time, is not durable yet.
+#[test]
+fn stable_reads_do_not_go_back_to_a_time_before_what_a_transaction_has_seen() {
+    let mut later_commits_waited = 0;
+    // The log takes several steps to write a commit; one that is made in between is written after it.
+    for steps in 0..8 {
+        let (background, disk) = (Background::new(1), SimDisk::new(1));
+        let db = full(&background, &disk, 4);
+        wait(&background, db.insert_with_ttl(1, "brief".into(), SECOND)).expect("an insert commits");
+        let mut first = db.insert(2, "first".into()).boxed();
+        assert!(first.as_mut().now_or_never().is_none(), "it is not durable yet");
+        for _ in 0..steps {
+            background.step();
+        }
+        background.advance(2 * SECOND);
+        let tx = db.begin();
+        assert_eq!(tx.get(&1).expect("a read"), None, "it has expired");
+        let mut later = db.insert(3, "later".into()).boxed();
+        let mut is_done = later.as_mut().now_or_never().is_some();
+        let mut returns = tx.commit().boxed();
+        while returns.as_mut().now_or_never().is_none() {
+            background.step();
+        }
+        is_done = is_done || later.as_mut().now_or_never().is_some();
+        later_commits_waited += u32::from(!is_done);
+        assert_eq!(db.get(&1).expect("a read"), None, "after {steps} steps");
+        assert_eq!(db.snapshot().get(&1).expect("a read"), None, "after {steps} steps");
+        if !is_done {
+            wait(&background, later).expect("an insert commits");
+        }
+        now(db.close()).expect("it closes");
+    }
+    assert!(later_commits_waited > 0, "no commit was late");
+}

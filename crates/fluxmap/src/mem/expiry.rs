@@ -309,6 +309,8 @@ impl Hand {
             time: if is_all || planted("stable-views-at-present") {
                 self.shown()
             } else {
+                // The latest time at which this was the newest state. A transaction may have read it at any
+                // time before, and returned: a stable read at an earlier time would go back in time.
                 lag.unstable.front().map_or(lag.settled, |(_, time)| *time)
             },
         }
