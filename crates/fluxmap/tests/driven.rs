@@ -620,9 +620,12 @@ fn stable_reads_do_not_go_back_to_a_time_before_what_a_transaction_has_seen() {
         later_commits_waited += u32::from(!is_done);
         assert_eq!(db.get(&1).expect("a read"), None, "after {steps} steps");
         assert_eq!(db.snapshot().get(&1).expect("a read"), None, "after {steps} steps");
-        if !is_done {
-            wait(&background, later).expect("an insert commits");
+        match is_done {
+            true => drop(later),
+            false => wait(&background, later).expect("an insert commits"),
         }
+        wait(&background, first).expect("an insert commits");
+        drop(returns);
         now(db.close()).expect("it closes");
     }
     assert!(later_commits_waited > 0, "no commit was late");
