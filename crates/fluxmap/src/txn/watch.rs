@@ -59,12 +59,8 @@ struct State {
     is_suspected: bool,
     /// The waker of its task, while it is suspected.
     waker: Option<Waker>,
-    /// When a held-back commit was made during which the body showed no sign of life, and how long it
-    /// was held back.
-    made: Option<(Instant, Duration)>,
-    /// The last held-back commit that was made, whatever signs there were: when, how long it was held
-    /// back, and whether the body was woken since.
-    last_made: Option<(Instant, Duration, bool)>,
+    /// The last held-back commit that was made.
+    made: Option<Made>,
     /// Whether a sign of life came promptly after a commit during which there was none, or the end of
     /// the body after any.
     is_prompted: bool,
@@ -72,20 +68,36 @@ struct State {
     has_run_out: bool,
 }
 
+/// A commit that was held back, and has been made.
+struct Made {
+    at: Instant,
+    held: Duration,
+    /// Whether the body showed no sign of life before, and the next one is the first since.
+    awaits_sign: bool,
+    /// Whether the body was woken since.
+    is_woken: bool,
+}
+
+impl Made {
+    fn prompts(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.at) <= self.held / PROMPT
+    }
+}
+
 impl State {
     fn sign(&mut self, now: Instant) {
         self.last_sign = Some(now);
-        if let Some((at, held)) = self.made.take() {
-            self.is_prompted |= now.saturating_duration_since(at) <= held / PROMPT;
+        if let Some(made) = &mut self.made
+            && mem::take(&mut made.awaits_sign)
+        {
+            self.is_prompted |= made.prompts(now);
         }
     }
 
     /// Records that the body has ended. It may have been polled for no reason, so this counts only if it
     /// was woken before.
     fn end(&mut self, now: Instant) {
-        if let Some((at, held, true)) = self.last_made {
-            self.is_prompted |= now.saturating_duration_since(at) <= held / PROMPT;
-        }
+        self.is_prompted |= self.made.as_ref().is_some_and(|made| made.is_woken && made.prompts(now));
     }
 }
 
@@ -114,8 +126,7 @@ impl Watch {
         let is_silent =
             state.last_sign.is_none_or(|sign| now.saturating_duration_since(sign) >= held / SILENCE);
         if state.has_run_out && !state.is_awake {
-            state.made = is_silent.then_some((now, held));
-            state.last_made = Some((now, held, false));
+            state.made = Some(Made { at: now, held, awaits_sign: is_silent, is_woken: false });
         }
     }
 
@@ -154,24 +165,26 @@ impl Watch {
         context: &mut Context<'_>,
         poll: &mut dyn FnMut(&mut Context<'_>) -> Poll<T>,
     ) -> Poll<T> {
-        // Cloned and dropped outside the lock: wakers are somebody else's code.
-        let mut probed_by = Some(context.waker().clone());
+        // Cloned outside the lock, and so is the old one dropped: wakers are somebody else's code.
+        let mut waker = Some(context.waker().clone());
         let is_probe = {
             let mut state = self.state.lock();
             // Either the wake-up was the sign of life, or the executor polls without a reason: this poll
             // says nothing about a commit that was made before.
-            state.made = None;
+            if let Some(made) = &mut state.made {
+                made.awaits_sign = false;
+            }
             let is_probe = mem::take(&mut state.is_probed);
             if !is_probe {
                 state.sign(self.host.now());
             }
             (state.is_awake, state.is_polled) = (false, true);
             if state.is_suspected {
-                mem::swap(&mut state.waker, &mut probed_by);
+                mem::swap(&mut state.waker, &mut waker);
             }
             is_probe
         };
-        drop(probed_by);
+        drop(waker);
         let waker = Waker::from(Arc::new(Alarm { watch: Arc::clone(self), waker: context.waker().clone() }));
         let polled = poll(&mut Context::from_waker(&waker));
         let now = self.host.now();
@@ -205,8 +218,8 @@ impl Wake for Alarm {
             let mut state = self.watch.state.lock();
             state.sign(self.watch.host.now());
             (state.is_awake, state.is_probed) = (true, false);
-            if let Some((.., is_woken)) = &mut state.last_made {
-                *is_woken = true;
+            if let Some(made) = &mut state.made {
+                made.is_woken = true;
             }
         }
         self.waker.wake_by_ref();
@@ -264,7 +277,8 @@ mod tests {
     fn neither_has_one_that_shows_a_sign_in_time_or_late() {
         assert!(!watched(false, |watch, _| {
             // The sign is late, as if the commit had been made some time ago.
-            watch.state.lock().made = Some((Instant::now(), Duration::ZERO));
+            let (at, held) = (Instant::now(), Duration::ZERO);
+            watch.state.lock().made = Some(Made { at, held, awaits_sign: true, is_woken: false });
             watch.sign();
         }));
         let watch = Watch::default();
