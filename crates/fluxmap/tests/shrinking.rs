@@ -52,7 +52,7 @@ fn vacuum(db: &Store) -> MemoryInfo {
     db.memory_info()
 }
 
-/// What finding, choosing and expiring keys takes.
+/// The memory that finding, choosing and expiring keys takes.
 fn overhead(info: &MemoryInfo) -> u64 {
     info.index_bytes + info.spare_bytes
 }
@@ -124,7 +124,7 @@ fn keys_that_expire_leave_nothing() {
     assert_below(&empty, 5, full);
 }
 
-/// Those that are left take about what they would if there had never been any others.
+/// The keys that are left take about as much as if there had never been any others.
 #[test]
 fn a_few_keys_that_are_left_take_what_a_few_keys_take() {
     const LEFT: u64 = 1_000;
@@ -149,7 +149,7 @@ fn a_few_keys_that_are_left_take_what_a_few_keys_take() {
     }
 }
 
-/// What a policy remembers of keys that were evicted does not outlast those that are there.
+/// A policy's memory of evicted keys does not outlast the present keys.
 #[test]
 fn what_a_policy_remembers_goes_with_the_keys() {
     for policy in [EvictionPolicy::Arc, EvictionPolicy::S3Fifo] {
@@ -214,7 +214,7 @@ fn readers_find_what_stays_while_memory_comes_and_goes() {
             keys().for_each(|first| write(&db, group(first), |key| Some(round + key)));
             full = overhead(&db.memory_info());
             keys().for_each(|first| write(&db, group(first), |_| None));
-            // What a reader's snapshot still sees is left to the next vacuum.
+            // Versions that a reader's snapshot still sees are left to the next vacuum.
             assert!(overhead(&vacuum(&db)) < full);
         }
     });

@@ -19,9 +19,9 @@ pub struct Counts {
     /// Deaths of the process or of the power: one at the end of each durable life that was not closed
     /// before, wherever it was.
     pub crashes: u64,
-    /// Those of them that were of the power.
+    /// The crashes that were power cuts.
     pub power_cuts: u64,
-    /// Those of them that were amid the calls of the disk, and not when all was done.
+    /// The crashes amid the calls of the disk, and not after the last one.
     pub crashes_amid_calls: u64,
     /// Reads that were compared with what may be seen.
     pub reads: u64,
@@ -30,7 +30,7 @@ pub struct Counts {
     pub checks: u64,
     /// Faults, by kind.
     pub faults: BTreeMap<&'static str, u64>,
-    /// What came about that is rare, by kind: how much of the engine worlds get to.
+    /// Rare events by kind, which show how much of the engine worlds reach.
     pub events: BTreeMap<&'static str, u64>,
 }
 

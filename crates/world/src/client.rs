@@ -310,7 +310,7 @@ impl Client {
             let state = timeline.state(commit).unwrap_or_default();
             for (key, asked) in &ended.expiries {
                 let expiry = self.scene.expiry_of(*asked, ended.time, self.scene.now());
-                // What has expired may be gone.
+                // Expired keys may be gone.
                 if let Some(held) = state.get(key).filter(|held| !expiry.allows(held.expires)) {
                     let what = format!("{} committed {key} in {commit} to expire {expiry:?}", self.name);
                     return board.anomaly(format!("{what}, and it is {held:?}"));

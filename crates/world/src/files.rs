@@ -22,7 +22,7 @@ pub(crate) struct LogFiles {
     pub(crate) board: Board,
     segment: u64,
     limit: u64,
-    /// What the files may take; `None` once nothing is promised any more.
+    /// The bound on the size of the files; `None` once nothing is promised any more.
     allowed: Arc<Mutex<Option<u64>>>,
 }
 
@@ -42,7 +42,7 @@ impl LogFiles {
         *self.allowed.lock().unwrap_or_else(PoisonError::into_inner) = allowed;
     }
 
-    /// What the segments take.
+    /// The size of the segments.
     fn taken(&self, sim: &SimDisk) -> u64 {
         let files = sim.files();
         let segments = files.iter().filter(|(path, _)| is_segment(path));

@@ -260,7 +260,7 @@ fn run(db: Db, scene: &Scene, disk: Option<&WorldDisk>, number: usize, rng: &mut
     }
     board.note("world", "ends the database");
     if let Some(disk) = disk {
-        // What is queued now is written, whatever it takes.
+        // Records that are queued now are written, whatever it takes.
         disk.log.end();
     }
     let closed = match life.closes {

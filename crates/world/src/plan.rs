@@ -136,8 +136,8 @@ pub(crate) struct Chores {
     pub(crate) ticks: u32,
 }
 
-/// What the clients of a world do most: some faults show only where one thing is done over and
-/// over.
+/// The operations that the clients of a world do most: some faults show only where one thing is done
+/// over and over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Habit {
     /// Everything that there is.

@@ -137,7 +137,7 @@ pub(crate) struct Script<'t> {
     scene: &'t Scene,
     who: &'t str,
     savepoints: Vec<(usize, Savepoint, Expiries)>,
-    /// What it reads, with the times at which that expires.
+    /// The values that it reads, with the times at which they expire.
     base: State,
     /// The time at which it reads.
     time: u64,

@@ -294,7 +294,7 @@ impl Timeline {
         .map_err(|_| format!("{key} was {expected:?} from {floor} on"))
     }
 
-    /// What whoever begins to read now must at least see.
+    /// The oldest state that a read may see which begins now.
     pub(crate) fn since(&self) -> Since {
         let inner = self.inner();
         Since { floor: inner.floor, time: inner.seen }
@@ -501,7 +501,7 @@ impl Inner {
         }
     }
 
-    /// What the files hold after a commit, each key with what it may hold.
+    /// The keys in the files after a commit, each with the values that it may have.
     fn expected(&self, timestamp: u64) -> BTreeMap<String, Vec<Held>> {
         let index = ((timestamp - self.first) as usize).min(self.commits.len());
         let is_written =

@@ -133,7 +133,8 @@ mod tests {
         assert!(Shield::new(&priority, 1).looks());
     }
 
-    /// What evictions ask about under the commit lock is bounded, whatever the lease protects.
+    /// The number of keys that evictions ask about under the commit lock is bounded, whatever the lease
+    /// protects.
     #[test]
     fn a_commit_asks_about_a_bounded_number_of_keys() {
         let priority = Priority::default();

@@ -40,7 +40,7 @@ impl<K, T> Table<K, T> {
             index += copies;
         }
         assert_eq!(&met, expected);
-        // What is kept in figures is what there is.
+        // The figures agree with a count.
         let deepest = depths.iter().filter(|depth| **depth == directory.depth).count();
         assert!(deepest > 0, "a directory with bits that no segment needs");
         assert_eq!(self.deepest.load(Ordering::Relaxed), deepest as u64);
