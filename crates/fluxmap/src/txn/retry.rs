@@ -50,6 +50,10 @@ impl TransactOptions {
 
 /// The number of losses after which a transaction claims a lease.
 const PATIENCE: u32 = 4;
+/// The number of losses that count as one if a lease had held the commit back. Such a loss was to be
+/// expected: the holder wrote what this transaction had read. If it counted fully, each lease under
+/// contention would make more transactions claim one, and all of them would wait for each other's.
+const HELD_BACK_LOSSES: u32 = 4;
 /// The number of losses after which a transaction records its footprint, so that the lease can protect
 /// the reads of the last two attempts.
 const FORESIGHT: u32 = 2;
@@ -77,6 +81,9 @@ struct Loser<K> {
     /// The host whose clock measures the attempts.
     host: Host,
     attempts: u32,
+    /// The number of losses, where one that was held back counts as one and others as
+    /// [`HELD_BACK_LOSSES`].
+    impatience: u32,
     /// When the present attempt began.
     since: Instant,
     longest: Duration,
@@ -99,6 +106,7 @@ impl<K: Key> Loser<K> {
         Box::new(Loser {
             host: host.clone(),
             attempts: 0,
+            impatience: 0,
             since: host.now(),
             longest: Duration::ZERO,
             own: 0,
@@ -111,13 +119,21 @@ impl<K: Key> Loser<K> {
     }
 
     /// Counts a loss: whether it `is_to_own` commits, as far as the index still shows, whether the attempt
-    /// made any (`has_own`), and the right to go first that it had.
-    fn lose(&mut self, is_to_own: bool, has_own: bool, right: Option<&Right<'_>>) -> Result<(), FluxError> {
+    /// made any (`has_own`), whether a lease had held the commit back, and the right to go first that it
+    /// had.
+    fn lose(
+        &mut self,
+        is_to_own: bool,
+        has_own: bool,
+        was_held_back: bool,
+        right: Option<&Right<'_>>,
+    ) -> Result<(), FluxError> {
         // The first attempt is not timed, so that transactions that win at once need not read the clock.
         if self.attempts > 0 {
             self.longest = self.longest.max(self.host.now().saturating_duration_since(self.since));
         }
         self.attempts = self.attempts.saturating_add(1);
+        self.impatience = self.impatience.saturating_add(if was_held_back { 1 } else { HELD_BACK_LOSSES });
         self.own = if is_to_own { self.own + 1 } else { 0 };
         let had_lease = right.map(Right::is_valid);
         let is_unexplained = has_own && had_lease == Some(true) && right.is_some_and(Right::is_exclusive);
@@ -143,6 +159,11 @@ impl<K: Key> Loser<K> {
         }
         self.watch.begin(self.strikes > 0);
         self.since = self.host.now();
+    }
+
+    /// Returns whether the transaction has lost often enough to claim a lease.
+    fn is_impatient(&self) -> bool {
+        self.impatience >= PATIENCE * HELD_BACK_LOSSES
     }
 
     /// Returns whether the reads differ between attempts, so that protecting them is not enough.
@@ -286,6 +307,7 @@ where
             })
             .await
         };
+        let was_held_back = transaction.was_held_back();
         drop(transaction);
         let lost = match applied {
             Ok(applied) => {
@@ -300,7 +322,7 @@ where
             Err(error) => return Err(error.into()),
         };
         let loser = loser.get_or_insert_with(|| Loser::new(host));
-        loser.lose(is_to_own, !own.is_empty(), right.as_ref())?;
+        loser.lose(is_to_own, !own.is_empty(), was_held_back, right.as_ref())?;
         let attempts = loser.attempts;
         if options.max_attempts.is_some_and(|limit| attempts >= limit) {
             return Err(FluxError::RetriesExhausted { attempts, source: lost }.into());
@@ -311,7 +333,7 @@ where
         // Yield in any case: a body that conflicts with commits of other tasks on this thread, and waits
         // for them, would otherwise never let them run.
         yield_now().await;
-        if attempts >= PATIENCE && !right.as_ref().is_some_and(|right| right.will_do(loser)) {
+        if loser.is_impatient() && !right.as_ref().is_some_and(|right| right.will_do(loser)) {
             // Give up the old lease before claiming another, because there is one at a time.
             drop(right.take());
             right = go_first(&shared.priority, loser).await;

@@ -54,6 +54,8 @@ pub struct Transaction<K: Key, V: Value> {
     state: Mutex<State<K, V>>,
     /// How often the writes have changed, so that scans notice when they must look at them again.
     changes: AtomicUsize,
+    /// Present if a lease held the commit back.
+    held_back: Option<Box<HeldBack>>,
 }
 
 /// The mutable state of a transaction.
@@ -77,7 +79,8 @@ impl<K: Key, V: Value> Transaction<K, V> {
         let view = View::newest(shared);
         let (reads, writes) = (ReadSet::default(), WriteSet::default());
         let state = State { reads, writes, time: view.moment().time };
-        Transaction { view, footprint, state: Mutex::new(state), changes: AtomicUsize::new(0) }
+        let changes = AtomicUsize::new(0);
+        Transaction { view, footprint, state: Mutex::new(state), changes, held_back: None }
     }
 
     pub(crate) fn view(&self) -> &View<K, V> {
@@ -665,13 +668,12 @@ impl<K: Key, V: Value> Transaction<K, V> {
     /// Commits; the returned value waits for durability. Afterwards the transaction can only be dropped.
     /// (It is borrowed because moving it has a cost.)
     pub(crate) async fn apply(&mut self) -> Result<Applied, FluxError> {
-        let Transaction { view, state, .. } = self;
+        let Transaction { view, state, held_back, .. } = self;
         let State { reads, writes, .. } = state.get_mut();
         // Drop the sets inside this future: the transaction's lease still covers commits of their
         // destructors.
         let (reads, writes) = (mem::take(reads), mem::take(writes));
         let (has_written, mut timestamp) = (!writes.is_empty(), view.timestamp());
-        let mut held_back = None;
         view.check()?;
         if has_written {
             let shared = &view.shared;
@@ -680,13 +682,18 @@ impl<K: Key, V: Value> Transaction<K, V> {
                 let undoes = |protects: &dyn Protects| {
                     writes.any(|key| protects.covers(shared.committer.hash(key), key))
                 };
-                held_back = shared.may_commit(undoes).await?;
+                *held_back = shared.may_commit(undoes).await?;
             }
             let certificate =
                 Certificate { level: shared.level, snapshot: view.registration(), reads: &reads };
             timestamp = shared.commit(Some(&certificate), writes.into_writes())?;
         }
-        Ok(Applied { timestamp, has_written, held_back })
+        Ok(Applied { timestamp, has_written, held_back: held_back.take() })
+    }
+
+    /// Returns whether a lease has held back the commit, which then failed.
+    pub(crate) fn was_held_back(&self) -> bool {
+        self.held_back.is_some()
     }
 
     /// Returns whether the body's own commits have changed keys on which this transaction depends, so
