@@ -73,9 +73,9 @@
 //! - **I8, one home.** A linked entry is in exactly one run of a linked block (in two runs while
 //!   their blocks are split or merged), in one slot of that run (in two while the entry moves),
 //!   and its hash leads to exactly one segment that holds it.
-//! - **I9, the writer is safe from itself.** Only the writer decides what is freed, and it
-//!   hands out only objects that it has unlinked. So every object that the writer reaches from
-//!   the roots is alive.
+//! - **I9, the writer is safe from itself.** Only the writer hands out objects to be freed, only
+//!   objects that it has unlinked, and not while it reads. So every object that the writer
+//!   reaches from the roots is alive.
 //! - **I10, exclusive ownership.** An object that was never linked, or that belongs to an
 //!   index that is being dropped, is reached by nobody else.
 //! - **I11, the queue.** An entry in the trim queue is linked and marked as
