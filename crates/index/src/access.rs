@@ -1,16 +1,16 @@
-//! What reads leave on an entry, for whoever has to choose what goes.
+//! Notes that reads leave on an entry, for the eviction policy.
 //!
-//! Sixteen bits: a stamp, which says in which generation the entry was last read, and a
-//! small count of reads. A read stores them only if they change, relaxed: of two reads
-//! at once, one may be lost, and it does not matter.
+//! A note has sixteen bits: a stamp, which says in which generation the entry was last read,
+//! and a small count of reads. A read stores the note only if it changes, with Relaxed. If two
+//! reads store at the same time, one may be lost; a policy needs no exact counts.
 
 use crate::sync::{AtomicU8, AtomicU16, Ordering};
 
-/// How an entry has been read since this was last reset: a stamp and a count.
+/// How an entry has been read since its note was last reset: a stamp and a count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Access(u16);
 
-/// Generations that a stamp can tell apart.
+/// The number of generations that a stamp can tell apart.
 pub const STAMPS: u16 = 1 << 12;
 /// The largest count.
 pub const MOST_READS: u8 = 15;
@@ -28,7 +28,7 @@ impl Access {
         self.0 >> COUNT_BITS
     }
 
-    /// How often it was read; see [`Noting`] for the scale.
+    /// How often the entry was read; see [`Noting`] for the scale.
     pub fn count(self) -> u8 {
         (self.0 & u16::from(MOST_READS)) as u8
     }
@@ -42,14 +42,14 @@ pub enum Noting {
     Nothing,
     /// One by one, up to this many.
     UpTo(u8),
-    /// By their order of magnitude: a count of `c` stands for about `2^c - 1` reads
+    /// By order of magnitude: a count of `c` stands for about `2^c - 1` reads
     /// (Morris, "Counting large numbers of events in small registers", CACM 1978).
     Magnitude,
 }
 
-/// How reads are noted in an index, for its readers to look up.
+/// How the readers of an index note their reads.
 pub(crate) struct Notes {
-    /// 0: not at all; 1 to 15: up to; 16: by magnitude.
+    /// 0: no notes; 1 to 15: counts up to this many reads; 16: counts by magnitude.
     mode: AtomicU8,
     generation: AtomicU16,
 }
@@ -67,7 +67,7 @@ impl Notes {
             Noting::UpTo(most) => most.clamp(1, MOST_READS),
             Noting::Magnitude => MAGNITUDE,
         };
-        // Relaxed, as everything here: it guides, and is relied on for nothing.
+        // Relaxed, like all accesses in this file: notes guide eviction, and nothing relies on them.
         self.mode.store(mode, Ordering::Relaxed);
     }
 
@@ -84,7 +84,8 @@ impl Notes {
         self.mode.load(Ordering::Relaxed) != 0
     }
 
-    /// Notes a read. `draw` is some number that differs from read to read.
+    /// Notes a read. `draw` must differ from read to read: it decides which reads raise a count
+    /// of magnitudes.
     pub(crate) fn note(&self, access: &AtomicU16, draw: u64) {
         let before = Access(access.load(Ordering::Relaxed));
         let mode = self.mode.load(Ordering::Relaxed);
@@ -94,7 +95,7 @@ impl Notes {
             most => count < most,
         };
         let after = Access::new(self.generation.load(Ordering::Relaxed), count + u8::from(more));
-        // Only if it changes, so that the line of a popular entry stays shared.
+        // Store only a change, so that the cache line of a popular entry stays shared by all cores.
         if after != before {
             access.store(after.0, Ordering::Relaxed);
         }

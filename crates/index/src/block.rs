@@ -1,13 +1,14 @@
 //! Blocks and runs: the bottom level of the order.
 //!
 //! A *run* is a sorted array of entries. It changes in one way only: an entry is inserted, and
-//! those behind it move one slot to the right, the last one first, each written to its new slot
-//! before its old one is overwritten. So whoever looks always finds all of them, in order, one
-//! perhaps twice (R1); and whoever goes over the slots from left to right misses none, since
-//! entries move only to the right (R2). Hwang and others call this a transient inconsistency
-//! that readers tolerate ("Endurable transient inconsistency in byte-addressable persistent
-//! B+-tree", FAST 2018). A reader tells what it may have met from the run's state: if the
-//! length is the same before and after, at most one insertion was under way.
+//! the entries behind it move one slot to the right, the last one first. Each is written to its
+//! new slot before its old one is overwritten. So at any instant the slots hold all entries, in
+//! order, one perhaps twice (R1). And a reader that goes over the slots from left to right misses
+//! none, since entries move only to the right (R2). Hwang and others call this a transient
+//! inconsistency that readers tolerate ("Endurable transient inconsistency in byte-addressable
+//! persistent B+-tree", FAST 2018). The run's state tells a reader how much it has to allow for:
+//! if the length is the same before and after it reads the slots, at most one insertion was under
+//! way.
 //!
 //! Every other change builds a new run and swaps one pointer. A *block* is the stable node that
 //! owns the pointer to its current run and the links to the blocks behind it.
@@ -34,10 +35,10 @@ pub(crate) const RUN_CAPACITY: usize = 4;
 pub(crate) struct Run<K, T> {
     /// See [`State`].
     state: AtomicUsize,
-    /// What the leads of all entries begin with.
+    /// The prefix that the leads of all entries share.
     shared: Shared,
-    /// What comes behind that in the leads of the entries; moves with them, each ahead of its
-    /// entry. Unused if the keys have no leads.
+    /// The bytes behind that prefix in each entry's lead. A head moves with its entry, and is
+    /// written before it. Unused if the keys have no leads.
     heads: [AtomicU32; RUN_CAPACITY],
     slots: [AtomicPtr<Entry<K, T>>; RUN_CAPACITY],
 }
@@ -61,8 +62,8 @@ impl State {
 }
 
 impl<K, T> Run<K, T> {
-    /// A run of entries with their heads, in their order, at most [`RUN_CAPACITY`]. The heads
-    /// come behind `shared`, which all leads begin with.
+    /// A run of at most [`RUN_CAPACITY`] entries with their heads, in order. All leads begin
+    /// with `shared`, and the heads are the bytes behind it.
     pub(crate) fn boxed(
         shared: Shared,
         entries: impl ExactSizeIterator<Item = (NonNull<Entry<K, T>>, Head)>,
@@ -74,7 +75,7 @@ impl<K, T> Run<K, T> {
             slots: std::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())),
         });
         for (index, (entry, head)) in entries.enumerate() {
-            // Relaxed: (I2) nobody has the run yet.
+            // Relaxed: (I2) the run is not reachable yet.
             run.heads[index].store(head, Ordering::Relaxed);
             run.slots[index].store(entry.as_ptr(), Ordering::Relaxed);
         }
@@ -85,11 +86,11 @@ impl<K, T> Run<K, T> {
         &self.shared
     }
 
-    /// The entries with their heads, and room for one more. For the writer, or of a full run in
-    /// which nothing moves.
+    /// The entries with their heads, with room for one more. For the writer; or for any thread,
+    /// if the run is full and no entry moves in it.
     pub(crate) fn pairs(&self) -> Vec<(NonNull<Entry<K, T>>, Head)> {
         let mut pairs = Vec::with_capacity(RUN_CAPACITY + 1);
-        // Relaxed: (I1), or (I3) and stored before the state that was read.
+        // Relaxed: (I1), or (I3): the heads were stored before the state that the caller read.
         let heads = self.heads.iter().map(|head| head.load(Ordering::Relaxed));
         pairs.extend(self.pointers().zip(heads));
         pairs
@@ -107,14 +108,15 @@ impl<K, T> Run<K, T> {
 
     fn put(&self, index: usize, entry: NonNull<Entry<K, T>>, head: Option<Head>) {
         if let Some(head) = head {
-            // Release: whoever reads it sees where its entry's neighbour has gone (R2).
+            // Release: a reader that loads this head also finds the entry that was in this slot
+            // in the next one (R2).
             self.heads[index].store(head, Ordering::Release);
         }
-        // Release: the same, and (I2).
+        // Release: for the same reason, and (I2).
         self.slots[index].store(entry.as_ptr(), Ordering::Release);
     }
 
-    /// Writer: moves what is in slot `index` one slot to the right.
+    /// Writer: copies the entry in slot `index` to the next slot, with its head.
     fn shift(&self, index: usize, has_heads: bool) {
         // Relaxed: (I1).
         let head = has_heads.then(|| self.heads[index].load(Ordering::Relaxed));
@@ -123,7 +125,7 @@ impl<K, T> Run<K, T> {
     }
 
     /// Writer: inserts an entry before the one in slot `index`, or behind the last one. Returns
-    /// false, with nothing changed, if its lead does not begin as those of the others do.
+    /// false, with nothing changed, if its lead does not begin with the run's shared prefix.
     pub(crate) fn insert(&self, index: usize, entry: NonNull<Entry<K, T>>, lead: Option<&Lead>) -> bool {
         if lead.is_some_and(|lead| self.shared.place(lead).is_ne()) {
             return false;
@@ -131,9 +133,12 @@ impl<K, T> Run<K, T> {
         let head = lead.map(|lead| self.shared.head(lead));
         let len = self.state().len();
         if index < len {
-            // The last one before the length, below which it is then in either place (R1).
+            // Copy the last entry before the length grows: slot `len` must hold an entry as soon
+            // as it is below the length, and the last entry is then in both slots (R1).
             self.shift(len - 1, head.is_some());
             self.set_state(State::new(len + 1, true));
+            // From right to left: the other way, a shift would overwrite an entry that has no
+            // other slot yet.
             (index..len - 1).rev().for_each(|index| self.shift(index, head.is_some()));
         }
         self.put(index, entry, head);
@@ -143,7 +148,7 @@ impl<K, T> Run<K, T> {
 
     /// The pointer in slot `index`, which is below a length that was read.
     pub(crate) fn pointer(&self, index: usize) -> Option<NonNull<Entry<K, T>>> {
-        // Acquire: what has moved was in its next slot before (R2).
+        // Acquire: if an entry has moved out of this slot, it is in the next one already (R2).
         NonNull::new(self.slots[index].load(Ordering::Acquire))
     }
 
@@ -164,8 +169,8 @@ impl<K, T> Run<K, T> {
     }
 
     /// Reads the entries in the slots that `bounds` chooses, given the length. Returns the state
-    /// that they were read in: if entries were moving, it may be one too many at either end,
-    /// where those do not belong that the bounds were to keep out.
+    /// in which they were read. If entries were moving, there may be one extra entry at either
+    /// end: filter by key.
     pub(crate) fn read<'g>(
         &self,
         into: &mut Vec<&'g Entry<K, T>>,
@@ -175,14 +180,16 @@ impl<K, T> Run<K, T> {
         loop {
             let state = self.state();
             let slots = bounds(state.len());
+            // While entries move, the last entry of the span may already be one slot further on.
             let end = state.len().min(slots.end + usize::from(state.is_moving()));
             into.clear();
             into.extend((slots.start..end).map(|index| self.entry(index, pinned)));
-            // Else one has been inserted meanwhile: the next try is not for a writer that does
-            // not get on.
+            // If the length has changed, an insertion has begun meanwhile, and may have moved
+            // entries out of the slots that were read: read again. A writer that makes no progress
+            // causes no retry.
             if self.state().len() == state.len() {
                 if state.is_moving() {
-                    // (R1) met in its old slot, and then in its new one.
+                    // (R1) One entry may have been read in its old slot and again in its new one.
                     into.dedup_by(|next, last| ptr::eq(*next, *last));
                 }
                 return (state, slots);
@@ -191,12 +198,13 @@ impl<K, T> Run<K, T> {
     }
 
     /// How many of the first `len` keys satisfy `before`, which must hold for a prefix of them.
-    /// With a lead, it must hold for all keys with a smaller lead, and for none with a
-    /// greater one.
+    /// If a lead is given, `before` must hold for all keys with a smaller lead, and for none with
+    /// a greater one.
     ///
-    /// Entries may move meanwhile. Each that does not satisfy it is in a slot that is not below
-    /// what is returned, though it may still be in the one before, too: heads move ahead of
-    /// their entries (R2). Those that do may be above, by as many as have been inserted.
+    /// Entries may move during the search. An entry that does not satisfy `before` is then in the
+    /// returned slot or one above it. It may still be in the slot just below, too, because a head
+    /// is written before its entry (R2). Entries that satisfy `before` may be above the returned
+    /// slot, by as many slots as entries have been inserted during the search.
     pub(crate) fn partition_point(
         &self,
         len: usize,
@@ -204,6 +212,7 @@ impl<K, T> Run<K, T> {
         before: impl Fn(&K) -> bool,
         pinned: &Guard<'_>,
     ) -> usize {
+        // If the lead does not begin with the shared prefix, it is before or behind all of them.
         let head = match lead.map(|lead| (self.shared.place(lead), lead)) {
             None => None,
             Some((cmp::Ordering::Less, _)) => return 0,
@@ -218,6 +227,7 @@ impl<K, T> Run<K, T> {
             let is_before = match by_head {
                 Some(cmp::Ordering::Less) => true,
                 Some(cmp::Ordering::Greater) => false,
+                // Heads that are equal decide nothing: read the key.
                 Some(cmp::Ordering::Equal) | None => before(&self.entry(middle, pinned).key),
             };
             if is_before {
@@ -229,10 +239,10 @@ impl<K, T> Run<K, T> {
         low
     }
 
-    /// Asks for what a walk reads of it.
+    /// Prefetches the parts of the run that a walk reads.
     pub(crate) fn ask_for(&self) {
         prefetch(&self.state);
-        // Eight to a cache line.
+        // Eight slots share a cache line.
         self.slots.iter().step_by(8).for_each(prefetch);
     }
 
@@ -247,13 +257,13 @@ pub(crate) struct Block<K, T> {
     /// No key in this block or behind it is smaller. `None` for the first
     /// block, whose range has no lower end.
     pub(crate) low: Option<K>,
-    /// That of `low`, if keys have leads.
+    /// The lead of `low`, if keys have leads.
     pub(crate) lead: Lead,
     run: AtomicPtr<Run<K, T>>,
     next: AtomicPtr<Block<K, T>>,
     /// The links of the levels above the bottom.
     express: Box<[AtomicPtr<Block<K, T>>]>,
-    /// Writer only: no longer linked (1) or still in use (0).
+    /// Writer only: 1 if the block is unlinked, else 0.
     unlinked: AtomicUsize,
 }
 
@@ -271,7 +281,7 @@ impl<K, T> Block<K, T> {
         })
     }
 
-    /// Its memory, with that of its run.
+    /// The memory of the block and its run.
     pub(crate) fn structure(&self) -> Structure {
         let bytes = size_of::<Self>() + size_of::<Run<K, T>>() + size_of_val(&*self.express);
         Structure { bytes, allocations: 2 + usize::from(!self.express.is_empty()) }
@@ -307,7 +317,7 @@ impl<K, T> Block<K, T> {
         self.link(level).load(Ordering::Relaxed)
     }
 
-    /// Asks for what a walk reads of it.
+    /// Prefetches the parts of the block that a walk reads.
     pub(crate) fn ask_for(&self) {
         prefetch(&self.run);
         prefetch(&self.next);
@@ -343,8 +353,8 @@ impl<K, T> Block<K, T> {
         self.unlinked.store(1, Ordering::Relaxed);
     }
 
-    /// Whether `before` holds for the lower bound, and so for keys in front of this block; for
-    /// the lead, see [`Run::partition_point`].
+    /// Whether `before` holds for the lower bound, and so for all keys in front of this block.
+    /// [`Run::partition_point`] says what `lead` must satisfy.
     pub(crate) fn starts_where(&self, lead: Option<&Lead>, before: impl Fn(&K) -> bool) -> bool {
         match lead.map_or(cmp::Ordering::Equal, |lead| self.lead.cmp(lead)) {
             cmp::Ordering::Less => true,
@@ -365,15 +375,15 @@ impl<K, T> Drop for Block<K, T> {
     }
 }
 
-/// A random tower height: level `n + 1` holds about one in `fanout` of the
-/// blocks of level `n` (Pugh, "Skip lists", 1990).
+/// Draws random tower heights: each block of a level is in the next level, too, with
+/// the given probability (Pugh, "Skip lists", 1990).
 pub(crate) struct Heights {
     state: u64,
-    /// Below this, a draw goes one level up.
+    /// A random number below this makes the tower one level higher.
     threshold: u64,
 }
 
-/// Enough for the largest memory with any sensible probability.
+/// Enough levels for the largest memory with any sensible probability.
 #[cfg(not(loom))]
 pub(crate) const MAX_HEIGHT: usize = 20;
 #[cfg(loom)]

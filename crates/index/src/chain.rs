@@ -1,4 +1,4 @@
-//! One key's versions, newest first, and which of them can go.
+//! The versions of one key, newest first, and which of them can be trimmed.
 
 use crate::reclaim::Guard;
 use crate::sync::{AtomicPtr, Ordering};
@@ -6,7 +6,8 @@ use crate::version::{Linked, Owned, Version};
 use crate::{Horizon, Timestamp};
 use std::ptr::{self, NonNull};
 
-/// The versions of one key. Timestamps strictly decrease along it.
+/// The versions of one key. Timestamps decrease along the chain, strictly unless one batch writes
+/// the key more than once.
 pub(crate) struct Chain<T> {
     newest: AtomicPtr<Version<T>>,
 }
@@ -15,10 +16,10 @@ pub(crate) struct Chain<T> {
 pub(crate) struct Trimmed {
     /// How many versions were unlinked.
     pub(crate) removed: usize,
-    /// Whether the chain now says nothing that the absence of the key would
-    /// not say: it is empty, or one tombstone that every reader is past.
+    /// Whether the chain now means the same as an absent key: it is empty, or a
+    /// single tombstone that no snapshot, now or later, reads before.
     pub(crate) dead: bool,
-    /// Whether a later horizon may allow more to go.
+    /// Whether a later horizon may allow more versions to be trimmed.
     pub(crate) unfinished: bool,
 }
 
@@ -27,7 +28,7 @@ impl<T> Chain<T> {
         Chain { newest: AtomicPtr::new(ptr::null_mut()) }
     }
 
-    /// The newest version, published or not.
+    /// The newest version, whether its commit is published yet or not.
     pub(crate) fn newest<'g>(&self, _pinned: &'g Guard<'_>) -> Option<Linked<'g, T>> {
         // SAFETY: (I2, I5) linked with Release after its last write; the pin
         // keeps it from being freed.
@@ -37,8 +38,8 @@ impl<T> Chain<T> {
     /// Writer: the newest version.
     pub(crate) fn front(&self) -> Option<Linked<'_, T>> {
         // Relaxed: (I1) only the writer stores here.
-        // SAFETY: (I1, I9) the writer frees only what it has unlinked, and it
-        // is here: what it can reach from the chain is alive.
+        // SAFETY: (I1, I9) only what the writer has unlinked is freed, and the
+        // writer is the caller: every version that it reaches from the chain is alive.
         unsafe { Linked::new(self.newest.load(Ordering::Relaxed)) }
     }
 
@@ -49,7 +50,8 @@ impl<T> Chain<T> {
     }
 
     /// The version that a snapshot at `timestamp` sees. The snapshot must be
-    /// registered, or the caller the writer: else the version may be trimmed.
+    /// registered, or the caller must be the writer: otherwise that version may
+    /// have been trimmed.
     pub(crate) fn at<'g>(&self, timestamp: Timestamp, pinned: &'g Guard<'_>) -> Option<Linked<'g, T>> {
         self.newest(pinned)?.at(timestamp, pinned)
     }
@@ -58,10 +60,11 @@ impl<T> Chain<T> {
     /// a registered snapshot. `now` reads the clock, with Acquire.
     ///
     /// If the newest version is published, it is the answer. Otherwise a commit
-    /// is under way, and the answer is behind it, unless what is behind has
-    /// been trimmed meanwhile; that takes the version in front of it to have
-    /// been published, which a second look at the clock shows. The loop goes
-    /// round only when a commit to this very key was published during it.
+    /// is under way, and the answer is the first version behind it that is
+    /// published, unless that one has been trimmed meanwhile. It can only be
+    /// trimmed after the version in front of it was published, which a second
+    /// look at the clock shows. The loop repeats only if a commit to this very
+    /// key was published meanwhile.
     pub(crate) fn latest<'g>(
         &self,
         now: impl Fn() -> Timestamp,
@@ -79,6 +82,8 @@ impl<T> Chain<T> {
                     other => break other,
                 }
             };
+            // `front` is the oldest version met that was not published at `seen`. If it still is
+            // not, nothing behind it can have been trimmed, and `found` is the answer.
             if now() < front.timestamp() || crate::planted("latest-looks-once") {
                 return found;
             }
@@ -108,9 +113,9 @@ impl<T> Chain<T> {
                 kept = version;
                 continue;
             }
-            // Release: (I2) what is behind has been reachable all along, but
-            // a reader must get there through this store as well. (I6)
-            // `version.older` stays for readers that are on it.
+            // Release: (I2) the next older version has been reachable all along, but
+            // from now on a reader may reach it through this store alone. (I6)
+            // `version.older` stays for readers that stand on `version`.
             kept.older.store(version.older.load(Ordering::Relaxed), Ordering::Release);
             retire(version);
             removed += 1;
@@ -132,8 +137,8 @@ impl<T> Drop for Chain<T> {
         let mut next = NonNull::new(self.newest.load(Ordering::Relaxed));
         while let Some(pointer) = next {
             // SAFETY: (I4, I10) nobody else can reach the chain, and each
-            // version in it is owned by the pointer to it: unlinked ones are
-            // not in it any more.
+            // version in it is owned by the pointer to it: unlinked versions
+            // are not in the chain any more.
             let version = unsafe {
                 next = NonNull::new(pointer.as_ref().older.load(Ordering::Relaxed));
                 Owned::from_raw(pointer)

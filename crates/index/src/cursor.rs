@@ -7,18 +7,18 @@ use crate::node::Entry;
 use crate::reclaim::Guard;
 use std::ops::ControlFlow;
 
-/// A set of neighbouring keys, given by what lies on either side of it. Both
-/// sides must agree with the order of the keys: what is before one key of the
-/// span is before them all.
+/// A set of neighbouring keys, given by two predicates for the keys on either
+/// side of it. Both must agree with the order of the keys: a key that is before
+/// one key of the span is before all of them.
 pub trait Span<K> {
     /// Whether `key` is smaller than every key of the span.
     fn is_before(&self, key: &K) -> bool;
     /// Whether `key` is greater than every key of the span.
     fn is_after(&self, key: &K) -> bool;
-    /// Two leads. Every key with a smaller lead than the first is before the span, and none with
-    /// a greater one; none with a smaller lead than the second is after the span, and every one
-    /// with a greater lead. `None`, unless the index was made with leads
-    /// ([`Index::with_leads`](crate::Index::with_leads)): then by the same rule as there.
+    /// Two leads that bound the span. Every key with a smaller lead than the first is before the
+    /// span, and no key with a greater lead is. Every key with a greater lead than the second is
+    /// after the span, and no key with a smaller lead is. Must be `None` unless the index was made
+    /// with leads ([`Index::with_leads`](crate::Index::with_leads)), and must use the same leads.
     fn leads(&self) -> Option<[Lead; 2]> {
         None
     }
@@ -33,16 +33,16 @@ pub enum Direction {
     Backward,
 }
 
-/// Neighbouring entries of one run, as they were read, in the direction of a walk.
+/// Neighbouring entries of one run, in the direction of a walk.
 pub(crate) struct Stretch<'s, 'g, K, T> {
     pub(crate) entries: &'s [&'g Entry<K, T>],
-    /// The run that the walk will probably come to next.
+    /// The run that the walk will probably reach next.
     ahead: Option<&'g Run<K, T>>,
 }
 
 impl<'g, K, T> Stretch<'_, 'g, K, T> {
-    /// Asks for the memory of up to `count` entries from the one behind `passed` others on, if
-    /// need be in the next run.
+    /// Prefetches up to `count` entries behind the first `passed` ones, or the first entries of
+    /// the next run if there are none.
     #[inline]
     pub(crate) fn ask_for(&self, passed: usize, count: usize, pinned: &'g Guard<'_>) {
         if passed < self.entries.len() {
@@ -64,6 +64,7 @@ impl<K: Ord, T> List<K, T> {
         let [lower, upper] = span.leads().map_or([None; 2], |leads| leads.map(Some));
         let mut block = self.descend(lower.as_ref(), |low| span.is_before(low), pinned);
         let mut entries = Vec::new();
+        // The last entry visited. Entries that moved behind it are recognized by its key (I7).
         let mut last: Option<&'g Entry<K, T>> = None;
         loop {
             let run = block.run(pinned);
@@ -74,22 +75,25 @@ impl<K: Ord, T> List<K, T> {
             let (state, slots) = run.read(&mut entries, pinned, |len| {
                 let from = match last {
                     None => run.partition_point(len, lower.as_ref(), is_passed, pinned),
-                    // A block that was split off since the run before it was read
+                    // If this block was split off after the run before it was read, it
                     // starts with keys that were in that run, too (I7).
                     Some(_) if len > 0 && is_passed(&run.entry(0, pinned).key) => {
                         run.partition_point(len, None, is_passed, pinned)
                     }
                     Some(_) => 0,
                 };
-                // One comparison spares those with the other keys of all runs but the last.
+                // Compare the last key first: in all runs but the last of the walk, this one
+                // comparison makes a search for the end of the span unnecessary.
                 let ends = len > 0 && span.is_after(&run.entry(len - 1, pinned).key);
                 let is_not_after = |key: &K| !span.is_after(key);
                 from..if ends { run.partition_point(len, upper.as_ref(), is_not_after, pinned) } else { len }
             });
+            // `read` may include one entry outside the span at either end.
             if state.is_moving() {
                 entries.retain(|entry| !is_passed(&entry.key) && !span.is_after(&entry.key));
             }
             let ends = slots.end < state.len();
+            // Prefetch the next run and the block behind it while the visitor works on this one.
             let next = block.next(0, pinned).filter(|_| !ends);
             let ahead = next.map(|next| next.run(pinned));
             if let Some(run) = ahead {
@@ -103,7 +107,8 @@ impl<K: Ord, T> List<K, T> {
                 return;
             }
             last = entries.last().copied().or(last);
-            // After the run: what a split took out of it is behind this link.
+            // Read the link after the run: the entries that a split took out of the run are in
+            // a block behind this link (I7).
             let Some(next) = block.next(0, pinned) else {
                 return;
             };
@@ -121,7 +126,7 @@ impl<K: Ord, T> List<K, T> {
         let [lower, mut upper] = span.leads().map_or([None; 2], |leads| leads.map(Some));
         let mut block = self.descend(upper.as_ref(), |low| !span.is_after(low), pinned);
         let mut entries = Vec::new();
-        // Everything from this key on has been visited.
+        // All entries from this key on have been visited.
         let mut bound: Option<&'g K> = None;
         loop {
             let is_ahead = |key: &K| match bound {
@@ -130,7 +135,9 @@ impl<K: Ord, T> List<K, T> {
             };
             let run = loop {
                 let run = block.run(pinned);
-                // After the run: a split that shortened it has linked the rest.
+                // Read the link after the run: a split that shortened the run has linked the
+                // block with the rest before (I7). If that block begins before the bound, entries
+                // ahead of the walk are in it: go right.
                 match block.next(0, pinned) {
                     Some(next) if next.starts_where(upper.as_ref(), is_ahead) => block = next,
                     _ => break run,
@@ -142,11 +149,12 @@ impl<K: Ord, T> List<K, T> {
                 let is_before = |key: &K| span.is_before(key);
                 (if ends { run.partition_point(to, lower.as_ref(), is_before, pinned) } else { 0 })..to
             });
+            // As in `forward`.
             if state.is_moving() {
                 entries.retain(|entry| is_ahead(&entry.key) && !span.is_before(&entry.key));
             }
             entries.reverse();
-            // The run in front is found from above.
+            // No run to prefetch: the block in front is not known before the descent below.
             let stretch = Stretch { entries: &entries, ahead: None };
             if visit(&stretch).is_break() || slots.start > 0 {
                 return;
@@ -157,8 +165,8 @@ impl<K: Ord, T> List<K, T> {
             if span.is_before(low) {
                 return;
             }
-            // There are no links to the left: the block in front is found from
-            // above.
+            // There are no links to the left: find the block in front by a descent
+            // from the top level.
             bound = Some(low);
             upper = upper.map(|_| block.lead);
             block = self.descend(upper.as_ref(), |other| other < low, pinned);

@@ -1,4 +1,4 @@
-//! What has been unlinked: each object is freed when its [`Garbage`] is dropped.
+//! Objects that have been unlinked. Each is freed when its [`Garbage`] is dropped.
 
 use crate::Structure;
 use crate::block::{Block, Run};
@@ -7,8 +7,9 @@ use crate::node::Entry;
 use crate::version::{Linked, Owned, Version};
 use std::ptr::NonNull;
 
-/// Garbage that nobody can reach any more. Dropping it runs the destructors of
-/// keys and values; one that panics is contained, and the rest still run.
+/// Garbage that no reader can reach any more. Dropping it runs the destructors of
+/// keys and values. If a destructor panics, the panic is contained, and the others
+/// still run.
 #[must_use = "drop it outside locks"]
 pub struct Freed<K, T> {
     pub(crate) bag: Vec<Garbage<K, T>>,
@@ -20,12 +21,12 @@ impl<K, T> Freed<K, T> {
         self.bag.iter().chain(self.more.iter().flatten())
     }
 
-    /// How many objects it holds.
+    /// How many objects there are to free.
     pub fn len(&self) -> usize {
         self.iter().count()
     }
 
-    /// Whether it holds none.
+    /// Whether there is no object to free.
     pub fn is_empty(&self) -> bool {
         self.iter().next().is_none()
     }
@@ -35,10 +36,11 @@ impl<K, T> Freed<K, T> {
     }
 }
 
-/// Something unlinked. Freed when dropped.
+/// An unlinked object, freed when this value is dropped.
 pub(crate) enum Garbage<K, T> {
-    /// With what it weighs.
+    /// A version, and its weight.
     Version(NonNull<Version<T>>, u32),
+    /// An entry, and the weight of the version that is left in its chain.
     Entry(NonNull<Entry<K, T>>, u32),
     Run(*mut Run<K, T>),
     Block(*mut Block<K, T>),
@@ -46,8 +48,8 @@ pub(crate) enum Garbage<K, T> {
     Directory(*mut Directory<K, T>),
 }
 
-// SAFETY: (I4) the retired object is owned by this value alone, and what it
-// owns are keys and values.
+// SAFETY: (I4) the retired object is owned by this value alone, and the object
+// owns only keys and values.
 unsafe impl<K: Send + Sync, T: Send + Sync> Send for Garbage<K, T> {}
 
 impl<K, T> Garbage<K, T> {
@@ -60,7 +62,7 @@ impl<K, T> Garbage<K, T> {
         Garbage::Entry(owner, entry.chain.front().map_or(0, |version| version.weight()))
     }
 
-    /// What the versions in it weigh, see [`Tail::weight`](crate::Tail).
+    /// The weight of the versions in it, see [`Tail::weight`](crate::Tail).
     pub(crate) fn weight(&self) -> u64 {
         match self {
             Garbage::Version(_, weight) | Garbage::Entry(_, weight) => u64::from(*weight),
@@ -68,9 +70,10 @@ impl<K, T> Garbage<K, T> {
         }
     }
 
-    /// The memory of the structure in it, and its own; keys and versions weigh.
+    /// The memory of this value and of the part of the structure that it owns. Entries and
+    /// versions count by weight instead.
     pub(crate) fn structure(&self) -> Structure {
-        // SAFETY: (I4) retired, and not freed while this value is there.
+        // SAFETY: (I4) retired, and not freed while this value exists.
         let part = unsafe {
             match *self {
                 Garbage::Version(..) | Garbage::Entry(..) => Structure::default(),

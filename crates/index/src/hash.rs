@@ -1,18 +1,19 @@
-//! The hash: points to entries by key.
+//! The hash: finds entries by key.
 //!
-//! Extendible hashing (Fagin, Nievergelt, Pippenger and Strong, TODS 1979): a
+//! This is extendible hashing (Fagin, Nievergelt, Pippenger and Strong, TODS 1979): a
 //! directory, indexed by the upper bits of the hash, leads to small segments,
-//! and a segment that fills is replaced by two. So growth is spread over the
-//! inserts in steps of a few hundred entries, and a look-up consults one place
-//! whatever is going on. Within a segment, seven entries share a cache line
-//! with their seven tags (bytes of the hash) and a count of the entries that
-//! found the line full and went on to the next, so that most look-ups, hits and
+//! and a segment that is full is replaced by two. So growth is spread over the
+//! inserts in steps of a few hundred entries, and a look-up searches one segment
+//! even while the hash grows. Within a segment, seven entries share a cache line
+//! with their seven tags (seven bits of each hash) and a count of the entries that
+//! found the line full and went on to the next. So most look-ups, hits and
 //! misses alike, touch one line here.
 //!
-//! Readers see either the old segment or the new ones. The old one goes on
-//! holding what it held; what is inserted later is not what a reader that found
-//! the old one can miss, because its commit is published later still. Segments that have
-//! few entries left become one again (`hash/shrink.rs`).
+//! Readers see either the old segment or the new ones. The old segment keeps all of
+//! its entries. A look-up that searches it began before it was replaced, and can miss
+//! only entries that are inserted after that. Their commits are published later still,
+//! so the look-up need not find them. Segments that have few entries left are merged
+//! (`hash/shrink.rs`).
 
 mod shrink;
 
@@ -23,7 +24,7 @@ use crate::reclaim::Guard;
 use crate::sync::{AtomicPtr, AtomicU64, AtomicUsize, Ordering, Tally};
 use std::ptr::{self, NonNull};
 
-/// Entries in a bucket: what a cache line holds beside their tags.
+/// Entries in a bucket: as many as fit into a cache line beside the tag word.
 const WIDTH: usize = 7;
 /// Buckets in a segment that has not degenerated.
 #[cfg(not(loom))]
@@ -31,7 +32,7 @@ const SEGMENT_BUCKETS: usize = 64;
 #[cfg(loom)]
 const SEGMENT_BUCKETS: usize = 1;
 
-/// The byte of the tag word that counts entries which went on to the next bucket.
+/// The position in the tag word of the byte that counts entries which went on to the next bucket.
 const OVERFLOW_SHIFT: u32 = 56;
 const OVERFLOW_MAX: u64 = 0xff;
 const TAG_BYTES: u64 = (1 << OVERFLOW_SHIFT) - 1;
@@ -39,54 +40,58 @@ const EACH_BYTE: u64 = 0x0101_0101_0101_0101;
 
 #[repr(align(64))]
 pub(crate) struct Bucket<K, T> {
-    /// Byte `i` below the topmost: 0 if slot `i` is empty, else the entry's tag.
+    /// Byte `i`, from the lowest on: 0 if slot `i` is empty, else the tag of its entry. The
+    /// topmost byte counts overflow.
     tags: AtomicU64,
     slots: [AtomicPtr<Entry<K, T>>; WIDTH],
 }
 
-/// A fixed number of buckets, searched from the key's own on.
+/// A fixed number of buckets. A search begins at the bucket that the hash chooses.
 pub(crate) struct Segment<K, T> {
     /// How many upper bits of the hash all entries share.
     depth: u32,
-    /// The writer's.
+    /// The number of entries. Only the writer stores it.
     len: AtomicUsize,
-    /// How often entries have come or gone: stored behind what it counts.
+    /// How many times an entry has come or gone. Stored after the change that it counts.
     changes: AtomicUsize,
     buckets: Box<[Bucket<K, T>]>,
 }
 
-/// What a full segment is to be replaced by, made before the writer's lock was taken. Right if
-/// the segment has not changed since.
+/// The two segments that are to replace a full one, made before the writer's lock is taken. They
+/// are right if the segment has not changed since.
 pub(crate) struct Halves<'g, K, T> {
     of: &'g Segment<K, T>,
     changes: usize,
     halves: [Box<Segment<K, T>>; 2],
 }
 
-/// Which segment serves which upper bits of the hash.
+/// Maps the upper bits of a hash to the segment for them.
 pub(crate) struct Directory<K, T> {
     depth: u32,
     segments: Box<[AtomicPtr<Segment<K, T>>]>,
 }
 
-/// The point side of the index.
+/// The side of the index that finds single keys.
 pub(crate) struct Table<K, T> {
     directory: AtomicPtr<Directory<K, T>>,
-    /// Writer only: the segments there are, their buckets, and the slots of the directory.
+    /// Only the writer stores these: the numbers of segments, of their buckets, and of the
+    /// directory's slots.
     segments: Tally,
     buckets: Tally,
     slots: Tally,
-    /// Writer only: the segments that all bits of the directory tell apart.
+    /// Writer only: the number of segments that are as deep as the directory. While there is
+    /// none, the directory can be halved.
     deepest: Tally,
 }
 
-/// A hash's tag: never zero, from bits that choose neither segment nor bucket.
+/// The tag of a hash. Never zero, and made of bits that choose neither the segment nor, in a
+/// segment of usual size, the bucket.
 fn tag_of(hash: u64) -> u64 {
     (hash >> 32) & 0x7f | 0x80
 }
 
-/// The bytes of `tags` that equal `tag`, as 0x80 in their place, and perhaps a
-/// few above a true one (which comparing keys sorts out).
+/// Marks with 0x80 the bytes of `tags` that equal `tag`. May also mark bytes above a
+/// true match, which comparing keys rules out.
 fn matching(tags: u64, tag: u64) -> u64 {
     let difference = (tags & TAG_BYTES | 0xff << OVERFLOW_SHIFT) ^ (EACH_BYTE * tag);
     difference.wrapping_sub(EACH_BYTE) & !difference & (EACH_BYTE << 7) & TAG_BYTES
@@ -97,7 +102,7 @@ impl<K, T> Bucket<K, T> {
         Bucket { tags: AtomicU64::new(0), slots: std::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())) }
     }
 
-    /// The first entry among those whose tag matches that `is_it` accepts.
+    /// The first entry that `is_it` accepts among those whose tags match.
     fn find<'g>(
         &'g self,
         tags: u64,
@@ -109,10 +114,9 @@ impl<K, T> Bucket<K, T> {
         while left != 0 {
             let slot = left.trailing_zeros() as usize / 8;
             left &= left - 1;
-            // Acquire: the slot may have been given to another entry since the
-            // tags were read.
+            // Acquire: the slot may hold another entry than when the tags were read.
             let entry = self.slots[slot].load(Ordering::Acquire);
-            // SAFETY: (I2, I5) a slot holds null, a linked entry, or one that
+            // SAFETY: (I2, I5) a slot holds null, a linked entry, or an entry that
             // was unlinked after the pin was taken.
             let entry = unsafe { entry.as_ref() };
             if let Some(entry) = entry.filter(|entry| is_it(entry)) {
@@ -122,7 +126,7 @@ impl<K, T> Bucket<K, T> {
         None
     }
 
-    /// The entry that the search for this hash looks at first, if it begins in this bucket.
+    /// The entry that a search for this hash examines first, if it begins in this bucket.
     pub(crate) fn first<'g>(&'g self, hash: u64, pinned: &'g Guard<'_>) -> Option<&'g Entry<K, T>> {
         // Acquire: as in `Table::find`.
         self.find(self.tags.load(Ordering::Acquire), tag_of(hash), |_| true, pinned)
@@ -134,13 +138,14 @@ impl<K, T> Bucket<K, T> {
         let Some(slot) = (0..WIDTH).find(|slot| tags >> (slot * 8) & 0xff == 0) else {
             return false;
         };
-        // Release, twice: (I2) by whichever of the two a reader comes.
+        // Release, twice: (I2) a reader may reach the entry through either store, since the tag of
+        // an earlier entry of this slot may lead it here, too.
         self.slots[slot].store(entry.as_ptr(), Ordering::Release);
         self.tags.store(tags | tag << (slot * 8), Ordering::Release);
         true
     }
 
-    /// Writer: empties the slot that holds `entry`, if one does.
+    /// Writer: empties the slot that holds `entry`, if there is one in this bucket.
     fn take(&self, entry: NonNull<Entry<K, T>>) -> bool {
         let holds = |slot: &usize| ptr::eq(self.slots[*slot].load(Ordering::Relaxed), entry.as_ptr());
         let Some(slot) = (0..WIDTH).find(holds) else {
@@ -156,8 +161,8 @@ impl<K, T> Bucket<K, T> {
         tags >> OVERFLOW_SHIFT
     }
 
-    /// Writer: counts one entry more or less that went past this bucket. The
-    /// count sticks at its maximum, which costs look-ups a step, no more.
+    /// Writer: counts one more, or one less, of the entries that went past this bucket.
+    /// A count at its maximum stays there, which costs look-ups one step more.
     fn count_overflow(&self, more: bool) {
         let tags = self.tags.load(Ordering::Relaxed);
         let count = match Self::overflow(tags) {
@@ -179,7 +184,7 @@ impl<K, T> Segment<K, T> {
         })
     }
 
-    /// Its memory.
+    /// The memory of the segment.
     pub(crate) fn structure(&self) -> Structure {
         Structure { bytes: size_of::<Self>() + size_of_val(&*self.buckets), allocations: 2 }
     }
@@ -192,7 +197,7 @@ impl<K, T> Segment<K, T> {
     }
 
     fn is_full(&self) -> bool {
-        // Seven eighths: above that, too many entries leave their own bucket.
+        // Full at seven eighths: above that, too many entries overflow their bucket.
         self.len.load(Ordering::Relaxed) * 8 >= self.buckets.len() * WIDTH * 7
     }
 
@@ -202,6 +207,8 @@ impl<K, T> Segment<K, T> {
             if bucket.put(entry, tag_of(hash)) {
                 return self.count(1);
             }
+            // Before the entry is put into a later bucket: a search stops at a bucket without
+            // overflow.
             bucket.count_overflow(true);
         }
         unreachable!("a segment is split before its last slot is taken");
@@ -218,7 +225,7 @@ impl<K, T> Segment<K, T> {
         self.count(-1);
     }
 
-    /// Writer: so many entries more.
+    /// Writer: changes the number of entries by `more`, and counts the change.
     fn count(&self, more: isize) {
         // Relaxed, loads: (I1).
         self.len.store(self.len.load(Ordering::Relaxed).wrapping_add_signed(more), Ordering::Relaxed);
@@ -227,11 +234,11 @@ impl<K, T> Segment<K, T> {
     }
 
     fn changes(&self) -> usize {
-        // Acquire: whoever reads the entries next finds what has been counted.
+        // Acquire: a thread that reads the entries next sees every change that has been counted.
         self.changes.load(Ordering::Acquire)
     }
 
-    /// All entries with their hashes; of those that come or go meanwhile, perhaps some.
+    /// All entries with their hashes. Entries that come or go meanwhile may or may not be included.
     fn entries(&self, _pinned: &Guard<'_>) -> impl Iterator<Item = (NonNull<Entry<K, T>>, u64)> {
         let slots = self.buckets.iter().flat_map(|bucket| &bucket.slots);
         // Acquire: as in `Bucket::find`.
@@ -240,26 +247,27 @@ impl<K, T> Segment<K, T> {
         entries.map(|entry| (entry, unsafe { entry.as_ref() }.hash()))
     }
 
-    /// Two segments with the entries, told apart by one bit more.
+    /// Two segments with the entries of this one, divided by one more bit of the hash.
     fn halved(&self, pinned: &Guard<'_>) -> [Box<Self>; 2] {
         let depth = self.depth + 1;
         let halves = [(); 2].map(|()| Segment::boxed(depth, self.buckets.len()));
         for (entry, hash) in self.entries(pinned) {
             halves[(hash >> (64 - depth)) as usize & 1].insert(entry, hash);
         }
-        // One that degenerated may give all of its entries to one half.
+        // A segment that has degenerated may give all of its entries to one half, so that the
+        // other needs fewer buckets.
         halves.map(|half| half.narrowed(pinned).unwrap_or(half))
     }
 }
 
 impl<K, T> Directory<K, T> {
-    /// Its memory, without that of the segments.
+    /// The memory of the directory, without the segments.
     pub(crate) fn structure(&self) -> Structure {
         Structure { bytes: size_of::<Self>() + size_of_val(&*self.segments), allocations: 2 }
     }
 
     fn index(&self, hash: u64) -> usize {
-        // A shift by 64 is what depth 0 asks for.
+        // At depth 0 the shift is by 64, which `>>` does not allow.
         hash.checked_shr(64 - self.depth).unwrap_or(0) as usize
     }
 }
@@ -288,7 +296,7 @@ impl<K, T> Table<K, T> {
     }
 
     fn change(tally: &Tally, by: isize) {
-        // Relaxed, load and store: (I1) these are the writer's.
+        // Relaxed, load and store: (I1) only the writer stores these.
         tally.store(tally.load(Ordering::Relaxed).wrapping_add_signed(by as i64), Ordering::Relaxed);
     }
 
@@ -329,15 +337,17 @@ impl<K, T> Table<K, T> {
         self.segment(hash, pinned).probe(hash).next()
     }
 
-    /// What [`insert`](Self::insert) will need for an entry with this hash beside a place for it.
+    /// The halves that [`insert`](Self::insert) will need for an entry with this hash, if its
+    /// segment is full and the directory can tell them apart already.
     pub(crate) fn foresee<'g>(&self, hash: u64, pinned: &'g Guard<'_>) -> Option<Halves<'g, K, T>> {
         let of = self.segment(hash, pinned);
+        // Before the entries are read, so that a change meanwhile makes the halves outdated.
         let changes = of.changes();
         let is_needed = of.is_full() && of.depth < self.directory(pinned).depth;
         is_needed.then(|| Halves { of, changes, halves: of.halved(pinned) })
     }
 
-    /// Writer: adds an entry that is not in the table. Takes `halves` if they are what it needs.
+    /// Writer: adds an entry that is not in the table. Takes `halves` if they are still right.
     pub(crate) fn insert(
         &self,
         entry: NonNull<Entry<K, T>>,
@@ -352,6 +362,7 @@ impl<K, T> Table<K, T> {
             if !segment.is_full() {
                 return segment.insert(entry, hash);
             }
+            // Compare both: a new segment may have made as many changes as the old one had.
             let is_right = |halves: &mut Halves<'_, K, T>| {
                 ptr::eq(halves.of, segment) && halves.changes == segment.changes()
             };
@@ -360,7 +371,7 @@ impl<K, T> Table<K, T> {
         }
     }
 
-    /// Writer: removes an entry that is in the table, which may get smaller by that.
+    /// Writer: removes an entry that is in the table, and makes the table smaller if it can.
     pub(crate) fn remove(
         &self,
         entry: NonNull<Entry<K, T>>,
@@ -372,7 +383,7 @@ impl<K, T> Table<K, T> {
         self.shrink(hash, pinned, &mut retire);
     }
 
-    /// Writer: makes room where `hash` belongs.
+    /// Writer: takes one step to make room in the full segment where `hash` belongs.
     fn grow(
         &self,
         hash: u64,
@@ -390,8 +401,9 @@ impl<K, T> Table<K, T> {
         } else if directory.segments.len() < 8 + total / 32 {
             self.double(directory, retire);
         } else {
-            // Hashes that agree in so many bits will not be told apart by one
-            // more: a larger segment keeps the directory in proportion.
+            // The directory is large for so few entries, so their hashes agree in many bits, and
+            // one more bit will probably not tell them apart. A larger segment keeps the
+            // directory in proportion to the entries.
             Self::change(&self.buckets, old.buckets.len() as isize);
             let larger = Segment::boxed(depth, old.buckets.len() * 2);
             old.entries(pinned).for_each(|(entry, hash)| larger.insert(entry, hash));
@@ -416,15 +428,16 @@ impl<K, T> Table<K, T> {
             Self::change(&self.deepest, 2);
         }
         let bit = 1 << (64 - depth);
-        // The old segment leaves the directory with the second of the two.
+        // The directory leads to the old segment until the second half replaces it, too. So it is
+        // retired once, after that.
         let _still_linked = replace(directory, hash & !bit, depth, zeros);
         retire(Garbage::segment(replace(directory, hash | bit, depth, ones)));
     }
 
-    /// Writer: a directory of twice the length, with the same segments.
+    /// Writer: replaces the directory by one of twice the length, with the same segments.
     fn double(&self, directory: &Directory<K, T>, retire: &mut impl FnMut(Garbage<K, T>)) {
         Self::change(&self.slots, directory.segments.len() as isize);
-        // Relaxed: (I1).
+        // No segment needs the new bit yet. Relaxed: (I1).
         self.deepest.store(0, Ordering::Relaxed);
         let twice = directory.segments.iter().flat_map(|segment| {
             let segment = segment.load(Ordering::Relaxed);
@@ -438,8 +451,8 @@ impl<K, T> Table<K, T> {
     }
 }
 
-/// Writer: lets every slot for the first `depth` bits of `hash` lead to `fresh`,
-/// and returns what they led to.
+/// Writer: makes every slot for the first `depth` bits of `hash` lead to `fresh`,
+/// and returns the segment to which the first of them led.
 fn replace<K, T>(
     directory: &Directory<K, T>,
     hash: u64,
@@ -465,7 +478,7 @@ impl<K, T> Drop for Table<K, T> {
         let mut index = 0;
         while index < directory.segments.len() {
             // SAFETY: (I4, I10) each segment fills one aligned run of slots, as
-            // long as its depth says, so it is met once.
+            // long as its depth says, so this loop meets it once.
             let segment = unsafe { Box::from_raw(directory.segments[index].load(Ordering::Relaxed)) };
             index += 1 << (directory.depth - segment.depth);
         }

@@ -1,9 +1,9 @@
-//! Which timestamps are still being read.
+//! The timestamps that are still being read.
 
 use crate::Timestamp;
 
-/// The snapshots that existed at one moment, and the clock at that moment:
-/// every later snapshot reads at that timestamp or a greater one.
+/// The snapshots that existed at one moment, and the clock at that moment.
+/// Every later snapshot reads at the clock's timestamp or a greater one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Horizon {
     live: Vec<Timestamp>,
@@ -11,8 +11,8 @@ pub struct Horizon {
 }
 
 impl Horizon {
-    /// From the timestamps of all live snapshots, in any order, and the clock,
-    /// which must have been read *before* them.
+    /// A horizon of the timestamps of all live snapshots, in any order, and the
+    /// clock, which must have been read *before* them.
     pub fn new(now: Timestamp, mut live: Vec<Timestamp>) -> Self {
         live.sort_unstable();
         live.dedup();
@@ -36,7 +36,7 @@ impl Horizon {
     }
 
     /// Whether any snapshot, now or later, reads at a timestamp from `from` up
-    /// to but not including `until`: whether it sees a version written at
+    /// to but not including `until`, and so sees a version that was written at
     /// `from` and superseded at `until`.
     pub fn sees(&self, from: Timestamp, until: Timestamp) -> bool {
         if self.now < until {

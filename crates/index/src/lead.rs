@@ -1,36 +1,36 @@
-//! The first bytes of keys, by which most of them are told apart without a look at the keys.
+//! The first bytes of keys, by which most keys are told apart without reading them.
 //!
-//! A comparison of two keys that lie anywhere in memory costs two cache misses and more: the
-//! entry, and what its key owns. So blocks keep the lead of their lower bound beside it, and a
-//! run keeps of each of its keys the few bytes in which they differ most: what follows the bytes
-//! that all of them share. Graefe and Larson ("B-tree indexes and CPU caches", ICDE 2001) call
-//! these poor man's normalized keys.
+//! To compare with a key somewhere in memory costs two cache misses or more: one for the entry,
+//! and one for the memory that its key owns. So a block keeps the lead of its lower bound beside
+//! it, and a run keeps a few bytes of each of its keys, those behind the prefix that all of them
+//! share. Graefe and Larson ("B-tree indexes and CPU caches", ICDE 2001) call these poor man's
+//! normalized keys.
 
 use std::cmp::Ordering;
 
 /// How many bytes of a key its lead holds.
 const LENGTH: usize = 32;
 
-/// The first bytes of a key, filled up with zeros. Agrees with the order of the keys: of two
-/// keys, the smaller one has no greater lead.
+/// The first bytes of a key, padded with zeros. Leads agree with the order of the keys: of two
+/// keys, the smaller one never has the greater lead.
 ///
-/// Kept as numbers of eight bytes each, the first byte the most significant: they compare as
-/// the bytes do, and faster.
+/// The bytes are kept as numbers of eight bytes each, the first byte the most significant. These
+/// compare as the bytes do, but faster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Lead([u64; LENGTH / 8]);
 
 impl Lead {
-    /// Not greater than any.
+    /// The smallest lead.
     pub const LEAST: Lead = Lead([0; LENGTH / 8]);
-    /// Not smaller than any.
+    /// The greatest lead.
     pub const GREATEST: Lead = Lead([u64::MAX; LENGTH / 8]);
 
-    /// The lead of a key that is ordered as these bytes are.
+    /// The lead of a key that is ordered as these bytes.
     pub fn of(bytes: &[u8]) -> Self {
         Lead::filled_up(bytes, 0)
     }
 
-    /// The greatest lead among those of all keys that begin with these bytes.
+    /// The greatest lead that a key beginning with these bytes can have.
     pub fn last_of(prefix: &[u8]) -> Self {
         Lead::filled_up(prefix, 0xff)
     }
@@ -51,13 +51,14 @@ impl Lead {
     }
 }
 
-/// Some bytes out of a lead.
+/// The bytes of a lead behind the prefix that a run's leads share.
 pub(crate) type Head = u32;
 
-/// How many bytes of the heads of a run may be the same in all of them.
+/// How many leading bytes of a run's heads may be equal in all of them before the run's shared
+/// prefix is made longer.
 const ROUGH: u8 = 1;
 
-/// What the leads of some neighbouring keys have in common, at least.
+/// A prefix that the leads of some neighbouring keys share; not always the longest one.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Shared {
     length: u8,
@@ -67,7 +68,7 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) const NOTHING: Shared = Shared { length: 0, bytes: [0; LENGTH - size_of::<Head>()] };
 
-    /// What all leads between these two, in order, begin with.
+    /// The longest prefix that all leads from `first` to `last` share, as far as it fits.
     pub(crate) fn between(first: &Lead, last: &Lead) -> Self {
         let (first, last) = (first.bytes(), last.bytes());
         let mut bytes = [0; LENGTH - size_of::<Head>()];
@@ -76,21 +77,22 @@ impl Shared {
         Shared { length: length as u8, bytes }
     }
 
-    /// What is to be shared by leads between these two: this, if they share it, and if it is
-    /// enough to tell them apart by what comes behind.
+    /// The prefix to keep for leads from `first` to `last`: `self`, if all of them share it and
+    /// at most [`ROUGH`] more bytes; otherwise the longest one.
     pub(crate) fn refined(&self, first: &Lead, last: &Lead) -> Self {
         let between = Shared::between(first, last);
         let is_shared = self.place(first).is_eq() && self.length <= between.length;
         if is_shared && between.length <= self.length + ROUGH { *self } else { between }
     }
 
-    /// Where a lead is, seen from those that begin with this: `Equal` if it does, too.
+    /// Whether a lead comes before or after all leads with this prefix; `Equal` if it has the
+    /// prefix itself.
     pub(crate) fn place(&self, lead: &Lead) -> Ordering {
         let length = usize::from(self.length);
         lead.bytes()[..length].cmp(&self.bytes[..length])
     }
 
-    /// The bytes behind those that are shared. In the order of the leads.
+    /// The bytes of the lead behind the shared prefix. Heads are ordered as their leads.
     pub(crate) fn head(&self, lead: &Lead) -> Head {
         let bytes = lead.bytes();
         let (_, rest) = bytes.split_at(self.length.into());
@@ -130,7 +132,7 @@ mod tests {
         assert_eq!([3, 4].map(|index| shared.place(&leads[index])), [Ordering::Greater; 2]);
         assert_eq!(shared.place(&Lead::of(b"user0000")), Ordering::Less);
         assert_ne!(shared.head(&leads[0]), shared.head(&leads[1]));
-        // Equal to the end of the lead.
+        // Two leads that are equal to the end.
         let same = Shared::between(&Lead::GREATEST, &Lead::GREATEST);
         assert_eq!((same.place(&Lead::GREATEST), same.head(&Lead::GREATEST)), (Ordering::Equal, Head::MAX));
     }

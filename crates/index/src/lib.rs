@@ -1,11 +1,11 @@
 //! The ordered multi-version index under FluxMap.
 //!
 //! An [`Index`] maps keys to chains of versions, each with the timestamp of the
-//! commit that wrote it. One [`Writer`] changes it; any number of [`Reader`]s
-//! look at it meanwhile, at any timestamp, without locks, without waiting, and
-//! without writing memory that another reader writes (a reader claims one slot
-//! of its own while it looks). Points are found through a hash, spans through a
-//! skiplist of blocks.
+//! commit that wrote it. One [`Writer`] changes the index. Any number of [`Reader`]s
+//! read it at the same time, at any timestamp, without locks and without waiting.
+//! A reader claims one slot of its own while it exists, and writes no memory that
+//! another reader writes, unless reads are noted on entries (see [`Noting`]).
+//! Single keys are found through a hash, spans of keys through a skiplist of blocks.
 //!
 //! ```
 //! use fluxmap_index::{Direction, Horizon, Index, Span};
@@ -36,7 +36,7 @@
 //! });
 //! assert_eq!(found, [(7, "new")]);
 //!
-//! // With no snapshot left that reads before 2, the old version can go.
+//! // No snapshot is left that reads before 2, so the old version can be trimmed.
 //! let trimmed = writer.trim(&Horizon::new(2, Vec::new()), 16);
 //! assert_eq!(trimmed.versions, 1);
 //! ```
@@ -44,49 +44,50 @@
 //! # The memory model
 //!
 //! This crate holds all the `unsafe` code of the workspace. Every `SAFETY`
-//! comment, and every atomic ordering that needs a reason, cites one of these.
+//! comment, and every atomic ordering that needs a reason, cites one of these invariants.
 //!
 //! - **I1, one writer.** Links are changed only through `&mut Writer`, and there
-//!   is one `Writer` for an `Index`. The writer reads its own links with
-//!   Relaxed, and its marks on entries and blocks are its own.
+//!   is one `Writer` for an `Index`. The writer may therefore read links with
+//!   Relaxed. Only the writer reads and writes the marks on entries and blocks.
 //! - **I2, publish.** An object is complete before a Release store makes it
 //!   reachable; readers follow links with Acquire.
-//! - **I3, what never changes.** An entry's key and hash, a version's timestamp
-//!   and value, a block's lower bound: from I2 on. A run that is full, from when
-//!   nothing moves in it any more.
+//! - **I3, immutable parts.** An entry's key and hash, a version's timestamp
+//!   and value, and a block's lower bound never change after they are published (I2).
+//!   A full run never changes once no entry moves in it any more.
 //! - **I4, retire once.** An object is retired once, after the last link to it
 //!   from the roots is gone. A retired object belongs to the limbo.
-//! - **I5, grace.** What was retired is freed only when every pin that was taken
-//!   before is released (`reclaim.rs` has the argument, R). So a reference
-//!   obtained under a pin is good as long as the pin.
-//! - **I6, exits stay.** An unlinked object keeps its outgoing links, and what
-//!   they lead to was alive when it was unlinked; a reader that stands on it
-//!   finds its way on.
+//! - **I5, grace.** A retired object is freed only when every pin that was taken
+//!   before it was retired is released (`reclaim.rs` has the argument, R). So a
+//!   reference obtained under a pin is valid as long as the pin.
+//! - **I6, exits stay.** An unlinked object keeps its outgoing links, and the objects
+//!   that they lead to were alive when it was unlinked. So a reader that stands on an
+//!   unlinked object finds its way on.
 //! - **I7, entries move right.** A split links the new block before it shortens
 //!   the old run; no entry is ever moved into a linked block further left. A walk to the
-//!   right meets every entry that was linked when it began and still is; one that
-//!   moved it may meet again, which it tells by the key. A walk to the left finds
-//!   each block from above, reads its run, and then makes sure that no block was
-//!   put between. A merge leaves both blocks as they are, and a new one with the entries of
-//!   both takes the place of the left one before the right one is unlinked. Within a run, too,
-//!   entries move only to the right, one at a time (`block.rs` has the argument, R1 and R2).
+//!   right meets every entry that was linked when the walk began and still is. It may meet
+//!   a moved entry twice, and recognizes the second time by the key. A walk to the left
+//!   finds each block from above, reads its run, and then makes sure that no block was
+//!   linked in between. A merge leaves both blocks as they are: a new block with the entries
+//!   of both takes the place of the left one before the right one is unlinked. Within a run,
+//!   too, entries move only to the right, one at a time (`block.rs` has the argument, R1 and R2).
 //! - **I8, one home.** A linked entry is in exactly one run of a linked block (in two runs while
-//!   their blocks are split or merged), in one slot of it (in two while it moves), and its hash
-//!   leads to exactly one segment that holds it.
-//! - **I9, the writer is safe from itself.** Only the writer frees, and not
-//!   while it looks: what it reaches from the roots is alive.
-//! - **I10, exclusive ownership.** What was never linked, and what belongs to an
+//!   their blocks are split or merged), in one slot of that run (in two while the entry moves),
+//!   and its hash leads to exactly one segment that holds it.
+//! - **I9, the writer is safe from itself.** Only the writer hands out objects to be freed, only
+//!   objects that it has unlinked, and not while it reads. So every object that the writer
+//!   reaches from the roots is alive.
+//! - **I10, exclusive ownership.** An object that was never linked, or that belongs to an
 //!   index that is being dropped, is reached by nobody else.
 //! - **I11, the queue.** An entry in the trim queue is linked and marked as
-//!   queued; the mark keeps it there once. Only trimming unlinks entries, and it
-//!   takes them from the queue first.
-//! - **I12, what it was made as.** A version says whether it has a tail from the time it
+//!   queued; because of the mark it is there only once. Only trimming unlinks entries,
+//!   and it takes them from the queue first.
+//! - **I12, allocated type.** A version says whether it has a tail from the time it
 //!   is allocated, and is reached through the pointer that its allocation gave.
 //!
-//! Not relied on for memory safety: that `Ord`, `Eq` and `Hash` of the key agree
-//! with each other or with themselves, that they do not panic, that a [`Lead`]
-//! agrees with `Ord`, that a [`Horizon`] tells the truth, that timestamps grow.
-//! Where those lie, answers may be wrong, and a walk to the left may not end.
+//! Memory safety does not rely on any of the following: that `Ord`, `Eq` and `Hash` of the
+//! key agree with each other or with themselves, that they do not panic, that a [`Lead`]
+//! agrees with `Ord`, that a [`Horizon`] is true, that timestamps grow. If one of these
+//! does not hold, answers may be wrong, and a walk to the left may not end.
 
 #![deny(missing_docs)]
 
@@ -137,10 +138,10 @@ use std::sync::Arc;
 use sync::{AtomicUsize, Ordering, Tally};
 use version::Linked;
 
-/// A point in the order of commits. Grows by one with each commit.
+/// A point in the order of commits. Each commit has a timestamp one greater than the last.
 pub type Timestamp = u64;
 
-/// The shared side of an index: what readers look at.
+/// The shared side of an index, which readers read.
 pub struct Index<K, T> {
     table: Table<K, T>,
     list: List<K, T>,
@@ -150,14 +151,14 @@ pub struct Index<K, T> {
     notes: Notes,
 }
 
-/// What there is. Written by the writer only, with every batch, so on cache lines of its own
-/// (two, because the adjacent-line prefetcher of x86 pairs them): readers need what else is in
-/// an [`Index`] at every look-up.
+/// How many entries and versions exist. The writer changes these counts with every batch. They
+/// have cache lines of their own (two, because the adjacent-line prefetcher of x86 pairs them),
+/// because readers need the other fields of an [`Index`] at every look-up.
 #[repr(align(128))]
 struct Counts {
     entries: AtomicUsize,
     versions: AtomicUsize,
-    /// What versions weigh that are not their key's value any more, and are not freed yet.
+    /// The weight of the versions that are superseded or tombstones, and not freed yet.
     superseded: Tally,
 }
 
@@ -169,14 +170,15 @@ unsafe impl<K: Send + Sync, T: Send + Sync> Sync for Index<K, T> {}
 
 impl<K: Ord + Clone, T> Index<K, T> {
     /// An empty index and its one writer. `probability` is the share of blocks
-    /// that reach the next level of the skiplist.
+    /// that reach the next level of the skiplist, clamped to 0.05 to 0.75.
     #[allow(clippy::new_ret_no_self)]
     pub fn new(probability: f64) -> (Arc<Self>, Writer<K, T>) {
         Self::with_leads(probability, |_| None)
     }
 
-    /// Like [`new`](Self::new), with a way to tell most keys apart without a look at them: what
-    /// `lead` returns, for all keys or for none, must agree with their order.
+    /// Like [`new`](Self::new), with leads that tell most keys apart without reading the keys.
+    /// `lead` must return a lead for all keys or for none, and leads must agree with the order
+    /// of the keys.
     pub fn with_leads(probability: f64, lead: fn(&K) -> Option<Lead>) -> (Arc<Self>, Writer<K, T>) {
         let index = Arc::new(Index {
             table: Table::new(),
@@ -196,43 +198,43 @@ impl<K: Ord + Clone, T> Index<K, T> {
 }
 
 impl<K, T> Index<K, T> {
-    /// A reader for a short look. While it lives, no memory that was in use when
+    /// A reader for a short time. While a reader exists, no memory that was in use when
     /// it was made is freed, so keep it for microseconds, and never across an
-    /// await; a snapshot that is to last is protected by the [`Horizon`].
+    /// await. To protect a snapshot for longer, register it in the [`Horizon`].
     pub fn reader(&self) -> Reader<'_, K, T> {
         Reader { index: self, guard: self.pins.pin() }
     }
 
-    /// How many keys have an entry, deleted ones that are not trimmed included.
+    /// How many keys have an entry, including deleted keys that are not trimmed yet.
     pub fn entries(&self) -> usize {
         self.counts.entries.load(Ordering::Relaxed)
     }
 
-    /// How many versions there are, tombstones included.
+    /// How many versions there are, including tombstones.
     pub fn versions(&self) -> usize {
         self.counts.versions.load(Ordering::Relaxed)
     }
 
-    /// What the versions weigh (see [`Tail`]) that have been superseded or are tombstones,
-    /// until they are freed.
+    /// The weight (see [`Tail`]) of the versions that are superseded or tombstones, and not
+    /// freed yet.
     pub fn superseded_weight(&self) -> u64 {
         self.counts.superseded.load(Ordering::Relaxed)
     }
 
-    /// Bytes that the hash and the order take, beside entries and versions, as asked of
-    /// the allocator, and how many allocations they are. What is retired and waits to be
-    /// freed is not in it.
+    /// The bytes that the hash and the order request from the allocator, without entries and
+    /// versions, and an upper bound of the number of allocations. Retired memory that waits to
+    /// be freed is not included.
     pub fn structure(&self) -> Structure {
         let (hash, order) = (self.table.structure(), self.list.structure());
         Structure { bytes: hash.bytes + order.bytes, allocations: hash.allocations + order.allocations }
     }
 
-    /// The stamp that reads leave now: see [`Access`].
+    /// The stamp that reads leave at present: see [`Access`].
     pub fn generation(&self) -> u16 {
         self.notes.generation()
     }
 
-    /// How many look-ups of single keys found something, and how many found nothing.
+    /// How many look-ups of single keys found a value, and how many found none.
     pub fn lookups(&self) -> (u64, u64) {
         self.pins.counted()
     }
@@ -243,7 +245,7 @@ impl<K, T> Index<K, T> {
 pub struct Structure {
     /// Bytes.
     pub bytes: usize,
-    /// Allocations that they are in.
+    /// The number of allocations that the bytes are in.
     pub allocations: usize,
 }
 
@@ -253,15 +255,15 @@ impl<K, T> Drop for Index<K, T> {
     }
 }
 
-/// A look at an index. What it returns lives as long as it does.
+/// Read access to an index. References that it returns live as long as the reader.
 pub struct Reader<'i, K, T> {
     index: &'i Index<K, T>,
     guard: Guard<'i>,
 }
 
 impl<K, T> Reader<'_, K, T> {
-    /// Whether memory may be waiting for this reader to go: something has been unlinked, and
-    /// sealed to be freed, since it was made. One load.
+    /// Whether memory may be waiting for this reader to be dropped: something has been unlinked,
+    /// and sealed to be freed, since the reader was made. Costs two relaxed loads.
     pub fn is_waited_for(&self) -> bool {
         self.guard.is_outdated(&self.index.pins)
     }
@@ -274,7 +276,7 @@ impl<K, T> Reader<'_, K, T> {
         self.index.table.find(hash, |entry| entry.key.borrow() == key, &self.guard)
     }
 
-    /// Notes and counts a look-up for whoever evicts.
+    /// Counts a look-up, and notes a hit on its entry for the eviction policy.
     fn looked_up<'g, F>(&self, entry: Option<&node::Entry<K, T>>, found: Option<F>) -> Option<F>
     where
         F: 'g,
@@ -286,8 +288,8 @@ impl<K, T> Reader<'_, K, T> {
         found
     }
 
-    /// What `key` holds for a snapshot at `moment`, whose timestamp must be registered
-    /// in every [`Horizon`] that is trimmed by meanwhile. Expected constant time.
+    /// The value of `key` for a snapshot at `moment`. The snapshot's timestamp must be registered
+    /// in every [`Horizon`] that is passed to [`Writer::trim`] meanwhile. Expected constant time.
     pub fn get_at<Q>(&self, hash: u64, key: &Q, moment: impl Into<Moment>) -> Option<&T>
     where
         K: Borrow<Q>,
@@ -305,7 +307,7 @@ impl<K, T> Reader<'_, K, T> {
         self.resident_at(hash, key, moment).map(|found| (found.key(), found.value()))
     }
 
-    /// Like [`get_at`](Self::get_at), with all that is known.
+    /// Like [`get_at`](Self::get_at), with everything that the index knows about the key.
     pub fn resident_at<Q>(&self, hash: u64, key: &Q, moment: impl Into<Moment>) -> Option<Resident<'_, K, T>>
     where
         K: Borrow<Q>,
@@ -321,15 +323,16 @@ impl<K, T> Reader<'_, K, T> {
         self.looked_up(entry, found)
     }
 
-    /// Asks for what looking up keys with these hashes will read, up to what they hold now, and
-    /// lets `ask` do so for the rest, as in [`scan`](Self::scan). A hint: it changes nothing.
+    /// Prefetches the memory that look-ups of keys with these hashes will read, up to their
+    /// newest values. `ask` prefetches what lies behind the values, as in [`scan`](Self::scan).
+    /// Only a hint: it has no other effect.
     pub fn ask_for<const N: usize>(&self, hashes: [u64; N], ask: impl Fn(usize, &T)) {
         pipeline::ask_for(&self.index.table, hashes, ask, &self.guard);
     }
 
-    /// What `key` held at some instant during the call: a read that needs no
-    /// snapshot. `now` reads the clock with Acquire, and may be called again; `time` is
-    /// called if what was found can expire.
+    /// The value that `key` held at some instant during the call: a read that needs no
+    /// snapshot. `now` reads the clock with Acquire, and may be called several times. `time` is
+    /// called only if the version found can expire.
     pub fn latest<Q>(
         &self,
         hash: u64,
@@ -348,7 +351,9 @@ impl<K, T> Reader<'_, K, T> {
                 if let Some(value) = version.value_at(&time) {
                     break Some(value);
                 }
-                // It may have been renewed in time, between the first look and the clock.
+                // The version has expired at `time`, but a commit may have replaced it in time,
+                // after the first look at the chain. Only if a second look finds the same
+                // version was the key without a value when `time` was read.
                 let again = entry.chain.latest(&now, &self.guard)?;
                 if again.pointer() == version.pointer() {
                     break None;
@@ -358,10 +363,10 @@ impl<K, T> Reader<'_, K, T> {
         self.looked_up(entry, found)
     }
 
-    /// Whether a key with this hash has a version, or tombstone, newer than `since`, or
-    /// has expired since then, up to `until`; given that the timestamp of `since` is
-    /// registered. Keys are told apart by 40 bits of their hash: two that share them all
-    /// may give a false yes.
+    /// Whether a key with this hash has a version or tombstone newer than `since`, or a value
+    /// that expired after the time of `since` and by `until`. The timestamp of `since` must be
+    /// registered. Keys are told apart by 40 bits of their hash only: the answer may be a false
+    /// yes if another key shares all of them.
     pub fn changed(&self, hash: u64, since: impl Into<Moment>, until: Time) -> bool {
         let since = since.into();
         self.index.table.find(hash, |entry| self.is_newer(entry, since, until), &self.guard).is_some()
@@ -373,15 +378,16 @@ impl<K, T> Reader<'_, K, T> {
             if newest.timestamp() <= since.timestamp {
                 return expires > since.time && expires <= until && !planted("expiry-is-no-conflict");
             }
-            // That what had expired before is removed changes nothing.
+            // A tombstone over a value that had expired by the time of `since` is no change:
+            // the snapshot found no value then, and would find none now.
             let had_expired = |seen: Linked<'_, T>| has_expired(seen.expires(), since.time);
             let seen = newest.at(since.timestamp, &self.guard);
             newest.value.is_some() || !seen.is_some_and(had_expired)
         })
     }
 
-    /// Whether a key with this hash has a version, or tombstone, newer than `since` of a commit
-    /// that `is_it` accepts. What was superseded may be trimmed already.
+    /// Whether a key with this hash has a version or tombstone newer than `since`, from a commit
+    /// that `is_it` accepts. Superseded versions may be trimmed already, and are then not found.
     pub fn changed_by(&self, hash: u64, since: Timestamp, is_it: impl Fn(Timestamp) -> bool) -> bool {
         self.index.table.find(hash, |entry| self.is_changed_by(entry, since, &is_it), &self.guard).is_some()
     }
@@ -402,7 +408,7 @@ impl<K, T> Reader<'_, K, T> {
         false
     }
 
-    /// Room for a number of writes.
+    /// An empty batch with room for `capacity` writes.
     pub fn batch(&self, capacity: usize) -> Batch<'_, K, T> {
         Batch::new(self, capacity)
     }
@@ -423,12 +429,12 @@ impl<K: Ord, T> Reader<'_, K, T> {
 
     /// Visits the keys of `span` that have a value for a snapshot at `moment`
     /// (registered, see [`get_at`](Self::get_at)), in order, until `visit`
-    /// breaks. Logarithmic time to the first, then constant for each.
+    /// breaks. Takes logarithmic time to the first key, then constant time for each.
     ///
-    /// Pairs come in small groups, from a pipeline in which the cache misses of several groups
-    /// overlap. Two of its steps are the caller's: `ask` is called with 0 and, a group later,
-    /// with 1 for each value that is about to be visited, and may [`prefetch`] what the visitor
-    /// will find by following the value's own pointers.
+    /// `visit` gets the pairs in small groups, from a pipeline in which the cache misses of several
+    /// groups overlap. The caller supplies two steps of the pipeline: `ask` is called with 0 and, a
+    /// group later, with 1 for each value that is about to be visited, and may [`prefetch`] the
+    /// memory that the visitor will reach by following the value's own pointers.
     pub fn scan<'s>(
         &'s self,
         span: &impl Span<K>,
@@ -481,8 +487,9 @@ impl<K: Ord, T> Reader<'_, K, T> {
     }
 }
 
-/// Whether the yardstick has planted this fault: a deliberate mistake, to see that it is found.
-/// Never, except in builds with `--cfg planted`, in which the environment names one.
+/// Whether the yardstick (`scripts/yardstick.sh`) has planted this fault: a deliberate mistake
+/// that the tests must find. Always false, except in builds with `--cfg planted`, in which the
+/// environment names one fault.
 #[doc(hidden)]
 #[cfg(not(planted))]
 #[inline(always)]
@@ -499,8 +506,8 @@ pub fn planted(fault: &str) -> bool {
     *PLANTED == fault
 }
 
-/// Asks for what will be read soon: its first cache line, and its last one, if it is small enough
-/// for there to be no other. A hint: it changes nothing.
+/// Prefetches an object that will be read soon: its first cache line, and its last one if the
+/// object is small enough to have no others. Only a hint: it has no other effect.
 pub fn prefetch<T: ?Sized>(soon: &T) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     {
@@ -520,14 +527,14 @@ pub fn prefetch<T: ?Sized>(soon: &T) {
     let _ = soon;
 }
 
-/// Runs `body`, and contains a panic in it: for code of the user's that runs on nobody's behalf,
-/// such as destructors. The panic hook has reported it, and what it leaves half-done is the
-/// user's own. `None` if it has panicked.
+/// Runs `body`, and returns `None` if it panics. For user code that runs on behalf of no caller,
+/// such as destructors. The panic hook has reported the panic already, and only the user's own
+/// data can be left half-changed.
 pub fn contain<R>(body: impl FnOnce() -> R) -> Option<R> {
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(result) => Some(result),
         Err(payload) => {
-            // The payload's own destructor could panic next.
+            // Leak the payload: its destructor is user code, too, and could panic next.
             std::mem::forget(payload);
             None
         }

@@ -2,9 +2,9 @@
 //! inserts, splits and unlinks.
 //!
 //! Entries only ever move to the right: within their run, by an insertion (`block.rs`), or by
-//! a split, which links the new block before it shortens the old run. Whoever walks right finds
-//! each entry in the run it has or in a block it is about to meet (I7). How blocks go is in
-//! `list/removal.rs`.
+//! a split, which links the new block before it shortens the old run. So a reader that walks
+//! right finds each entry in the run that it has read or in a block further on (I7).
+//! `list/removal.rs` describes how entries and blocks are removed.
 
 mod removal;
 
@@ -24,28 +24,28 @@ use std::ptr::{self, NonNull};
 pub(crate) struct List<K, T> {
     /// The first block; its range has no lower end and it is never unlinked.
     head: NonNull<Block<K, T>>,
-    /// How many levels have links: no block was ever higher.
+    /// How many levels have links. No block but the first was ever higher.
     height: AtomicUsize,
     /// The lead of a key, if its type has one.
     lead: fn(&K) -> Option<Lead>,
-    /// Writer only: the blocks there are, and the links above the bottom.
+    /// Only the writer stores these: the numbers of blocks, and of links above the bottom level.
     blocks: Tally,
     links: Tally,
 }
 
-/// A full run in two, with one entry more: made before the writer's lock is taken, and right as
-/// long as the block has that run (I3).
+/// A full run divided in two, with one new entry. Made before the writer's lock is taken, if
+/// possible, and right as long as the block has that run (I3).
 pub(crate) struct Split<'g, K, T> {
     of: &'g Run<K, T>,
     with: NonNull<Entry<K, T>>,
-    /// `None` if all that the run holds stays where it is.
+    /// `None` if all entries of the run stay in it.
     left: Option<Box<Run<K, T>>>,
     right: Box<Run<K, T>>,
     low: K,
 }
 
-/// Where a key belongs: found before the writer's lock is taken, and still
-/// right under it if the block's run has not changed.
+/// Where a key belongs. Found before the writer's lock is taken, and still
+/// right under the lock if the block's run has not changed.
 pub(crate) struct Place<'g, K, T> {
     block: &'g Block<K, T>,
     run: &'g Run<K, T>,
@@ -71,13 +71,14 @@ impl<K, T> List<K, T> {
         let [blocks, links] = [&self.blocks, &self.links].map(|tally| tally.load(Ordering::Relaxed) as usize);
         let bytes = blocks * (size_of::<Block<K, T>>() + size_of::<Run<K, T>>())
             + links * size_of::<AtomicPtr<Block<K, T>>>();
-        // Some of the blocks have links above the bottom, in an allocation of their own.
+        // The links of a block above the bottom level are one more allocation. How many blocks have
+        // such links is not counted: this is an upper bound.
         Structure { bytes, allocations: 2 * blocks + links.min(blocks) }
     }
 
-    /// Writer: a block of this height has come, or gone.
+    /// Writer: counts a block of this height that has been linked, or unlinked.
     fn count(&self, height: usize, has_come: bool) {
-        // Relaxed, load and store: (I1) these are the writer's.
+        // Relaxed, load and store: (I1) only the writer stores these.
         for (tally, change) in [(&self.blocks, 1), (&self.links, height as u64 - 1)] {
             let before = tally.load(Ordering::Relaxed);
             tally.store(if has_come { before + change } else { before - change }, Ordering::Relaxed);
@@ -90,8 +91,8 @@ impl<K, T> List<K, T> {
         unsafe { self.head.as_ref() }
     }
 
-    /// The last block that starts at a key for which `before` holds; for the lead, see
-    /// [`Run::partition_point`].
+    /// The last block that starts at a key for which `before` holds. [`Run::partition_point`] says
+    /// what `lead` must satisfy.
     pub(crate) fn descend<'g>(
         &self,
         lead: Option<&Lead>,
@@ -106,12 +107,12 @@ impl<K, T> List<K, T> {
     }
 
     fn height(&self) -> usize {
-        // Relaxed: from a level too low the way is longer, and ends at the same block.
+        // Relaxed: a walk that begins at too low a level is longer, and ends at the same block.
         self.height.load(Ordering::Relaxed)
     }
 }
 
-/// The last block of `level` from `block` on that starts where `before` holds.
+/// The last block of `level`, from `block` on, that starts at a key for which `before` holds.
 fn walk_level<'g, K, T>(
     mut block: &'g Block<K, T>,
     level: usize,
@@ -128,11 +129,11 @@ fn walk_level<'g, K, T>(
     block
 }
 
-/// Blocks that a walk to the right passes before going down from the top is better.
+/// How many blocks a walk to the right may pass before a descent from the top is cheaper.
 const NEAR: usize = 8;
 
-/// The place of `key` in `block`, which starts at or before it, or in one of the `reach`
-/// blocks behind.
+/// The place of `key` in `block`, which starts at or before the key, or in one of the `reach`
+/// blocks behind. `None` if it is further on.
 fn place_behind<'g, K: Ord, T>(
     mut block: &'g Block<K, T>,
     lead: Option<&Lead>,
@@ -143,7 +144,8 @@ fn place_behind<'g, K: Ord, T>(
     for _ in 0..=reach {
         let run = block.run(pinned);
         let state = run.state();
-        // After the run: a split that shortened it has linked the new block.
+        // Read the link after the run: a split that shortened the run has linked the new block
+        // before (I7).
         match block.next(0, pinned) {
             Some(next) if next.starts_where(lead, |low| low <= key) => block = next,
             _ => {
@@ -161,11 +163,11 @@ impl<K: Ord, T> List<K, T> {
         let lead = (self.lead)(key);
         let block = self.descend(lead.as_ref(), |low| low <= key, pinned);
         let placed = place_behind(block, lead.as_ref(), key, usize::MAX, pinned);
-        placed.unwrap_or_else(|| unreachable!("it walks as far as it takes"))
+        placed.unwrap_or_else(|| unreachable!("the walk has no limit"))
     }
 
-    /// [`place`](Self::place), where it may be near another: keys that come in order
-    /// spare each other the way down.
+    /// Like [`place`](Self::place), for a key that may be near another place: if keys come in
+    /// order, most of them need no descent.
     pub(crate) fn place_near<'g>(
         &self,
         near: &Place<'g, K, T>,
@@ -178,10 +180,10 @@ impl<K: Ord, T> List<K, T> {
         placed.unwrap_or_else(|| self.place(key, pinned))
     }
 
-    /// Writer: `place` if it still holds, or the right one. It holds if the run is
-    /// the one that was looked at, since a split replaces it, and no entry was moving or has
-    /// moved since. A full run does not tell of keys behind its last one: it stays as it is when
-    /// such a key starts a new block.
+    /// Writer: `place` if it is still right, or else the right one. It is still right if the block
+    /// has the run that was read, since a split replaces the run, and if no entry was moving then
+    /// or has moved since. A place behind the last key of a full run must always be found anew:
+    /// when such a key starts a new block, the full run does not change.
     fn confirm<'g>(&self, place: Place<'g, K, T>, key: &K, pinned: &'g Guard<'_>) -> Place<'g, K, T> {
         if place.block.is_unlinked() {
             return self.place(key, pinned);
@@ -190,21 +192,22 @@ impl<K: Ord, T> List<K, T> {
         let len = place.state.len();
         let was_still = !place.state.is_moving() && (len < RUN_CAPACITY || place.index < len);
         let unchanged = ptr::eq(run, place.run) && run.state() == place.state;
-        // (I7) what was to the right of its block's start still is.
+        // (I7) A key that belonged to the right of the block's start still does.
         if was_still && unchanged { place } else { self.place_near(&place, key, pinned) }
     }
 }
 
 impl<K: Ord + Clone, T> List<K, T> {
-    /// A run of entries that are linked, or about to be, or were when the pin was taken. Their
-    /// heads are right if all leads begin with `shared`.
+    /// A run of entries that are linked, or about to be, or were linked when the pin was taken.
+    /// Their heads must be right if all leads begin with `shared`. If not, or if a longer prefix is
+    /// better, they are computed anew.
     fn run_of(
         &self,
         shared: &Shared,
         entries: &[(NonNull<Entry<K, T>>, Head)],
         _pinned: &Guard<'_>,
     ) -> Box<Run<K, T>> {
-        // SAFETY: (I5) alive: see above.
+        // SAFETY: (I5) alive: see above, linked or about to be, or linked when the pin was taken.
         let lead = |pair: &(NonNull<Entry<K, T>>, _)| (self.lead)(&unsafe { pair.0.as_ref() }.key);
         let ends = entries.first().and_then(lead).zip(entries.last().and_then(lead));
         let refined = ends.map_or(*shared, |(first, last)| shared.refined(&first, &last));
@@ -215,7 +218,7 @@ impl<K: Ord + Clone, T> List<K, T> {
         Run::boxed(refined, entries.iter().map(|pair| (pair.0, head(pair))))
     }
 
-    /// A full run with one entry more before the one in slot `index`, or behind the last one.
+    /// Divides a full run, with a new entry before the one in slot `index`, or behind the last one.
     /// (`entry` is borrowed for its key, and alive.)
     fn split<'g>(
         &self,
@@ -227,19 +230,19 @@ impl<K: Ord + Clone, T> List<K, T> {
     ) -> Split<'g, K, T> {
         let shared = of.shared();
         let mut entries = of.pairs();
-        // Behind the last key only the new entry moves on, so that keys that arrive in order
-        // leave full runs behind them.
+        // If the new entry is behind all others, it alone goes to the new block: keys that arrive
+        // in order then leave full runs behind them.
         let stays = index == entries.len();
         entries.insert(index, (entry, (self.lead)(key).map_or(0, |lead| shared.head(&lead))));
         let (left, right) = entries.split_at(if stays { index } else { entries.len() / 2 });
-        // SAFETY: (I5) alive: as in `run_of`.
+        // SAFETY: (I5) alive, as in `run_of`.
         let low = unsafe { right[0].0.as_ref() }.key.clone();
         let left = (!stays).then(|| self.run_of(shared, left, pinned));
         Split { of, with: entry, left, right: self.run_of(shared, right, pinned), low }
     }
 
-    /// What [`insert`](Self::insert) will need for an entry at this place if that is in a full
-    /// run. (`entry` is borrowed for its key, and alive.)
+    /// The split that [`insert`](Self::insert) will need for an entry at this place, if that is in
+    /// a full run. (`entry` is borrowed for its key, and alive.)
     pub(crate) fn foresee<'g>(
         &self,
         place: &Place<'g, K, T>,
@@ -251,10 +254,10 @@ impl<K: Ord + Clone, T> List<K, T> {
         is_full.then(|| self.split(place.run, place.index, entry, key, pinned))
     }
 
-    /// Writer: links `entry`. Takes `split` if it is what it needs. Everything that may panic
+    /// Writer: links `entry`. Takes `split` if it is still right. Everything that may panic
     /// comes before the first change. (`entry` is borrowed for its key and alive until the caller
     /// unlinks it.)
-    #[expect(clippy::too_many_arguments, reason = "each of them is another's")]
+    #[expect(clippy::too_many_arguments, reason = "each argument has another owner")]
     pub(crate) fn insert<'g>(
         &self,
         entry: NonNull<Entry<K, T>>,
@@ -272,31 +275,35 @@ impl<K: Ord + Clone, T> List<K, T> {
             return;
         }
         if len < RUN_CAPACITY {
-            // Its lead begins differently.
+            // The entry's lead does not begin with the run's shared prefix, so all heads change: a
+            // new run takes the place of this one.
             let mut entries = run.pairs();
             entries.insert(index, (entry, lead.map_or(0, |lead| run.shared().head(&lead))));
             retire(Garbage::run(block.swap_run(self.run_of(run.shared(), &entries, pinned))));
             return;
         }
-        // That it is of this entry does not rest on the order of the keys.
+        // Compare the entry, too: memory safety must not rest on the order of the keys, which
+        // could lead another entry of the batch to the same run.
         let split = split.take_if(|split| ptr::eq(split.of, run) && split.with == entry);
         let Split { left, right, low, .. } =
             split.unwrap_or_else(|| self.split(run, index, entry, key, pinned));
         let lead = (self.lead)(&low).unwrap_or(Lead::LEAST);
         let height = heights.draw();
         let before = self.predecessors(&low, 1..height, pinned);
+        // (I7) Link the right half before the left one shortens the run, so that readers miss none.
         self.link_behind(block, Block::boxed(Some(low), lead, right, height), &before);
         if let Some(left) = left {
             retire(Garbage::run(block.swap_run(left)));
         }
     }
 
-    /// Writer: links `fresh` right behind `block`, and behind those that are before it in the
-    /// levels above; bottom level first, so that whoever meets it above can go on below.
+    /// Writer: links `fresh` right behind `block`, and behind the blocks `before` it in the levels
+    /// above. The bottom level comes first, so that a reader that meets the block in an upper level
+    /// can go on in the lower ones.
     fn link_behind(&self, block: &Block<K, T>, fresh: Box<Block<K, T>>, before: &[&Block<K, T>]) {
         let height = fresh.height();
         self.count(height, true);
-        // Relaxed: (I1) the writer's, and see `height`.
+        // Relaxed: (I1) only the writer stores it, and see `height` for readers.
         self.height.store(self.height().max(height), Ordering::Relaxed);
         fresh.set_next(0, block.next_pointer(0));
         let levels = || (1..height).zip(before);
@@ -332,7 +339,7 @@ impl<K, T> Drop for List<K, T> {
         let mut next = self.head.as_ptr();
         while !next.is_null() {
             // SAFETY: (I4, I8, I10) nobody else can reach the list; each block
-            // is linked once in the bottom level, each entry is in one run.
+            // is linked once in the bottom level, and each entry is in one run.
             let block = unsafe { Box::from_raw(next) };
             next = block.next_pointer(0);
             free_entries(&block);
@@ -346,7 +353,7 @@ fn free_entries<K, T>(block: &Block<K, T>) {
     // SAFETY: (I10) the block owns its run, and it is not dropped yet.
     let run = unsafe { &*block.run_pointer() };
     for entry in run.pointers() {
-        // SAFETY: (I8, I10) the only run that holds it, and no reader is left.
+        // SAFETY: (I8, I10) no other run holds the entry, and no reader is left.
         let entry = unsafe { Box::from_raw(entry.as_ptr()) };
         crate::contain(move || drop(entry));
     }

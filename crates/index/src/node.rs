@@ -6,8 +6,8 @@ use crate::chain::Chain;
 use crate::prefetch;
 use crate::sync::{AtomicU8, AtomicU16, Ordering};
 
-/// The bits of a hash that an entry keeps, and by which it is told from
-/// others before keys are compared. What they leave of a word holds marks, so that an
+/// The bits of a hash that an entry keeps. Entries are told apart by them before
+/// keys are compared. The rest of the word holds marks and access notes, so that an
 /// entry with a `String` key takes 40 bytes.
 pub const HASH_BITS: u64 = !0xff_ffff;
 
@@ -16,15 +16,15 @@ const QUEUED: u8 = 1;
 /// The entry is in neither the hash nor the order any more.
 const UNLINKED: u8 = 2;
 
-/// One key with its versions. Reached through the hash and through the order.
+/// One key with its versions. Readers reach it through the hash and through the order.
 pub(crate) struct Entry<K, T> {
     pub(crate) key: K,
     pub(crate) chain: Chain<T>,
-    /// The hash's upper 40 bits.
+    /// With `hash_low`: the upper 40 bits of the hash.
     hash_high: u32,
     hash_low: u8,
     marks: AtomicU8,
-    /// What reads have left.
+    /// The notes that reads have left.
     access: AtomicU16,
 }
 
@@ -40,14 +40,14 @@ impl<K, T> Entry<K, T> {
         }
     }
 
-    /// The hash, without the bits that are not kept.
+    /// The hash, with the bits that are not kept as zeros.
     pub(crate) fn hash(&self) -> u64 {
         u64::from(self.hash_high) << 32 | u64::from(self.hash_low) << 24
     }
 
-    /// Asks for what a look at it reads.
+    /// Prefetches the fields that a look-up reads.
     pub(crate) fn ask_for(&self) {
-        // Two fields: one entry in two straddles cache lines.
+        // Both fields: about every second entry straddles two cache lines.
         prefetch(&self.chain);
         prefetch(&self.key);
     }
@@ -65,7 +65,7 @@ impl<K, T> Entry<K, T> {
     }
 
     pub(crate) fn set_queued(&self, queued: bool) {
-        // Relaxed, load and store: (I1) marks are the writer's alone.
+        // Relaxed, load and store: (I1) only the writer uses the marks.
         let marks = self.marks.load(Ordering::Relaxed) & !QUEUED;
         self.marks.store(marks | u8::from(queued), Ordering::Relaxed);
     }

@@ -1,12 +1,13 @@
-//! The entries of a walk, resolved some at a time in a pipeline.
+//! The entries of a walk, resolved group by group in a pipeline.
 //!
-//! A pair is a chain of pointers: the entry, its newest version, what the value points to, and
-//! what that points to. Each is a cache miss, and none can be asked for before the one in front
-//! of it has come. So entries go through in groups, one step of their chains at a time: while
-//! one group is visited, the groups behind it wait for what they were last asked for, and all
-//! these cache misses overlap. Chen and others pipeline the probes of a hash join in this way
-//! ("Improving hash join performance through prefetching", TODS 2007). Look-ups of several keys
-//! are asked for in the same steps, all at once.
+//! To resolve a pair is to follow a chain of pointers: to the entry, to its newest version, to
+//! the memory that the value points to, and to the memory that this points to. Each pointer is a
+//! cache miss, and cannot be prefetched before the one in front of it has arrived. So entries go
+//! through the pipeline in groups, one pointer at a time: while one group is visited, the memory
+//! for the next step of the groups behind it is on its way, and all these cache misses overlap.
+//! Chen and others pipeline the probes of a hash join in this way ("Improving hash join
+//! performance through prefetching", TODS 2007). Look-ups of several keys are prefetched in the
+//! same steps, all keys at once.
 
 use crate::cursor::Stretch;
 use crate::hash::Table;
@@ -17,16 +18,16 @@ use crate::version::{Linked, Moment};
 use std::mem::MaybeUninit;
 use std::ops::ControlFlow;
 
-/// Entries in the groups at the beginning of a walk. Whatever is on its way when a visitor
-/// breaks was asked for in vain.
+/// Entries in the groups at the beginning of a walk. Few, because everything that has been
+/// prefetched when a visitor breaks was prefetched in vain.
 const LEAST: usize = 4;
-/// Entries in the groups of a walk that has gone far. With four groups on their way, enough to
-/// keep a core's outstanding cache misses busy.
+/// Entries in the groups of a long walk. With four groups in the pipeline, enough to keep as many
+/// cache misses outstanding as a core can.
 const MOST: usize = 16;
-/// By how many entries a walk has to go on until its groups grow by one.
+/// A walk's groups grow by one entry each time it has passed this many.
 const PACE: usize = 16;
 
-/// Up to [`MOST`] things.
+/// Up to [`MOST`] items.
 struct Group<X> {
     items: [MaybeUninit<X>; MOST],
     len: usize,
@@ -48,19 +49,20 @@ impl<X: Copy> Group<X> {
     }
 }
 
-/// Resolves entries at a moment, and hands those that hold something to a visitor, in groups.
+/// Resolves entries at a moment, and hands those that have a value to a visitor, in groups.
 pub(crate) struct Pipeline<'g, K, T, A> {
     moment: Moment,
     pinned: &'g Guard<'g>,
-    /// Asks for what a visitor will follow of a value, one step (0 or 1) of it.
+    /// Prefetches one step (0 or 1) of the memory that a visitor will reach through a value.
     ask: A,
-    /// Entries whose newest version has been asked for.
+    /// Entries whose newest version has been prefetched.
     entries: Group<(&'g Entry<K, T>, Linked<'g, T>)>,
-    /// Pairs of whose values step 0 has been asked for, and, in the other place, step 1.
+    /// Two groups of pairs: step 0 has been prefetched for the values of one, step 1 for those of
+    /// the other.
     pairs: [Group<(&'g K, &'g T)>; 2],
-    /// In which of the two places `pairs` step 1 has been asked for.
+    /// The index in `pairs` of the group for which step 1 has been prefetched.
     ready: usize,
-    /// Entries taken in.
+    /// How many entries the walk has passed.
     passed: usize,
 }
 
@@ -70,13 +72,13 @@ impl<'g, K, T, A: Fn(usize, &T)> Pipeline<'g, K, T, A> {
         Pipeline { moment, pinned, ask, entries: Group::EMPTY, pairs, ready: 0, passed: 0 }
     }
 
-    /// How many entries the next group has, if there are as many.
+    /// How many entries the next group has, if that many are left.
     fn size(&self) -> usize {
         (self.passed / PACE).clamp(LEAST, MOST)
     }
 
-    /// Takes the entries of a stretch in, and hands those to `visit` that are through, until
-    /// it breaks.
+    /// Takes in the entries of a stretch, and hands those that are resolved to `visit`, until it
+    /// breaks.
     pub(crate) fn take_in(
         &mut self,
         stretch: &Stretch<'_, 'g, K, T>,
@@ -96,6 +98,7 @@ impl<'g, K, T, A: Fn(usize, &T)> Pipeline<'g, K, T, A> {
 
     /// Hands the rest to `visit`.
     pub(crate) fn finish(&mut self, visit: &mut impl FnMut(&[(&'g K, &'g T)]) -> ControlFlow<()>) {
+        // The last group taken in is visited three steps later.
         for _ in 0..3 {
             if self.advance(&[], visit).is_break() {
                 return;
@@ -103,7 +106,7 @@ impl<'g, K, T, A: Fn(usize, &T)> Pipeline<'g, K, T, A> {
         }
     }
 
-    /// One step of all groups: the first is visited, and `group` is the new last one.
+    /// Advances all groups by one step: the first is visited, and `group` becomes the last.
     fn advance(
         &mut self,
         group: &[&'g Entry<K, T>],
@@ -113,6 +116,7 @@ impl<'g, K, T, A: Fn(usize, &T)> Pipeline<'g, K, T, A> {
             visit(self.pairs[self.ready].items())?;
             self.pairs[self.ready].len = 0;
         }
+        // From the front of the pipeline to its end, so that each group moves by one step only.
         self.ready ^= 1;
         for (_, value) in self.pairs[self.ready].items() {
             (self.ask)(1, value);
@@ -136,7 +140,8 @@ impl<'g, K, T, A: Fn(usize, &T)> Pipeline<'g, K, T, A> {
     }
 }
 
-/// Asks for what look-ups of keys with these hashes will read, one step of all of them at a time.
+/// Prefetches the memory that look-ups of keys with these hashes will read, one step of all keys
+/// at a time.
 pub(crate) fn ask_for<K, T, const N: usize>(
     table: &Table<K, T>,
     hashes: [u64; N],

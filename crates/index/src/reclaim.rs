@@ -1,22 +1,23 @@
-//! When memory that readers may still be looking at can be freed.
+//! Reclamation: when memory can be freed that readers may still be reading.
 //!
-//! Epoch-based reclamation (Fraser, "Practical lock-freedom", 2004), cut down
-//! to what a single writer needs. A reader *pins*: it claims a slot and leaves
-//! the current epoch there. The writer *retires* what it has unlinked into the
-//! bag of the current epoch; now and then it seals the bag, moves the epoch on,
-//! looks at all slots, and hands out what is in bags that are older than every pin.
+//! This is epoch-based reclamation (Fraser, "Practical lock-freedom", 2004), reduced
+//! to the needs of a single writer. A reader *pins*: it claims a slot and stores
+//! the current epoch there. The writer *retires* objects that it has unlinked into
+//! the bag of the current epoch. Now and then it seals the bag, advances the epoch,
+//! reads all slots, and hands out the bags that are older than every pin.
 //!
-//! Why this frees nothing too early (invariant R in `lib.rs`): the writer
+//! Why nothing is freed too early (R, the argument for I5 in `lib.rs`): the writer
 //! unlinks, executes a sequentially consistent fence, then reads the slots. A
 //! reader claims its slot, executes a sequentially consistent fence, then reads
-//! links. So either the writer sees the slot claimed, or the reader sees
-//! everything that was unlinked before the writer looked. A slot seen with
-//! epoch `e` belongs to a reader that read `e` with Acquire, so it also sees all
-//! that was unlinked in epochs before `e`, and only bags of such epochs pass it.
+//! links. So either the writer sees that the slot is claimed, or the reader sees
+//! every unlinking that came before the writer read the slots. If the writer sees a slot
+//! with epoch `e`, its reader has read `e` with Acquire. So that reader also sees every
+//! unlinking of the epochs before `e`, and only the bags of those epochs are handed out.
 //!
 //! Compared with a general reclaimer this needs no per-thread registration
-//! (a pin is one compare-and-swap on a slot that is usually the thread's own),
-//! no atomics on the retiring side, and the writer alone runs destructors.
+//! (a pin is one compare-and-swap on a slot that is usually the thread's own), and
+//! to retire an object takes no atomic operation. Destructors run only where the
+//! caller drops the objects that it was handed, or with the index.
 
 use crate::sync::{AtomicPtr, AtomicU64, Mutex, Ordering, Tally, fence, thread_hint};
 use std::collections::VecDeque;
@@ -27,25 +28,26 @@ const SLOTS: usize = 32;
 #[cfg(loom)]
 const SLOTS: usize = 2;
 
-/// What a new bag has room for, at most.
+/// The greatest capacity with which a bag begins.
 const USUAL_BAG: usize = 64;
 
-/// A slot that nobody has claimed. Epochs start at 1.
+/// The epoch of a slot that no reader has claimed. Epochs start at 1.
 const FREE: u64 = 0;
 
 /// Two cache lines, because the adjacent-line prefetcher of x86 pairs them.
 #[repr(align(128))]
 struct Slot {
     epoch: AtomicU64,
-    /// Look-ups of single keys that found something, and that found nothing. Written by
-    /// whoever holds the slot, so they cost no atomic operation and no other cache line.
+    /// Look-ups of single keys that found a value, and (`misses`) that found none. Only the
+    /// reader that holds the slot writes them, so counting costs no atomic read-modify-write
+    /// and touches no other cache line.
     hits: Tally,
     misses: Tally,
 }
 
 struct SlotGroup {
     slots: [Slot; SLOTS],
-    /// Grown when more than `SLOTS` pins exist at once; never shrunk.
+    /// Made when more than `SLOTS` pins exist at once, and kept until the `Pins` are dropped.
     next: AtomicPtr<SlotGroup>,
 }
 
@@ -68,31 +70,31 @@ pub(crate) struct Pins {
     first: SlotGroup,
 }
 
-/// While it lives, nothing retired after it was made is freed.
+/// A pin. While it exists, no object that was retired after it was made is freed.
 pub(crate) struct Guard<'p> {
     slot: &'p Slot,
 }
 
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
-        // Release: the reader's last look happens before the writer, which
-        // reads the slot with Acquire, frees anything.
+        // Release: the reader's last access happens before the writer reads the
+        // slot with Acquire, and so before anything is freed.
         self.slot.epoch.store(FREE, Ordering::Release);
     }
 }
 
 impl Guard<'_> {
-    /// Whether the epoch has moved on since it was taken.
+    /// Whether the epoch has advanced since the pin was taken.
     pub(crate) fn is_outdated(&self, pins: &Pins) -> bool {
         // Relaxed: a hint. The slot is the guard's own.
         pins.epoch.load(Ordering::Relaxed) != self.slot.epoch.load(Ordering::Relaxed)
     }
 
-    /// Counts a look-up, and returns how many like it this slot has counted.
+    /// Counts a look-up, and returns how many hits (or misses, if it is one) this slot has counted.
     pub(crate) fn count(&self, is_hit: bool) -> u64 {
         let tally = if is_hit { &self.slot.hits } else { &self.slot.misses };
-        // Relaxed, load and store: the slot is ours, and whoever had it before let go of
-        // it with Release.
+        // Relaxed, load and store: this reader owns the slot, and the owner before it has
+        // released it with Release.
         let count = tally.load(Ordering::Relaxed) + 1;
         tally.store(count, Ordering::Relaxed);
         count
@@ -107,18 +109,21 @@ impl Pins {
     /// Pins the calling thread. Lock-free; one atomic read-modify-write unless
     /// another pin holds the slot this thread prefers.
     pub(crate) fn pin(&self) -> Guard<'_> {
-        // Acquire: see the module's argument. An epoch that is already old
-        // when it lands in the slot only delays reclamation.
+        // Acquire: see R in the module's documentation. If the epoch is already old
+        // when it is stored in the slot, that only delays reclamation.
         let epoch = self.epoch.load(Ordering::Acquire);
         let preferred = thread_hint() % SLOTS;
         let mut group = &self.first;
         loop {
             for step in 0..SLOTS {
                 let slot = &group.slots[(preferred + step) % SLOTS];
+                // SeqCst, and the fence below: R needs a full barrier between this store and
+                // the reader's first load of a link.
                 let claim = slot.epoch.compare_exchange(FREE, epoch, Ordering::SeqCst, Ordering::Relaxed);
                 if claim.is_ok() {
-                    // On x86 a locked instruction is a full barrier already, and
-                    // an mfence behind it would double the price of a pin.
+                    // On x86 the locked instruction above is a full barrier already, and
+                    // an mfence behind it would double the cost of a pin. The compiler must
+                    // still not move loads in front of it.
                     if cfg!(any(loom, miri)) || !cfg!(any(target_arch = "x86", target_arch = "x86_64")) {
                         fence(Ordering::SeqCst);
                     } else {
@@ -131,7 +136,7 @@ impl Pins {
         }
     }
 
-    /// The group behind `group`, made if there is none.
+    /// The group behind `group`, which is made if there is none yet.
     fn group_after<'p>(&'p self, group: &'p SlotGroup) -> &'p SlotGroup {
         let mut next = group.next.load(Ordering::Acquire);
         if next.is_null() {
@@ -158,14 +163,14 @@ impl Pins {
         groups.flat_map(|group| &group.slots)
     }
 
-    /// The smallest epoch among all pins, or `u64::MAX` without any.
+    /// The smallest epoch among all pins, or `u64::MAX` if there are none.
     fn oldest(&self) -> u64 {
         // Acquire: pairs with the Release in `Guard::drop`.
         let epochs = self.slots().map(|slot| slot.epoch.load(Ordering::Acquire));
         epochs.filter(|epoch| *epoch != FREE).min().unwrap_or(u64::MAX)
     }
 
-    /// Look-ups that found something, and that found nothing.
+    /// The numbers of look-ups that found a value, and that found none.
     pub(crate) fn counted(&self) -> (u64, u64) {
         self.slots().fold((0, 0), |(hits, misses), slot| {
             (hits + slot.hits.load(Ordering::Relaxed), misses + slot.misses.load(Ordering::Relaxed))
@@ -185,13 +190,13 @@ impl Drop for Pins {
     }
 }
 
-/// What the writer has unlinked and not yet freed.
+/// The objects that the writer has unlinked and not yet handed out to be freed.
 pub(crate) struct Limbo<G> {
     current: Vec<G>,
     sealed: VecDeque<(u64, Vec<G>)>,
-    /// No pin can reach what was sealed before this epoch.
+    /// No pin can reach the bags that were sealed in an epoch before this one.
     unreachable: u64,
-    /// What is left of a bag that is being handed out.
+    /// The rest of a bag that is handed out in parts.
     opened: Vec<G>,
 }
 
@@ -209,7 +214,7 @@ impl<G> Limbo<G> {
         self.current.len()
     }
 
-    /// All that waits.
+    /// All objects that wait to be freed.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &G> {
         self.sealed.iter().flat_map(|(_, bag)| bag).chain(&self.current).chain(&self.opened)
     }
@@ -219,22 +224,24 @@ impl<G> Limbo<G> {
         // Relaxed: only the writer stores the epoch.
         let epoch = pins.epoch.load(Ordering::Relaxed);
         if !self.current.is_empty() {
-            // The next bag will be about as full, but for one that is uncommonly so.
+            // The next bag will probably be about as full. The limit keeps one unusually full
+            // bag from making the next one large.
             let next = Vec::with_capacity(self.current.len().min(USUAL_BAG));
             self.sealed.push_back((epoch, std::mem::replace(&mut self.current, next)));
-            // Release: a reader that reads the new epoch sees what was
-            // unlinked in the old one.
+            // Release: a reader that reads the new epoch sees every unlinking
+            // of the old one.
             pins.epoch.store(epoch + 1, Ordering::Release);
         }
         if self.sealed.is_empty() {
             return;
         }
+        // Between unlinking and reading the slots: the writer's fence in R.
         fence(Ordering::SeqCst);
-        // Not beyond this epoch: bags that are sealed later have to be looked at anew.
+        // At most the next epoch: for bags that are sealed later, the slots must be read again.
         self.unreachable = pins.oldest().min(epoch + 1);
     }
 
-    /// A bag that no pin can reach.
+    /// Takes the oldest bag, if no pin can reach it.
     fn next_bag(&mut self) -> Option<Vec<G>> {
         self.sealed.pop_front_if(|(epoch, _)| *epoch < self.unreachable).map(|(_, bag)| bag)
     }
@@ -243,8 +250,9 @@ impl<G> Limbo<G> {
         self.sealed.front().is_some_and(|(epoch, _)| *epoch < self.unreachable)
     }
 
-    /// Up to `count` of those that no pin can reach, for the caller to drop where destructors
-    /// may run; or what is left of a bag, if others wait behind it.
+    /// Takes up to `count` objects that no pin can reach, for the caller to drop where destructors
+    /// may run. If another such bag waits behind the current one, takes all the rest of the
+    /// current one, so that garbage does not pile up.
     pub(crate) fn take(&mut self, count: usize) -> Vec<G> {
         if self.opened.is_empty()
             && let Some(bag) = self.next_bag()
@@ -257,20 +265,20 @@ impl<G> Limbo<G> {
         }
     }
 
-    /// All bags that no pin can reach.
+    /// Takes all bags that no pin can reach.
     pub(crate) fn take_all(&mut self) -> Vec<Vec<G>> {
         let opened = std::mem::take(&mut self.opened);
         std::iter::once(opened).chain(std::iter::from_fn(|| self.next_bag())).collect()
     }
 
-    /// Everything, freeable or not: for an owner that outlives all readers.
+    /// Everything, whether a pin can reach it or not, for an owner that outlives all readers.
     pub(crate) fn into_rest(self) -> impl Iterator<Item = G> {
         let sealed = self.sealed.into_iter().flat_map(|(_, bag)| bag);
         sealed.chain(self.current).chain(self.opened)
     }
 }
 
-/// Garbage left by a writer that is gone, kept until the readers are, too.
+/// Garbage of a writer that has been dropped, kept until all readers are gone, too.
 pub(crate) struct Orphans<G>(Mutex<Vec<G>>);
 
 impl<G> Orphans<G> {
@@ -279,7 +287,7 @@ impl<G> Orphans<G> {
     }
 
     pub(crate) fn adopt(&self, garbage: impl Iterator<Item = G>) {
-        // A poisoned list is still a list: nothing that can panic runs under it.
+        // Ignore poison: no code that can panic runs under this lock, so the list is whole.
         let mut orphans = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         orphans.extend(garbage);
     }

@@ -1,7 +1,7 @@
-//! What the compiler must refuse. Each example would be undefined behaviour if it
-//! compiled, and differs from one that does compile by the marked line only.
+//! Programs that the compiler must refuse. Each would have undefined behaviour if it
+//! compiled, and only the marked line keeps it from compiling.
 //!
-//! A value does not outlive the reader that found it:
+//! A value must not outlive the reader that found it:
 //!
 //! ```compile_fail,E0505
 //! let (index, _writer) = fluxmap_index::Index::<u32, String>::new(0.25);
@@ -11,7 +11,7 @@
 //! println!("{found:?}");
 //! ```
 //!
-//! Nor does what a scan met:
+//! Pairs that a scan visited must not outlive the reader either:
 //!
 //! ```compile_fail,E0505
 //! use fluxmap_index::{Direction, Span};
@@ -33,7 +33,7 @@
 //! println!("{met:?}");
 //! ```
 //!
-//! A reader does not outlive its index, nor a batch its reader:
+//! A reader must not outlive its index, nor a batch its reader:
 //!
 //! ```compile_fail,E0505
 //! let (index, writer) = fluxmap_index::Index::<u32, String>::new(0.25);
@@ -50,7 +50,7 @@
 //! writer.stage(&mut batch).publish(1, &mut ());
 //! ```
 //!
-//! While something is staged, the writer does nothing else:
+//! While a batch is staged, the writer must do nothing else:
 //!
 //! ```compile_fail,E0499
 //! let (index, mut writer) = fluxmap_index::Index::<u32, String>::new(0.25);
@@ -61,7 +61,7 @@
 //! staged.publish(1, &mut ());
 //! ```
 //!
-//! An index of what must stay on one thread stays there, with its writer and its
+//! If keys or values must stay on one thread, so must the index, its writer and its
 //! garbage:
 //!
 //! ```compile_fail,E0277
@@ -86,7 +86,7 @@
 //! std::thread::spawn(move || drop(freed)); // here
 //! ```
 //!
-//! A key or value does not borrow what is gone before the index is dropped:
+//! A key or value must not borrow data that is dropped before the index:
 //!
 //! ```compile_fail,E0597
 //! let (index, mut writer) = fluxmap_index::Index::<u32, &str>::new(0.25);

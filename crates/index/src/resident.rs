@@ -1,4 +1,4 @@
-//! A key that is there, looked at by whoever decides what goes.
+//! A key that has a value, as eviction and expiry look at it.
 
 use crate::access::Access;
 use crate::cursor::Span;
@@ -7,9 +7,9 @@ use crate::version::{Linked, Moment, Tail, Time};
 use crate::{Direction, Index, Reader, Timestamp};
 use std::ops::ControlFlow;
 
-/// A key with a value, as it was when it was looked up.
+/// A key with its value, as they were when the key was looked up.
 pub struct Resident<'r, K, T> {
-    /// Where it was found.
+    /// The index in which the key was found.
     pub(crate) index: &'r Index<K, T>,
     pub(crate) entry: &'r Entry<K, T>,
     version: Linked<'r, T>,
@@ -30,40 +30,40 @@ impl<'r, K, T> Resident<'r, K, T> {
         &self.entry.key
     }
 
-    /// Its value, expired or not.
+    /// The value, whether it has expired or not.
     pub fn value(&self) -> &'r T {
         self.value
     }
 
-    /// The commit that wrote it.
+    /// The timestamp of the commit that wrote the value.
     pub fn timestamp(&self) -> Timestamp {
         self.version.timestamp()
     }
 
-    /// What was written with it.
+    /// The tail that was written with the value.
     pub fn tail(&self) -> Option<Tail> {
         self.version.tail().copied()
     }
 
-    /// When its value expires; zero if it does not.
+    /// When the value expires; zero if it does not expire.
     pub fn expires(&self) -> Time {
         self.version.expires()
     }
 
-    /// How it was read since this was last set.
+    /// How the key was read since its note was last set.
     pub fn access(&self) -> Access {
         self.entry.access()
     }
 
-    /// Replaces that.
+    /// Replaces the note of how the key was read.
     pub fn set_access(&self, access: Access) {
         self.entry.set_access(access);
     }
 }
 
 impl<K, T> Reader<'_, K, T> {
-    /// The key with this hash whose newest version is a value that `is_it` accepts. Not a
-    /// use of the key.
+    /// The key with this hash whose newest version is a value, and which `is_it` accepts. This
+    /// look-up is neither counted nor noted.
     pub fn resident(
         &self,
         hash: u64,
@@ -85,8 +85,8 @@ impl<K, T> Reader<'_, K, T> {
 }
 
 impl<K: Ord, T> Reader<'_, K, T> {
-    /// Visits the keys of `span` that have a value at `moment`, in order, until `visit`
-    /// breaks: [`scan`](Self::scan), with all that is known of each.
+    /// Visits the keys of `span` that have a value at `moment`, in ascending order, until `visit`
+    /// breaks: like [`scan`](Self::scan), with everything that the index knows about each key.
     pub fn residents<'s>(
         &'s self,
         span: &impl Span<K>,

@@ -1,8 +1,8 @@
-//! Which atomics the index runs on: the standard library's, or a model
-//! checker's. Nothing else in the crate names `std::sync::atomic`.
+//! The atomics of the index: those of the standard library, or of a model
+//! checker. All atomics in the crate come from here.
 
-/// What nothing depends on (notes, marks that one thread keeps for itself, figures), so that
-/// models need not try its every order.
+/// Atomics on which no other access depends: notes, figures, and marks that only the writer uses.
+/// Even in models they are the standard library's, so that loom need not try all their orders.
 pub(crate) use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU64 as Tally};
 
 #[cfg(loom)]
@@ -11,8 +11,8 @@ pub(crate) use loom::sync::{
     atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering},
 };
 
-/// Loom does not switch threads at a fence. This makes fences contend, so that
-/// it tries them in every order, with the accesses around them in between.
+/// Loom does not switch threads at a fence. The shared counter makes fences contend, so
+/// that loom tries them in every order, with the accesses around them in between.
 #[cfg(loom)]
 pub(crate) fn fence(ordering: Ordering) {
     loom::lazy_static! {
@@ -35,19 +35,19 @@ pub(crate) use std::sync::{
 };
 
 /// A small number that is usually different for threads that run at the same
-/// time. It only spreads pins over slots: a clash costs time, never safety.
+/// time. It only spreads pins over slots: equal numbers cost time, never safety.
 #[cfg(not(any(loom, shuttle)))]
 pub(crate) fn thread_hint() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local! {
-        // Relaxed: the numbers need to differ, not to be ordered.
+        // Relaxed: the numbers must differ, but need no order.
         static HINT: usize = NEXT.fetch_add(1, Ordering::Relaxed);
     }
     HINT.with(|hint| *hint)
 }
 
-/// Under a model checker every thread starts at the same slot, so that the
-/// search for a free one is explored too.
+/// Under a model checker every thread starts at the same slot, so that models
+/// cover the search for a free slot, too.
 #[cfg(any(loom, shuttle))]
 pub(crate) fn thread_hint() -> usize {
     0

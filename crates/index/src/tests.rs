@@ -1,10 +1,10 @@
-//! The structure after work of many kinds: the order and the hash hold the same
-//! entries, each where it belongs.
+//! Checks of the whole structure after many kinds of work: the order and the hash
+//! hold the same entries, each where it belongs.
 
 use super::*;
 use std::collections::BTreeMap;
 
-/// Asserts all that holds between two calls of the writer.
+/// Asserts everything that must hold between two calls of the writer.
 fn check<K: Ord, T>(index: &Index<K, T>) {
     let reader = index.reader();
     let entries = index.list.check(&reader.guard);
@@ -20,7 +20,8 @@ fn mixed(key: u32) -> u64 {
     mixed ^ mixed >> 31
 }
 
-/// Commits of `size` keys, with one snapshot that stays and one that comes along.
+/// Commits of `size` keys each, with one snapshot that stays at the first timestamp and one that
+/// follows the last but one.
 fn work(hash: impl Fn(u32) -> u64, keys: impl Iterator<Item = u32>, size: usize) {
     let lead = |key: &u32| Some(Lead::of(&key.to_be_bytes()));
     let (index, mut writer) = Index::<u32, u64>::with_leads(0.4, lead);
@@ -65,8 +66,8 @@ fn what_was_made_in_advance_is_taken_only_if_it_still_fits() {
     };
     let (mut taken, mut left) = (0, 0);
     for round in 0..200 {
-        // All of them are prepared before the first is staged: what one has made is spoilt by
-        // those before it, which insert and remove, more often than not.
+        // Prepare all batches before the first is staged: the batches before it insert and remove
+        // keys, and so often outdate the split that a batch has made.
         let reader = index.reader();
         let prepare = |_| {
             let (key, is_there) = (random(300 + 40 * round), random(4) > 0);
@@ -93,8 +94,8 @@ fn what_was_made_in_advance_is_taken_only_if_it_still_fits() {
     assert!(taken > 20 && left > 20, "{taken} taken, {left} left");
 }
 
-/// An index whose hash has one segment for all hashes that begin with a 1, full to the last entry,
-/// and several for the others, so that splitting it takes no larger directory.
+/// An index whose hash has one full segment for all hashes that begin with a 1, and several for
+/// the others, so that the directory need not grow when the full segment is split.
 struct Segments {
     index: Arc<Index<u32, u64>>,
     writer: Writer<u32, u64>,
@@ -113,7 +114,7 @@ impl Segments {
         segments
     }
 
-    /// A key by its number, and by the first bits of its hash.
+    /// The key with this number whose hash begins with these three bits.
     fn key(bits: u32, number: u32) -> u32 {
         bits << 29 | number
     }
@@ -136,8 +137,8 @@ impl Segments {
         self.writer.trim(&Horizon::new(self.timestamp, Vec::new()), usize::MAX);
     }
 
-    /// Prepares a key that splits the full segment, lets `meanwhile` happen, and stages it.
-    /// Returns what is left of what was made in advance.
+    /// Prepares a batch with a key that splits the full segment, calls `meanwhile`, and stages the
+    /// batch. Returns 1 if the halves that were made in advance were not used, else 0.
     fn split_after(&mut self, meanwhile: impl FnOnce(&mut Self)) -> usize {
         let index = Arc::clone(&self.index);
         let reader = index.reader();
@@ -155,22 +156,23 @@ impl Segments {
 #[test]
 fn halves_are_taken_only_of_a_segment_that_has_not_changed() {
     assert_eq!(Segments::new().split_after(|_| {}), 0);
-    // One goes, another comes, and it is full again.
+    // One key leaves the segment and another comes, so that it is full again.
     let one_for_another = |segments: &mut Segments| {
         segments.commit(Segments::key(0b100, 0), false);
         segments.commit(Segments::key(0b100, FULL + 1), true);
     };
     assert_eq!(Segments::new().split_after(one_for_another), 1);
-    // Another splits it, and one half takes everything, in as many steps as it had.
+    // Another key splits the segment, and one half gets all of its entries, so that it has counted
+    // as many changes as the segment before.
     let split = |segments: &mut Segments| {
         segments.commit(Segments::key(0b110, 0), true);
     };
     assert_eq!(Segments::new().split_after(split), 1);
 }
 
-/// Numbers from 0 to `count`, each once, in no order.
+/// The numbers below `count`, each once, in no order.
 fn scattered(count: u32) -> impl Iterator<Item = u32> {
-    // 7919 is prime.
+    // 7919 is prime, and divides no count that is used here.
     (0..count).map(move |index| (u64::from(index) * 7919 % u64::from(count)) as u32)
 }
 
@@ -207,8 +209,8 @@ fn with_hashes_that_differ_in_their_upper_bits_only() {
     work(|key| mixed(key) & !(u64::MAX >> 20), scattered(1200), 10);
 }
 
-/// Fills an index and empties it again, several times, with a pin now and then beneath which the
-/// memory shrinks. Returns the most that it took.
+/// Fills an index and empties it again, three times. In the second round a reader holds a pin while
+/// the memory shrinks. Returns the memory of the full index.
 fn grow_and_shrink(hash: impl Fn(u32) -> u64, count: u32) -> Structure {
     let (index, mut writer) = Index::<u32, u64>::new(0.4);
     let empty = index.structure();
@@ -253,14 +255,14 @@ fn what_keys_took_whose_hashes_are_alike_goes_with_them() {
     grow_and_shrink(|_| 7, 1000);
     grow_and_shrink(|key| mixed(key) >> 24, 2000);
     grow_and_shrink(|key| mixed(key) & !(u64::MAX >> 20), 2000);
-    // Half of them are alike in all that segments are chosen by.
+    // Half of the hashes are alike in all bits by which segments are chosen.
     grow_and_shrink(|key| if key % 2 == 0 { mixed(key) } else { mixed(key) >> 30 }, 5000);
 }
 
 #[test]
 fn blocks_with_few_entries_are_merged() {
     let lead = |key: &u32| Some(Lead::of(&key.to_be_bytes()));
-    // Keys go in any order, from the left and from the right.
+    // The keys are deleted in no order, from the left, and from the right.
     const COUNT: u32 = 9_000;
     let orders: [Vec<u32>; 3] =
         [scattered(COUNT).collect(), (0..COUNT).collect(), (0..COUNT).rev().collect()];
@@ -277,7 +279,7 @@ fn blocks_with_few_entries_are_merged() {
         };
         scattered(COUNT).for_each(|key| commit(key, Some(1)));
         let full = index.list.blocks();
-        // One of a hundred stays: less than one for each block.
+        // One key of a hundred stays: less than one for each block.
         order.iter().filter(|key| **key % 100 > 0).for_each(|key| commit(*key, None));
         check(&index);
         let blocks = index.list.blocks();
@@ -290,7 +292,7 @@ fn blocks_with_few_entries_are_merged() {
     }
 }
 
-/// A directory that has become larger for a few keys is as small as ever without them.
+/// A directory that has grown for some keys is as small as before when they are deleted.
 #[test]
 fn segments_are_merged_where_keys_have_gone_and_nowhere_else() {
     let (index, mut writer) = Index::<u32, u64>::new(0.4);
@@ -325,7 +327,7 @@ fn keys_that_arrive_in_order_fill_their_blocks() {
         writer.stage(&mut batch).publish(u64::from(key) + 1, &mut ());
     }
     assert_eq!(index.list.blocks(), 6300 / block::RUN_CAPACITY);
-    // Blocks go with their last entries, and leave none behind.
+    // Every block is unlinked with its last entry.
     for key in 0..6300 {
         let reader = index.reader();
         let mut batch = reader.batch(1);

@@ -1,10 +1,10 @@
-//! Versions: what a key held from one commit on, and how their memory is owned.
+//! Versions: the value of a key from one commit on, and the ownership of its memory.
 //!
 //! A version may have a [`Tail`], for databases that count memory or let keys expire;
-//! others do not pay for it. The tail stands behind the version in one allocation, so a
-//! version is freed as what it was allocated as, which a bit of its timestamp tells
-//! (I12). It is reached through the pointer that the allocation gave, never through a
-//! reference to the version alone, which would not reach that far.
+//! other databases do not pay for it. The tail stands behind the version in one allocation.
+//! So a version must be freed as the type with which it was allocated, and a bit of its
+//! timestamp tells which (I12). The tail is reached through the pointer that the allocation
+//! gave, never through a reference to the version, which does not cover the tail's memory.
 
 use crate::Timestamp;
 use crate::reclaim::Guard;
@@ -14,46 +14,47 @@ use std::mem;
 use std::ops::Deref;
 use std::ptr::{self, NonNull};
 
-/// A point in time, on whatever scale the user of the index has chosen. Zero comes before
-/// all of them.
+/// A point in time, on a scale that the user of the index chooses. Zero comes before
+/// all others.
 pub type Time = u64;
 
-/// Whether something that expires then, or never if that is zero, has expired by now.
+/// Whether a value that expires at `expires` has expired at `now`. Zero means that it never
+/// expires.
 pub fn has_expired(expires: Time, now: Time) -> bool {
     expires != 0 && expires <= now
 }
 
-/// Where a look at the index stands: after which commit, and at what time.
+/// The timestamp and the time at which a reader reads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Moment {
-    /// The commit after which it is.
+    /// The timestamp of the last commit that the reader sees.
     pub timestamp: Timestamp,
-    /// The time by which it is decided what has expired.
+    /// The time that decides which values have expired.
     pub time: Time,
 }
 
 impl From<Timestamp> for Moment {
-    /// At a time at which nothing has expired yet.
+    /// A moment at time zero, at which nothing has expired yet.
     fn from(timestamp: Timestamp) -> Self {
         Moment { timestamp, time: 0 }
     }
 }
 
-/// What a version says beside its value.
+/// The data that a version may carry beside its value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tail {
-    /// When the value expires: it is there before, and not from then on. Zero: never.
+    /// When the value expires: it can be read before that time, and not from then on. Zero: never.
     pub expires: Time,
-    /// What the version weighs with its value, as its owner counts.
+    /// The weight of the version and its value, in units that the user of the index chooses.
     pub weight: u32,
-    /// For its owner to use.
+    /// Free for the user of the index.
     pub node: u32,
 }
 
 /// Set in the stamp of a version that has a tail.
 const HAS_TAIL: u64 = 1 << 63;
 
-/// What a key held from a timestamp on; `None` is a tombstone.
+/// The value of a key from a timestamp on; `None` is a tombstone.
 #[repr(C)]
 pub(crate) struct Version<T> {
     /// The timestamp and [`HAS_TAIL`].
@@ -75,14 +76,14 @@ impl<T> Version<T> {
     }
 }
 
-/// A version that belongs to no chain, or not any more; dropped with this.
+/// A version that is not in a chain yet, or not any more. Frees the version when dropped.
 pub(crate) struct Owned<T>(NonNull<Version<T>>);
 
-// SAFETY: (I10) it owns the version.
+// SAFETY: (I10) this value owns the version.
 unsafe impl<T: Send> Send for Owned<T> {}
 
 impl<T> Owned<T> {
-    /// A version whose timestamp comes when it is linked.
+    /// A version that gets its timestamp when it is linked.
     pub(crate) fn new(value: Option<T>, tail: Option<Tail>) -> Self {
         let older = AtomicPtr::new(ptr::null_mut());
         let pointer = match tail {
@@ -96,18 +97,18 @@ impl<T> Owned<T> {
         Owned(unsafe { NonNull::new_unchecked(pointer) })
     }
 
-    /// Takes back what [`into_raw`](Self::into_raw) gave away.
+    /// Takes back a version that [`into_raw`](Self::into_raw) gave away.
     ///
     /// # Safety
     ///
-    /// It is done once, and nobody else reaches the version any more.
+    /// Called once for a version, when nobody else can reach it any more.
     pub(crate) unsafe fn from_raw(pointer: NonNull<Version<T>>) -> Self {
         Owned(pointer)
     }
 
-    /// Stamps the version and links it in front of `older`; it is up to the caller now.
+    /// Stamps the version and links it in front of `older`. The caller owns it from now on.
     pub(crate) fn into_raw(mut self, timestamp: Timestamp, older: *mut Version<T>) -> *mut Version<T> {
-        // SAFETY: (I10) nobody else reaches it yet.
+        // SAFETY: (I10) nobody else can reach the version yet.
         let version = unsafe { self.0.as_mut() };
         version.stamp |= timestamp;
         version.older = AtomicPtr::new(older);
@@ -116,7 +117,7 @@ impl<T> Owned<T> {
         pointer
     }
 
-    /// What it holds, unless it is a tombstone.
+    /// The value, unless the version is a tombstone.
     #[cfg(shuttle)]
     pub(crate) fn value(&self) -> Option<&T> {
         // SAFETY: (I10) owned.
@@ -134,7 +135,7 @@ impl<T> Owned<T> {
     }
 
     pub(crate) fn tail_mut(&mut self) -> Option<&mut Tail> {
-        // SAFETY: (I10, I12) owned, and the bit tells whether the tail is there.
+        // SAFETY: (I10, I12) owned, and the bit tells whether there is a tail.
         unsafe {
             let has_tail = self.0.as_ref().stamp & HAS_TAIL != 0;
             has_tail.then(|| &mut (*self.0.cast::<Tailed<T>>().as_ptr()).tail)
@@ -155,7 +156,7 @@ impl<T> Drop for Owned<T> {
     }
 }
 
-/// A version that is reached under a pin, or by the writer.
+/// A version that a reader reaches under a pin, or that the writer reaches.
 pub(crate) struct Linked<'g, T> {
     pointer: NonNull<Version<T>>,
     pinned: PhantomData<&'g Version<T>>,
@@ -180,8 +181,8 @@ impl<T> Deref for Linked<'_, T> {
 impl<'g, T> Linked<'g, T> {
     /// # Safety
     ///
-    /// The pointer is null, or leads to a version that was linked, and that is not freed
-    /// during `'g`.
+    /// The pointer is null, or leads to a version that has been linked or that the caller
+    /// owns, and that is not freed during `'g`.
     pub(crate) unsafe fn new(pointer: *mut Version<T>) -> Option<Self> {
         NonNull::new(pointer).map(|pointer| Linked { pointer, pinned: PhantomData })
     }
@@ -197,7 +198,7 @@ impl<'g, T> Linked<'g, T> {
 
     pub(crate) fn tail(self) -> Option<&'g Tail> {
         let has_tail = self.stamp & HAS_TAIL != 0;
-        // SAFETY: (I3, I12) as `get`, and the bit tells whether the tail is there.
+        // SAFETY: (I3, I12) as in `get`, and the bit tells whether there is a tail.
         has_tail.then(|| unsafe { &(*self.pointer.cast::<Tailed<T>>().as_ptr()).tail })
     }
 
@@ -206,12 +207,12 @@ impl<'g, T> Linked<'g, T> {
         self.tail().map_or(0, |tail| tail.expires)
     }
 
-    /// What its tail says that it weighs.
+    /// The weight in the tail; zero without one.
     pub(crate) fn weight(self) -> u32 {
         self.tail().map_or(0, |tail| tail.weight)
     }
 
-    /// The value, unless it has expired at `time`, which is asked for only if it can have.
+    /// The value, unless it has expired at `time`, which is called only if the value can expire.
     pub(crate) fn value_at(self, time: impl FnOnce() -> Time) -> Option<&'g T> {
         let value = self.get().value.as_ref()?;
         let expires = self.expires();
@@ -219,7 +220,7 @@ impl<'g, T> Linked<'g, T> {
         is_there.then_some(value)
     }
 
-    /// The version behind this one, or that was when this one was unlinked.
+    /// The version behind this one; if this one is unlinked, the one behind it at that time.
     pub(crate) fn older(self, _pinned: &'g Guard<'_>) -> Option<Self> {
         // SAFETY: (I2, I5) linked with Release after its last write; (I6) a version
         // that has been unlinked still points to one that was alive when the pin was

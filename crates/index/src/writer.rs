@@ -1,12 +1,12 @@
-//! The one that changes the index: stage, publish, trim.
+//! The writer, which alone changes the index: stage, publish, trim.
 //!
-//! A batch of writes is prepared by any thread beside a [`Reader`]: keys are
-//! looked up, entries and versions allocated, places found, and what has no room for a new
-//! entry is split, to be put in its place if it still fits then. The [`Writer`],
-//! which exists once, then *stages* it, which links an entry with an empty chain
-//! for each new key: no reader can tell such an entry from an absent key. All
-//! user code (`Eq`, `Ord`, `Clone`) runs in these two steps. What is left, to
-//! *publish*, pushes the prepared versions and cannot fail.
+//! Any thread can *prepare* a batch of writes with a [`Reader`]: it looks the keys up,
+//! allocates entries and versions, and finds the places of new keys. If a place is
+//! full, it also makes the split in advance, which is used if it still fits when the
+//! batch is staged. The [`Writer`], of which there is one, then *stages* the batch: it
+//! links an entry with an empty chain for each new key, which no reader can tell from
+//! an absent key. All user code of a write (`Eq`, `Ord`, `Clone`, leads) runs in these
+//! two steps. The last step, *publish*, pushes the prepared versions and cannot fail.
 
 use crate::block::Heights;
 use crate::garbage::{Freed, Garbage};
@@ -22,14 +22,14 @@ use std::mem;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
-/// Objects retired before the limbo is sealed: enough to spread the look at
-/// all pins, few enough that not many large values pile up.
+/// Objects that are retired before the limbo is sealed: enough to share the cost of
+/// reading all pins, few enough that not many large values pile up.
 const RETIRE_BATCH: usize = 64;
 
-/// Chains that are asked for together before they are trimmed.
+/// Chains that are prefetched together before they are trimmed.
 const SIDE_BY_SIDE: usize = 16;
 
-/// Entries for which the queue keeps room when it is empty.
+/// The capacity, in entries, that an empty queue keeps.
 const SMALL_QUEUE: usize = 64;
 
 /// The only handle that changes an [`Index`].
@@ -37,30 +37,31 @@ pub struct Writer<K, T> {
     index: Arc<Index<K, T>>,
     limbo: Limbo<Garbage<K, T>>,
     /// Entries whose chains have something to trim, now or later. Each is
-    /// linked, marked as queued, and here once (I11).
+    /// linked, marked as queued, and in the queue once (I11).
     queue: VecDeque<NonNull<Entry<K, T>>>,
     heights: Heights,
-    /// Is shown every version that is published.
+    /// Called with every version that is published.
     #[cfg(shuttle)]
     observer: Option<Observer<K, T>>,
 }
 
-/// What a model keeps its own account with: the timestamp, the key, its value or that it was
-/// deleted, and when the value expires.
+/// A function by which a model follows all changes. It is given the timestamp, the key, its value
+/// (`None` if it is deleted), and when the value expires.
 #[cfg(shuttle)]
 pub type Observer<K, T> = Box<dyn FnMut(Timestamp, &K, Option<&T>, crate::Time) + Send>;
 
 // SAFETY: (I1, I11) the pointers lead to entries of `index`, which the writer may
-// touch from whatever thread it is on; entries are `Send` and `Sync` if K and T are.
+// access from any thread that it is on; entries are `Send` and `Sync` if K and T are.
 unsafe impl<K: Send + Sync, T: Send + Sync> Send for Writer<K, T> {}
 
 /// Writes that will be published together.
 pub struct Batch<'r, K, T> {
     reader: &'r Reader<'r, K, T>,
     items: Vec<Item<'r, K, T>>,
-    /// What linking a new entry may take beside its place, made for the first one that looked
-    /// as if it would. What turns out not to be needed is dropped with the batch.
+    /// A full run that is split in advance, for the first new entry that seemed to need it. If
+    /// it is not needed, it is dropped with the batch.
     split: Option<Split<'r, K, T>>,
+    /// The same for a full segment of the hash.
     pub(crate) halves: Option<Halves<'r, K, T>>,
     staged: bool,
 }
@@ -68,28 +69,28 @@ pub struct Batch<'r, K, T> {
 struct Item<'r, K, T> {
     hash: u64,
     target: Target<'r, K, T>,
-    /// Under the writer: the linked entry that takes the version.
+    /// Set when the item is staged: the linked entry that will take the version.
     entry: Option<NonNull<Entry<K, T>>>,
-    /// Whether that was linked for this item.
+    /// Whether that entry was linked for this item, which is not published yet.
     fresh: bool,
     key_weight: u32,
-    /// Taken when it is published.
+    /// Taken out when it is published.
     version: Option<Owned<T>>,
 }
 
-/// What was found of a key when the batch was prepared. What turns out not to be needed is
-/// dropped with the batch, outside all locks.
+/// The result of looking up a key when the batch was prepared. Keys and entries that turn out
+/// not to be needed are dropped with the batch, outside all locks.
 enum Target<'r, K, T> {
-    /// An entry.
+    /// The key has an entry. The key is kept in case that is unlinked before the batch is staged.
     Existing(&'r Entry<K, T>, K),
-    /// None, so here is one, with its place.
+    /// The key has no entry: a new one, and its place.
     Fresh(Unlinked<K, T>, Option<Place<'r, K, T>>),
-    /// The entry has been linked, or is about to be.
+    /// The new entry has been linked, or is about to be.
     Taken,
 }
 
-/// An entry that is not linked yet, and freed if it never is. Not a `Box`,
-/// which would claim to be the only way to it once it is linked.
+/// An entry that is not linked yet. Frees it if it is never linked. Not a `Box`, which
+/// would claim to be the only pointer to the entry when that is linked already.
 struct Unlinked<K, T>(NonNull<Entry<K, T>>);
 
 impl<K, T> Unlinked<K, T> {
@@ -104,7 +105,7 @@ impl<K, T> Unlinked<K, T> {
         unsafe { self.0.as_ref() }
     }
 
-    /// It is linked now: the index owns it.
+    /// Gives the entry to the index, which owns it once it is linked.
     fn into_linked(self) -> NonNull<Entry<K, T>> {
         let entry = self.0;
         mem::forget(self);
@@ -124,17 +125,17 @@ impl<'r, K, T> Batch<'r, K, T> {
         Batch { reader, items: Vec::with_capacity(capacity), split: None, halves: None, staged: false }
     }
 
-    /// How many writes there are.
+    /// How many writes the batch has.
     pub fn len(&self) -> usize {
         self.items.len()
     }
 
-    /// Whether there is none.
+    /// Whether the batch has no writes.
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
     }
 
-    /// The hashes of the keys written.
+    /// The hashes of the keys that are written.
     pub fn hashes(&self) -> impl Iterator<Item = u64> {
         self.items.iter().map(|item| item.hash)
     }
@@ -142,21 +143,22 @@ impl<'r, K, T> Batch<'r, K, T> {
 
 #[cfg(all(test, not(loom)))]
 impl<K, T> Batch<'_, K, T> {
-    /// How much it has that was made in advance.
+    /// How many splits, of a run or a segment, the batch has made in advance and not used.
     pub(crate) fn made(&self) -> usize {
         usize::from(self.split.is_some()) + usize::from(self.halves.is_some())
     }
 }
 
 impl<K: Ord + Clone, T> Batch<'_, K, T> {
-    /// Adds a write: a value, or `None` to delete. A key may be added once.
+    /// Adds a write: a value, or `None` to delete the key. Add a key only once: of several
+    /// writes to a key, the last one counts.
     /// `hash` must be the hash that every look-up of this key passes.
     pub fn push(&mut self, hash: u64, key: K, value: Option<T>) {
         self.push_with(hash, key, value, None, 0);
     }
 
-    /// [`push`](Self::push), with what the version is to say beside the value, and with
-    /// what the key weighs, for the [`Ledger`] it is published in.
+    /// Like [`push`](Self::push), with the version's tail, and with the key's weight, which is
+    /// passed on to [`Ledger::record`].
     pub fn push_with(&mut self, hash: u64, key: K, value: Option<T>, tail: Option<Tail>, key_weight: u32) {
         let guard = &self.reader.guard;
         let index = self.reader.index;
@@ -164,6 +166,7 @@ impl<K: Ord + Clone, T> Batch<'_, K, T> {
         let target = match existing {
             Some(entry) => Target::Existing(entry, key),
             None => {
+                // Keys often come in order: begin the search for a place at that of the last one.
                 let near = self.items.last().and_then(|item| match &item.target {
                     Target::Fresh(_, near) => near.as_ref(),
                     _ => None,
@@ -188,53 +191,53 @@ impl<K: Ord + Clone, T> Batch<'_, K, T> {
     }
 }
 
-/// A batch whose every key has an entry. Dropped without
+/// A batch whose keys all have entries. If it is dropped without
 /// [`publish`](Staged::publish), it leaves nothing that a reader could see.
 pub struct Staged<'w, 'b, 'r, K, T> {
     writer: &'w mut Writer<K, T>,
     batch: &'b mut Batch<'r, K, T>,
 }
 
-/// Keeps the books of what is published.
+/// Accounts for the versions that are published.
 pub trait Ledger {
-    /// A version is about to be published, and may be told what else to say in its tail.
-    /// Must not panic: what was published before it stays.
+    /// Called before a version is published. May change the version's tail.
+    /// Must not panic: the versions that the batch has published before would stay.
     fn record(&mut self, change: Change, tail: Option<&mut Tail>);
 }
 
-/// For those who keep no books.
+/// For users who keep no accounts.
 impl Ledger for () {
     fn record(&mut self, _change: Change, _tail: Option<&mut Tail>) {}
 }
 
-/// A version that is published.
+/// The change that publishing a version makes.
 #[derive(Clone, Copy, Debug)]
 pub struct Change {
     /// The hash of its key.
     pub hash: u64,
-    /// What the key weighs, as the batch says.
+    /// The weight of the key, as given to the batch.
     pub key_weight: u32,
-    /// Whether it is a value, and not a tombstone.
+    /// Whether the version is a value, and not a tombstone.
     pub is_value: bool,
-    /// The value that it supersedes, if there is one.
+    /// The value that the version supersedes, if there is one.
     pub before: Option<Before>,
 }
 
 /// A value that is superseded.
 #[derive(Clone, Copy, Debug)]
 pub struct Before {
-    /// What was written with it.
+    /// The tail that was written with the value.
     pub tail: Option<Tail>,
 }
 
 /// What [`Writer::trim`] did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Trimmed {
-    /// Versions that no snapshot could see any more.
+    /// How many versions were unlinked that no snapshot could see any more.
     pub versions: usize,
-    /// Deleted keys that left the index altogether.
+    /// How many deleted keys were removed from the index.
     pub keys: usize,
-    /// Entries looked at.
+    /// How many entries were examined.
     pub visited: usize,
 }
 
@@ -258,8 +261,9 @@ impl<K: Ord + Clone, T> Writer<K, T> {
     /// If the batch was prepared on another index, or staged before.
     pub fn stage<'w, 'b, 'r>(&'w mut self, batch: &'b mut Batch<'r, K, T>) -> Staged<'w, 'b, 'r, K, T> {
         assert!(ptr::eq(&*self.index, batch.reader.index), "a batch belongs to the index it was prepared on");
-        // Before there is a `Staged` to drop: what a batch was staged to may have
-        // been trimmed away since, and must not get into the queue again (I11).
+        // Before a `Staged` exists: dropping it would queue the new entries of the batch, and
+        // those of a batch that was staged before may have been unlinked since. An unlinked
+        // entry must not get into the queue (I11).
         assert!(!mem::replace(&mut batch.staged, true), "a batch is staged once");
         let staged = Staged { writer: self, batch };
         let Batch { reader, items, split, halves, .. } = &mut *staged.batch;
@@ -284,14 +288,14 @@ impl<K: Ord + Clone, T> Writer<K, T> {
             return;
         }
         let (unlinked, place) = match mem::replace(&mut item.target, Target::Taken) {
-            // Trimmed away since the batch was prepared.
+            // The entry has been unlinked since the batch was prepared.
             Target::Existing(_, key) => (Unlinked::new(key, item.hash), None),
             Target::Fresh(unlinked, place) => (unlinked, place),
             Target::Taken => unreachable!("a batch is staged once"),
         };
         let key = &unlinked.entry().key;
         if let Some(entry) = self.index.table.find(item.hash, |entry| entry.key == *key, guard) {
-            // Inserted since then, by another batch.
+            // Another batch has inserted the key since this one was prepared.
             item.entry = Some(NonNull::from(entry));
             item.target = Target::Fresh(unlinked, None);
             return;
@@ -304,7 +308,8 @@ impl<K: Ord + Clone, T> Writer<K, T> {
         let limbo = &mut self.limbo;
         let heights = &mut self.heights;
         self.index.list.insert(entry, key, place, split, heights, guard, |garbage| limbo.retire(garbage));
-        // From here on nothing panics: both ways lead to the entry, or none.
+        // Nothing panics between here and the insertion into the hash. So an entry is in both the
+        // order and the hash, or in neither.
         let entry = unlinked.into_linked();
         let total = self.index.counts.entries.load(Ordering::Relaxed) + 1;
         self.index.table.insert(entry, item.hash, total, halves, guard, |garbage| limbo.retire(garbage));
@@ -312,11 +317,12 @@ impl<K: Ord + Clone, T> Writer<K, T> {
         (item.entry, item.fresh) = (Some(entry), true);
     }
 
-    /// Looks at up to `budget` entries that may hold something no snapshot in
-    /// `horizon` can see, longest waiting first and each once, and unlinks it.
+    /// Examines up to `budget` entries of the queue, each once and the longest waiting
+    /// first, and unlinks the versions and keys that no snapshot in `horizon` can see.
     pub fn trim(&mut self, horizon: &Horizon, budget: usize) -> Trimmed {
         let mut done = Trimmed::default();
-        // What has to wait on goes to the back, to be looked at another time.
+        // Entries that must wait longer go to the back of the queue. The budget stops before
+        // them, so that one call examines no entry twice.
         let budget = budget.min(self.queue.len());
         while done.visited < budget {
             if done.visited % SIDE_BY_SIDE == 0 {
@@ -335,7 +341,8 @@ impl<K: Ord + Clone, T> Writer<K, T> {
             if trimmed.dead {
                 if self.unlink(pointer) {
                     done.keys += 1;
-                    // The tombstone goes with its entry, if there was one.
+                    // The tombstone is freed with its entry. An entry that was staged and never
+                    // published has none.
                     done.versions += usize::from(entry.chain.front().is_some());
                 } else {
                     self.enqueue(pointer);
@@ -349,8 +356,8 @@ impl<K: Ord + Clone, T> Writer<K, T> {
         done
     }
 
-    /// Asks for what is looked at to trim the next `count` entries: those who wrote them may
-    /// have been other cores. One kind of cache miss at a time, so that they overlap.
+    /// Prefetches the memory that trimming the next `count` entries reads, since other cores may
+    /// have written it last. One kind of cache miss at a time, so that they overlap.
     fn ask_for_queued(&self, count: usize) {
         // SAFETY: (I11) queued entries are linked, and so alive (I9).
         let entries = || self.queue.iter().take(count).map(|pointer| unsafe { pointer.as_ref() });
@@ -360,8 +367,8 @@ impl<K: Ord + Clone, T> Writer<K, T> {
     }
 
     /// Takes an entry out of the order and the hash. Returns false, with nothing
-    /// changed, if the key's `Ord` or `Clone` panics: that panic belongs to no
-    /// caller, and the entry is tried again later.
+    /// changed, if the key's `Ord` or `Clone` panics. No caller is to blame for that
+    /// panic, so it is contained, and the entry is tried again later.
     fn unlink(&mut self, pointer: NonNull<Entry<K, T>>) -> bool {
         // SAFETY: (I1, I9) linked until the end of this function.
         let entry = unsafe { pointer.as_ref() };
@@ -378,7 +385,7 @@ impl<K: Ord + Clone, T> Writer<K, T> {
         self.limbo.retire(Garbage::entry(owned, entry));
         let total = self.index.counts.entries.load(Ordering::Relaxed) - 1;
         self.index.counts.entries.store(total, Ordering::Relaxed);
-        // By itself: if that panics, the entry has gone all the same.
+        // In a `contain` of its own: if the merge panics, the entry is unlinked all the same.
         let (list, limbo) = (&self.index.list, &mut self.limbo);
         crate::contain(|| list.shrink(block, &reader.guard, |garbage| limbo.retire(garbage)));
         true
@@ -389,8 +396,8 @@ impl<K: Ord + Clone, T> Writer<K, T> {
         self.queue.len()
     }
 
-    /// The memory of structure that waits to be freed, and of the queue of what waits to be
-    /// trimmed. Linear in what waits to be freed.
+    /// The memory of the structure that waits to be freed, and of the queue of entries that wait
+    /// to be trimmed. Takes time linear in the number of objects that wait to be freed.
     pub fn waiting(&self) -> Structure {
         let grown = self.queue.capacity().saturating_sub(SMALL_QUEUE) * size_of::<NonNull<Entry<K, T>>>();
         let queue = Structure { bytes: grown, allocations: 0 };
@@ -400,12 +407,12 @@ impl<K: Ord + Clone, T> Writer<K, T> {
         })
     }
 
-    /// Some of what has been unlinked and is out of every reader's sight, `budget` objects if
-    /// there are as many; a bag of them, if more have gathered behind a reader. Drop it where
-    /// destructors may take their time, outside all locks.
+    /// Takes some of the unlinked objects that no reader can reach any more: up to `budget`, or a
+    /// whole bag if more bags have gathered behind a reader. Drop the result where destructors may
+    /// take time, outside all locks.
     ///
-    /// A little at a time: what a thread gives back, the allocator has at hand for the next
-    /// request of that thread, and it is still in its cache.
+    /// It is better to free a little at a time: the allocator then serves the thread's next
+    /// requests from the memory that the thread has just freed, which is still in its cache.
     pub fn collect(&mut self, budget: usize) -> Freed<K, T> {
         if self.limbo.open() >= RETIRE_BATCH {
             self.limbo.seal(&self.index.pins);
@@ -414,7 +421,7 @@ impl<K: Ord + Clone, T> Writer<K, T> {
         self.note_freed(freed)
     }
 
-    /// [`collect`](Self::collect) with all that there is.
+    /// Like [`collect`](Self::collect), but takes all objects that no reader can reach.
     pub fn collect_all(&mut self) -> Freed<K, T> {
         self.limbo.seal(&self.index.pins);
         if self.queue.is_empty() {
@@ -435,7 +442,7 @@ impl<K: Ord + Clone, T> Writer<K, T> {
 }
 
 impl<K: Ord + Clone, T> Staged<'_, '_, '_, K, T> {
-    /// What publishing it would change, in the order of the batch.
+    /// The changes that publishing the batch would make, in its order.
     pub fn changes(&self) -> impl Iterator<Item = (Change, Option<Tail>)> {
         self.batch.items.iter().filter_map(|item| {
             let (Some(entry), Some(version)) = (&item.entry, &item.version) else {
@@ -447,9 +454,8 @@ impl<K: Ord + Clone, T> Staged<'_, '_, '_, K, T> {
         })
     }
 
-    /// Pushes every version with this timestamp. The caller then moves the
-    /// clock, and only then does a reader see any of them. Cannot panic, unless the
-    /// ledger does.
+    /// Pushes every version with this timestamp. The caller then advances the clock.
+    /// Readers see none of the versions before that. Cannot panic, unless the ledger does.
     pub fn publish(self, timestamp: Timestamp, ledger: &mut impl Ledger) {
         for item in &mut self.batch.items {
             let (Some(entry), Some(version)) = (item.entry, item.version.take()) else {
@@ -461,7 +467,7 @@ impl<K: Ord + Clone, T> Staged<'_, '_, '_, K, T> {
     }
 }
 
-/// What linking `version` as the newest of `entry` changes.
+/// The change that linking `version` as the newest of `entry` makes.
 fn change<K, T>(entry: &Entry<K, T>, hash: u64, key_weight: u32, version: &Owned<T>) -> Change {
     let before = entry.chain.front().filter(|before| before.value.is_some());
     let before = before.map(|before| Before { tail: before.tail().copied() });
@@ -469,7 +475,7 @@ fn change<K, T>(entry: &Entry<K, T>, hash: u64, key_weight: u32, version: &Owned
 }
 
 impl<K, T> Writer<K, T> {
-    /// Links a version as the newest of a linked entry, and keeps all books.
+    /// Links a version as the newest of a linked entry, and updates the ledger and the counts.
     fn push(
         &mut self,
         pointer: NonNull<Entry<K, T>>,
@@ -483,11 +489,14 @@ impl<K, T> Writer<K, T> {
         let entry = unsafe { pointer.as_ref() };
         let change = change(entry, hash, key_weight, &version);
         ledger.record(change, version.tail_mut());
+        // The weight that is superseded from now on. A tombstone has counted as superseded since
+        // it was published, so only a value is added when it is superseded.
         let superseded = entry.chain.front();
         let mut weight =
             superseded.filter(|_| change.before.is_some()).map_or(0, |before| u64::from(before.weight()));
         if change.is_value {
             if change.before.is_none() {
+                // The key is new, or was deleted: forget reads of an earlier value.
                 entry.set_access(Access::new(self.index.notes.generation(), 0));
             }
         } else {
@@ -500,13 +509,14 @@ impl<K, T> Writer<K, T> {
             observer(timestamp, &entry.key, version.value(), expires);
         }
         entry.chain.push(version, timestamp);
-        // Relaxed, load and store: (I1) these are the writer's.
+        // Relaxed, load and store: (I1) only the writer stores these.
         let index = &self.index;
         index.counts.versions.store(index.counts.versions.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         index
             .counts
             .superseded
             .store(index.counts.superseded.load(Ordering::Relaxed) + weight, Ordering::Relaxed);
+        // A superseded version can be trimmed, and so can a tombstone with its key.
         if is_superseding || !change.is_value {
             self.enqueue(pointer);
         }
@@ -522,7 +532,7 @@ impl<K, T> Writer<K, T> {
     }
 
     /// Deletes a key, at the timestamp of a commit that is being published. Does nothing
-    /// and returns false if it has been written or deleted since it was looked up.
+    /// and returns false if the key has been written or deleted since it was looked up.
     ///
     /// # Panics
     ///
@@ -545,12 +555,13 @@ impl<K, T> Writer<K, T> {
         true
     }
 
-    /// Says how reads are to be noted on entries from now on.
+    /// Sets how reads are noted on entries from now on.
     pub fn note_reads(&mut self, noting: Noting) {
         self.index.notes.set_mode(noting);
     }
 
-    /// Shows `observer` every version that is published from now on, before a reader can see it.
+    /// Calls `observer` with every version that is published from now on, before a reader can
+    /// see it.
     #[cfg(shuttle)]
     pub fn observe(&mut self, observer: Observer<K, T>) {
         self.observer = Some(observer);
@@ -566,7 +577,8 @@ impl<K, T> Drop for Staged<'_, '_, '_, K, T> {
     fn drop(&mut self) {
         for item in &self.batch.items {
             if let (Some(entry), true) = (item.entry, item.fresh) {
-                // Never published: an empty chain, for `trim` to unlink.
+                // The batch was not published, so the new entry's chain is empty: let `trim`
+                // unlink the entry, unless a later batch has written to it by then.
                 // SAFETY: (I1, I9) staged, so linked.
                 let marks = unsafe { entry.as_ref() };
                 if !marks.is_queued() {

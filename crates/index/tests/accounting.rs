@@ -1,7 +1,7 @@
-//! What a database says it takes is what the allocator has given out for it.
+//! The memory that a database reports must be the memory that the allocator has given out for it.
 //!
-//! Here and not beside the database, since an allocator is unsafe code, which this crate
-//! alone has. Nobody else allocates meanwhile, so all that comes and goes is the database's.
+//! These tests are here and not in the database's crate, because an allocator is unsafe code,
+//! which only this crate has. Nothing but the database allocates while the figures are compared.
 
 #![cfg(not(loom))]
 
@@ -16,28 +16,28 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The greatest share of what is there by which a figure may be wrong.
+/// The greatest relative error of a figure.
 const TOLERANCE: f64 = 0.15;
 
-/// What may be wrong beside that: bags of garbage, queues, thread-local buffers, whose size
-/// does not depend on how much is stored.
+/// The error that is allowed beside that, in bytes: for bags of garbage, queues and thread-local
+/// buffers, whose size does not depend on how much is stored.
 const SLACK: isize = 32 << 10;
 
-/// How often the figures are compared in a step.
+/// How many times the figures are compared in a step.
 const CHECKS: u64 = 50;
 
-/// Transactions that write all keys together, where each writes several.
+/// The number of transactions, each of many writes, that write all keys.
 const BATCHES: u64 = 10;
 
 struct Counting;
 
-/// Bytes that the allocator has given out, with the headers that it puts in front of them.
+/// The bytes that the allocator has given out and not got back, with the headers in front of them.
 static GIVEN: AtomicIsize = AtomicIsize::new(0);
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// The bytes that may be used behind this pointer, which are often more than were asked for.
+/// The usable bytes of an allocation, often more than were requested.
 ///
 /// # Safety
 ///
@@ -48,36 +48,36 @@ unsafe fn usable(pointer: *mut u8) -> usize {
     unsafe { libc::malloc_usable_size(pointer.cast()) }
 }
 
-/// Other allocators do not tell.
+/// Other allocators do not tell how much they have given out.
 #[cfg(not(all(target_os = "linux", target_env = "gnu", not(miri))))]
 unsafe fn usable(_pointer: *mut u8) -> usize {
     0
 }
 
-/// The bytes that an allocation takes.
+/// The bytes that an allocation takes, with its header.
 ///
 /// # Safety
 ///
-/// It is alive.
+/// The allocation is alive.
 unsafe fn taken(pointer: *mut u8) -> isize {
     // SAFETY: the caller's promise.
     unsafe { usable(pointer) as isize + size_of::<usize>() as isize }
 }
 
-// SAFETY: all is left to `System`.
+// SAFETY: `System` does all the work.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's promise.
         let pointer = unsafe { System.alloc(layout) };
         if !pointer.is_null() {
-            // SAFETY: it was allocated just now.
+            // SAFETY: the pointer was allocated just now.
             GIVEN.fetch_add(unsafe { taken(pointer) }, Ordering::SeqCst);
         }
         pointer
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise: it is alive until the next statement, which frees it.
+        // SAFETY: the caller's promise: the allocation is alive until the second statement frees it.
         unsafe {
             GIVEN.fetch_sub(taken(pointer), Ordering::SeqCst);
             System.dealloc(pointer, layout);
@@ -85,8 +85,8 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// Whether the allocator tells what it gives out, as that of glibc does: not under the tools
-/// that put another one in its place.
+/// Whether the allocator tells how much it gives out, as that of glibc does. It does not under
+/// tools that replace it.
 fn is_told() -> bool {
     let sizes = [1, 24, 25, 100, 1000];
     let is_known = sizes.iter().all(|size| {
@@ -94,7 +94,7 @@ fn is_told() -> bool {
         let block = black_box(vec![0_u8; *size]);
         let given = GIVEN.load(Ordering::SeqCst) - before;
         drop(block);
-        // It may give what it happens to have, which can be one unit more.
+        // The allocator may give a free block that is one unit larger.
         (allocated(*size)..=allocated(*size) + 16).contains(&(given as usize))
     });
     if !is_known {
@@ -109,7 +109,7 @@ fn report(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-/// Milliseconds that pass when told to.
+/// A clock, in milliseconds, that the test sets.
 #[derive(Default)]
 struct Hand(AtomicU64);
 
@@ -119,17 +119,17 @@ impl TimeSource for Hand {
     }
 }
 
-/// What is stored.
+/// The keys and values that are stored.
 struct Case<K, V> {
     name: &'static str,
     keys: u64,
     key: fn(u64) -> K,
     value: fn(u64) -> V,
-    /// Of other sizes, if there are any.
+    /// Values of other sizes, if the type has any.
     other: fn(u64) -> V,
 }
 
-/// How much of it at a time, and in what order it comes.
+/// How much memory the database may take, and the order in which keys are written.
 #[derive(Clone, Copy, Debug)]
 struct Setting {
     limit: Option<(u64, EvictionPolicy)>,
@@ -142,13 +142,13 @@ struct Watched<'c, K: Key, V: Value> {
     setting: Setting,
     db: Database<K, V>,
     time: Arc<Hand>,
-    /// What was allocated when the database was empty.
+    /// The bytes that were allocated when the database was empty.
     empty: isize,
-    /// Of each step, the worst share by which the figures were wrong.
+    /// The worst relative error of each step.
     steps: Vec<(&'static str, f64)>,
-    /// By how much a limit was not kept, at worst.
+    /// The most bytes by which the limit was exceeded.
     over: u64,
-    /// What was there when that was too much.
+    /// A description of each step whose error was too large.
     failures: Vec<String>,
 }
 
@@ -170,7 +170,7 @@ impl<'c, K: Key + MemSize, V: Value + MemSize> Watched<'c, K, V> {
             time,
             empty: 0,
             over: 0,
-            // All that it will hold, so that it does not grow meanwhile.
+            // With room for everything, so that the vectors do not allocate meanwhile.
             steps: Vec::with_capacity(20),
             failures: Vec::with_capacity(20),
         };
@@ -178,7 +178,7 @@ impl<'c, K: Key + MemSize, V: Value + MemSize> Watched<'c, K, V> {
         watched
     }
 
-    /// Compares the figures.
+    /// Compares the database's figures with the allocator's.
     fn check(&mut self) {
         let look = || {
             let info = self.db.memory_info();
@@ -188,12 +188,12 @@ impl<'c, K: Key + MemSize, V: Value + MemSize> Watched<'c, K, V> {
             (beyond as f64 / given.max(1) as f64, given, info)
         };
         let mut seen = look();
-        // On a busy machine it may not run for a while.
+        // The background thread may be about to free memory that the database no longer counts. On
+        // a busy machine it may not run for a while.
         for _ in 0..2000 {
             if seen.0.abs() <= TOLERANCE / 2.0 {
                 break;
             }
-            // The background thread may have freed what it is about to give back.
             thread::sleep(Duration::from_millis(1));
             seen = look();
         }
@@ -208,7 +208,7 @@ impl<'c, K: Key + MemSize, V: Value + MemSize> Watched<'c, K, V> {
                     "{}, {} keys, {:?}: {step}: {} counted, {given} given out: {info:?}",
                     self.case.name, self.case.keys, self.setting, info.total_bytes
                 );
-                // Belongs to the test.
+                // This memory is the test's, not the database's.
                 self.empty += allocated(text.capacity()) as isize;
                 self.failures.push(text);
             }
@@ -216,14 +216,14 @@ impl<'c, K: Key + MemSize, V: Value + MemSize> Watched<'c, K, V> {
         }
     }
 
-    /// Does something for each key, in this order or any, and compares all the while.
+    /// Calls `work` for each key, in ascending order or in none, and compares the figures meanwhile.
     fn step(&mut self, name: &'static str, in_order: bool, mut work: impl FnMut(&Database<K, V>, K, u64)) {
         if self.steps.last().is_none_or(|(last, _)| *last != name) {
             self.steps.push((name, 0.0));
         }
         let keys = self.case.keys;
         for n in 0..keys {
-            // Prime, and no divisor of the number of keys.
+            // 7,919 is prime, and divides no number of keys, so each key has its turn.
             let n = if in_order { n } else { n * 7_919 % keys };
             work(&self.db, (self.case.key)(n), n);
             if n % (keys / CHECKS) == 0 {
@@ -238,7 +238,7 @@ impl<'c, K: Key + MemSize, V: Value + MemSize> Watched<'c, K, V> {
         self.check();
     }
 
-    /// All that a database goes through.
+    /// Runs all kinds of work on the database, step by step.
     fn live(&mut self) {
         let Case { keys, key, value, other, .. } = *self.case;
         let in_order = self.setting.in_order;
@@ -300,8 +300,8 @@ impl<'c, K: Key + MemSize, V: Value + MemSize> Watched<'c, K, V> {
     }
 }
 
-/// Writes. It may be refused: where nothing is evicted, and where what finding and choosing
-/// keys takes leaves too little room.
+/// Writes a key. The write may be refused for want of memory: if the policy evicts nothing, or if
+/// the index and the policy's own data leave too little room.
 fn put<K: Key, V: Value>(db: &Database<K, V>, key: K, value: V) {
     accept(db, block_on(db.insert(key, value)));
 }
@@ -315,7 +315,7 @@ fn accept<K: Key, V: Value>(db: &Database<K, V>, written: Result<(), FluxError>)
     assert!(is_fine, "{written:?}: {:?}", db.memory_info());
 }
 
-/// Lets a database live, and returns what was counted when all was in it.
+/// Runs all steps on a database, and returns the bytes that it reported when it was full.
 fn watch<K: Key + MemSize, V: Value + MemSize>(
     case: &Case<K, V>,
     setting: Setting,
@@ -330,7 +330,7 @@ fn watch<K: Key + MemSize, V: Value + MemSize>(
     let order = if setting.in_order { "in order" } else { "shuffled" };
     let limit = setting.limit.map_or(String::new(), |(bytes, policy)| format!(", {bytes} bytes, {policy:?}"));
     let over = watched.over;
-    // Where nothing goes by itself, the index may grow beside what is there.
+    // `Manual` evicts nothing, so the index may grow beyond the limit beside the live keys.
     if over > 0 && setting.limit.is_some_and(|(_, policy)| policy != EvictionPolicy::Manual) {
         failures.push(format!("{}, {} keys, {setting:?}: limit exceeded by {over}", case.name, case.keys));
     }
@@ -344,10 +344,11 @@ fn watch<K: Key + MemSize, V: Value + MemSize>(
     full
 }
 
-/// One at a time: they count all that is allocated.
+/// Lets only one test run at a time, since each counts all that the process allocates.
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// Checks a case with a limit that is not reached, and with one that is, by these policies.
+/// Checks a case with a limit that is never reached, and with a low limit for each of these
+/// policies.
 fn check<K: Key + MemSize, V: Value + MemSize>(case: &Case<K, V>, policies: &[EvictionPolicy]) {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     if !is_told() {
@@ -364,15 +365,15 @@ fn check<K: Key + MemSize, V: Value + MemSize>(case: &Case<K, V>, policies: &[Ev
     assert!(failures.is_empty(), "more than {TOLERANCE} wrong:\n{}", failures.join("\n"));
 }
 
-/// The policies that keep something of what has gone, and the one that keeps least.
+/// A policy that remembers evicted keys (S3-FIFO), and one that does not.
 const SOME: [EvictionPolicy; 2] = [EvictionPolicy::Lru, EvictionPolicy::S3Fifo];
 
-/// 20 bytes, in no order to speak of.
+/// A name of 20 bytes; names are in another order than their numbers.
 fn name(n: u64) -> String {
     format!("{:020}", n.wrapping_mul(0x9e37_79b9_7f4a_7c15))
 }
 
-/// Values of one size, and of sizes about it.
+/// A case with values of `SIZE` bytes, and of sizes around it.
 fn bytes<const SIZE: usize>(keys: u64) -> Case<String, Vec<u8>> {
     Case {
         name: "String -> Vec<u8>",

@@ -1,4 +1,5 @@
-//! Every key and every value is dropped, once, whoever goes first.
+//! Every key and every value is dropped once, in whatever order index, writer and
+//! garbage are dropped.
 
 #![cfg(not(loom))]
 
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use support::{Between, Hashing, Random, scan};
 
-/// Counts what is alive, and what was dropped that was not.
+/// Counts the keys and values that are alive, and the drops of some that were not.
 #[derive(Default)]
 struct Census {
     made: AtomicU64,
@@ -22,8 +23,8 @@ struct Census {
 const ALIVE: u32 = 0xa11fe;
 const DEAD: u32 = 0xdead;
 
-/// A key or a value. Owns memory, so that a tool that watches memory has
-/// something to watch.
+/// A key or a value. Owns memory, so that tools that check memory notice a leak
+/// or a second drop.
 struct Counted {
     number: Box<u32>,
     state: AtomicU32,
@@ -80,8 +81,8 @@ impl Ord for Counted {
 
 type Counting = (Arc<Index<Counted, Counted>>, Writer<Counted, Counted>);
 
-/// An index with history: versions, tombstones, given-up batches, garbage in
-/// bags that are open, sealed and pinned.
+/// An index that has been used: it has versions, tombstones, entries of abandoned
+/// batches, and garbage in open, sealed and pinned bags.
 fn used(hashing: Hashing, census: &Arc<Census>) -> Counting {
     let (index, mut writer) = Index::new(0.5);
     let mut random = Random::new(11);
@@ -153,7 +154,7 @@ fn a_reader_outlives_the_writer() {
         let found = scan(&reader, &Between::ALL, Forward, u64::MAX, usize::MAX);
         assert!(!found.is_empty());
         writer.trim(&Horizon::new(1000, Vec::new()), usize::MAX);
-        assert!(writer.collect_all().is_empty(), "the reader holds it all");
+        assert!(writer.collect_all().is_empty(), "the reader protects all of it");
         drop(writer);
         assert!(found.iter().all(|(key, value)| key.number() == value.number()));
     });
@@ -185,7 +186,7 @@ fn everything_is_deleted_first() {
         writer.trim(&Horizon::new(1000, Vec::new()), usize::MAX);
         drop(writer.collect_all());
         assert_eq!((index.entries(), index.versions(), writer.backlog()), (0, 0, 0));
-        // A block keeps a copy of the key it starts at only while it is linked.
+        // No block has kept a copy of the key at which it starts.
         assert_eq!(census.alive.load(Ordering::Relaxed), 0);
     });
 }

@@ -1,4 +1,4 @@
-//! Memory stays flat however long an index is used, if snapshots are short.
+//! The memory of an index does not grow with time, if snapshots are short.
 
 #![cfg(not(loom))]
 
@@ -14,7 +14,7 @@ use support::{Hashing, Random, commit, scaled};
 struct Counting;
 
 thread_local! {
-    /// Bytes that the thread has allocated and not freed.
+    /// The bytes that the thread has allocated and not freed.
     static BYTES: Cell<isize> = const { Cell::new(0) };
 }
 
@@ -22,11 +22,11 @@ thread_local! {
 static ALLOCATOR: Counting = Counting;
 
 fn count(bytes: isize) {
-    // Not while the thread ends.
+    // The counter may be gone already when the thread ends.
     let _ = BYTES.try_with(|sum| sum.set(sum.get() + bytes));
 }
 
-// SAFETY: all is left to `System`.
+// SAFETY: `System` does all the work.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size() as isize);
@@ -41,8 +41,8 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// Writes in a test, after as many that warm up: a million in all, where the
-/// compiler optimizes.
+/// The number of writes that a test measures, after as many that warm up. In
+/// optimized builds, a million in all.
 fn writes() -> u64 {
     scaled(if cfg!(debug_assertions) { 50_000 } else { 500_000 }).max(3000)
 }
@@ -51,7 +51,7 @@ struct Flat {
     index: Arc<Index<u32, u64>>,
     writer: Writer<u32, u64>,
     timestamp: Timestamp,
-    /// Live snapshots, of which the oldest ends with each commit.
+    /// The live snapshots: those of the last five commits, at most.
     live: VecDeque<Timestamp>,
 }
 
@@ -69,7 +69,7 @@ impl Flat {
         drop(self.writer.collect(8));
     }
 
-    /// Runs `step` until it has made its writes, twice, and compares.
+    /// Runs `step` for all writes twice, and compares memory and entries with the first time.
     fn check(mut step: impl FnMut(&mut Flat, u64)) {
         let start = BYTES.get();
         let (index, writer) = Index::new(0.25);

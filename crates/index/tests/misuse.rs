@@ -1,5 +1,5 @@
-//! What safe code can do wrong: it may get a panic or a wrong answer, but never
-//! undefined behaviour, and nothing is dropped twice.
+//! Misuse by safe code may lead to a panic or a wrong answer, but never to undefined
+//! behaviour, and nothing is dropped twice.
 
 #![cfg(not(loom))]
 
@@ -32,7 +32,7 @@ fn all_gone() {
     assert_eq!((alive(), dropped_twice()), (0, 0));
 }
 
-/// A batch that was staged holds entries that may have been trimmed since.
+/// A batch that was staged before holds entries that may have been unlinked since.
 #[test]
 fn a_batch_is_staged_once() {
     for publish in [true, false] {
@@ -48,7 +48,7 @@ fn a_batch_is_staged_once() {
         writer.trim(&Horizon::new(1, Vec::new()), usize::MAX);
         let again = catch_unwind(AssertUnwindSafe(|| writer.stage(&mut batch).publish(2, &mut ())));
         assert!(again.is_err());
-        assert_eq!(writer.backlog(), 0, "what was trimmed is not to be trimmed again");
+        assert_eq!(writer.backlog(), 0, "an unlinked entry must not be queued again");
         drop(batch);
         drop(reader);
         drop(writer.collect_all());
@@ -66,7 +66,7 @@ fn a_batch_whose_staging_failed_stays_out() {
         let reader = index.reader();
         commit(&mut writer, &reader, 1, (0..60).map(|n| (hash(n), Key::new(n), Some(Value::new(1)))));
         let mut batch = batch_of(&reader, &[(100, Some(2)), (101, Some(2)), (102, Some(2)), (103, Some(2))]);
-        // The run overflows at the fourth key.
+        // The run is full when the fourth key is staged, so a key is cloned for a new block.
         arm(Place::Clone, 1);
         assert!(survive(|| writer.stage(&mut batch).publish(2, &mut ())).is_none());
         assert!(disarm());
@@ -105,7 +105,8 @@ fn a_key_may_come_twice_in_a_batch() {
     all_gone();
 }
 
-/// These leak by design, and are named so that a leak checker can leave them out.
+/// These tests leak on purpose. They have a module of their own, so that a run under a leak checker
+/// can leave them out.
 mod forgotten {
     use super::*;
 
@@ -119,7 +120,7 @@ mod forgotten {
             assert!(scan(&reader, &Between::ALL, Forward, u64::MAX, 9).is_empty());
             assert!(!reader.changed(hash(1), 0, 0));
         }
-        // The entries are there for who comes next.
+        // The entries are linked, so the next batch finds them.
         let reader = index.reader();
         let writes = [1, 2].map(|number| (hash(number), Key::new(number), None));
         commit(&mut writer, &reader, 1, writes);
@@ -152,7 +153,7 @@ mod forgotten {
             let write = (hash(1), Key::new(1), Some(Value::new(timestamp)));
             commit(&mut writer, &index.reader(), timestamp, [write]);
             writer.trim(&Horizon::new(timestamp, Vec::new()), usize::MAX);
-            assert!(writer.collect_all().is_empty(), "what a reader might see");
+            assert!(writer.collect_all().is_empty(), "the reader may still see them");
         }
         drop((index, writer));
         all_gone();
@@ -198,7 +199,8 @@ fn many_readers_at_once() {
     commit(&mut writer, &readers[70], 1, [(hash(1), 1, Some("one".to_owned()))]);
     commit(&mut writer, &readers[99], 2, [(hash(1), 1, None)]);
     writer.trim(&Horizon::new(2, Vec::new()), usize::MAX);
-    // The last to go is one in another group of slots than the first.
+    // The readers hold slots in several groups. As long as one holds a slot in any group, nothing
+    // is freed.
     for kept in [99, 70, 31, 0] {
         readers.truncate(kept + 1);
         assert!(writer.collect_all().is_empty());
@@ -224,7 +226,7 @@ fn a_visitor_may_write() {
                 for (key, value) in pairs {
                     assert_eq!(**value, 1);
                     met.push(**key);
-                    // Deletes the key, and inserts one on either side of it.
+                    // Delete the key, and insert two that are greater than all keys of the scan.
                     timestamp += 1;
                     let writes = [(**key, None), (**key + 1000, Some(9)), (2000 - **key, Some(9))];
                     let writes = writes.map(|(n, value)| (hash(n), n, value));
@@ -269,8 +271,8 @@ fn a_destructor_may_read() {
     drop(writer);
 }
 
-/// An order that lies, hashes that lie, horizons and timestamps that lie. A walk
-/// may then not end by itself, so comparisons are counted out.
+/// Works with a wrong order, wrong hashes, wrong horizons and wrong timestamps. A walk
+/// may then not end by itself, so a fuse ends it after 20,000 comparisons.
 fn liar(seed: u64, mut order: impl FnMut(&mut Random) -> cmp::Ordering + 'static) {
     let mut random = Random::new(seed);
     let mut inner = Random::new(seed + 1);
@@ -304,7 +306,7 @@ fn liar(seed: u64, mut order: impl FnMut(&mut Random) -> cmp::Ordering + 'static
             drop(if random.below(2) == 0 { writer.collect_all() } else { writer.collect(5) });
         }
         disarm();
-        // What is dead goes even if the order hides it.
+        // Dead entries are unlinked even if the order does not lead to them.
         writer.trim(&Horizon::new(u64::MAX, Vec::new()), usize::MAX);
         assert_eq!(writer.backlog(), 0);
         assert_eq!(index.entries(), index.versions());

@@ -1,5 +1,5 @@
-//! The index against a model: a map from keys to all their versions, of which
-//! nothing is ever trimmed. Random operations, random snapshots.
+//! The index against a model under random operations and random snapshots. The model
+//! is a map from keys to all their versions, of which none is ever trimmed.
 
 #![cfg(not(loom))]
 
@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use support::{Between, Hashing, Led, Random, Registry, TestKey, commit, scaled, scan};
 
-/// Keys are below this, and some probes above.
+/// All keys are below this number. Some look-ups are for numbers above it.
 const KEYS: u32 = 3000;
 
 #[derive(Clone, Copy, Debug)]
@@ -53,14 +53,14 @@ enum Op {
         size: usize,
         deletes: usize,
     },
-    /// The second batch is prepared first, and staged after the first is
-    /// published and its garbage trimmed and collected.
+    /// The second batch is prepared first, and staged after the first batch has
+    /// been published, and its garbage trimmed and collected.
     Overtake {
         first: Keys,
         second: Keys,
         deletes: usize,
     },
-    /// Staged and given up.
+    /// A batch that is staged and not published.
     Abandon {
         keys: Keys,
     },
@@ -68,7 +68,7 @@ enum Op {
     Release {
         which: usize,
     },
-    /// By the present horizon, or by the one remembered last.
+    /// Trims by the present horizon, or by the one that was remembered last.
     Trim {
         budget: usize,
         old: bool,
@@ -77,7 +77,7 @@ enum Op {
     Collect {
         all: bool,
     },
-    /// Looks at every snapshot.
+    /// Reads some keys and spans at every snapshot.
     Look {
         seed: u64,
     },
@@ -92,7 +92,7 @@ fn keys() -> impl Strategy<Value = Keys> {
 }
 
 fn op() -> impl Strategy<Value = Op> {
-    // Every key, every other, few, or none.
+    // Deletes every key, every second, every seventh, or none.
     let deletes = prop_oneof![Just(1usize), Just(2), Just(7), Just(usize::MAX)];
     prop_oneof![
         8 => (keys(), 1..90usize, deletes.clone())
@@ -116,7 +116,7 @@ struct Pair<K> {
     writer: Writer<K, u64>,
     hashing: Hashing,
     registry: Registry,
-    /// Not of the present, but true as long as no snapshot starts in the past.
+    /// An earlier horizon. To trim by it is safe, since no snapshot begins in the past.
     horizon: Horizon,
     model: BTreeMap<u32, Vec<(Timestamp, Option<u64>)>>,
 }
@@ -132,7 +132,7 @@ impl<K: TestKey> Pair<K> {
         Pair { index, writer, hashing, registry, horizon, model: BTreeMap::new() }
     }
 
-    /// Values tell the commit and the key.
+    /// Writes to these keys. Each value contains the commit's timestamp and the key.
     fn writes(&self, keys: &[u32], deletes: usize, timestamp: Timestamp) -> Vec<(u64, K, Option<u64>)> {
         let value = |key: u32| (timestamp << 32) | u64::from(key);
         let written = keys.iter().enumerate().map(|(i, key)| {
@@ -239,7 +239,7 @@ impl<K: TestKey> Pair<K> {
         if timestamp == self.registry.now() {
             assert_eq!(reader.latest(hash, &key, || timestamp, || 0).copied(), expected);
         }
-        // Keys that agree in what is kept of their hashes are one to `changed`.
+        // `changed` cannot tell keys apart whose hashes agree in all bits that the index keeps.
         let alike = |other: u32| self.hashing.of(other) >> 24 == hash >> 24;
         let changed = self.model.iter().any(|(other, versions)| {
             alike(*other) && versions.last().is_some_and(|version| version.0 > timestamp)
@@ -274,7 +274,7 @@ impl<K: TestKey> Pair<K> {
         assert_eq!(reader.changed_within(&between, timestamp, 0), changed);
     }
 
-    /// Without snapshots, what is left is what is there now.
+    /// Without snapshots, only the present values are left.
     fn finish(mut self) {
         self.look(&mut Random::new(1));
         for timestamp in self.registry.live() {
@@ -283,7 +283,7 @@ impl<K: TestKey> Pair<K> {
             }
         }
         self.writer.trim(&self.registry.horizon(), usize::MAX);
-        assert_eq!(self.writer.backlog(), 0, "nothing has to wait");
+        assert_eq!(self.writer.backlog(), 0, "no entry must wait to be trimmed");
         drop(self.writer.collect_all());
         let now = self.registry.now();
         let alive = self.model.values().filter(|versions| model_at(versions, now).is_some()).count();
@@ -325,7 +325,7 @@ proptest! {
     }
 }
 
-/// Every order, with batches that do and do not fit a run.
+/// Every order of keys, with batches that fit into a run and batches that do not.
 #[test]
 fn orders_and_sizes() {
     for order in [Order::Ascending, Order::Descending, Order::Shuffled(3)] {

@@ -1,5 +1,5 @@
-//! User code that panics, at each of its calls in turn: what was published
-//! stays, what was not leaves no trace, and everything is dropped once.
+//! User code that panics, at each of its calls in turn. Published commits stay,
+//! unpublished ones leave no trace, and everything is dropped once.
 
 #![cfg(not(loom))]
 
@@ -17,7 +17,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use support::{Between, Hashing, scan};
 
-/// What a commit writes: a value, or nothing to delete.
+/// One write of a commit: a key, and its value or `None` to delete it.
 type Write = (u32, Option<u64>);
 
 struct Fragile {
@@ -61,7 +61,7 @@ impl Fragile {
             self.writer.trim(&horizon, usize::MAX);
             drop(self.writer.collect_all());
         });
-        assert!(cleaned.is_some(), "destructors and comparisons on nobody's behalf are contained");
+        assert!(cleaned.is_some(), "panics in destructors and in trimming are contained");
     }
 
     fn look(&self) {
@@ -82,7 +82,7 @@ impl Fragile {
         }
     }
 
-    /// Reads of all kinds, of which the first that panics ends them.
+    /// Reads of all kinds, until one of them panics.
     fn read(&self) {
         survive(|| {
             let reader = self.index.reader();
@@ -100,7 +100,7 @@ impl Fragile {
 }
 
 /// Runs `commits`, with reads and cleaning between them, once for each call of
-/// user code in them, which panics.
+/// user code that they make: that call panics.
 fn check(hashing: Hashing, keys: u32, commits: &[&[Write]]) {
     for place in Place::ALL {
         for n in 1.. {
@@ -117,7 +117,7 @@ fn check(hashing: Hashing, keys: u32, commits: &[&[Write]]) {
             let burnt = disarm();
 
             fragile.look();
-            // What was staged and not published goes like any other garbage.
+            // Entries that were staged and not published are trimmed like any other garbage.
             fragile.clean();
             fragile.look();
             assert_eq!(fragile.index.entries(), fragile.model.len(), "{place:?} {n}");
@@ -140,7 +140,7 @@ fn in_a_run_that_is_full() {
 
 #[test]
 fn in_a_block_that_is_unlinked() {
-    // The second block holds one key; it goes, and another comes.
+    // The second block holds one key. The key is deleted, and two are inserted there.
     let delete: &[Write] = &[(126, None)];
     let again: &[Write] = &[(126, Some(1)), (128, Some(2))];
     check(Hashing::Mixed, 64, &[delete, again]);
@@ -154,7 +154,7 @@ fn where_all_hashes_are_alike() {
 
 #[test]
 fn in_a_segment_that_splits() {
-    // 359 keys fill a segment.
+    // A segment is full at 392 keys, see `Segment::is_full`: these are too few to split it.
     check(Hashing::Mixed, 358, &[&[(401, Some(1)), (403, Some(2)), (405, Some(3))]]);
 }
 

@@ -1,5 +1,4 @@
-//! Versions that say more than a value: weights, expiry, and deletes by whoever looks at
-//! residents.
+//! Versions with tails: weights, expiry, and the deletion of residents.
 
 use fluxmap_index::{
     Access, Change, Direction, Horizon, Index, Ledger, Moment, Noting, Reader, Span, Tail, Writer,
@@ -29,7 +28,7 @@ fn tail(weight: u32, expires: u64) -> Tail {
 
 type Value = Arc<u32>;
 
-/// Remembers what it was told, and numbers the versions.
+/// Records all changes, and numbers the versions.
 #[derive(Default)]
 struct Told(Vec<Change>);
 
@@ -63,7 +62,7 @@ impl Store {
         self.writer.stage(&mut batch).publish(self.now, &mut self.told);
     }
 
-    /// Trims and frees all that can be.
+    /// Trims and frees everything that can be trimmed and freed.
     fn tidy(&mut self) {
         self.writer.trim(&Horizon::new(self.now, Vec::new()), usize::MAX);
         drop(self.writer.collect_all());
@@ -117,7 +116,7 @@ fn an_expiry_counts_as_a_change_between_two_times() {
     let since = |time| Moment { timestamp: store.now, time };
     assert!(!reader.changed(hash(1), since(10), 49));
     assert!(reader.changed(hash(1), since(10), 50));
-    assert!(!reader.changed(hash(1), since(50), 60), "it had expired before");
+    assert!(!reader.changed(hash(1), since(50), 60), "the value had expired before");
     assert!(reader.changed_within(&All, since(49), 50) && !reader.changed_within(&All, since(49), 49));
 }
 
@@ -136,7 +135,7 @@ fn versions_with_and_without_tails_are_freed_once_each() {
     }
     store.tidy();
     let left = store.index.versions();
-    assert_eq!(Arc::strong_count(&value), left + 1, "one for each value that is there");
+    assert_eq!(Arc::strong_count(&value), left + 1, "one for each value in the index");
     drop(store);
     assert_eq!(Arc::strong_count(&value), 1);
 }
@@ -194,12 +193,12 @@ fn a_resident_is_deleted_unless_it_has_changed_since_it_was_looked_up() {
     store.write(2, Some(&Arc::new(9)), None);
     store.now += 1;
     assert!(store.writer.delete(&one, None, store.now, &mut store.told));
-    assert!(!store.writer.delete(&two, None, store.now, &mut store.told), "it has been overwritten");
-    assert!(!store.writer.delete(&one, None, store.now, &mut store.told), "it has been deleted");
+    assert!(!store.writer.delete(&two, None, store.now, &mut store.told), "the key has been overwritten");
+    assert!(!store.writer.delete(&one, None, store.now, &mut store.told), "the key has been deleted");
     assert_eq!((store.read(1, 0), store.read(2, 0)), (None, Some(9)));
     assert!(there(&reader, 1).is_none());
     store.tidy();
-    assert!(!store.writer.delete(&one, None, store.now, &mut store.told), "it is in no chain any more");
+    assert!(!store.writer.delete(&one, None, store.now, &mut store.told), "the entry has been unlinked");
     drop(reader);
     store.tidy();
     assert_eq!((index.entries(), index.versions()), (1, 1));
@@ -236,7 +235,7 @@ fn reads_leave_the_generation_and_a_count_and_scans_do_not() {
     assert_eq!(index.lookups(), (3, 1));
     store.write(1, None, None);
     store.write(1, Some(&Arc::new(7)), None);
-    assert_eq!(access(), Access::new(6, 0), "it came in anew");
+    assert_eq!(access(), Access::new(6, 0), "the key was inserted again");
 }
 
 #[test]

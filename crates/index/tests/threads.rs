@@ -1,5 +1,5 @@
-//! One writer, or several that take turns, beside readers: what a snapshot sees
-//! is whole, whatever is split, unlinked, trimmed and freed meanwhile.
+//! One writer, or several that take turns, beside readers. A snapshot sees whole
+//! commits, whatever is split, unlinked, trimmed and freed meanwhile.
 
 #![cfg(not(loom))]
 
@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use support::{Between, Hashing, Led, Random, Registry, TestKey, commit, scaled, scan};
 
-/// What the threads of a test share.
+/// The state that the threads of a test share.
 struct Shared<K> {
     index: Arc<Index<K, u64>>,
     registry: Registry,
@@ -29,7 +29,7 @@ impl<K: TestKey> Shared<K> {
         (Shared { index, registry: Registry::default(), hashing, done: AtomicBool::new(false) }, writer)
     }
 
-    /// One commit at the next timestamp, of which the writes may depend.
+    /// One commit at the next timestamp, which `writes` is given.
     fn commit(
         &self,
         writer: &mut Writer<K, u64>,
@@ -48,8 +48,8 @@ impl<K: TestKey> Shared<K> {
         drop(writer.collect(8));
     }
 
-    /// Calls `look` again and again, each time with a new reader and a new
-    /// snapshot, until the writer is done, and once more.
+    /// Calls `look` with a new reader and a new snapshot each time, until the
+    /// writer is done, and once more after that.
     fn watch(&self, mut look: impl FnMut(&Reader<'_, K, u64>, Timestamp)) {
         loop {
             let last = self.done.load(Ordering::Acquire);
@@ -71,7 +71,7 @@ impl<K: TestKey> Shared<K> {
         reader.latest(self.hashing.of(number), &K::of(number), || self.registry.now(), || 0).copied()
     }
 
-    /// All pairs, forward, which must be those that come backward.
+    /// All pairs in ascending order. A backward scan must give the same pairs.
     fn all(&self, reader: &Reader<'_, K, u64>, timestamp: Timestamp) -> Vec<(u32, u64)> {
         let [forward, mut backward] = [Forward, Backward]
             .map(|direction| scan(reader, &Between::ALL, direction, timestamp, usize::MAX));
@@ -81,7 +81,7 @@ impl<K: TestKey> Shared<K> {
         forward.into_iter().map(|(key, value)| (key.number(), *value)).collect()
     }
 
-    /// Runs the readers while `write` runs; all end if it panics.
+    /// Runs the readers while `write` runs. If `write` panics, the readers end, too.
     fn run(&self, readers: &[&(dyn Fn() + Sync)], write: impl FnOnce()) {
         thread::scope(|scope| {
             let readers: Vec<_> = readers.iter().map(|reader| scope.spawn(reader)).collect();
@@ -95,12 +95,12 @@ impl<K: TestKey> Shared<K> {
     }
 }
 
-/// Every commit writes its timestamp under all keys of a group.
+/// Every commit writes its timestamp as the value of all keys of a group.
 fn groups<K: TestKey>(hashing: Hashing, commits: u64) {
     const GROUPS: u32 = 40;
     const MEMBERS: u32 = 6;
     let (shared, mut writer) = Shared::<K>::new(hashing);
-    // The members of a group lie in different blocks.
+    // The members of a group are 40 keys apart, and so spread over several blocks.
     let group = |group: u32| (0..MEMBERS).map(move |member| member * GROUPS + group);
     let numbers = |group_number: u32, value: u64| -> Vec<_> {
         group(group_number).map(|number| (number, Some(value))).collect()
@@ -150,8 +150,8 @@ fn a_snapshot_sees_whole_commits_of_strings_that_collide() {
     groups::<String>(Hashing::Constant, scaled(600));
 }
 
-/// Every commit deletes some keys and inserts as many others, so that their
-/// number and the sum of their values stay the same. Blocks fill and empty.
+/// Every commit deletes some keys and inserts as many others, so that the number
+/// of keys stays the same. Blocks fill and empty.
 fn moving<K: TestKey>(hashing: Hashing, commits: u64, ascending: bool) {
     const ALIVE: usize = 700;
     const SPACE: u32 = 20_000;
@@ -221,8 +221,8 @@ fn a_queue_is_always_as_long() {
     moving::<u32>(Hashing::UpperOnly, scaled(1_000), true);
 }
 
-/// Reads without a snapshot: key 0 and key 1 hold the timestamp of the last
-/// commit, key 2 only when it is even.
+/// Reads without a snapshot. Key 0 and key 1 hold the timestamp of the last
+/// commit; key 2 holds it if it is even, and is deleted otherwise.
 #[test]
 fn latest_goes_forward_and_shows_whole_commits() {
     let (shared, mut writer) = Shared::<u32>::new(Hashing::Mixed);
@@ -260,8 +260,8 @@ fn latest_goes_forward_and_shows_whole_commits() {
     });
 }
 
-/// Several threads prepare batches at the same time and publish in turn: what
-/// one has prepared, others make stale.
+/// Several threads prepare batches at the same time and publish in turn, so that
+/// the places and entries that a batch has found go stale.
 #[test]
 fn committers_that_take_turns_lose_nothing() {
     const THREADS: u32 = 3;
@@ -274,7 +274,7 @@ fn committers_that_take_turns_lose_nothing() {
         for _ in 0..scaled(1_000) {
             let reader = shared.index.reader();
             let mut batch = reader.batch(0);
-            // Neighbours of what the others write, in ascending order.
+            // Neighbours of the keys that the other threads write, in ascending order.
             let start = random.below(300) as u32;
             let numbers = (start..start + 12).map(|number| 1 + number * THREADS + me);
             for number in numbers {
@@ -287,7 +287,7 @@ fn committers_that_take_turns_lose_nothing() {
             let freed = {
                 let mut writer = writer.lock();
                 let timestamp = shared.registry.now() + 1;
-                // Everybody counts under one key.
+                // All threads count their commits in one key.
                 let mut counter = reader.batch(1);
                 let count = shared.get(&reader, 0, timestamp).unwrap_or(0) + 1;
                 counter.push(shared.hashing.of(0), 0, Some(count));
@@ -328,7 +328,7 @@ fn committers_that_take_turns_lose_nothing() {
     assert!(all.iter().map(|pair| pair.0).eq(expected));
 }
 
-/// A reader that stays, while others come and go, keeps what it found.
+/// The pairs that a reader has found stay readable as long as the reader exists.
 #[test]
 fn what_a_reader_found_outlives_everything_but_the_reader() {
     let (shared, mut writer) = Shared::<String>::new(Hashing::Mixed);
@@ -354,12 +354,12 @@ fn what_a_reader_found_outlives_everything_but_the_reader() {
     assert_eq!(found.iter().map(|(_, value)| **value).sum::<u64>(), 3500);
 }
 
-/// Keys come and go like tides, and the hash and the order grow and shrink with them, beneath
-/// readers: of the keys some are always there, and the others come and go in groups.
+/// The hash and the order grow and shrink several times while readers read: some keys are always
+/// there, and the others come and go in groups.
 fn tides<K: TestKey>(hashing: Hashing, most: u32, rounds: u64) {
-    /// Keys that come or go with one commit.
+    /// The number of neighbouring keys that come or go with one commit.
     const GROUP: u32 = 50;
-    /// One of so many keys stays.
+    /// One key in this many is always there.
     const LASTING: u32 = 100;
     let (shared, mut writer) = Shared::<K>::new(hashing);
     let empty = shared.index.structure();
@@ -383,7 +383,7 @@ fn tides<K: TestKey>(hashing: Hashing, most: u32, rounds: u64) {
             let all = shared.all(reader, timestamp);
             let there = all.iter().filter(|(number, _)| number % LASTING == 0).count();
             assert_eq!(there, lasting().count(), "at {timestamp}");
-            // Of each group, all that can come and go, or nothing.
+            // Each group has all of the keys that come and go, or none.
             for group in all.chunk_by(|one, other| one.0 / GROUP == other.0 / GROUP) {
                 let lasts = usize::from(group[0].0 % LASTING == 0);
                 assert!([0, GROUP as usize - lasts].contains(&(group.len() - lasts)), "{group:?}");

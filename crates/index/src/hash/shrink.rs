@@ -1,43 +1,45 @@
-//! How the hash gives back the memory of entries that have gone.
+//! How the hash gives back memory when entries are removed.
 //!
-//! A segment that lost most of its entries is merged with its *buddy*, the segment that only the
-//! last of its bits tells it from, and the directory is halved when no segment needs its last
-//! bit. Both are what a split and a doubling are, backwards, and readers see as little of them: a
-//! segment that holds all entries of the two is complete before the first slot leads to it, and
-//! the two, which nothing is put into any more, go on holding theirs until no pin can lead to
-//! them. So a look-up that found one of them finds what was there when it did.
+//! A segment that has lost most of its entries is merged with its *buddy*, the segment whose
+//! hashes differ from its own only in the last bit of the depth. The directory is halved when no
+//! segment needs its last bit. These are a split and a doubling backwards, and as safe for
+//! readers: the merged segment holds all entries of the two before the first slot leads to it.
+//! The two old segments get no more entries, and keep their own until no pin can lead to them.
+//! A look-up that searches an old segment began before that was replaced, so it finds every entry
+//! that was linked when it began and still is.
 //!
 //! Two segments are merged when both together have at most a quarter of the entries that fill one.
 //! So between a split and a merge in one place, three quarters of a segment have to come or go,
-//! which is more than are moved, and a load that goes up and down a little moves nothing.
+//! which is more than are moved. If the number of entries only varies a little, nothing is moved.
 
 use super::{Directory, SEGMENT_BUCKETS, Segment, Table, WIDTH, replace};
 use crate::garbage::Garbage;
 use crate::reclaim::Guard;
 use crate::sync::{AtomicPtr, Ordering};
 
-/// How many quarters of a full segment are few. At most two: few entries of a segment must not
-/// fill one of half as many buckets.
+/// How many quarters of a full segment count as few. Two at most: the few entries of a segment
+/// must fit into a segment with half as many buckets.
 #[cfg(not(loom))]
 const QUARTERS: usize = 1;
-/// So that models need no more commits than they can try in every order.
+/// More in models, so that they need fewer commits: loom tries all orders of them.
 #[cfg(loom)]
 const QUARTERS: usize = 2;
 
-/// Whether so many entries are few for so many buckets, seen from those that fill them: see
-/// [`Segment::is_full`].
+/// Whether `len` entries are few for this number of buckets: at most [`QUARTERS`] quarters of the
+/// entries that make them full, see [`Segment::is_full`].
 fn are_few(len: usize, buckets: usize) -> bool {
     len * 4 * 8 <= buckets * WIDTH * 7 * QUARTERS
 }
 
 impl<K, T> Segment<K, T> {
-    /// How many entries it has: for the writer, or of a segment that is not linked.
+    /// How many entries the segment has. For the writer, or for a segment that is not linked yet.
     fn len(&self) -> usize {
         // Relaxed: (I1).
         self.len.load(Ordering::Relaxed)
     }
 
-    /// The same entries in fewer buckets, if it has degenerated and they are few.
+    /// A segment with the same entries in fewer buckets, if this one has more than the usual
+    /// number of buckets and few entries.
     pub(super) fn narrowed(&self, pinned: &Guard<'_>) -> Option<Box<Self>> {
         let mut buckets = self.buckets.len();
         while buckets > SEGMENT_BUCKETS && are_few(self.len(), buckets) {
@@ -52,9 +54,9 @@ impl<K, T> Segment<K, T> {
 }
 
 impl<K, T> Table<K, T> {
-    /// Writer: makes the table smaller if the segment where `hash` leads, which has lost an
-    /// entry, and those beside it have few entries left. Moves at most a quarter of a full
-    /// segment for each level of the directory, mostly none.
+    /// Writer: makes the table smaller if the segment to which `hash` leads, which has lost an
+    /// entry, has few entries left, alone or with its buddy. Moves at most a quarter of a full
+    /// segment for each bit of the directory, and mostly nothing.
     pub(super) fn shrink(&self, hash: u64, pinned: &Guard<'_>, retire: &mut impl FnMut(Garbage<K, T>)) {
         loop {
             let segment = self.segment(hash, pinned);
@@ -64,7 +66,7 @@ impl<K, T> Table<K, T> {
             if let Some(buddy) = self.buddy(segment, hash, pinned)
                 && are_few(segment.len() + buddy.len(), SEGMENT_BUCKETS)
             {
-                // The merged segment may have a buddy with as few entries, so it goes on.
+                // Go on: the merged segment may have a buddy with as few entries.
                 self.merge(segment, buddy, hash, pinned, retire);
             } else if let Some(narrower) = segment.narrowed(pinned) {
                 Self::change(&self.buckets, narrower.buckets.len() as isize - segment.buckets.len() as isize);
@@ -75,8 +77,8 @@ impl<K, T> Table<K, T> {
         }
     }
 
-    /// Writer: the segment of as many bits as `segment`, where `hash` leads, that only the last
-    /// of them tells from it; `None` if there are smaller ones in its place.
+    /// Writer: the buddy of `segment`, to which `hash` leads: the segment of the same depth whose
+    /// hashes differ only in the last bit of it. `None` if that has been split into deeper ones.
     fn buddy<'g>(
         &self,
         segment: &Segment<K, T>,
@@ -108,9 +110,9 @@ impl<K, T> Table<K, T> {
         Self::change(&self.segments, -1);
         let buckets = segment.buckets.len() + buddy.buckets.len();
         Self::change(&self.buckets, SEGMENT_BUCKETS as isize - buckets as isize);
-        // Relaxed: (I1).
+        // Read before `replace` overwrites the slot. Relaxed: (I1).
         let ones = directory.segments[directory.index(hash | bit)].load(Ordering::Relaxed);
-        // Both leave the directory here: what `replace` returns is the first of the two.
+        // Both segments leave the directory here. `replace` returns the first of the two.
         let zeros = replace(directory, hash, depth - 1, merged);
         retire(Garbage::segment(zeros));
         retire(Garbage::segment(ones));
@@ -120,7 +122,7 @@ impl<K, T> Table<K, T> {
         }
     }
 
-    /// Writer: a directory of half the length, as long as no segment needs its last bit.
+    /// Writer: halves the directory as long as no segment needs its last bit.
     fn halve(&self, pinned: &Guard<'_>, retire: &mut impl FnMut(Garbage<K, T>)) {
         // Relaxed, here and below: (I1).
         while self.deepest.load(Ordering::Relaxed) == 0 {
@@ -145,7 +147,7 @@ impl<K, T> Table<K, T> {
     }
 }
 
-/// The last of the `depth` upper bits of a hash, if there are any.
+/// The last of the `depth` upper bits of a hash; `None` at depth zero.
 fn last_bit(depth: u32) -> Option<u64> {
     (depth > 0).then(|| 1 << (64 - depth))
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 const FULL: usize = SEGMENT_BUCKETS * WIDTH * 7 / 8;
 
 impl<K, T> Table<K, T> {
-    /// Asserts I8 for the hash: that it holds exactly `expected`, each where its
-    /// hash leads, and that a look-up gets there.
+    /// Asserts I8 for the hash: that it holds exactly the `expected` entries, each where its
+    /// hash leads, and that a look-up finds it there.
     pub(crate) fn check(&self, expected: &BTreeSet<NonNull<Entry<K, T>>>, pinned: &Guard<'_>) {
         let directory = self.directory(pinned);
         assert_eq!(directory.segments.len(), 1 << directory.depth);
@@ -88,7 +88,8 @@ fn matching_misses_nothing_and_stays_below_the_count() {
     let mut state = 1_u64;
     for _ in 0..200_000 {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        // Few different tags, so that there are matches, and neighbours of them.
+        // Use few different tags, so that there are matches, and tags that differ from the one
+        // sought only in the lowest bit.
         let tags = (state >> 8) & 0x8181_8181_8181_8181 | (state & 0xff) << OVERFLOW_SHIFT;
         let tag = 0x80 | state >> 60 & 1;
         let found = matching(tags, tag);
@@ -99,7 +100,7 @@ fn matching_misses_nothing_and_stays_below_the_count() {
         for slot in (0..WIDTH).filter(is_match) {
             assert_ne!(found & 0x80 << (slot * 8), 0);
         }
-        // What is found too much is above a true match.
+        // False matches are above a true one.
         assert_eq!(first.unwrap_or(0), found.trailing_zeros() as usize / 8 % 8);
     }
 }

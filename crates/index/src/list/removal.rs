@@ -1,15 +1,16 @@
-//! How entries leave the order, and blocks with them.
+//! How entries are removed from the order, and blocks with them.
 //!
-//! A block goes when its last entry goes. Two neighbours that have few entries left together are
+//! A block is unlinked with its last entry. Two neighbours that have few entries left together are
 //! merged, so that the few keys that are left of a million do not keep a block each. To merge them
 //! as soon as they fit into one would save little space, and cost more time (Johnson and Shasha,
 //! "B-trees with inserts and deletes: why free-at-empty is better than merge-at-half", 1993).
 //!
-//! No entry is moved into a block that a reader may have passed (I7): both blocks are left as
-//! they are, with their runs and links, and a new one with the entries of both takes the place of
-//! the left one in all of its levels. Then the right one is unlinked. So a reader that is on the
-//! left one, or is led to it, finds the right one behind it. A reader that comes from the new
-//! block to the right one meets its entries again, as after a split, and tells it by the key.
+//! A merge moves no entry into a block that a reader may have passed (I7): it leaves both blocks
+//! as they are, with their runs and links, and a new block with the entries of both takes the
+//! place of the left one in all of its levels. Then the right one is unlinked. So a reader that
+//! stands on the left block, or is led to it, finds the right one behind it. A reader that comes
+//! from the new block to the right one meets its entries again, as after a split, and recognizes
+//! them by their keys.
 
 use super::List;
 use crate::block::{Block, RUN_CAPACITY, Run};
@@ -19,11 +20,11 @@ use crate::node::Entry;
 use crate::reclaim::Guard;
 use std::ptr::{self, NonNull};
 
-/// Entries of two blocks that are merged, at most: so few that three quarters of a run have to
-/// come before that is split again.
+/// The greatest number of entries that two blocks may have together to be merged: so few that
+/// three quarters of a run have to come before the merged block is split again.
 #[cfg(not(loom))]
 const FEW: usize = RUN_CAPACITY / 4;
-/// So that models have blocks to merge.
+/// More in models, so that their small blocks are merged at all.
 #[cfg(loom)]
 const FEW: usize = RUN_CAPACITY / 2 + 1;
 
@@ -31,14 +32,14 @@ const FEW: usize = RUN_CAPACITY / 2 + 1;
 pub(crate) struct Removed<'g, K, T> {
     /// The pointer that the run held, which owns the entry.
     pub(crate) owned: NonNull<Entry<K, T>>,
-    /// The block that it was in.
+    /// The block that the entry was in.
     pub(crate) block: &'g Block<K, T>,
 }
 
 impl<K: Ord + Clone, T> List<K, T> {
-    /// Writer: unlinks `entry` from its run, and the block with it if it was
-    /// the last. Returns `None` if no run holds it. Everything that may panic comes before the
-    /// first change.
+    /// Writer: unlinks `entry` from its run, and the block with it if that has no other entry and
+    /// is not the first. Returns `None` if no run holds the entry. Everything that may panic comes
+    /// before the first change.
     pub(crate) fn remove<'g>(
         &self,
         entry: NonNull<Entry<K, T>>,
@@ -49,8 +50,8 @@ impl<K: Ord + Clone, T> List<K, T> {
         let expected = self.place(key, pinned).block;
         let found = match expected.run(pinned).position_of(entry) {
             Some(index) => Some((expected, index)),
-            // Only where the key's `Ord` contradicts itself; memory safety cannot
-            // rest on it.
+            // Happens only if the key's `Ord` contradicts itself. Memory safety must not
+            // rest on it, so look for the entry by its address.
             None => self.search(entry, pinned),
         };
         let (block, index) = found?;
@@ -65,12 +66,12 @@ impl<K: Ord + Clone, T> List<K, T> {
         Some(Removed { owned, block })
     }
 
-    /// Writer: takes a block out of all levels, in which it is behind those `before` it. Returns
-    /// the pointer that owns it.
+    /// Writer: takes a block out of all of its levels. `before` has the block in front of it for
+    /// each level. Returns the pointer that owns the block.
     fn unlink(&self, block: &Block<K, T>, before: &[&Block<K, T>]) -> *mut Block<K, T> {
         let owner = before[0].next_pointer(0);
-        // Top level first: nobody is led to it from above any more when it
-        // leaves the bottom. (I6) its own links stay.
+        // Top level first: when the block leaves the bottom level, no upper level
+        // leads a reader to it any more. (I6) its own links stay.
         for level in (0..block.height()).rev() {
             before[level].set_next(level, block.next_pointer(level));
         }
@@ -79,8 +80,8 @@ impl<K: Ord + Clone, T> List<K, T> {
         owner
     }
 
-    /// Writer: merges a block that has lost an entry with one beside it, if both have few left.
-    /// Everything that may panic comes before the first change.
+    /// Writer: merges a block that has lost an entry with a neighbour, if both together have few
+    /// entries left. Everything that may panic comes before the first change.
     pub(crate) fn shrink(
         &self,
         block: &Block<K, T>,
@@ -89,6 +90,7 @@ impl<K: Ord + Clone, T> List<K, T> {
     ) {
         let len = |block: &Block<K, T>| block.run(pinned).state().len();
         let are_few = |left, right| len(left) + len(right) <= FEW;
+        // The first block has no lower bound, and is never unlinked, so it is never merged.
         let Some(low) = block.low.as_ref().filter(|_| !block.is_unlinked() && len(block) <= FEW) else {
             return;
         };
@@ -97,7 +99,8 @@ impl<K: Ord + Clone, T> List<K, T> {
         {
             return self.merge(block, next, low, pinned, &mut retire);
         }
-        // A way down from the top: only for a block that has hardly any left.
+        // To find the block in front takes a descent from the top: do so only for a block that has
+        // very few entries left.
         if len(block) <= FEW / 2
             && let Some(before) = self.predecessors(low, 0..1, pinned).first()
             && let Some(low) = &before.low
@@ -130,7 +133,7 @@ impl<K: Ord + Clone, T> List<K, T> {
         let fresh = Block::boxed(Some(low.clone()), left.lead, run, left.height());
         let before_left = self.predecessors_of(left, pinned);
         let before_right = self.predecessors_of(right, pinned);
-        // From here on nothing panics. (I2) all links of the new block, and then those to it.
+        // Nothing panics from here on. (I2) Set all links of the new block before those to it.
         for level in 0..left.height() {
             fresh.set_next(level, left.next_pointer(level));
         }
@@ -139,11 +142,13 @@ impl<K: Ord + Clone, T> List<K, T> {
         for (level, before) in before_left.iter().enumerate() {
             before.set_next(level, fresh);
         }
-        // (I6) its links stay: a reader that stands on it finds the right one, as that is.
+        // (I6) The left block keeps its links: a reader that stands on it finds the right block,
+        // unchanged.
         left.set_unlinked();
         retire(Garbage::block(owner));
         // SAFETY: (I9) linked just now.
         let fresh = unsafe { &*fresh };
+        // Where the left block was in front of the right one, the new block is now.
         let before_right: Vec<_> = before_right
             .into_iter()
             .map(|before| if ptr::eq(before, left) { fresh } else { before })
@@ -151,7 +156,7 @@ impl<K: Ord + Clone, T> List<K, T> {
         retire(Garbage::block(self.unlink(right, &before_right)));
     }
 
-    /// Writer: the block that holds `entry`, by looking at all of them.
+    /// Writer: the block that holds `entry`, and its slot, found by reading all blocks.
     fn search<'g>(
         &self,
         entry: NonNull<Entry<K, T>>,
@@ -167,9 +172,9 @@ impl<K: Ord + Clone, T> List<K, T> {
         None
     }
 
-    /// Writer: per level of `block`, the block whose link leads to it. By
-    /// address: memory safety cannot rest on the key's `Ord`, which only says
-    /// where to start looking.
+    /// Writer: for each level of `block`, the block whose link leads to it. Found by
+    /// address: memory safety must not rest on the key's `Ord`, which only says
+    /// where the search begins.
     fn predecessors_of<'g>(&self, block: &'g Block<K, T>, pinned: &'g Guard<'_>) -> Vec<&'g Block<K, T>> {
         let target = ptr::from_ref(block);
         let mut found = match &block.low {

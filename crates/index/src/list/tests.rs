@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 
 impl<K: Ord, T> List<K, T> {
     /// Asserts the order of blocks and keys, I8 for the list, and that each upper
-    /// level is a part of the bottom one. Returns all entries.
+    /// level has the blocks of its height, in order. Returns all entries.
     pub(crate) fn check(&self, pinned: &Guard<'_>) -> BTreeSet<NonNull<Entry<K, T>>> {
         let mut entries = BTreeSet::new();
         let mut blocks = Vec::new();
@@ -13,14 +13,14 @@ impl<K: Ord, T> List<K, T> {
             let run = block.run(pinned);
             assert_eq!(block.low.is_none(), blocks.is_empty(), "only the first has no lower end");
             assert!(!block.is_unlinked());
-            assert!(run.state().len() > 0 || block.low.is_none(), "a block goes when its last entry goes");
+            assert!(run.state().len() > 0 || block.low.is_none(), "an empty block must be unlinked");
             assert!(run.state().len() <= RUN_CAPACITY);
             assert!(block.low.as_ref().is_none_or(|low| last.is_none_or(|last| last < low)));
             assert!(!run.state().is_moving());
             for (index, (_, head)) in run.pairs().into_iter().enumerate() {
                 let entry = run.entry(index, pinned);
                 if let Some(lead) = (self.lead)(&entry.key) {
-                    assert!(run.shared().place(&lead).is_eq(), "a lead that begins differently");
+                    assert!(run.shared().place(&lead).is_eq(), "the lead has another prefix");
                     assert_eq!(head, run.shared().head(&lead));
                 }
                 assert!(block.low.as_ref().is_none_or(|low| *low <= entry.key));

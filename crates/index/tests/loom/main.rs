@@ -1,6 +1,6 @@
-//! Models of the index for loom, which runs each under every interleaving (up
-//! to a number of preemptions) and every outcome of a load that the memory model
-//! allows. Run by `scripts/loom.sh`; empty in any other build.
+//! Models of the index for loom, which runs each model under every interleaving (up
+//! to a number of preemptions) and with every result of a load that the memory model
+//! allows. `scripts/loom.sh` runs them; in any other build this file is empty.
 
 #![cfg(loom)]
 

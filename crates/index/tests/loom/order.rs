@@ -1,4 +1,4 @@
-//! Scans against splits and unlinked blocks. Under loom a run holds two
+//! Scans against splits, merges and unlinked blocks. Under loom a run holds two
 //! entries, so keys that were inserted in ascending order lie in pairs.
 
 use crate::support::{ALL, Between, Store, Write, check, spread};
@@ -6,24 +6,24 @@ use fluxmap_index::Direction::{self, Backward, Forward};
 use loom::thread;
 use std::sync::Arc;
 
-/// A scan beside structural changes. At the snapshot from before them, and at one
-/// from among them, it must meet the right keys, once each, in order.
+/// A scan beside structural changes. It must meet the right keys, once each and in
+/// order, at a snapshot from before the changes and at one taken during them.
 pub(crate) struct Scan {
-    /// Keys inserted at first, one commit each.
+    /// Keys that are inserted first, one in each commit.
     pub(crate) keys: &'static [u8],
-    /// Of those, the ones deleted before the first snapshot: a vacuum beside the
+    /// Keys of these that are deleted before the first snapshot. A vacuum beside the
     /// scan unlinks them.
     pub(crate) deleted: &'static [u8],
-    /// Commits beside the scan, after that vacuum. Each is vacuumed behind.
+    /// Commits beside the scan, after that vacuum. A vacuum follows each.
     pub(crate) work: &'static [&'static [Write]],
     pub(crate) span: Between,
     /// The share of blocks with an express link.
     pub(crate) probability: f64,
 }
 
-/// All blocks have only the bottom link.
+/// Of the first ten blocks that splits make, only the second has an express link.
 const LOW: f64 = 0.05;
-/// All blocks that the models make have an express link as well.
+/// Of the first ten blocks that splits make, seven have an express link, the first two among them.
 const HIGH: f64 = 0.75;
 
 impl Scan {
@@ -36,7 +36,7 @@ impl Scan {
         self.keys.len() + self.deleted.len()
     }
 
-    /// What is to be met at `timestamp`.
+    /// The keys that a scan at `timestamp` must meet.
     fn expected(&self, direction: Direction, timestamp: usize) -> Vec<u8> {
         let mut keys = self.keys.to_vec();
         keys.retain(|key| !self.deleted.contains(key));
@@ -118,7 +118,7 @@ fn appends_backward() {
     APPENDS.check(Backward);
 }
 
-/// The blocks are 10 20, 30, 40 50 as soon as 35 has left; 30 leaves with its.
+/// The blocks are 10 20, 30 35, 40 50. The vacuum unlinks 30, and then 35 with its block.
 const UNLINK: Scan = Scan { deleted: &[30, 35], ..Scan::of(&[10, 20, 30, 35, 40, 50]) };
 
 #[test]
@@ -143,7 +143,8 @@ fn an_unlinked_block_with_express_links_backward() {
     UNLINK_HIGH.check(Backward);
 }
 
-/// Two neighbours leave: who stands on the first is led to the second.
+/// Two neighbouring blocks are unlinked. The first still leads a reader that stands on it to the
+/// second.
 const UNLINK_TWO: Scan = Scan { deleted: &[30, 31, 40, 41], ..Scan::of(&[10, 20, 30, 31, 40, 41, 50, 51]) };
 
 #[test]
@@ -156,7 +157,7 @@ fn two_unlinked_blocks_backward() {
     UNLINK_TWO.check(Backward);
 }
 
-/// A block leaves, and the one before it, which takes over its range, splits.
+/// A block is unlinked, and the one before it, which takes over its range, splits.
 const UNLINK_AND_SPLIT: Scan = Scan { deleted: &[30], work: &[&[(15, Some(15))]], ..Scan::of(&[10, 20, 30]) };
 
 #[test]
@@ -169,7 +170,7 @@ fn a_split_where_a_block_was_unlinked_backward() {
     UNLINK_AND_SPLIT.check(Backward);
 }
 
-/// A block leaves, and another takes its place.
+/// A block is unlinked, and another takes its place.
 const UNLINK_AND_RETURN: Scan =
     Scan { deleted: &[30], work: &[&[(30, Some(30))]], ..Scan::of(&[10, 20, 30]) };
 
@@ -183,7 +184,7 @@ fn a_key_back_where_a_block_was_unlinked_backward() {
     UNLINK_AND_RETURN.check(Backward);
 }
 
-/// The blocks are 10 20, 30 31, 40 41, 50 51 at first. When 41 has left after 31, its block is
+/// The blocks are 10 20, 30 31, 40 41, 50 51 at first. When 41 is unlinked after 31, its block is
 /// merged with the one in front.
 const MERGE: Scan = Scan { deleted: &[31, 41], ..Scan::of(&[10, 20, 30, 31, 40, 41, 50, 51]) };
 
@@ -197,7 +198,7 @@ fn a_block_merged_with_the_one_in_front_backward() {
     MERGE.check(Backward);
 }
 
-/// When 30 has left after 40, its block is merged with the one behind.
+/// When 30 is unlinked after 40, its block is merged with the one behind.
 const MERGE_NEXT: Scan = Scan { deleted: &[40, 30], probability: HIGH, ..MERGE };
 
 #[test]
@@ -223,7 +224,7 @@ fn a_merged_block_that_splits_backward() {
     MERGE_AND_SPLIT.check(Backward);
 }
 
-/// It loses all of its entries, and goes.
+/// The merged block loses all of its entries, and is unlinked.
 const MERGE_AND_UNLINK: Scan = Scan { deleted: &[31, 41, 30, 40], ..MERGE };
 
 #[test]

@@ -60,7 +60,8 @@ fn what_came_and_went_since_a_snapshot_is_a_change() {
 /// Keys that fill a segment.
 const FULL: [u8; 7] = [1, 2, 3, 4, 5, 6, 7];
 
-/// Fills a segment, so that the next key makes the table grow.
+/// Fills a segment, and inserts one more key, which makes the hash grow, beside look-ups of that
+/// key and of `key`.
 fn growth(hash: fn(u8) -> u64, key: u8) {
     check(move || {
         let (store, mut writer) = Store::with(hash, 0.25);
@@ -94,21 +95,23 @@ fn a_segment_that_degenerates_still_finds_all() {
     growth(constant, 6);
 }
 
-/// Keys that come before the look-up, go before it, and go beside it, of a hash that gets smaller
-/// by the last.
+/// A hash that shrinks beside look-ups, when the key `goes` is unlinked. Keys 1 to 8 are
+/// inserted first.
 struct Shrinkage {
     hash: fn(u8) -> u64,
+    /// Keys that are deleted and unlinked before the look-ups begin.
     gone: &'static [u8],
+    /// The key that is unlinked beside the look-ups.
     goes: u8,
-    /// Come when that has gone, and the hash grows again, if there are any.
+    /// Keys that are written after that, and make the hash grow again, if there are any.
     come: &'static [Write],
 }
 
-/// Two segments have four keys together, of which one goes.
+/// Two segments have four keys together, and are merged when one of the keys is unlinked.
 const MERGE: Shrinkage = Shrinkage { hash: spread, gone: &[8, 7, 6, 5], goes: 4, come: &[] };
 
 impl Shrinkage {
-    /// Looks for a key that stays, and for the one that goes.
+    /// Looks up `key`, which stays, and the key that goes.
     fn check(self, key: u8) {
         check(move || self.run(key));
     }
@@ -159,7 +162,7 @@ fn a_segment_that_recovers_still_finds_all() {
     Shrinkage { hash: constant, gone: &[8], goes: 7, ..MERGE }.check(3);
 }
 
-/// Enough for the hash to be as large as it was.
+/// Enough keys for the hash to grow back.
 const BACK: [Write; 5] = [(4, Some(4)), (5, Some(5)), (6, Some(6)), (7, Some(7)), (8, Some(8))];
 
 #[test]
@@ -179,7 +182,7 @@ fn a_look_up_goes_past_a_bucket_that_overflowed() {
             assert_eq!(shared.get_at(8, now), Some(8));
             assert_eq!(shared.get_at(9, now), (now >= 10).then_some(9));
         });
-        // Key 9 takes the slot that key 1 leaves.
+        // Key 9 takes the slot from which key 1 is removed.
         store.vacuum(&mut writer, &[]);
         store.fill(&mut writer, &[9]);
         reader.join().unwrap();

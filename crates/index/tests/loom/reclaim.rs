@@ -16,7 +16,7 @@ fn what_a_pin_found_stays_while_it_lives() {
         let reader = thread::spawn(move || {
             let reader = shared.index.reader();
             let key = Key::new(1);
-            // At no registered timestamp: the answer may be any, not the memory.
+            // The timestamp is not registered, so any answer is right, but its memory must be valid.
             let found = reader.get_entry_at(spread(1), &key, u64::MAX);
             thread::yield_now();
             if let Some((key, value)) = found {
@@ -29,8 +29,8 @@ fn what_a_pin_found_stays_while_it_lives() {
     });
 }
 
-/// The writer pins nothing between what it unlinks and the look at the pins, so
-/// that only the epoch tells the reader of it.
+/// Between unlinking the version and reading the slots, the writer takes no pin
+/// itself, so only the epoch orders the reader after the unlinking.
 #[test]
 fn a_version_stays_while_a_pin_leads_to_it() {
     check(|| {
@@ -39,7 +39,7 @@ fn a_version_stays_while_a_pin_leads_to_it() {
         store.commit(&mut writer, &[(1, Some(2))]);
         let shared = Arc::clone(&store);
         let reader = thread::spawn(move || {
-            // Not registered: whether it is still there is open.
+            // The timestamp is not registered, so the version may be gone.
             assert!(shared.get_at(1, 1).is_none_or(|value| value == 1));
         });
         store.vacuum(&mut writer, &[]);
@@ -57,7 +57,7 @@ fn two_pins_of_one_thread_each_hold() {
             let outer = shared.index.reader();
             let hash = spread(1);
             let found = outer.get_at(hash, &Key::new(1), u64::MAX);
-            // With the writer's own pin, more than there are slots in a group.
+            // With the writer's own pin, there are more pins than slots in a group.
             drop(shared.index.reader());
             let inner = shared.index.reader();
             assert!(found.is_none_or(|value| value.number() > 0));
@@ -89,8 +89,8 @@ fn a_pin_between_two_collections_holds_what_it_should() {
     });
 }
 
-/// Both slots of the first group are taken when the readers come, and free again
-/// when the writer looks.
+/// Both slots of the first group are taken when the readers begin, and free again
+/// when the writer reads the slots.
 fn more_readers_than_slots<const READERS: usize>() {
     check(|| {
         let (store, mut writer) = Store::new();
@@ -141,7 +141,7 @@ fn garbage_of_a_writer_that_is_gone_waits_for_the_readers() {
     });
 }
 
-/// Two threads commit: what one has prepared the other makes stale.
+/// Two threads commit: each may outdate the batch that the other has prepared.
 fn committers(first: &'static [u8], batches: [&'static [u8]; 2], deleted: &'static [u8]) {
     check(move || {
         let (store, mut writer) = Store::new();

@@ -1,4 +1,4 @@
-//! Looks at runs whose entries move. A run holds four, and keys have leads.
+//! Reads of runs whose entries move. A run holds four entries, and keys have leads.
 
 use crate::order::Scan;
 use crate::support::{ALL, Between, Store, check};
@@ -7,7 +7,7 @@ use loom::sync::Mutex;
 use loom::thread;
 use std::sync::Arc;
 
-/// Two move, one after the other.
+/// Two entries move, one after the other.
 const IN_FRONT: Scan = Scan { work: &[&[(10, Some(10))]], ..Scan::of(&[20, 30]) };
 
 #[test]
@@ -20,7 +20,7 @@ fn an_insertion_in_front_backward() {
     IN_FRONT.check(Backward);
 }
 
-/// The span begins and ends among those that move.
+/// The span begins and ends among the entries that move.
 const AMONG: Scan = Scan { span: Between(25, 35), work: &[&[(10, Some(10))]], ..Scan::of(&[20, 30, 40]) };
 
 #[test]
@@ -33,7 +33,7 @@ fn a_span_among_those_that_move_backward() {
     AMONG.check(Backward);
 }
 
-/// Whoever has met an entry meets it again two slots further on.
+/// A scan may meet an entry again, two slots further on.
 const TWICE: Scan = Scan { work: &[&[(10, Some(10))], &[(15, Some(15))]], ..Scan::of(&[20, 30]) };
 
 #[test]
@@ -46,7 +46,7 @@ fn two_insertions_backward() {
     TWICE.check(Backward);
 }
 
-/// The second one splits the run that the first has filled.
+/// The second insertion splits the run that the first has filled.
 const FILLS: Scan = Scan { work: &[&[(10, Some(10)), (15, Some(15))]], ..Scan::of(&[20, 30, 40]) };
 
 #[test]

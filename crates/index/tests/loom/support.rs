@@ -1,5 +1,5 @@
-//! What the models share: keys and values that notice when they are looked at
-//! after, or at the same time as, they are dropped; and a small store.
+//! Shared by the models: keys and values that notice when they are read after they
+//! are dropped, or at the same time; and a small store.
 
 use fluxmap_index::{Batch, Direction, Horizon, Index, Lead, Reader, Span, Timestamp, Writer};
 use loom::alloc::Track;
@@ -19,17 +19,18 @@ pub(crate) fn check(model: impl Fn() + Sync + Send + 'static) {
     builder.max_branches = 20_000;
     builder.check(move || {
         model();
-        assert!(!DROPPED_TOO_EARLY.take(), "something was dropped before the last look at it was over");
+        assert!(!DROPPED_TOO_EARLY.take(), "a key or value was dropped before the last read of it ended");
     });
 }
 
 thread_local! {
-    /// Loom's complaint about a drop, which is made within a destructor: the
-    /// index contains panics there. All threads of a model are one to the system.
+    /// Whether loom has reported a drop that raced with a read. Loom panics within the
+    /// destructor, where the index contains panics, so the report is kept here. All
+    /// threads of a model run on one thread of the system.
     static DROPPED_TOO_EARLY: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Fails the model if a look at it is not ordered before its end, or if it is
+/// Fails the model if a read of it is not ordered before its drop, or if it is
 /// never dropped.
 struct Canary {
     life: UnsafeCell<()>,
@@ -135,18 +136,18 @@ impl Span<Key> for Between {
 /// Every key.
 pub(crate) const ALL: Between = Between(0, u8::MAX);
 
-/// How the numbers of keys become hashes. The upper bits, by which segments are
-/// chosen, are those of the number; the tags of all keys are equal.
+/// The hash of a key. The upper bits, by which segments are chosen, are the bits of
+/// the number in reverse order; the tags of all keys are equal.
 pub(crate) fn spread(number: u8) -> u64 {
     u64::from(number.reverse_bits()) << 56
 }
 
-/// All keys in one place.
+/// One hash for all keys.
 pub(crate) fn constant(_: u8) -> u64 {
     0
 }
 
-/// The side of a store that readers share: an index and the clock.
+/// The side of a store that readers and the writer share: an index and the clock.
 pub(crate) struct Store {
     pub(crate) index: Arc<Index<Key, Value>>,
     clock: AtomicU64,
@@ -183,7 +184,7 @@ impl Store {
         batch
     }
 
-    /// Stages, publishes and moves the clock.
+    /// Stages and publishes a batch, and advances the clock.
     pub(crate) fn publish(&self, writer: &mut Writer<Key, Value>, mut batch: Batch<'_, Key, Value>) {
         let timestamp = self.clock.load(Ordering::Relaxed) + 1;
         writer.stage(&mut batch).publish(timestamp, &mut ());
@@ -196,14 +197,14 @@ impl Store {
         self.publish(writer, self.prepare(&reader, writes));
     }
 
-    /// One commit for each key, which holds its own number.
+    /// One commit for each key, whose value is its own number.
     pub(crate) fn fill(&self, writer: &mut Writer<Key, Value>, keys: &[u8]) {
         for key in keys {
             self.commit(writer, &[(*key, Some(u64::from(*key)))]);
         }
     }
 
-    /// Trims all there is, with these snapshots alive, and frees what it can.
+    /// Trims everything that these live snapshots do not see, and frees what no reader can reach.
     pub(crate) fn vacuum(&self, writer: &mut Writer<Key, Value>, live: &[Timestamp]) {
         self.trim(writer, live);
         drop(writer.collect_all());
@@ -231,7 +232,7 @@ impl Store {
         self.index.reader().changed((self.hash)(key), timestamp, 0)
     }
 
-    /// The keys of `span` in the order in which a scan gives them.
+    /// The keys of `span`, in the order in which a scan visits them.
     pub(crate) fn scan(&self, span: &Between, direction: Direction, timestamp: Timestamp) -> Vec<u8> {
         let reader = self.index.reader();
         let mut found = Vec::new();

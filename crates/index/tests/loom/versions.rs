@@ -1,4 +1,4 @@
-//! Chains of versions: old snapshots against trimming, reads without a snapshot
+//! Chains of versions: old snapshots against trimming, and reads without a snapshot
 //! against commits.
 
 use crate::support::{Store, check};
@@ -16,7 +16,8 @@ fn trimming_leaves_a_snapshot_what_it_sees() {
         let reader = thread::spawn(move || {
             assert_eq!(shared.get_at(1, 2), Some(2));
         });
-        // 1 and 3 go: one behind what the reader looks for, one in front of it.
+        // Values 1 and 3 are trimmed: one behind the version that the reader looks for, and one in
+        // front of it.
         store.vacuum(&mut writer, &[2]);
         store.commit(&mut writer, &[(1, Some(5))]);
         store.vacuum(&mut writer, &[2]);
@@ -52,8 +53,8 @@ fn latest_never_goes_back() {
         let reader = thread::spawn(move || {
             let before = shared.now();
             let value = shared.latest(1).expect("never deleted");
-            assert!(value >= before, "held after {before} what it held at {value}");
-            assert!(value <= shared.now(), "shows what is not published");
+            assert!(value >= before, "{value} was found at {before} or later");
+            assert!(value <= shared.now(), "an unpublished value was found");
             assert!(shared.latest(1).is_some_and(|later| later >= value));
         });
         store.commit(&mut writer, &[(1, Some(2))]);

@@ -1,5 +1,5 @@
-//! Keys and values whose `Ord`, `Eq`, `Clone` and `Drop` fail on demand, and
-//! that are counted. Everything is kept by thread: a test is one thread.
+//! Keys and values that are counted, and whose `Ord`, `Eq`, `Clone` and `Drop` panic on
+//! demand. All state is per thread, and so per test.
 
 #![allow(dead_code, unreachable_pub)]
 
@@ -8,7 +8,7 @@ use std::cmp;
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 use std::sync::Once;
 
-/// Which user code a fuse is in.
+/// The user code in which a fuse burns, and panics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     Order,
@@ -23,7 +23,7 @@ impl Place {
         [Place::Order, Place::Equality, Place::Clone, Place::KeyDrop, Place::ValueDrop];
 }
 
-/// What a fuse panics with.
+/// The payload with which a fuse panics.
 struct Burnt;
 
 thread_local! {
@@ -32,7 +32,7 @@ thread_local! {
     static LIE: RefCell<Option<Box<dyn FnMut() -> cmp::Ordering>>> = const { RefCell::new(None) };
 }
 
-/// Lets the `n`th call from now on of the user code at `place` panic.
+/// Makes the `n`th call from now on of the user code at `place` panic.
 pub fn arm(place: Place, n: u32) {
     static QUIET: Once = Once::new();
     QUIET.call_once(|| {
@@ -46,7 +46,7 @@ pub fn arm(place: Place, n: u32) {
     FUSE.set(Some((place, n)));
 }
 
-/// Returns whether the fuse had burnt.
+/// Removes the fuse, and returns whether it has burnt.
 pub fn disarm() -> bool {
     FUSE.take().is_none()
 }
@@ -62,7 +62,7 @@ fn spark(place: Place) {
     }
 }
 
-/// Runs `body`; `None` if a fuse burnt in it.
+/// Runs `body`, and returns `None` if a fuse burns in it.
 pub fn survive<R>(body: impl FnOnce() -> R) -> Option<R> {
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(result) => Some(result),
@@ -71,7 +71,7 @@ pub fn survive<R>(body: impl FnOnce() -> R) -> Option<R> {
     }
 }
 
-/// Until it is called with `None`, comparisons of keys answer what `lie` says.
+/// Makes comparisons of keys return the answers of `lie`, until this is called with `None`.
 pub fn lie(lie: Option<Box<dyn FnMut() -> cmp::Ordering>>) {
     LIE.set(lie);
 }
@@ -85,12 +85,12 @@ pub fn alive() -> i64 {
     CENSUS.get().0
 }
 
-/// How many were dropped that were not alive.
+/// How many keys and values were dropped when they were not alive.
 pub fn dropped_twice() -> u64 {
     CENSUS.get().1
 }
 
-/// What keys and values are made of.
+/// The part of a key or value that knows whether it is alive.
 struct Life(Box<Cell<bool>>);
 
 impl Life {
@@ -100,7 +100,7 @@ impl Life {
     }
 
     fn look(&self) {
-        assert!(self.0.get(), "a look at what was dropped");
+        assert!(self.0.get(), "read after it was dropped");
     }
 
     fn end(&self) {

@@ -1,4 +1,4 @@
-//! What the tests of the index share.
+//! Shared by the tests of the index.
 
 #![allow(dead_code, unreachable_pub)]
 
@@ -8,14 +8,14 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// How often a test does what it does often: less where each step costs much more,
-/// as under a sanitizer.
+/// The number of rounds of a test that would make `count`: fewer where each step costs
+/// much more, as under a sanitizer (`FLUXMAP_TEST_DIVISOR`).
 pub fn scaled(count: u64) -> u64 {
     let divisor = std::env::var("FLUXMAP_TEST_DIVISOR").map_or(1, |divisor| divisor.parse().unwrap());
     (count / divisor).max(2)
 }
 
-/// A key that stands for a number, in the order of numbers.
+/// A key made of a number. Keys are ordered as their numbers.
 pub trait TestKey: Ord + Clone + std::fmt::Debug + Send + Sync + 'static {
     fn of(number: u32) -> Self;
     fn number(&self) -> u32;
@@ -45,7 +45,7 @@ impl TestKey for String {
         self[4..].parse().unwrap()
     }
 
-    /// The same for a hundred neighbours.
+    /// A hundred neighbouring keys have the same lead.
     fn lead(&self) -> Option<Lead> {
         Some(Lead::of(&self.as_bytes()[..12]))
     }
@@ -54,15 +54,15 @@ impl TestKey for String {
 /// How the numbers of keys become hashes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hashing {
-    /// As a hash should be.
+    /// A good hash.
     Mixed,
     /// One hash for all.
     Constant,
-    /// The upper 32 bits agree, so that no segment that splits gets smaller.
+    /// The upper 32 bits are equal, so that splitting a segment does not divide its entries.
     SharedUpper,
     /// Only the bits that choose a segment differ.
     UpperOnly,
-    /// Only the bits that are not kept differ: all are the same to the index.
+    /// Only the bits that entries do not keep differ: to the index, all hashes are equal.
     LowerOnly,
 }
 
@@ -80,7 +80,7 @@ impl Hashing {
     }
 }
 
-/// Keys from the first up to and including the second.
+/// The span from the first key up to and including the second.
 pub struct Between<K>(pub Option<K>, pub Option<K>);
 
 impl<K> Between<K> {
@@ -97,7 +97,7 @@ impl<K: Ord> Span<K> for Between<K> {
     }
 }
 
-/// The same, of keys that have leads.
+/// The same span, with leads.
 pub struct Led<K>(pub Between<K>);
 
 impl<K: TestKey> Span<K> for Led<K> {
@@ -131,7 +131,7 @@ pub fn scan<'r, K: Ord, T>(
         timestamp,
         |_, _| {},
         |pairs| {
-            assert!(!pairs.is_empty(), "a visitor is called for nothing");
+            assert!(!pairs.is_empty(), "a visitor gets no pairs");
             found.extend_from_slice(pairs);
             match found.len() < limit {
                 true => ControlFlow::Continue(()),
@@ -143,7 +143,7 @@ pub fn scan<'r, K: Ord, T>(
     found
 }
 
-/// One commit with one reader, prepared and published at once.
+/// One commit, which is prepared, staged and published at once.
 pub fn commit<K: Ord + Clone, T>(
     writer: &mut Writer<K, T>,
     reader: &Reader<'_, K, T>,
@@ -157,8 +157,8 @@ pub fn commit<K: Ord + Clone, T>(
     writer.stage(&mut batch).publish(timestamp, &mut ());
 }
 
-/// The clock and the live snapshots. (No lock of the standard library's: thread
-/// sanitizer knows only what is compiled along with the tests.)
+/// The clock and the live snapshots. (The lock is not one of the standard library, since
+/// thread sanitizer sees only code that is compiled along with the tests.)
 #[derive(Default)]
 pub struct Registry {
     clock: AtomicU64,
@@ -174,10 +174,11 @@ impl Registry {
         self.clock.store(timestamp, Ordering::Release);
     }
 
-    /// Registers a snapshot of the present.
+    /// Registers a snapshot at the clock's timestamp.
     pub fn register(&self) -> Timestamp {
         let mut live = self.live.lock();
-        // Under the lock: a horizon taken before has an older clock.
+        // Read the clock under the lock: a horizon that has missed this snapshot has then read
+        // the clock before, so it keeps all versions from its own, older clock on.
         let now = self.now();
         *live.entry(now).or_insert(0) += 1;
         now
@@ -202,7 +203,7 @@ impl Registry {
     }
 }
 
-/// Numbers that look random and are the same in every run (xorshift64).
+/// Pseudorandom numbers, the same in every run (xorshift64).
 pub struct Random(u64);
 
 impl Random {
