@@ -234,10 +234,15 @@ fn losses_to_leases_do_not_lead_to_more_leases() {
         tx.insert("x".into(), x + 1)
     }));
     for round in 1..=2 * UNPROTECTED {
-        with_priority(&db, "x", |tx| drop(tx.get("x")), || {
-            assert!(!is_ready(&mut other), "it waits for the lease");
-            assert_eq!(attempts.get(), round);
-        });
+        with_priority(
+            &db,
+            "x",
+            |tx| drop(tx.get("x")),
+            || {
+                assert!(!is_ready(&mut other), "it waits for the lease");
+                assert_eq!(attempts.get(), round);
+            },
+        );
         assert!(!is_ready(&mut other), "it has lost, and lets others run");
         assert_eq!(db.priority_info().leases, u64::from(round), "it has claimed no lease");
     }

@@ -28,8 +28,7 @@ struct Attempts<K> {
 
 /// The reads of one attempt.
 struct Reads<K> {
-    /// The hashes of the keys, as certification compares them.
-    points: HashSet<u64, FixedState>,
+    points: Points,
     ranges: Vec<Arc<Part<K>>>,
     /// The ranges of unfinished scans, each counted as read wholly.
     scans: Vec<(RangeId, Arc<Part<K>>)>,
@@ -37,7 +36,37 @@ struct Reads<K> {
 
 impl<K> Default for Reads<K> {
     fn default() -> Self {
-        Reads { points: HashSet::default(), ranges: Vec::new(), scans: Vec::new() }
+        Reads { points: Points::default(), ranges: Vec::new(), scans: Vec::new() }
+    }
+}
+
+/// The hashes of keys, as certification compares them. Most attempts end before another commit asks for
+/// one of them, so hashes are collected in a list, and put into a set when somebody asks.
+#[derive(Default)]
+struct Points {
+    noted: Vec<u64>,
+    indexed: HashSet<u64, FixedState>,
+}
+
+/// The number of hashes after which the list goes into the set although nobody has asked, so that memory
+/// is bounded by the number of different keys.
+const MOST_NOTED: usize = 1 << 16;
+
+impl Points {
+    fn note(&mut self, hash: u64) {
+        if self.noted.len() >= MOST_NOTED {
+            self.index();
+        }
+        self.noted.push(hash & HASH_BITS);
+    }
+
+    fn contains(&mut self, hash: u64) -> bool {
+        self.index();
+        self.indexed.contains(&(hash & HASH_BITS))
+    }
+
+    fn index(&mut self) {
+        self.indexed.extend(self.noted.drain(..));
     }
 }
 
@@ -59,7 +88,7 @@ impl<K> Footprint<K> {
     /// Adds a key, by its hash.
     pub(crate) fn note_point(&self, hash: u64) {
         self.watch.sign();
-        self.attempts.lock().present.points.insert(hash & HASH_BITS);
+        self.attempts.lock().present.points.note(hash);
     }
 
     /// Adds a scan of this range that has begun.
@@ -91,9 +120,8 @@ impl<K> Reads<K> {
 impl<K> Footprint<K> {
     /// Returns whether a key with this hash was read.
     fn has_point(&self, hash: u64) -> bool {
-        let hash = hash & HASH_BITS;
-        let attempts = self.attempts.lock();
-        attempts.present.points.contains(&hash) || attempts.last.points.contains(&hash)
+        let mut attempts = self.attempts.lock();
+        attempts.present.points.contains(hash) || attempts.last.points.contains(hash)
     }
 
     fn ranges(&self) -> Vec<Arc<Part<K>>> {
@@ -131,5 +159,23 @@ impl<K: Ord + 'static> Guarded for Copied<K> {
 
     fn ranges(&self) -> usize {
         self.ranges.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn points_are_found_however_often_somebody_asks_and_take_no_more_memory_for_being_read_again() {
+        let mut points = Points::default();
+        for round in 0..10 * MOST_NOTED as u64 {
+            points.note((round % 100) << 40);
+            assert!(points.noted.len() <= MOST_NOTED);
+            if round % 1_000 == 7 {
+                assert_eq!((points.contains(7 << 40), points.contains(100 << 40)), (true, false));
+            }
+        }
+        assert_eq!((points.noted.capacity() <= MOST_NOTED, points.indexed.len()), (true, 100));
     }
 }
