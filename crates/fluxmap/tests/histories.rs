@@ -5,6 +5,7 @@
 //!
 //! `FLUXMAP_SEED` replays the scripts of a run, but not the interleaving, which is the machine's.
 
+#[path = "behaviour/common/mod.rs"]
 mod common;
 
 use std::collections::BTreeMap;

@@ -6,6 +6,7 @@
 //! `scripts/power-cut.sh` runs the same child and the same check around the loss of a whole file
 //! system.
 
+#[path = "behaviour/common/mod.rs"]
 mod common;
 
 use common::report;

@@ -3,6 +3,7 @@
 //! file of their own and run one at a time, because everything else that runs in the process would
 //! be measured as well.
 
+#[path = "behaviour/common/mod.rs"]
 mod common;
 
 use common::{commit, open, report};
