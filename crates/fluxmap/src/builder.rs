@@ -13,11 +13,11 @@ use crate::mem::weigher::Weigher;
 use crate::mem::{EvictionCause, EvictionPolicy, MemSize, TimeSource};
 use crate::persistence::{DurabilityLevel, FlushLimits, PersistenceOptions};
 use crate::recovery::Files;
-use crate::shared::{Setup, Shared};
+use crate::shared::{Open, Setup};
 use crate::storage::Options;
-use crate::wal::Policy;
+use crate::wal::SyncPolicy;
 use crate::wal::directory::Directory;
-use crate::wal::format::{Identity, Shapes, clip_shape, clip_type_name};
+use crate::wal::format::{FileIdentity, Shapes, clip_shape, clip_type_name};
 use crate::wal::limits::LogSize;
 use crate::wal::segment::{MAX_SIZE, MIN_SIZE};
 use std::fmt;
@@ -558,8 +558,8 @@ impl<K: Key, V: Value, S: BuilderState> DatabaseBuilder<K, V, S> {
         let setup = self.setup()?;
         let host = setup.host.clone();
         let opened = match setup.durability {
-            None => Shared::open(setup),
-            Some(_) => host.run("fluxmap-open", move || Shared::open(setup)).await?,
+            None => Open::open(setup),
+            Some(_) => host.run("fluxmap-open", move || Open::open(setup)).await?,
         }?;
         host.drive(opened.shared.forget(opened.gone)).await?;
         Ok(Database::from_shared(opened.shared))
@@ -665,7 +665,7 @@ impl Settings {
         let (options, coder) = (self.durability?, coder?.with_codec(self.codec.unwrap_or_default()));
         let (key_type, value_type) =
             self.type_names.unwrap_or_else(|| (coder.key_type().into(), coder.value_type().into()));
-        let identity = Identity {
+        let identity = FileIdentity {
             codec: coder.codec(),
             schema_version: self.schema_version,
             database: 0,
@@ -681,7 +681,7 @@ impl Settings {
             log_size: LogSize::new(options.wal_pool_size, options.wal_segment_size_bytes),
             check_fields: self.check_fields,
         };
-        let policy = self.flush.map_or(Policy::Full, Policy::Relaxed);
+        let policy = self.flush.map_or(SyncPolicy::Full, SyncPolicy::Relaxed);
         Some(Options { files, policy, coder, check: self.check_writes })
     }
 }

@@ -21,9 +21,9 @@ use self::dispose::dispose;
 use crate::error::{FluxError, PersistenceError};
 use crate::host::Host;
 use crate::key::lead_of;
-use crate::mem::evict::{Listener, Telling};
-use crate::mem::expiry::Hand;
-use crate::mem::keeper::{Keeper, Room, to_bytes};
+use crate::mem::evict::{Listener, NotifyOnDrop};
+use crate::mem::expiry::ExpiryClock;
+use crate::mem::keeper::{MemoryLedger, Room, to_bytes};
 use crate::mem::removal::{Need, Removal};
 use crate::mem::weigher::{TOMBSTONE, Weigher};
 use crate::mem::{EvictionPolicy, TimeSource, UNIT};
@@ -36,7 +36,9 @@ use crate::sync::{AtomicU64, HashState, Mutex, Ordering};
 use crate::txn::priority::Priority;
 use crate::txn::write_set::{Put, Write};
 use crate::wal::format::{MAX_COMMIT, push_operation};
-use fluxmap_index::{Batch, Freed, Index, Noting, Reader, Tail, Time, Timestamp, Writer, planted};
+use fluxmap_index::{
+    AccessTracking, Batch, Freed, Index, Reader, Time, Timestamp, VersionMeta, Writer, planted,
+};
 use std::hash::{BuildHasher, Hash};
 use std::ops::Deref;
 use std::sync::Arc;
@@ -57,13 +59,13 @@ pub(crate) struct Committer<K, V> {
     /// The log and the encoding, in a durable database.
     pub(crate) durable: Option<Durable<K, V>>,
     pub(crate) active: Active,
-    pub(crate) hand: Hand,
+    pub(crate) hand: ExpiryClock,
     /// Called with every evicted key.
     pub(crate) listener: Option<Listener<K, V>>,
     /// The memory limit, in bytes, and how keys and values are weighed against it.
     limit: Option<(u64, Weigher<K, V>)>,
     /// How the index notes reads of keys, for the eviction policy.
-    noting: Noting,
+    noting: AccessTracking,
     /// The time to live of values that are written without one.
     life: Option<Duration>,
     /// Whether recovery gave that time to live to values whose files do not have it yet.
@@ -74,16 +76,16 @@ pub(crate) struct Committer<K, V> {
     blocker: AtomicU64,
     /// Whether a key expires before the background thread would wake by itself.
     alarm_is_due: AtomicBool,
-    pub(crate) order: Apart<Mutex<Order<K, V>>>,
+    pub(crate) order: CachePadded<Mutex<CommitSection<K, V>>>,
 }
 
 /// A value on cache lines of its own (two, because the adjacent-line prefetcher of x86 pairs them).
 /// Every commit writes the [`Order`], and every get reads the fields that would otherwise share its
 /// lines.
 #[repr(align(128))]
-pub(crate) struct Apart<T>(T);
+pub(crate) struct CachePadded<T>(T);
 
-impl<T> Deref for Apart<T> {
+impl<T> Deref for CachePadded<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
@@ -92,9 +94,9 @@ impl<T> Deref for Apart<T> {
 }
 
 /// The state that only the holder of the commit lock touches.
-pub(crate) struct Order<K, V> {
+pub(crate) struct CommitSection<K, V> {
     pub(crate) writer: Writer<K, Arc<V>>,
-    pub(crate) keeper: Keeper,
+    pub(crate) keeper: MemoryLedger,
     collector: Collector,
     /// When the background thread looks for expired keys next, or the end of time.
     pub(crate) alarm: Time,
@@ -134,10 +136,10 @@ impl<K: Ord + Clone + 'static, V> Committer<K, V> {
     pub(crate) fn new(skiplist_p: f64, memory: MemoryOptions<K, V>, host: Host) -> Self {
         let (index, mut writer) = Index::with_leads(skiplist_p, lead_of);
         let keeper = match memory.limit {
-            None => Keeper::unlimited(index.structure()),
-            Some((limit, _)) => Keeper::limited(limit, memory.policy, index.structure()),
+            None => MemoryLedger::unlimited(index.structure()),
+            Some((limit, _)) => MemoryLedger::limited(limit, memory.policy, index.structure()),
         };
-        let noting = keeper.books.as_ref().map_or(Noting::Nothing, |books| books.policy().noting());
+        let noting = keeper.books.as_ref().map_or(AccessTracking::Nothing, |books| books.policy().noting());
         writer.note_reads(noting);
         #[cfg(shuttle)]
         if let Some(observer) = memory.observer {
@@ -148,7 +150,7 @@ impl<K: Ord + Clone + 'static, V> Committer<K, V> {
             clock: Arc::default(),
             durable: None,
             active: Active::new(memory.max_snapshot_age, host.clone()),
-            hand: Hand::new(memory.time_source, host.clone()),
+            hand: ExpiryClock::new(memory.time_source, host.clone()),
             listener: memory.listener,
             limit: memory.limit,
             noting,
@@ -158,7 +160,7 @@ impl<K: Ord + Clone + 'static, V> Committer<K, V> {
             host,
             blocker: AtomicU64::new(NO_SNAPSHOT),
             alarm_is_due: AtomicBool::new(false),
-            order: Apart(Mutex::new(Order {
+            order: CachePadded(Mutex::new(CommitSection {
                 writer,
                 keeper,
                 collector: Collector::default(),
@@ -207,7 +209,7 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
         self.check_weight(weight)?;
 
         let writes = batch.len();
-        let mut telling = Telling::new(self.listener.as_ref());
+        let mut telling = NotifyOnDrop::new(self.listener.as_ref());
         let mut checks = 0;
         let mut may_reap = true;
         let (timestamp, freed, room) = loop {
@@ -304,9 +306,9 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
         let (tail, key_weight) = match &self.limit {
             Some((_, weigher)) => {
                 let weight = write.as_ref().map_or(TOMBSTONE, |put| weigher.value(&put.value));
-                (Some(Tail { expires, weight, ..Tail::default() }), weigher.key(&key))
+                (Some(VersionMeta { expires, weight, ..VersionMeta::default() }), weigher.key(&key))
             }
-            None => ((expires != 0).then(|| Tail { expires, ..Tail::default() }), 0),
+            None => ((expires != 0).then(|| VersionMeta { expires, ..VersionMeta::default() }), 0),
         };
         let is_put = write.is_some();
         batch.push_with(hash, key, write.map(|put| put.value), tail, key_weight);
@@ -330,7 +332,7 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
     }
 }
 
-impl<K: Ord + Hash + Clone + 'static, V: 'static> Order<K, V> {
+impl<K: Ord + Hash + Clone + 'static, V: 'static> CommitSection<K, V> {
     /// Stamps, logs and publishes a certified batch. The caller holds the commit lock.
     fn apply(
         &mut self,

@@ -78,8 +78,8 @@ pub struct Identity {
     pub database: u64,
 }
 
-impl From<&format::Identity> for Identity {
-    fn from(identity: &format::Identity) -> Self {
+impl From<&format::FileIdentity> for Identity {
+    fn from(identity: &format::FileIdentity) -> Self {
         Identity {
             format_version: FORMAT_VERSION,
             codec: identity.codec,

@@ -4,35 +4,21 @@
 use crate::builder::{BuilderState, DatabaseBuilder};
 use crate::db::{Database, Snapshot, Transaction};
 use crate::key::{Key, Value};
-use fluxmap_index::{Moment, Time, Timestamp};
+pub use fluxmap_index::ReadPoint;
+use fluxmap_index::{Time, Timestamp};
 use std::sync::Arc;
-
-/// The point at which a snapshot or a transaction reads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ReadPoint {
-    /// The commit after which it reads.
-    pub timestamp: Timestamp,
-    /// The time that decides which keys have expired, in milliseconds since 1970, or zero.
-    pub time: Time,
-}
-
-impl From<Moment> for ReadPoint {
-    fn from(Moment { timestamp, time }: Moment) -> Self {
-        ReadPoint { timestamp, time }
-    }
-}
 
 impl<K: Key, V: Value> Snapshot<K, V> {
     /// Returns the point at which this snapshot reads.
     pub fn read_point(&self) -> ReadPoint {
-        self.view.moment().into()
+        self.view.moment()
     }
 }
 
 impl<K: Key, V: Value> Transaction<K, V> {
     /// Returns the point at which this transaction reads.
     pub fn read_point(&self) -> ReadPoint {
-        self.view().moment().into()
+        self.view().moment()
     }
 }
 

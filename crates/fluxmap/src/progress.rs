@@ -14,11 +14,11 @@ use std::task::{Context, Poll, Waker};
 #[derive(Default)]
 pub(crate) struct Progress {
     reached: AtomicU64,
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<ProgressWaiters>,
 }
 
 #[derive(Default)]
-struct Waiting {
+struct ProgressWaiters {
     /// Once this is set, the number does not grow any more.
     failed: Option<PersistenceError>,
     /// Keyed by the number that the task waits for, and an id of its own.

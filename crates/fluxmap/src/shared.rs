@@ -27,7 +27,7 @@ use std::time::Duration;
 /// Aligned so that the reference count, which every snapshot and transaction changes, is not on the
 /// cache lines that every get reads.
 #[repr(align(128))]
-pub(crate) struct Shared<K: Key, V: Value> {
+pub(crate) struct Open<K: Key, V: Value> {
     core: Arc<Core<K, V>>,
     worker: Worker,
     /// Dropped after the worker has stopped, when nothing commits any more.
@@ -57,7 +57,7 @@ pub(crate) struct Setup<K, V> {
 /// An opened database, with the keys that are still in its files but had no room in memory: see
 /// [`Shared::forget`].
 pub(crate) struct Opened<K: Key, V: Value> {
-    pub(crate) shared: Arc<Shared<K, V>>,
+    pub(crate) shared: Arc<Open<K, V>>,
     pub(crate) gone: Vec<K>,
 }
 
@@ -74,7 +74,7 @@ const AFTER_PANIC: Duration = Duration::from_secs(1);
 /// The number of chains trimmed under one hold of the commit lock, outside commits.
 const TRIM_STEP: usize = 256;
 
-impl<K: Key, V: Value> Shared<K, V> {
+impl<K: Key, V: Value> Open<K, V> {
     /// Opens a database. For a durable one this reads its files, and blocks meanwhile.
     pub(crate) fn open(setup: Setup<K, V>) -> Result<Opened<K, V>, FluxError> {
         let is_awake = setup.vacuum.is_some() || setup.memory.max_snapshot_age.is_some();
@@ -93,7 +93,7 @@ impl<K: Key, V: Value> Shared<K, V> {
                 (core, Some(storage), gone)
             }
         };
-        let shared = Arc::new(Shared { core, worker: Worker::default(), storage });
+        let shared = Arc::new(Open { core, worker: Worker::default(), storage });
         let weak = Arc::downgrade(&shared);
         // The background thread ends leases that have run out of time.
         shared.priority.set_alarm(Box::new(move || {
@@ -332,14 +332,14 @@ impl<K: Key, V: Value> Core<K, V> {
     }
 }
 
-impl<K: Key, V: Value> Drop for Shared<K, V> {
+impl<K: Key, V: Value> Drop for Open<K, V> {
     fn drop(&mut self) {
         self.worker.stop();
         drop(self.storage.take());
     }
 }
 
-impl<K: Key, V: Value> Deref for Shared<K, V> {
+impl<K: Key, V: Value> Deref for Open<K, V> {
     type Target = Core<K, V>;
 
     fn deref(&self) -> &Self::Target {
@@ -361,7 +361,7 @@ mod tests {
             durability: None,
             host: Host::default(),
         };
-        let shared = Shared::open(setup)?.shared;
+        let shared = Open::open(setup)?.shared;
         let now = Instant::now();
         let later = now + Duration::from_secs(60);
         assert_eq!(shared.contained(now, "nothing", || Some(later)), Some(later));

@@ -14,7 +14,7 @@
 //! owns the pointer to its current run and the links to the blocks behind it.
 
 use crate::Structure;
-use crate::lead::{Head, Lead, Shared};
+use crate::lead::{CommonPrefix, KeyPrefix, PrefixSuffix};
 use crate::node::Entry;
 use crate::prefetch;
 use crate::reclaim::Guard;
@@ -36,7 +36,7 @@ pub(crate) struct Run<K, T> {
     /// See [`State`].
     state: AtomicUsize,
     /// The prefix that the leads of all entries share.
-    shared: Shared,
+    shared: CommonPrefix,
     /// The bytes behind that prefix in each entry's lead. A head moves with its entry, and is
     /// written before it. Unused if the keys have no leads.
     heads: [AtomicU32; RUN_CAPACITY],
@@ -65,8 +65,8 @@ impl<K, T> Run<K, T> {
     /// A run of at most [`RUN_CAPACITY`] entries with their heads, in order. All leads begin
     /// with `shared`, and the heads are the bytes behind it.
     pub(crate) fn boxed(
-        shared: Shared,
-        entries: impl ExactSizeIterator<Item = (NonNull<Entry<K, T>>, Head)>,
+        shared: CommonPrefix,
+        entries: impl ExactSizeIterator<Item = (NonNull<Entry<K, T>>, PrefixSuffix)>,
     ) -> Box<Self> {
         let run = Box::new(Run {
             state: AtomicUsize::new(State::new(entries.len(), false).0),
@@ -82,13 +82,13 @@ impl<K, T> Run<K, T> {
         run
     }
 
-    pub(crate) fn shared(&self) -> &Shared {
+    pub(crate) fn shared(&self) -> &CommonPrefix {
         &self.shared
     }
 
     /// The entries with their heads, with room for one more. For the writer; or for any thread,
     /// if the run is full and no entry moves in it.
-    pub(crate) fn pairs(&self) -> Vec<(NonNull<Entry<K, T>>, Head)> {
+    pub(crate) fn pairs(&self) -> Vec<(NonNull<Entry<K, T>>, PrefixSuffix)> {
         let mut pairs = Vec::with_capacity(RUN_CAPACITY + 1);
         // Relaxed: (I1), or (I3): the heads were stored before the state that the caller read.
         let heads = self.heads.iter().map(|head| head.load(Ordering::Relaxed));
@@ -106,7 +106,7 @@ impl<K, T> Run<K, T> {
         self.state.store(state.0, Ordering::Release);
     }
 
-    fn put(&self, index: usize, entry: NonNull<Entry<K, T>>, head: Option<Head>) {
+    fn put(&self, index: usize, entry: NonNull<Entry<K, T>>, head: Option<PrefixSuffix>) {
         if let Some(head) = head {
             // Release: a reader that loads this head also finds the entry that was in this slot
             // in the next one (R2).
@@ -126,7 +126,7 @@ impl<K, T> Run<K, T> {
 
     /// Writer: inserts an entry before the one in slot `index`, or behind the last one. Returns
     /// false, with nothing changed, if its lead does not begin with the run's shared prefix.
-    pub(crate) fn insert(&self, index: usize, entry: NonNull<Entry<K, T>>, lead: Option<&Lead>) -> bool {
+    pub(crate) fn insert(&self, index: usize, entry: NonNull<Entry<K, T>>, lead: Option<&KeyPrefix>) -> bool {
         if lead.is_some_and(|lead| self.shared.place(lead).is_ne()) {
             return false;
         }
@@ -208,7 +208,7 @@ impl<K, T> Run<K, T> {
     pub(crate) fn partition_point(
         &self,
         len: usize,
-        lead: Option<&Lead>,
+        lead: Option<&KeyPrefix>,
         before: impl Fn(&K) -> bool,
         pinned: &Guard<'_>,
     ) -> usize {
@@ -258,7 +258,7 @@ pub(crate) struct Block<K, T> {
     /// block, whose range has no lower end.
     pub(crate) low: Option<K>,
     /// The lead of `low`, if keys have leads.
-    pub(crate) lead: Lead,
+    pub(crate) lead: KeyPrefix,
     run: AtomicPtr<Run<K, T>>,
     next: AtomicPtr<Block<K, T>>,
     /// The links of the levels above the bottom.
@@ -269,7 +269,7 @@ pub(crate) struct Block<K, T> {
 
 impl<K, T> Block<K, T> {
     /// A block that takes part in `height` levels, at least one.
-    pub(crate) fn boxed(low: Option<K>, lead: Lead, run: Box<Run<K, T>>, height: usize) -> Box<Self> {
+    pub(crate) fn boxed(low: Option<K>, lead: KeyPrefix, run: Box<Run<K, T>>, height: usize) -> Box<Self> {
         let express = (1..height).map(|_| AtomicPtr::new(ptr::null_mut()));
         Box::new(Block {
             low,
@@ -355,7 +355,7 @@ impl<K, T> Block<K, T> {
 
     /// Whether `before` holds for the lower bound, and so for all keys in front of this block.
     /// [`Run::partition_point`] says what `lead` must satisfy.
-    pub(crate) fn starts_where(&self, lead: Option<&Lead>, before: impl Fn(&K) -> bool) -> bool {
+    pub(crate) fn starts_where(&self, lead: Option<&KeyPrefix>, before: impl Fn(&K) -> bool) -> bool {
         match lead.map_or(cmp::Ordering::Equal, |lead| self.lead.cmp(lead)) {
             cmp::Ordering::Less => true,
             cmp::Ordering::Greater => false,

@@ -1,7 +1,7 @@
 //! Walks over a span of keys, in either direction.
 
 use crate::block::Run;
-use crate::lead::Lead;
+use crate::lead::KeyPrefix;
 use crate::list::List;
 use crate::node::Entry;
 use crate::reclaim::Guard;
@@ -19,7 +19,7 @@ pub trait Span<K> {
     /// span, and no key with a greater lead is. Every key with a greater lead than the second is
     /// after the span, and no key with a smaller lead is. Must be `None` unless the index was made
     /// with leads ([`Index::with_leads`](crate::Index::with_leads)), and must use the same leads.
-    fn leads(&self) -> Option<[Lead; 2]> {
+    fn leads(&self) -> Option<[KeyPrefix; 2]> {
         None
     }
 }
@@ -34,13 +34,13 @@ pub enum Direction {
 }
 
 /// Neighbouring entries of one run, in the direction of a walk.
-pub(crate) struct Stretch<'s, 'g, K, T> {
+pub(crate) struct RunSlice<'s, 'g, K, T> {
     pub(crate) entries: &'s [&'g Entry<K, T>],
     /// The run that the walk will probably reach next.
     ahead: Option<&'g Run<K, T>>,
 }
 
-impl<'g, K, T> Stretch<'_, 'g, K, T> {
+impl<'g, K, T> RunSlice<'_, 'g, K, T> {
     /// Prefetches up to `count` entries behind the first `passed` ones, or the first entries of
     /// the next run if there are none.
     #[inline]
@@ -59,7 +59,7 @@ impl<K: Ord, T> List<K, T> {
         &'g self,
         span: &impl Span<K>,
         pinned: &'g Guard<'_>,
-        mut visit: impl FnMut(&Stretch<'_, 'g, K, T>) -> ControlFlow<()>,
+        mut visit: impl FnMut(&RunSlice<'_, 'g, K, T>) -> ControlFlow<()>,
     ) {
         let [lower, upper] = span.leads().map_or([None; 2], |leads| leads.map(Some));
         let mut block = self.descend(lower.as_ref(), |low| span.is_before(low), pinned);
@@ -102,7 +102,7 @@ impl<K: Ord, T> List<K, T> {
             if let Some(behind) = next.and_then(|next| next.next(0, pinned)) {
                 behind.ask_for();
             }
-            let stretch = Stretch { entries: &entries, ahead };
+            let stretch = RunSlice { entries: &entries, ahead };
             if visit(&stretch).is_break() || ends {
                 return;
             }
@@ -121,7 +121,7 @@ impl<K: Ord, T> List<K, T> {
         &'g self,
         span: &impl Span<K>,
         pinned: &'g Guard<'_>,
-        mut visit: impl FnMut(&Stretch<'_, 'g, K, T>) -> ControlFlow<()>,
+        mut visit: impl FnMut(&RunSlice<'_, 'g, K, T>) -> ControlFlow<()>,
     ) {
         let [lower, mut upper] = span.leads().map_or([None; 2], |leads| leads.map(Some));
         let mut block = self.descend(upper.as_ref(), |low| !span.is_after(low), pinned);
@@ -155,7 +155,7 @@ impl<K: Ord, T> List<K, T> {
             }
             entries.reverse();
             // No run to prefetch: the block in front is not known before the descent below.
-            let stretch = Stretch { entries: &entries, ahead: None };
+            let stretch = RunSlice { entries: &entries, ahead: None };
             if visit(&stretch).is_break() || slots.start > 0 {
                 return;
             }

@@ -17,22 +17,22 @@ const LENGTH: usize = 32;
 /// The bytes are kept as numbers of eight bytes each, the first byte the most significant. These
 /// compare as the bytes do, but faster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Lead([u64; LENGTH / 8]);
+pub struct KeyPrefix([u64; LENGTH / 8]);
 
-impl Lead {
+impl KeyPrefix {
     /// The smallest lead.
-    pub const LEAST: Lead = Lead([0; LENGTH / 8]);
+    pub const LEAST: KeyPrefix = KeyPrefix([0; LENGTH / 8]);
     /// The greatest lead.
-    pub const GREATEST: Lead = Lead([u64::MAX; LENGTH / 8]);
+    pub const GREATEST: KeyPrefix = KeyPrefix([u64::MAX; LENGTH / 8]);
 
     /// The lead of a key that is ordered as these bytes.
     pub fn of(bytes: &[u8]) -> Self {
-        Lead::filled_up(bytes, 0)
+        KeyPrefix::filled_up(bytes, 0)
     }
 
     /// The greatest lead that a key beginning with these bytes can have.
     pub fn last_of(prefix: &[u8]) -> Self {
-        Lead::filled_up(prefix, 0xff)
+        KeyPrefix::filled_up(prefix, 0xff)
     }
 
     fn filled_up(bytes: &[u8], with: u8) -> Self {
@@ -40,7 +40,7 @@ impl Lead {
         let length = bytes.len().min(LENGTH);
         lead[..length].copy_from_slice(&bytes[..length]);
         let (words, _) = lead.as_chunks();
-        Lead(std::array::from_fn(|index| u64::from_be_bytes(words[index])))
+        KeyPrefix(std::array::from_fn(|index| u64::from_be_bytes(words[index])))
     }
 
     fn bytes(&self) -> [u8; LENGTH] {
@@ -52,7 +52,7 @@ impl Lead {
 }
 
 /// The bytes of a lead behind the prefix that a run's leads share.
-pub(crate) type Head = u32;
+pub(crate) type PrefixSuffix = u32;
 
 /// How many leading bytes of a run's heads may be equal in all of them before the run's shared
 /// prefix is made longer.
@@ -60,43 +60,44 @@ const ROUGH: u8 = 1;
 
 /// A prefix that the leads of some neighbouring keys share; not always the longest one.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Shared {
+pub(crate) struct CommonPrefix {
     length: u8,
-    bytes: [u8; LENGTH - size_of::<Head>()],
+    bytes: [u8; LENGTH - size_of::<PrefixSuffix>()],
 }
 
-impl Shared {
-    pub(crate) const NOTHING: Shared = Shared { length: 0, bytes: [0; LENGTH - size_of::<Head>()] };
+impl CommonPrefix {
+    pub(crate) const NOTHING: CommonPrefix =
+        CommonPrefix { length: 0, bytes: [0; LENGTH - size_of::<PrefixSuffix>()] };
 
     /// The longest prefix that all leads from `first` to `last` share, as far as it fits.
-    pub(crate) fn between(first: &Lead, last: &Lead) -> Self {
+    pub(crate) fn between(first: &KeyPrefix, last: &KeyPrefix) -> Self {
         let (first, last) = (first.bytes(), last.bytes());
-        let mut bytes = [0; LENGTH - size_of::<Head>()];
+        let mut bytes = [0; LENGTH - size_of::<PrefixSuffix>()];
         let length = first.iter().zip(&last).take(bytes.len()).take_while(|(a, b)| a == b).count();
         bytes[..length].copy_from_slice(&first[..length]);
-        Shared { length: length as u8, bytes }
+        CommonPrefix { length: length as u8, bytes }
     }
 
     /// The prefix to keep for leads from `first` to `last`: `self`, if all of them share it and
     /// at most [`ROUGH`] more bytes; otherwise the longest one.
-    pub(crate) fn refined(&self, first: &Lead, last: &Lead) -> Self {
-        let between = Shared::between(first, last);
+    pub(crate) fn refined(&self, first: &KeyPrefix, last: &KeyPrefix) -> Self {
+        let between = CommonPrefix::between(first, last);
         let is_shared = self.place(first).is_eq() && self.length <= between.length;
         if is_shared && between.length <= self.length + ROUGH { *self } else { between }
     }
 
     /// Whether a lead comes before or after all leads with this prefix; `Equal` if it has the
     /// prefix itself.
-    pub(crate) fn place(&self, lead: &Lead) -> Ordering {
+    pub(crate) fn place(&self, lead: &KeyPrefix) -> Ordering {
         let length = usize::from(self.length);
         lead.bytes()[..length].cmp(&self.bytes[..length])
     }
 
     /// The bytes of the lead behind the shared prefix. Heads are ordered as their leads.
-    pub(crate) fn head(&self, lead: &Lead) -> Head {
+    pub(crate) fn head(&self, lead: &KeyPrefix) -> PrefixSuffix {
         let bytes = lead.bytes();
         let (_, rest) = bytes.split_at(self.length.into());
-        rest.first_chunk().map_or(0, |bytes| Head::from_be_bytes(*bytes))
+        rest.first_chunk().map_or(0, |bytes| PrefixSuffix::from_be_bytes(*bytes))
     }
 }
 
@@ -110,30 +111,40 @@ mod tests {
         let keys: [&[u8]; 9] = [b"", b"\0", b"a", b"a\0", b"a\0b", b"ab", &long[..32], &long, &[0xff; 33]];
         let mut sorted = keys;
         sorted.sort_unstable();
-        assert!(sorted.is_sorted_by_key(|key| Lead::of(key)));
-        assert!(sorted.iter().all(|key| Lead::LEAST <= Lead::of(key) && Lead::of(key) <= Lead::GREATEST));
-        assert!(Lead::of(b"ab\xfe") < Lead::last_of(b"ab") && Lead::last_of(b"ab") < Lead::of(b"ac"));
-        assert_eq!(Lead::last_of(&long), Lead::of(&long), "nothing is left to fill up");
+        assert!(sorted.is_sorted_by_key(|key| KeyPrefix::of(key)));
+        assert!(
+            sorted.iter().all(
+                |key| KeyPrefix::LEAST <= KeyPrefix::of(key) && KeyPrefix::of(key) <= KeyPrefix::GREATEST
+            )
+        );
+        assert!(
+            KeyPrefix::of(b"ab\xfe") < KeyPrefix::last_of(b"ab")
+                && KeyPrefix::last_of(b"ab") < KeyPrefix::of(b"ac")
+        );
+        assert_eq!(KeyPrefix::last_of(&long), KeyPrefix::of(&long), "nothing is left to fill up");
     }
 
     #[test]
     fn heads_agree_with_the_order_of_leads_that_share_a_beginning() {
-        let leads =
-            ["user0010", "user0011", "user0011x", "user0100", "user1"].map(|key| Lead::of(key.as_bytes()));
+        let leads = ["user0010", "user0011", "user0011x", "user0100", "user1"]
+            .map(|key| KeyPrefix::of(key.as_bytes()));
         for (from, first) in leads.iter().enumerate() {
             for to in from..leads.len() {
-                let shared = Shared::between(first, &leads[to]);
+                let shared = CommonPrefix::between(first, &leads[to]);
                 let between = &leads[from..=to];
                 assert!(between.iter().all(|lead| shared.place(lead) == Ordering::Equal));
                 assert!(between.is_sorted_by_key(|lead| shared.head(lead)));
             }
         }
-        let shared = Shared::between(&leads[0], &leads[2]);
+        let shared = CommonPrefix::between(&leads[0], &leads[2]);
         assert_eq!([3, 4].map(|index| shared.place(&leads[index])), [Ordering::Greater; 2]);
-        assert_eq!(shared.place(&Lead::of(b"user0000")), Ordering::Less);
+        assert_eq!(shared.place(&KeyPrefix::of(b"user0000")), Ordering::Less);
         assert_ne!(shared.head(&leads[0]), shared.head(&leads[1]));
         // Two leads that are equal to the end.
-        let same = Shared::between(&Lead::GREATEST, &Lead::GREATEST);
-        assert_eq!((same.place(&Lead::GREATEST), same.head(&Lead::GREATEST)), (Ordering::Equal, Head::MAX));
+        let same = CommonPrefix::between(&KeyPrefix::GREATEST, &KeyPrefix::GREATEST);
+        assert_eq!(
+            (same.place(&KeyPrefix::GREATEST), same.head(&KeyPrefix::GREATEST)),
+            (Ordering::Equal, PrefixSuffix::MAX)
+        );
     }
 }

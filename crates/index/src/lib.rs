@@ -112,20 +112,20 @@ mod tests;
 mod version;
 mod writer;
 
-pub use access::{Access, MOST_READS, Noting, STAMPS};
+pub use access::{Access, AccessTracking, MOST_READS, STAMPS};
 pub use cursor::{Direction, Span};
 pub use garbage::Freed;
 pub use horizon::Horizon;
-pub use lead::Lead;
+pub use lead::KeyPrefix;
 pub use node::HASH_BITS;
-pub use resident::Resident;
-pub use version::{Moment, Tail, Time, has_expired};
+pub use resident::CurrentEntry;
+pub use version::{ReadPoint, Time, VersionMeta, has_expired};
 #[cfg(shuttle)]
 pub use writer::Observer;
 pub use writer::{Batch, Before, Change, Ledger, Staged, Trimmed, Writer};
 
-use access::Notes;
-use cursor::Stretch;
+use access::AccessLog;
+use cursor::RunSlice;
 use garbage::Garbage;
 use hash::Table;
 use list::List;
@@ -148,7 +148,7 @@ pub struct Index<K, T> {
     pins: Pins,
     orphans: Orphans<Garbage<K, T>>,
     counts: Counts,
-    notes: Notes,
+    notes: AccessLog,
 }
 
 /// How many entries and versions exist. The writer changes these counts with every batch. They
@@ -179,7 +179,7 @@ impl<K: Ord + Clone, T> Index<K, T> {
     /// Like [`new`](Self::new), with leads that tell most keys apart without reading the keys.
     /// `lead` must return a lead for all keys or for none, and leads must agree with the order
     /// of the keys.
-    pub fn with_leads(probability: f64, lead: fn(&K) -> Option<Lead>) -> (Arc<Self>, Writer<K, T>) {
+    pub fn with_leads(probability: f64, lead: fn(&K) -> Option<KeyPrefix>) -> (Arc<Self>, Writer<K, T>) {
         let index = Arc::new(Index {
             table: Table::new(),
             list: List::new(lead),
@@ -190,7 +190,7 @@ impl<K: Ord + Clone, T> Index<K, T> {
                 versions: AtomicUsize::new(0),
                 superseded: Tally::new(0),
             },
-            notes: Notes::new(),
+            notes: AccessLog::new(),
         });
         let writer = Writer::new(Arc::clone(&index), probability);
         (index, writer)
@@ -290,7 +290,7 @@ impl<K, T> Reader<'_, K, T> {
 
     /// The value of `key` for a snapshot at `moment`. The snapshot's timestamp must be registered
     /// in every [`Horizon`] that is passed to [`Writer::trim`] meanwhile. Expected constant time.
-    pub fn get_at<Q>(&self, hash: u64, key: &Q, moment: impl Into<Moment>) -> Option<&T>
+    pub fn get_at<Q>(&self, hash: u64, key: &Q, moment: impl Into<ReadPoint>) -> Option<&T>
     where
         K: Borrow<Q>,
         Q: Eq + ?Sized,
@@ -299,7 +299,7 @@ impl<K, T> Reader<'_, K, T> {
     }
 
     /// Like [`get_at`](Self::get_at), with the key as the index holds it.
-    pub fn get_entry_at<Q>(&self, hash: u64, key: &Q, moment: impl Into<Moment>) -> Option<(&K, &T)>
+    pub fn get_entry_at<Q>(&self, hash: u64, key: &Q, moment: impl Into<ReadPoint>) -> Option<(&K, &T)>
     where
         K: Borrow<Q>,
         Q: Eq + ?Sized,
@@ -308,7 +308,12 @@ impl<K, T> Reader<'_, K, T> {
     }
 
     /// Like [`get_at`](Self::get_at), with everything that the index knows about the key.
-    pub fn resident_at<Q>(&self, hash: u64, key: &Q, moment: impl Into<Moment>) -> Option<Resident<'_, K, T>>
+    pub fn resident_at<Q>(
+        &self,
+        hash: u64,
+        key: &Q,
+        moment: impl Into<ReadPoint>,
+    ) -> Option<CurrentEntry<'_, K, T>>
     where
         K: Borrow<Q>,
         Q: Eq + ?Sized,
@@ -318,7 +323,7 @@ impl<K, T> Reader<'_, K, T> {
         let found = entry.and_then(|entry| {
             let version = entry.chain.at(moment.timestamp, &self.guard)?;
             version.value_at(|| moment.time)?;
-            Resident::new(self, entry, version)
+            CurrentEntry::new(self, entry, version)
         });
         self.looked_up(entry, found)
     }
@@ -367,12 +372,12 @@ impl<K, T> Reader<'_, K, T> {
     /// that expired after the time of `since` and by `until`. The timestamp of `since` must be
     /// registered. Keys are told apart by 40 bits of their hash only: the answer may be a false
     /// yes if another key shares all of them.
-    pub fn changed(&self, hash: u64, since: impl Into<Moment>, until: Time) -> bool {
+    pub fn changed(&self, hash: u64, since: impl Into<ReadPoint>, until: Time) -> bool {
         let since = since.into();
         self.index.table.find(hash, |entry| self.is_newer(entry, since, until), &self.guard).is_some()
     }
 
-    fn is_newer(&self, entry: &node::Entry<K, T>, since: Moment, until: Time) -> bool {
+    fn is_newer(&self, entry: &node::Entry<K, T>, since: ReadPoint, until: Time) -> bool {
         entry.chain.newest(&self.guard).is_some_and(|newest| {
             let expires = newest.expires();
             if newest.timestamp() <= since.timestamp {
@@ -419,7 +424,7 @@ impl<K: Ord, T> Reader<'_, K, T> {
         &'s self,
         span: &impl Span<K>,
         direction: Direction,
-        visit: impl FnMut(&Stretch<'_, 's, K, T>) -> ControlFlow<()>,
+        visit: impl FnMut(&RunSlice<'_, 's, K, T>) -> ControlFlow<()>,
     ) {
         match direction {
             Direction::Forward => self.index.list.forward(span, &self.guard, visit),
@@ -439,7 +444,7 @@ impl<K: Ord, T> Reader<'_, K, T> {
         &'s self,
         span: &impl Span<K>,
         direction: Direction,
-        moment: impl Into<Moment>,
+        moment: impl Into<ReadPoint>,
         ask: impl Fn(usize, &T),
         mut visit: impl FnMut(&[(&'s K, &'s T)]) -> ControlFlow<()>,
     ) {
@@ -455,7 +460,7 @@ impl<K: Ord, T> Reader<'_, K, T> {
     }
 
     /// Whether any key of `span` has changed or expired: see [`changed`](Self::changed).
-    pub fn changed_within(&self, span: &impl Span<K>, since: impl Into<Moment>, until: Time) -> bool {
+    pub fn changed_within(&self, span: &impl Span<K>, since: impl Into<ReadPoint>, until: Time) -> bool {
         let since = since.into();
         let mut changed = false;
         self.walk(span, Direction::Forward, |stretch| {

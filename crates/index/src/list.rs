@@ -13,7 +13,7 @@ pub(crate) use removal::Removed;
 use crate::Structure;
 use crate::block::{Block, Heights, MAX_HEIGHT, RUN_CAPACITY, Run, State};
 use crate::garbage::Garbage;
-use crate::lead::{Head, Lead, Shared};
+use crate::lead::{CommonPrefix, KeyPrefix, PrefixSuffix};
 use crate::node::Entry;
 use crate::reclaim::Guard;
 use crate::sync::{AtomicPtr, AtomicUsize, Ordering, Tally};
@@ -27,7 +27,7 @@ pub(crate) struct List<K, T> {
     /// How many levels have links. No block but the first was ever higher.
     height: AtomicUsize,
     /// The lead of a key, if its type has one.
-    lead: fn(&K) -> Option<Lead>,
+    lead: fn(&K) -> Option<KeyPrefix>,
     /// Only the writer stores these: the numbers of blocks, and of links above the bottom level.
     blocks: Tally,
     links: Tally,
@@ -46,7 +46,7 @@ pub(crate) struct Split<'g, K, T> {
 
 /// Where a key belongs. Found before the writer's lock is taken, and still
 /// right under the lock if the block's run has not changed.
-pub(crate) struct Place<'g, K, T> {
+pub(crate) struct KeyPlace<'g, K, T> {
     block: &'g Block<K, T>,
     run: &'g Run<K, T>,
     state: State,
@@ -54,8 +54,13 @@ pub(crate) struct Place<'g, K, T> {
 }
 
 impl<K, T> List<K, T> {
-    pub(crate) fn new(lead: fn(&K) -> Option<Lead>) -> Self {
-        let head = Block::boxed(None, Lead::LEAST, Run::boxed(Shared::NOTHING, [].into_iter()), MAX_HEIGHT);
+    pub(crate) fn new(lead: fn(&K) -> Option<KeyPrefix>) -> Self {
+        let head = Block::boxed(
+            None,
+            KeyPrefix::LEAST,
+            Run::boxed(CommonPrefix::NOTHING, [].into_iter()),
+            MAX_HEIGHT,
+        );
         List {
             // SAFETY: (I10) a box is never null.
             head: unsafe { NonNull::new_unchecked(Box::into_raw(head)) },
@@ -95,7 +100,7 @@ impl<K, T> List<K, T> {
     /// what `lead` must satisfy.
     pub(crate) fn descend<'g>(
         &self,
-        lead: Option<&Lead>,
+        lead: Option<&KeyPrefix>,
         before: impl Fn(&K) -> bool,
         pinned: &'g Guard<'_>,
     ) -> &'g Block<K, T> {
@@ -116,7 +121,7 @@ impl<K, T> List<K, T> {
 fn walk_level<'g, K, T>(
     mut block: &'g Block<K, T>,
     level: usize,
-    lead: Option<&Lead>,
+    lead: Option<&KeyPrefix>,
     before: impl Fn(&K) -> bool,
     pinned: &'g Guard<'_>,
 ) -> &'g Block<K, T> {
@@ -136,11 +141,11 @@ const NEAR: usize = 8;
 /// blocks behind. `None` if it is further on.
 fn place_behind<'g, K: Ord, T>(
     mut block: &'g Block<K, T>,
-    lead: Option<&Lead>,
+    lead: Option<&KeyPrefix>,
     key: &K,
     reach: usize,
     pinned: &'g Guard<'_>,
-) -> Option<Place<'g, K, T>> {
+) -> Option<KeyPlace<'g, K, T>> {
     for _ in 0..=reach {
         let run = block.run(pinned);
         let state = run.state();
@@ -150,7 +155,7 @@ fn place_behind<'g, K: Ord, T>(
             Some(next) if next.starts_where(lead, |low| low <= key) => block = next,
             _ => {
                 let index = run.partition_point(state.len(), lead, |other| other < key, pinned);
-                return Some(Place { block, run, state, index });
+                return Some(KeyPlace { block, run, state, index });
             }
         }
     }
@@ -159,7 +164,7 @@ fn place_behind<'g, K: Ord, T>(
 
 impl<K: Ord, T> List<K, T> {
     /// Where `key` is to be inserted.
-    pub(crate) fn place<'g>(&self, key: &K, pinned: &'g Guard<'_>) -> Place<'g, K, T> {
+    pub(crate) fn place<'g>(&self, key: &K, pinned: &'g Guard<'_>) -> KeyPlace<'g, K, T> {
         let lead = (self.lead)(key);
         let block = self.descend(lead.as_ref(), |low| low <= key, pinned);
         let placed = place_behind(block, lead.as_ref(), key, usize::MAX, pinned);
@@ -170,10 +175,10 @@ impl<K: Ord, T> List<K, T> {
     /// order, most of them need no descent.
     pub(crate) fn place_near<'g>(
         &self,
-        near: &Place<'g, K, T>,
+        near: &KeyPlace<'g, K, T>,
         key: &K,
         pinned: &'g Guard<'_>,
-    ) -> Place<'g, K, T> {
+    ) -> KeyPlace<'g, K, T> {
         let lead = (self.lead)(key);
         let is_behind = near.block.starts_where(lead.as_ref(), |low| low <= key);
         let placed = is_behind.then(|| place_behind(near.block, lead.as_ref(), key, NEAR, pinned)).flatten();
@@ -184,7 +189,7 @@ impl<K: Ord, T> List<K, T> {
     /// has the run that was read, since a split replaces the run, and if no entry was moving then
     /// or has moved since. A place behind the last key of a full run must always be found anew:
     /// when such a key starts a new block, the full run does not change.
-    fn confirm<'g>(&self, place: Place<'g, K, T>, key: &K, pinned: &'g Guard<'_>) -> Place<'g, K, T> {
+    fn confirm<'g>(&self, place: KeyPlace<'g, K, T>, key: &K, pinned: &'g Guard<'_>) -> KeyPlace<'g, K, T> {
         if place.block.is_unlinked() {
             return self.place(key, pinned);
         }
@@ -203,8 +208,8 @@ impl<K: Ord + Clone, T> List<K, T> {
     /// better, they are computed anew.
     fn run_of(
         &self,
-        shared: &Shared,
-        entries: &[(NonNull<Entry<K, T>>, Head)],
+        shared: &CommonPrefix,
+        entries: &[(NonNull<Entry<K, T>>, PrefixSuffix)],
         _pinned: &Guard<'_>,
     ) -> Box<Run<K, T>> {
         // SAFETY: (I5) alive: see above, linked or about to be, or linked when the pin was taken.
@@ -245,7 +250,7 @@ impl<K: Ord + Clone, T> List<K, T> {
     /// a full run. (`entry` is borrowed for its key, and alive.)
     pub(crate) fn foresee<'g>(
         &self,
-        place: &Place<'g, K, T>,
+        place: &KeyPlace<'g, K, T>,
         entry: NonNull<Entry<K, T>>,
         key: &K,
         pinned: &'g Guard<'_>,
@@ -262,13 +267,13 @@ impl<K: Ord + Clone, T> List<K, T> {
         &self,
         entry: NonNull<Entry<K, T>>,
         key: &K,
-        place: Place<'g, K, T>,
+        place: KeyPlace<'g, K, T>,
         split: &mut Option<Split<'g, K, T>>,
         heights: &mut Heights,
         pinned: &'g Guard<'_>,
         mut retire: impl FnMut(Garbage<K, T>),
     ) {
-        let Place { block, run, state, index } = self.confirm(place, key, pinned);
+        let KeyPlace { block, run, state, index } = self.confirm(place, key, pinned);
         let len = state.len();
         let lead = (self.lead)(key);
         if len < RUN_CAPACITY && run.insert(index, entry, lead.as_ref()) {
@@ -287,7 +292,7 @@ impl<K: Ord + Clone, T> List<K, T> {
         let split = split.take_if(|split| ptr::eq(split.of, run) && split.with == entry);
         let Split { left, right, low, .. } =
             split.unwrap_or_else(|| self.split(run, index, entry, key, pinned));
-        let lead = (self.lead)(&low).unwrap_or(Lead::LEAST);
+        let lead = (self.lead)(&low).unwrap_or(KeyPrefix::LEAST);
         let height = heights.draw();
         let before = self.predecessors(&low, 1..height, pinned);
         // (I7) Link the right half before the left one shortens the run, so that readers miss none.

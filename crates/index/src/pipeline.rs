@@ -9,12 +9,12 @@
 //! performance through prefetching", TODS 2007). Look-ups of several keys are prefetched in the
 //! same steps, all keys at once.
 
-use crate::cursor::Stretch;
+use crate::cursor::RunSlice;
 use crate::hash::Table;
 use crate::node::Entry;
 use crate::prefetch;
 use crate::reclaim::Guard;
-use crate::version::{Linked, Moment};
+use crate::version::{Linked, ReadPoint};
 use std::mem::MaybeUninit;
 use std::ops::ControlFlow;
 
@@ -51,7 +51,7 @@ impl<X: Copy> Group<X> {
 
 /// Resolves entries at a moment, and hands those that have a value to a visitor, in groups.
 pub(crate) struct Pipeline<'g, K, T, A> {
-    moment: Moment,
+    moment: ReadPoint,
     pinned: &'g Guard<'g>,
     /// Prefetches one step (0 or 1) of the memory that a visitor will reach through a value.
     ask: A,
@@ -67,7 +67,7 @@ pub(crate) struct Pipeline<'g, K, T, A> {
 }
 
 impl<'g, K, T, A: Fn(usize, &T)> Pipeline<'g, K, T, A> {
-    pub(crate) fn new(moment: Moment, pinned: &'g Guard<'g>, ask: A) -> Self {
+    pub(crate) fn new(moment: ReadPoint, pinned: &'g Guard<'g>, ask: A) -> Self {
         let pairs = [Group::EMPTY; 2];
         Pipeline { moment, pinned, ask, entries: Group::EMPTY, pairs, ready: 0, passed: 0 }
     }
@@ -81,7 +81,7 @@ impl<'g, K, T, A: Fn(usize, &T)> Pipeline<'g, K, T, A> {
     /// breaks.
     pub(crate) fn take_in(
         &mut self,
-        stretch: &Stretch<'_, 'g, K, T>,
+        stretch: &RunSlice<'_, 'g, K, T>,
         visit: &mut impl FnMut(&[(&'g K, &'g T)]) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
         let mut left = stretch.entries;

@@ -23,7 +23,7 @@ fn mixed(key: u32) -> u64 {
 /// Commits of `size` keys each, with one snapshot that stays at the first timestamp and one that
 /// follows the last but one.
 fn work(hash: impl Fn(u32) -> u64, keys: impl Iterator<Item = u32>, size: usize) {
-    let lead = |key: &u32| Some(Lead::of(&key.to_be_bytes()));
+    let lead = |key: &u32| Some(KeyPrefix::of(&key.to_be_bytes()));
     let (index, mut writer) = Index::<u32, u64>::with_leads(0.4, lead);
     let keys: Vec<u32> = keys.collect();
     let mut model = BTreeMap::new();
@@ -56,7 +56,7 @@ fn work(hash: impl Fn(u32) -> u64, keys: impl Iterator<Item = u32>, size: usize)
 
 #[test]
 fn what_was_made_in_advance_is_taken_only_if_it_still_fits() {
-    let lead = |key: &u32| Some(Lead::of(&key.to_be_bytes()));
+    let lead = |key: &u32| Some(KeyPrefix::of(&key.to_be_bytes()));
     let (index, mut writer) = Index::<u32, u64>::with_leads(0.4, lead);
     let mut model = BTreeMap::new();
     let (mut timestamp, mut state) = (0, 1);
@@ -261,7 +261,7 @@ fn what_keys_took_whose_hashes_are_alike_goes_with_them() {
 
 #[test]
 fn blocks_with_few_entries_are_merged() {
-    let lead = |key: &u32| Some(Lead::of(&key.to_be_bytes()));
+    let lead = |key: &u32| Some(KeyPrefix::of(&key.to_be_bytes()));
     // The keys are deleted in no order, from the left, and from the right.
     const COUNT: u32 = 9_000;
     let orders: [Vec<u32>; 3] =

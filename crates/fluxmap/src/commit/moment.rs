@@ -2,7 +2,7 @@
 
 use super::Committer;
 use crate::mvcc::active::{ReaderKind, Registration};
-use fluxmap_index::{Moment, Time, Timestamp, planted};
+use fluxmap_index::{ReadPoint, Time, Timestamp, planted};
 use std::hash::Hash;
 
 impl<K: Ord + Hash + Clone, V> Committer<K, V> {
@@ -25,13 +25,13 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
         if planted("get-reads-applied") { self.clock.applied() } else { self.clock.stable() }
     }
 
-    fn stable_moment(&self) -> Moment {
+    fn stable_moment(&self) -> ReadPoint {
         match self.durable {
             // Without a log, every applied commit is stable.
             None => self.hand.applied_moment(&self.clock),
             Some(ref durable) if durable.log.failure().is_some() => {
                 // Commits that are not stable will never be seen, so they do not hold the time back.
-                Moment { timestamp: self.clock.stable(), time: self.hand.shown() }
+                ReadPoint { timestamp: self.clock.stable(), time: self.hand.shown() }
             }
             Some(_) => self.hand.stable_moment(&self.clock),
         }

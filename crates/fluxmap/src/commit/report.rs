@@ -4,13 +4,13 @@ use super::Committer;
 use crate::info::{KeyMetadata, MemoryInfo};
 use crate::mem::keeper::{bytes, to_bytes};
 use crate::mem::weigher::{bare_entry, bare_version};
-use fluxmap_index::{Noting, Resident, STAMPS};
+use fluxmap_index::{AccessTracking, CurrentEntry, STAMPS};
 use std::hash::Hash;
 use std::sync::Arc;
 
 impl<K: Ord + Hash + Clone, V> Committer<K, V> {
     /// Returns the metadata of a key.
-    pub(crate) fn metadata(&self, pair: &Resident<'_, K, Arc<V>>) -> KeyMetadata<K> {
+    pub(crate) fn metadata(&self, pair: &CurrentEntry<'_, K, Arc<V>>) -> KeyMetadata<K> {
         let access = pair.access();
         let age = self.index.generation().wrapping_sub(access.stamp()) % STAMPS;
         let count = u64::from(access.count());
@@ -22,7 +22,7 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
         KeyMetadata {
             key: pair.key().clone(),
             last_accessed: u64::from(STAMPS - age),
-            access_count: if self.noting == Noting::Magnitude { (1 << count) - 1 } else { count },
+            access_count: if self.noting == AccessTracking::Magnitude { (1 << count) - 1 } else { count },
             size_bytes: size,
         }
     }

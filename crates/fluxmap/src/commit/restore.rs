@@ -1,9 +1,9 @@
 //! Commits that are read back from the files, before the database is in use.
 
 use super::dispose::dispose;
-use super::{Committer, Order};
+use super::{CommitSection, Committer};
 use crate::mem::Evictions;
-use crate::mem::evict::Gone;
+use crate::mem::evict::Evicted;
 use crate::mem::removal::{Need, Removal};
 use crate::sync::Ordering;
 use crate::txn::write_set::{Put, Write};
@@ -32,7 +32,7 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
             self.prepare(&mut batch, key, write);
         }
         let mut order = self.order.lock();
-        let Order { writer, keeper, .. } = &mut *order;
+        let CommitSection { writer, keeper, .. } = &mut *order;
         writer.stage(&mut batch).publish(timestamp, keeper);
         order.make_visible(timestamp, self, None::<()>);
         let freed = order.after_publish(batch.len(), self);
@@ -49,7 +49,7 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
     /// index depends on the order of writes, and data that was within the limit should not be evicted
     /// because the index has one block more than before.
     pub(crate) fn keep_limit(&self, is_all: bool, gone: &mut Vec<K>) {
-        let mut evicted = Gone::new(true);
+        let mut evicted = Evicted::new(true);
         let reader = self.reader();
         let mut removal = Removal::new(self, &reader, &mut evicted);
         let mut order = self.order.lock();

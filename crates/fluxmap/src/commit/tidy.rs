@@ -1,7 +1,7 @@
 //! Trimming outside of commits, and the snapshots that hold it up.
 
 use super::dispose::dispose;
-use super::{Committer, NO_SNAPSHOT, Order};
+use super::{CommitSection, Committer, NO_SNAPSHOT};
 use crate::mvcc::gc::Collector;
 use crate::sync::Ordering;
 use fluxmap_index::{Timestamp, Trimmed};
@@ -13,7 +13,7 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
     pub(crate) fn refresh_horizon(&self) -> usize {
         let mut order = self.order.lock();
         self.hand.advance();
-        let Order { writer, collector, .. } = &mut *order;
+        let CommitSection { writer, collector, .. } = &mut *order;
         collector.refresh(writer, &self.active, &self.clock);
         writer.backlog()
     }
@@ -24,7 +24,7 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
         // Move the expiry clock here too, because the background thread may trim for a long time before
         // it gets back to moving it.
         self.hand.advance();
-        let Order { writer, collector, .. } = &mut *order;
+        let CommitSection { writer, collector, .. } = &mut *order;
         let trimmed = writer.trim(collector.horizon(), budget);
         let backlog = writer.backlog();
         self.note_blocker(collector, backlog);
@@ -45,7 +45,7 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
     /// trimmed. Returns whether that snapshot has ended already.
     pub(crate) fn watch_blocker(&self) -> bool {
         let mut order = self.order.lock();
-        let Order { writer, collector, .. } = &mut *order;
+        let CommitSection { writer, collector, .. } = &mut *order;
         if writer.backlog() == 0 || collector.horizon().is_empty() {
             return false;
         }

@@ -5,7 +5,7 @@
 //! lock around the user code of the keys.
 
 use crate::commit::dispose::dispose;
-use crate::commit::{Committer, Order};
+use crate::commit::{CommitSection, Committer};
 use crate::error::FluxError;
 use crate::mem::notify::{Told, tell};
 use crate::mem::removal::{Need, Removal};
@@ -52,15 +52,15 @@ impl Evictions {
 }
 
 /// Removed keys, to be reported where no lock is held.
-pub(crate) struct Gone<K, V> {
+pub(crate) struct Evicted<K, V> {
     pub(crate) keys: Told<K, V>,
     wanted: bool,
 }
 
-impl<K, V> Gone<K, V> {
+impl<K, V> Evicted<K, V> {
     /// Creates an empty list that keeps the added keys only if they are `wanted`.
     pub(crate) fn new(wanted: bool) -> Self {
-        Gone { keys: Vec::new(), wanted }
+        Evicted { keys: Vec::new(), wanted }
     }
 
     /// Returns whether removed keys should be added, with their values and causes.
@@ -75,18 +75,18 @@ impl<K, V> Gone<K, V> {
 }
 
 /// Removed keys. Dropping this value reports them to the listener, even if a panic comes before.
-pub(crate) struct Telling<'l, K: 'static, V: 'static> {
-    pub(crate) gone: Gone<K, V>,
+pub(crate) struct NotifyOnDrop<'l, K: 'static, V: 'static> {
+    pub(crate) gone: Evicted<K, V>,
     listener: Option<&'l Listener<K, V>>,
 }
 
-impl<'l, K, V> Telling<'l, K, V> {
+impl<'l, K, V> NotifyOnDrop<'l, K, V> {
     pub(crate) fn new(listener: Option<&'l Listener<K, V>>) -> Self {
-        Telling { gone: Gone::new(listener.is_some()), listener }
+        NotifyOnDrop { gone: Evicted::new(listener.is_some()), listener }
     }
 }
 
-impl<K, V> Drop for Telling<'_, K, V> {
+impl<K, V> Drop for NotifyOnDrop<'_, K, V> {
     fn drop(&mut self) {
         if let Some(listener) = self.listener {
             tell(listener, mem::take(&mut self.gone.keys));
@@ -111,12 +111,12 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
     /// Removes some of the expired keys, and returns when more are to be removed. Returns `None` also if
     /// the log has failed, because then no key can be removed.
     pub(crate) fn reap(&self) -> Option<Time> {
-        let mut telling = Telling::new(self.listener.as_ref());
+        let mut telling = NotifyOnDrop::new(self.listener.as_ref());
         self.remove_expired(&mut telling.gone).ok().flatten()
     }
 
     /// Removes some of the expired keys, and returns when the next key expires.
-    pub(crate) fn remove_expired(&self, gone: &mut Gone<K, V>) -> Result<Option<Time>, FluxError> {
+    pub(crate) fn remove_expired(&self, gone: &mut Evicted<K, V>) -> Result<Option<Time>, FluxError> {
         let mut order = self.order.lock();
         let now = self.hand.advance();
         if order.keeper.timers.expired(now).is_none() {
@@ -152,7 +152,7 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
         hash: u64,
         is_it: impl Fn(&K) -> bool,
     ) -> Result<Option<Timestamp>, FluxError> {
-        let mut telling = Telling::new(self.listener.as_ref());
+        let mut telling = NotifyOnDrop::new(self.listener.as_ref());
         let reader = self.reader();
         // Search without the lock, because `Eq`, encoding and copying are user code of the key.
         let Some(found) = reader.resident(hash, |resident| is_it(resident.key())) else {
@@ -183,7 +183,7 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
     }
 }
 
-impl<K, V> Order<K, V> {
+impl<K, V> CommitSection<K, V> {
     /// Records when the background thread looks for expired keys next, and returns that time.
     fn set_alarm(&mut self) -> Option<Time> {
         let next = self.keeper.timers.next();

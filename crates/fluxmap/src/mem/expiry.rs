@@ -8,7 +8,7 @@
 use crate::host::Host;
 use crate::mvcc::clock::Clock;
 use crate::sync::{AtomicU64, Instant, Mutex, Ordering};
-use fluxmap_index::{Moment, Time, Timestamp, contain, planted};
+use fluxmap_index::{ReadPoint, Time, Timestamp, contain, planted};
 use std::collections::VecDeque;
 use std::collections::btree_map::{BTreeMap, Entry};
 use std::fmt;
@@ -104,7 +104,7 @@ fn micros(time: SystemTime) -> u64 {
 }
 
 /// The source of the time.
-enum Source {
+enum ClockSource {
     Machine(Machine),
     Given(Arc<dyn TimeSource>),
 }
@@ -120,8 +120,8 @@ pub(crate) fn to_time(time: SystemTime) -> Time {
 }
 
 /// The expiry clock of a database.
-pub(crate) struct Hand {
-    source: Source,
+pub(crate) struct ExpiryClock {
+    source: ClockSource,
     /// How often a source that was given has panicked.
     panics: AtomicU64,
     /// The time that the clock shows. Only the holder of the commit lock moves it.
@@ -132,18 +132,18 @@ pub(crate) struct Hand {
     /// need not ask the source. True once the background thread has run, if the source is the machine.
     is_driven: AtomicBool,
     /// The times of commits that are not stable yet.
-    lag: Mutex<Lag>,
+    lag: Mutex<PendingTimes>,
 }
 
 /// The times of commits that were not stable at the last look, and the time for readers of the stable
 /// state: the time of its last commit, or of the first commit that is not stable.
 #[derive(Default)]
-struct Lag {
+struct PendingTimes {
     unstable: VecDeque<(Timestamp, Time)>,
     settled: Time,
 }
 
-impl Lag {
+impl PendingTimes {
     fn settle(&mut self, stable: Timestamp) {
         while let Some((_, time)) = self.unstable.pop_front_if(|(timestamp, _)| *timestamp <= stable) {
             self.settled = time;
@@ -151,11 +151,11 @@ impl Lag {
     }
 }
 
-impl Hand {
+impl ExpiryClock {
     /// Creates an expiry clock that follows `source`, or else the host's clock.
     pub(crate) fn new(source: Option<Arc<dyn TimeSource>>, host: Host) -> Self {
-        Hand {
-            source: source.map_or_else(|| Source::Machine(Machine::new(host)), Source::Given),
+        ExpiryClock {
+            source: source.map_or_else(|| ClockSource::Machine(Machine::new(host)), ClockSource::Given),
             panics: AtomicU64::new(0),
             is_driven: AtomicBool::new(false),
             shown: AtomicU64::new(0),
@@ -167,10 +167,10 @@ impl Hand {
     /// Returns the current time, which never goes back.
     pub(crate) fn now(&self) -> Time {
         let now = match &self.source {
-            Source::Machine(machine) => machine.now(),
+            ClockSource::Machine(machine) => machine.now(),
             // Contain panics: the source is called under locks, in the middle of commits, and by the
             // background thread, where a panic would leave work half done.
-            Source::Given(source) => contain(|| to_time(source.now())).unwrap_or_else(|| {
+            ClockSource::Given(source) => contain(|| to_time(source.now())).unwrap_or_else(|| {
                 self.panics.fetch_add(1, Ordering::Relaxed);
                 tracing::error!("a time source has panicked; the time stays where it was");
                 0
@@ -187,7 +187,7 @@ impl Hand {
     /// Reads the machine's clock, if that is the source: it may have been set forward, or the machine
     /// may have slept. The shown time follows at the next [`advance`](Self::advance).
     pub(crate) fn look(&self) {
-        if let Source::Machine(machine) = &self.source {
+        if let ClockSource::Machine(machine) = &self.source {
             machine.look();
         }
     }
@@ -195,13 +195,13 @@ impl Hand {
     /// Returns how often the machine's clock must be read while any key expires; `None` for a source
     /// that was given.
     pub(crate) fn look_every(&self) -> Option<Duration> {
-        matches!(self.source, Source::Machine(_)).then_some(LOOK_EVERY)
+        matches!(self.source, ClockSource::Machine(_)).then_some(LOOK_EVERY)
     }
 
     /// Continues from the time that had been reached when the database was last open. The database must
     /// not be in use yet.
     pub(crate) fn resume(&self, time: Time) {
-        if let Source::Machine(machine) = &self.source {
+        if let ClockSource::Machine(machine) = &self.source {
             machine.follow(UNIX_EPOCH.checked_add(Duration::from_millis(time)).unwrap_or(UNIX_EPOCH));
         }
         self.shown.fetch_max(time, Ordering::Release);
@@ -240,7 +240,7 @@ impl Hand {
 
     /// Records that a thread moves this clock whenever a key expires.
     pub(crate) fn drive(&self) {
-        self.is_driven.store(matches!(self.source, Source::Machine(_)), Ordering::Relaxed);
+        self.is_driven.store(matches!(self.source, ClockSource::Machine(_)), Ordering::Relaxed);
     }
 
     pub(crate) fn is_driven(&self) -> bool {
@@ -279,7 +279,7 @@ impl Hand {
 
     /// Returns the newest state, with a time at which it was the newest. So the next commit is certified
     /// at that time or later, and earlier commits at that time or earlier.
-    pub(crate) fn applied_moment(&self, clock: &Clock) -> Moment {
+    pub(crate) fn applied_moment(&self, clock: &Clock) -> ReadPoint {
         let mut timestamp = clock.applied();
         if !self.is_needed() {
             return timestamp.into();
@@ -288,14 +288,14 @@ impl Hand {
             let time = self.shown();
             let again = clock.applied();
             if again == timestamp || planted("view-with-any-time") {
-                return Moment { timestamp, time };
+                return ReadPoint { timestamp, time };
             }
             timestamp = again;
         }
     }
 
     /// Returns the newest stable state, with a time for which the same holds.
-    pub(crate) fn stable_moment(&self, clock: &Clock) -> Moment {
+    pub(crate) fn stable_moment(&self, clock: &Clock) -> ReadPoint {
         if !self.is_needed() {
             return clock.stable().into();
         }
@@ -304,7 +304,7 @@ impl Hand {
         let timestamp = clock.stable();
         lag.settle(timestamp);
         let is_all = clock.applied() == timestamp && lag.unstable.is_empty();
-        Moment {
+        ReadPoint {
             timestamp,
             time: if is_all || planted("stable-views-at-present") {
                 self.shown()
@@ -317,7 +317,7 @@ impl Hand {
     }
 }
 
-impl fmt::Debug for Hand {
+impl fmt::Debug for ExpiryClock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Hand").field("shown", &self.shown()).finish_non_exhaustive()
     }
@@ -410,11 +410,11 @@ mod tests {
 
     #[test]
     fn what_cannot_be_counted_is_never() {
-        let hand = Hand::new(None, Host::default());
+        let hand = ExpiryClock::new(None, Host::default());
         assert_eq!(hand.after(Duration::MAX), u64::MAX);
         hand.resume(u64::MAX - 1);
         assert!(hand.now() >= u64::MAX - 1 && hand.after(Duration::from_secs(1)) == u64::MAX);
-        let hand = Hand::new(None, Host::default());
+        let hand = ExpiryClock::new(None, Host::default());
         assert_eq!(to_time(UNIX_EPOCH), 1);
         assert!(hand.after(Duration::from_nanos(1)) > to_time(SystemTime::now() - Duration::from_secs(1)));
     }
@@ -455,7 +455,7 @@ mod tests {
         let time = UNIX_EPOCH + Duration::from_secs(1_000_000);
         let source = Arc::new(Fragile(std::sync::Mutex::new(Some(time))));
         let given: Arc<dyn TimeSource> = source.clone();
-        let hand = Hand::new(Some(given), Host::default());
+        let hand = ExpiryClock::new(Some(given), Host::default());
         hand.need();
         assert_eq!((hand.advance(), hand.panics()), (1_000_000_000, 0));
         *source.0.lock().expect("nobody has it") = None;

@@ -8,25 +8,25 @@
 use crate::mem::evict::Evictions;
 use crate::mem::expiry::{TIMER_BYTES, Timers};
 use crate::mem::nodes::{NO_NODE, Node, NodeId, Nodes};
-use crate::mem::policy::{Policy, Reads, policy};
+use crate::mem::policy::{AccessSource, Policy, policy};
 use crate::mem::{EvictionPolicy, UNIT};
-use fluxmap_index::{Before, Change, HASH_BITS, Ledger, Structure, Tail, Time};
+use fluxmap_index::{Before, Change, HASH_BITS, Ledger, Structure, Time, VersionMeta};
 
 /// The figures about a database's memory, guarded by the commit lock.
 #[derive(Default)]
-pub(crate) struct Keeper {
+pub(crate) struct MemoryLedger {
     pub(crate) timers: Timers,
     /// Whether any expiring version was ever recorded.
     pub(crate) has_expiring: bool,
     pub(crate) evictions: Evictions,
     /// Present if there is a memory limit.
-    pub(crate) books: Option<Books>,
+    pub(crate) books: Option<Budget>,
     /// The memory of the empty index.
     empty_index: u64,
 }
 
 /// The figures that a memory limit needs.
-pub(crate) struct Books {
+pub(crate) struct Budget {
     limit: u64,
     /// By how many bytes the limit may be exceeded for now.
     allowance: u64,
@@ -76,9 +76,9 @@ pub(crate) fn bytes(structure: Structure) -> u64 {
     (structure.bytes + structure.allocations * size_of::<usize>()) as u64
 }
 
-impl Keeper {
+impl MemoryLedger {
     pub(crate) fn limited(limit: u64, kind: EvictionPolicy, structure: Structure) -> Self {
-        let mut books = Books {
+        let mut books = Budget {
             limit,
             allowance: 0,
             nodes: Nodes::new(),
@@ -91,11 +91,11 @@ impl Keeper {
             drawn: 0,
         };
         books.empty_policy = books.policy.heap_bytes() as u64;
-        Keeper { books: Some(books), ..Keeper::unlimited(structure) }
+        MemoryLedger { books: Some(books), ..MemoryLedger::unlimited(structure) }
     }
 
     pub(crate) fn unlimited(structure: Structure) -> Self {
-        Keeper { empty_index: bytes(structure), ..Keeper::default() }
+        MemoryLedger { empty_index: bytes(structure), ..MemoryLedger::default() }
     }
 
     /// Returns the bytes taken by the index, the policy and the timers: the part that counts against the
@@ -121,7 +121,7 @@ impl Keeper {
     /// Returns whether these changes, staged in an index of this structure, have room.
     pub(crate) fn room(
         &mut self,
-        changes: impl Iterator<Item = (Change, Option<Tail>)>,
+        changes: impl Iterator<Item = (Change, Option<VersionMeta>)>,
         structure: Structure,
     ) -> Room {
         let index = bytes(structure).saturating_sub(self.empty_index);
@@ -148,8 +148,8 @@ impl Keeper {
     }
 }
 
-impl Ledger for Keeper {
-    fn record(&mut self, change: Change, mut tail: Option<&mut Tail>) {
+impl Ledger for MemoryLedger {
+    fn record(&mut self, change: Change, mut tail: Option<&mut VersionMeta>) {
         let before = change.before.and_then(|before| before.tail).map_or(0, |tail| tail.expires);
         let after = tail.as_ref().map_or(0, |tail| tail.expires);
         if before != 0 || after != 0 {
@@ -164,8 +164,8 @@ impl Ledger for Keeper {
     }
 }
 
-impl Books {
-    fn record(&mut self, change: Change, tail: &mut Tail) {
+impl Budget {
+    fn record(&mut self, change: Change, tail: &mut VersionMeta) {
         let node = change.before.and_then(|before| before.tail).map_or(NO_NODE, |tail| tail.node);
         match (change.before, change.is_value) {
             (Some(before), true) if node != NO_NODE => {
@@ -206,7 +206,7 @@ impl Books {
     /// evicted for their own sake. `index` is the memory of the index with the new keys linked.
     fn room(
         &mut self,
-        changes: impl Iterator<Item = (Change, Option<Tail>)>,
+        changes: impl Iterator<Item = (Change, Option<VersionMeta>)>,
         index: u64,
         timers: u64,
     ) -> Room {
@@ -243,7 +243,7 @@ impl Books {
         Room::Enough
     }
 
-    fn sums(&self, changes: impl Iterator<Item = (Change, Option<Tail>)>) -> Sums {
+    fn sums(&self, changes: impl Iterator<Item = (Change, Option<VersionMeta>)>) -> Sums {
         let mut sums = Sums::default();
         for (change, tail) in changes {
             let before = change.before.and_then(|before| before.tail);
@@ -278,22 +278,22 @@ impl Books {
     }
 
     /// Returns the next key to evict.
-    pub(crate) fn victim(&mut self, reads: &dyn Reads) -> Option<Victim> {
+    pub(crate) fn victim(&mut self, reads: &dyn AccessSource) -> Option<PolicyChoice> {
         let id = self.policy.victim(&mut self.nodes, reads)?;
-        Some(Victim { id, hash: self.nodes.get(id).hash })
+        Some(PolicyChoice { id, hash: self.nodes.get(id).hash })
     }
 
     /// Returns any key, or nothing, regardless of the policy. Repeated calls are spread evenly over all
     /// keys, so among them is soon one of any large group.
-    pub(crate) fn draw(&mut self) -> Option<Victim> {
+    pub(crate) fn draw(&mut self) -> Option<PolicyChoice> {
         self.drawn = self.drawn.wrapping_add(GOLDEN);
         let end = self.nodes.end();
         let id = ((u64::from(self.drawn) * u64::from(end)) >> u32::BITS) as NodeId;
-        (id < end && self.nodes.is_taken(id)).then(|| Victim { id, hash: self.nodes.get(id).hash })
+        (id < end && self.nodes.is_taken(id)).then(|| PolicyChoice { id, hash: self.nodes.get(id).hash })
     }
 
     /// Lets a victim stay for now.
-    pub(crate) fn spare(&mut self, victim: Victim) {
+    pub(crate) fn spare(&mut self, victim: PolicyChoice) {
         self.policy.spare(&mut self.nodes, victim.id);
     }
 
@@ -371,7 +371,7 @@ struct Sums {
 }
 
 /// Returns the memory of a version's timer, in bytes.
-fn timer(tail: Option<Tail>) -> u64 {
+fn timer(tail: Option<VersionMeta>) -> u64 {
     tail.filter(|tail| tail.expires != 0).map_or(0, |_| TIMER_BYTES as u64)
 }
 
@@ -394,7 +394,7 @@ const DENSE_KEY: u64 = 64;
 
 /// A key chosen for eviction.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Victim {
+pub(crate) struct PolicyChoice {
     pub(crate) id: NodeId,
     pub(crate) hash: u64,
 }

@@ -10,16 +10,18 @@
 //! A removal uses one [`Reader`], whose pin keeps the picked entries alive from one hold of the lock to
 //! the next.
 
-use crate::commit::{Committer, Order};
+use crate::commit::{CommitSection, Committer};
 use crate::error::FluxError;
-use crate::mem::evict::{EvictionCause, Gone};
-use crate::mem::keeper::{self, Books};
+use crate::mem::evict::{Evicted, EvictionCause};
+use crate::mem::keeper::{self, Budget};
 use crate::mem::nodes::{NodeId, Nodes};
-use crate::mem::policy::Reads;
+use crate::mem::policy::AccessSource;
 use crate::mem::weigher::TOMBSTONE;
 use crate::txn::priority::Priority;
 use crate::txn::shield::Shield;
-use fluxmap_index::{Access, Reader, Resident, Tail, Time, Timestamp, contain, has_expired, planted};
+use fluxmap_index::{
+    Access, CurrentEntry, Reader, Time, Timestamp, VersionMeta, contain, has_expired, planted,
+};
 use std::hash::Hash;
 use std::mem;
 use std::ptr;
@@ -39,10 +41,10 @@ const MOST_TURNS: usize = 16;
 /// A key to be removed, as it was when it was picked.
 struct Victim<'r, K, V> {
     hash: u64,
-    resident: Resident<'r, K, Arc<V>>,
+    resident: CurrentEntry<'r, K, Arc<V>>,
     cause: EvictionCause,
     /// The policy's name for the key, if the policy chose it.
-    choice: Option<keeper::Victim>,
+    choice: Option<keeper::PolicyChoice>,
     /// The encoded operation for the log. `None` until it has been prepared, and if that failed.
     operation: Option<Vec<u8>>,
     /// The copy for the listener.
@@ -69,7 +71,7 @@ pub(crate) struct Need<'p> {
 impl<'p> Need<'p> {
     /// Returns the need for everything beyond the limit now; `None` if the limit is kept.
     pub(crate) fn all<K, V>(
-        order: &Order<K, V>,
+        order: &CommitSection<K, V>,
         shared: &Committer<K, V>,
         written: Option<(Timestamp, usize)>,
         priority: Option<&'p Priority>,
@@ -89,10 +91,10 @@ impl<'p> Need<'p> {
     /// Returns the chosen key, unless it has gone or the commit that needs the room has written it.
     fn may_go<'r, K, V>(
         &self,
-        notes: &Notes<'r, '_, K, V>,
-        choice: keeper::Victim,
-    ) -> Option<Resident<'r, K, Arc<V>>> {
-        let is_written = |resident: &Resident<'_, K, Arc<V>>| {
+        notes: &EntryAccesses<'r, '_, K, V>,
+        choice: keeper::PolicyChoice,
+    ) -> Option<CurrentEntry<'r, K, Arc<V>>> {
+        let is_written = |resident: &CurrentEntry<'_, K, Arc<V>>| {
             self.written.is_some_and(|(timestamp, _)| resident.timestamp() == timestamp)
         };
         notes.resident(choice.hash, choice.id).filter(|resident| !is_written(resident))
@@ -101,8 +103,8 @@ impl<'p> Need<'p> {
     /// Returns the shield if it protects this key. One load if there is no lease.
     fn shield_over<K: 'static, V>(
         &mut self,
-        resident: &Resident<'_, K, Arc<V>>,
-        choice: keeper::Victim,
+        resident: &CurrentEntry<'_, K, Arc<V>>,
+        choice: keeper::PolicyChoice,
     ) -> Option<&mut Shield<'p>> {
         let shield = self.shield.as_mut()?;
         (shield.looks() && shield.covers(choice.hash, resident.key())).then_some(shield)
@@ -112,9 +114,9 @@ impl<'p> Need<'p> {
     /// protected keys may come first.
     fn draw<'r, K: 'static, V>(
         &mut self,
-        books: &mut Books,
-        notes: &Notes<'r, '_, K, V>,
-    ) -> Option<(Resident<'r, K, Arc<V>>, keeper::Victim)> {
+        books: &mut Budget,
+        notes: &EntryAccesses<'r, '_, K, V>,
+    ) -> Option<(CurrentEntry<'r, K, Arc<V>>, keeper::PolicyChoice)> {
         while self.shield.as_mut()?.looks() {
             let Some(choice) = books.draw() else { continue };
             let Some(resident) = self.may_go(notes, choice) else { continue };
@@ -130,7 +132,7 @@ impl<'p> Need<'p> {
 pub(crate) struct Removal<'c, 'r, K, V> {
     shared: &'c Committer<K, V>,
     reader: &'r Reader<'r, K, Arc<V>>,
-    gone: &'c mut Gone<K, V>,
+    gone: &'c mut Evicted<K, V>,
     /// The keys to remove in the next hold of the lock.
     picked: Vec<Victim<'r, K, V>>,
     /// Listeners' copies of keys that were not removed, to be dropped where no lock is held.
@@ -138,15 +140,15 @@ pub(crate) struct Removal<'c, 'r, K, V> {
 }
 
 /// Gives the policy the accesses that reads have noted on entries.
-struct Notes<'r, 'i, K, V>(&'r Reader<'i, K, Arc<V>>);
+struct EntryAccesses<'r, 'i, K, V>(&'r Reader<'i, K, Arc<V>>);
 
-impl<'r, K, V> Notes<'r, '_, K, V> {
-    fn resident(&self, hash: u64, node: NodeId) -> Option<Resident<'r, K, Arc<V>>> {
+impl<'r, K, V> EntryAccesses<'r, '_, K, V> {
+    fn resident(&self, hash: u64, node: NodeId) -> Option<CurrentEntry<'r, K, Arc<V>>> {
         self.0.resident(hash, |resident| resident.tail().is_some_and(|tail| tail.node == node))
     }
 }
 
-impl<K, V> Reads for Notes<'_, '_, K, V> {
+impl<K, V> AccessSource for EntryAccesses<'_, '_, K, V> {
     fn of(&self, nodes: &Nodes, node: NodeId) -> Access {
         let resident = self.resident(nodes.get(node).hash, node);
         resident.map_or(Access::default(), |resident| resident.access())
@@ -163,7 +165,7 @@ impl<'c, 'r, K: Ord + Hash + Clone + 'static, V: 'static> Removal<'c, 'r, K, V> 
     pub(crate) fn new(
         shared: &'c Committer<K, V>,
         reader: &'r Reader<'r, K, Arc<V>>,
-        gone: &'c mut Gone<K, V>,
+        gone: &'c mut Evicted<K, V>,
     ) -> Self {
         Removal { shared, reader, gone, picked: Vec::new(), spent: Vec::new() }
     }
@@ -215,7 +217,7 @@ impl<'c, 'r, K: Ord + Hash + Clone + 'static, V: 'static> Removal<'c, 'r, K, V> 
     pub(crate) fn pick_found(
         &mut self,
         hash: u64,
-        resident: Resident<'r, K, Arc<V>>,
+        resident: CurrentEntry<'r, K, Arc<V>>,
     ) -> Result<(), FluxError> {
         let operation = Some(Self::encode(self.shared, resident.key())?);
         let copy = self.gone.is_wanted().then(|| resident.key().clone());
@@ -224,7 +226,12 @@ impl<'c, 'r, K: Ord + Hash + Clone + 'static, V: 'static> Removal<'c, 'r, K, V> 
         Ok(())
     }
 
-    fn pick(&mut self, hash: u64, resident: Resident<'r, K, Arc<V>>, choice: Option<keeper::Victim>) {
+    fn pick(
+        &mut self,
+        hash: u64,
+        resident: CurrentEntry<'r, K, Arc<V>>,
+        choice: Option<keeper::PolicyChoice>,
+    ) {
         let cause = if choice.is_some() { EvictionCause::Capacity } else { EvictionCause::Expired };
         // If nothing has to be prepared, the key counts as prepared.
         let operation = (!self.must_prepare()).then(Vec::new);
@@ -237,7 +244,7 @@ impl<'c, 'r, K: Ord + Hash + Clone + 'static, V: 'static> Removal<'c, 'r, K, V> 
         for victim in mem::take(&mut self.picked) {
             let key = victim.resident.key();
             // The entry is the same, so no user code of the key is needed to find it.
-            let is_there = |resident: &Resident<'_, K, Arc<V>>| {
+            let is_there = |resident: &CurrentEntry<'_, K, Arc<V>>| {
                 ptr::eq(resident.key(), key) && !has_expired(resident.expires(), now)
             };
             match self.reader.resident(victim.hash, is_there) {
@@ -251,7 +258,7 @@ impl<'c, 'r, K: Ord + Hash + Clone + 'static, V: 'static> Removal<'c, 'r, K, V> 
     /// many were removed.
     pub(crate) fn remove_picked(
         &mut self,
-        order: &mut Order<K, V>,
+        order: &mut CommitSection<K, V>,
         timestamp: Timestamp,
     ) -> Result<usize, FluxError> {
         if self.picked.is_empty() {
@@ -292,14 +299,14 @@ impl<'c, 'r, K: Ord + Hash + Clone + 'static, V: 'static> Removal<'c, 'r, K, V> 
     }
 
     /// Under the commit lock: picks keys that have expired at `now`.
-    pub(crate) fn pick_expired(&mut self, order: &mut Order<K, V>, now: Time) {
+    pub(crate) fn pick_expired(&mut self, order: &mut CommitSection<K, V>, now: Time) {
         let timers: Vec<(Time, u64)> = order.keeper.timers.all_expired(now).take(EXPIRED_AT_ONCE).collect();
         for timer @ (time, hash) in timers {
             let before = self.picked.len();
             loop {
                 // Keys that share their hash and their time share a timer: look for all of them.
                 let others = &self.picked[before..];
-                let is_next = |resident: &Resident<'_, K, Arc<V>>| {
+                let is_next = |resident: &CurrentEntry<'_, K, Arc<V>>| {
                     let is_picked =
                         |victim: &Victim<'_, K, V>| ptr::eq(victim.resident.key(), resident.key());
                     resident.expires() == time && !others.iter().any(is_picked)
@@ -316,9 +323,9 @@ impl<'c, 'r, K: Ord + Hash + Clone + 'static, V: 'static> Removal<'c, 'r, K, V> 
 
     /// Under the commit lock: picks the key that the policy chooses, if any key may be evicted. If a
     /// lease protects that key, picks another one, if one is found soon.
-    fn pick_choice(&mut self, order: &mut Order<K, V>, need: &mut Need<'_>) {
+    fn pick_choice(&mut self, order: &mut CommitSection<K, V>, need: &mut Need<'_>) {
         let Some(books) = &mut order.keeper.books else { return };
-        let notes = Notes(self.reader);
+        let notes = EntryAccesses(self.reader);
         let before = need.spared;
         let mut protected = None;
         while need.may_spare() {
@@ -348,7 +355,7 @@ impl<'c, 'r, K: Ord + Hash + Clone + 'static, V: 'static> Removal<'c, 'r, K, V> 
 
     /// Under the commit lock: removes the prepared keys, and picks the next ones, as long as there is
     /// need. Returns how many keys were removed.
-    pub(crate) fn make_room(&mut self, order: &mut Order<K, V>, need: &mut Need<'_>) -> usize {
+    pub(crate) fn make_room(&mut self, order: &mut CommitSection<K, V>, need: &mut Need<'_>) -> usize {
         let mut all = 0;
         loop {
             // Removals are a commit of their own, except while the database is opened.
@@ -389,7 +396,7 @@ fn has_room<K, V>(shared: &Committer<K, V>, record: &[u8], operation: &[u8]) -> 
     shared.durable.as_ref().is_none_or(|durable| durable.log.check_size(size).is_ok())
 }
 
-impl<K: Ord + Hash + Clone + 'static, V: 'static> Order<K, V> {
+impl<K: Ord + Hash + Clone + 'static, V: 'static> CommitSection<K, V> {
     fn live_bytes(&self) -> u64 {
         self.keeper.books.as_ref().map_or(0, |books| books.live_bytes())
     }
@@ -397,8 +404,9 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Order<K, V> {
     /// Deletes a key, unless it has been written or deleted since it was picked. Returns whether it was
     /// deleted.
     fn delete(&mut self, victim: &Victim<'_, K, V>, timestamp: Timestamp) -> bool {
-        let Order { writer, keeper, .. } = self;
-        let tail = keeper.books.is_some().then(|| Tail { weight: TOMBSTONE, ..Tail::default() });
+        let CommitSection { writer, keeper, .. } = self;
+        let tail =
+            keeper.books.is_some().then(|| VersionMeta { weight: TOMBSTONE, ..VersionMeta::default() });
         let is_choice = victim.cause == EvictionCause::Capacity;
         keeper.books.iter_mut().for_each(|books| books.set_evicting(is_choice));
         let deleted = writer.delete(&victim.resident, tail, timestamp, keeper);
@@ -412,7 +420,7 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Order<K, V> {
     /// Keeps a key that cannot be removed from being picked again soon.
     fn let_stay(&mut self, victim: &Victim<'_, K, V>, reader: &Reader<'_, K, Arc<V>>) {
         let Victim { hash, resident, .. } = victim;
-        let is_same = |now: &Resident<'_, K, Arc<V>>| {
+        let is_same = |now: &CurrentEntry<'_, K, Arc<V>>| {
             ptr::eq(now.key(), resident.key()) && now.timestamp() == resident.timestamp()
         };
         if reader.resident(*hash, is_same).is_none() {

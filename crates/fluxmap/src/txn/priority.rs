@@ -103,14 +103,14 @@ pub(crate) struct Priority {
     host: Host,
     /// A copy of the holder's id, which commits read without the lock.
     holder: AtomicU64,
-    queue: Mutex<Queue>,
+    queue: Mutex<LeaseQueue>,
     figures: Figures,
     /// Called when a lease ends at another time than the background thread knows.
     alarm: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 #[derive(Default)]
-struct Queue {
+struct LeaseQueue {
     lease: Option<Lease>,
     claims: VecDeque<Claimant>,
     /// Commits that wait for the present lease to end.
@@ -168,7 +168,7 @@ struct Claimant {
 const WORTH_A_WARNING: Duration = Duration::from_millis(1);
 
 /// A lease that has ended, to be reported where no lock is held.
-struct Ended {
+struct EndedLease {
     lasted: Duration,
     is_exclusive: bool,
     held_back: u64,
@@ -351,7 +351,7 @@ impl Priority {
     }
 
     /// Grants the lease to a claimant.
-    fn grant(&self, queue: &mut Queue, id: PriorityId, claim: Claim, since: Instant) {
+    fn grant(&self, queue: &mut LeaseQueue, id: PriorityId, claim: Claim, since: Instant) {
         let Claim { length, is_exclusive, protects, watch } = claim;
         queue.lease = Some(Lease {
             id,
@@ -372,7 +372,7 @@ impl Priority {
     }
 
     /// Ends the present lease and grants the next one (L1). Returns whether there is a next one.
-    fn advance(&self, mut queue: MutexGuard<'_, Queue>, has_run_out: bool) -> bool {
+    fn advance(&self, mut queue: MutexGuard<'_, LeaseQueue>, has_run_out: bool) -> bool {
         let now = self.host.now();
         let old = queue.lease.take();
         let next = queue.claims.pop_front();
@@ -402,7 +402,7 @@ impl Priority {
             let Lease { is_exclusive, held_back, since, .. } = old;
             let lasted = now.saturating_duration_since(since);
             let waited = waited.saturating_add(old.waited);
-            Ended { lasted, is_exclusive, held_back, waited, has_run_out, is_followed, wakers }.tell();
+            EndedLease { lasted, is_exclusive, held_back, waited, has_run_out, is_followed, wakers }.tell();
         }
         is_followed
     }
@@ -413,11 +413,11 @@ fn count(counter: &Counter, more: u64) {
     counter.fetch_add(more, std::sync::atomic::Ordering::Relaxed);
 }
 
-impl Ended {
+impl EndedLease {
     /// Wakes the waiting tasks, and logs the lease. Call it without any lock held, because both run
     /// other code. A waker that panics must not keep the others from being woken.
     fn tell(self) {
-        let Ended { lasted, is_exclusive, held_back, waited, has_run_out, is_followed, wakers } = self;
+        let EndedLease { lasted, is_exclusive, held_back, waited, has_run_out, is_followed, wakers } = self;
         for waker in wakers {
             let _ = contain(|| waker.wake());
         }
@@ -482,7 +482,7 @@ impl Extension<'_> {
 impl Drop for Extension<'_> {
     fn drop(&mut self) {
         let mut queue = self.priority.queue.lock();
-        let Queue { lease, held_back, .. } = &mut *queue;
+        let LeaseQueue { lease, held_back, .. } = &mut *queue;
         let Some(lease) = lease.as_mut().filter(|lease| lease.id == self.lease) else { return };
         let is_this =
             |member: &Member| member.id == self.member && Arc::ptr_eq(&member.protects, &self.protects);

@@ -15,7 +15,7 @@
 use super::List;
 use crate::block::{Block, RUN_CAPACITY, Run};
 use crate::garbage::Garbage;
-use crate::lead::Shared;
+use crate::lead::CommonPrefix;
 use crate::node::Entry;
 use crate::reclaim::Guard;
 use std::ptr::{self, NonNull};
@@ -126,10 +126,10 @@ impl<K: Ord + Clone, T> List<K, T> {
             .map(|entry| {
                 // SAFETY: (I9) linked.
                 let lead = (self.lead)(&unsafe { entry.as_ref() }.key);
-                (entry, lead.map_or(0, |lead| Shared::NOTHING.head(&lead)))
+                (entry, lead.map_or(0, |lead| CommonPrefix::NOTHING.head(&lead)))
             })
             .collect();
-        let run = self.run_of(&Shared::NOTHING, &entries, pinned);
+        let run = self.run_of(&CommonPrefix::NOTHING, &entries, pinned);
         let fresh = Block::boxed(Some(low.clone()), left.lead, run, left.height());
         let before_left = self.predecessors_of(left, pinned);
         let before_right = self.predecessors_of(right, pinned);

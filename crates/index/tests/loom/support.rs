@@ -1,7 +1,7 @@
 //! Shared by the models: keys and values that notice when they are read after they
 //! are dropped, or at the same time; and a small store.
 
-use fluxmap_index::{Batch, Direction, Horizon, Index, Lead, Reader, Span, Timestamp, Writer};
+use fluxmap_index::{Batch, Direction, Horizon, Index, KeyPrefix, Reader, Span, Timestamp, Writer};
 use loom::alloc::Track;
 use loom::cell::UnsafeCell;
 use loom::sync::atomic::{AtomicU64, Ordering};
@@ -112,8 +112,8 @@ impl Value {
 }
 
 /// Keys have leads where runs are wide.
-fn lead(number: u8) -> Option<Lead> {
-    cfg!(wide).then(|| Lead::of(&[number]))
+fn lead(number: u8) -> Option<KeyPrefix> {
+    cfg!(wide).then(|| KeyPrefix::of(&[number]))
 }
 
 /// Keys from the first to the second number.
@@ -128,7 +128,7 @@ impl Span<Key> for Between {
         key.number() > self.1
     }
 
-    fn leads(&self) -> Option<[Lead; 2]> {
+    fn leads(&self) -> Option<[KeyPrefix; 2]> {
         Some([lead(self.0)?, lead(self.1)?])
     }
 }

@@ -2,7 +2,7 @@
 
 #![allow(dead_code, unreachable_pub)]
 
-use fluxmap_index::{Direction, Horizon, Lead, Reader, Span, Timestamp, Writer};
+use fluxmap_index::{Direction, Horizon, KeyPrefix, Reader, Span, Timestamp, Writer};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -19,7 +19,7 @@ pub fn scaled(count: u64) -> u64 {
 pub trait TestKey: Ord + Clone + std::fmt::Debug + Send + Sync + 'static {
     fn of(number: u32) -> Self;
     fn number(&self) -> u32;
-    fn lead(&self) -> Option<Lead>;
+    fn lead(&self) -> Option<KeyPrefix>;
 }
 
 impl TestKey for u32 {
@@ -31,8 +31,8 @@ impl TestKey for u32 {
         *self
     }
 
-    fn lead(&self) -> Option<Lead> {
-        Some(Lead::of(&self.to_be_bytes()))
+    fn lead(&self) -> Option<KeyPrefix> {
+        Some(KeyPrefix::of(&self.to_be_bytes()))
     }
 }
 
@@ -46,8 +46,8 @@ impl TestKey for String {
     }
 
     /// A hundred neighbouring keys have the same lead.
-    fn lead(&self) -> Option<Lead> {
-        Some(Lead::of(&self.as_bytes()[..12]))
+    fn lead(&self) -> Option<KeyPrefix> {
+        Some(KeyPrefix::of(&self.as_bytes()[..12]))
     }
 }
 
@@ -109,10 +109,10 @@ impl<K: TestKey> Span<K> for Led<K> {
         self.0.is_after(key)
     }
 
-    fn leads(&self) -> Option<[Lead; 2]> {
+    fn leads(&self) -> Option<[KeyPrefix; 2]> {
         let lead = |key: &Option<K>| key.as_ref().and_then(K::lead);
         let (first, last) = (lead(&self.0.0), lead(&self.0.1));
-        Some([first.unwrap_or(Lead::LEAST), last.unwrap_or(Lead::GREATEST)])
+        Some([first.unwrap_or(KeyPrefix::LEAST), last.unwrap_or(KeyPrefix::GREATEST)])
     }
 }
 

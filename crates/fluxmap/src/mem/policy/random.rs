@@ -4,13 +4,13 @@
 //! is free. Where so many are free that a few draws find none, the front of a list of all
 //! keys goes instead.
 
-use super::{LOOKS, Policy, Reads};
-use crate::mem::nodes::{List, NO_NODE, NodeId, Nodes};
-use fluxmap_index::Noting;
+use super::{AccessSource, LOOKS, Policy};
+use crate::mem::nodes::{NO_NODE, NodeId, NodeList, Nodes};
+use fluxmap_index::AccessTracking;
 
 /// A list of all keys, and a generator of random numbers.
 pub(crate) struct Random {
-    keys: List,
+    keys: NodeList,
     state: u64,
     /// The node that was spared last: there is a reason not to draw it again at once.
     spared: NodeId,
@@ -22,7 +22,7 @@ const LISTED: u32 = 1;
 impl Random {
     pub(crate) fn new() -> Self {
         // Any seed but 0 will do.
-        Random { keys: List::default(), state: 0x2545_f491_4f6c_dd1d, spared: NO_NODE }
+        Random { keys: NodeList::default(), state: 0x2545_f491_4f6c_dd1d, spared: NO_NODE }
     }
 
     /// A number below `end` (Marsaglia, "Xorshift RNGs", Journal of Statistical Software
@@ -43,8 +43,8 @@ fn is_listed(nodes: &Nodes, node: NodeId) -> bool {
 }
 
 impl Policy for Random {
-    fn noting(&self) -> Noting {
-        Noting::Nothing
+    fn noting(&self) -> AccessTracking {
+        AccessTracking::Nothing
     }
 
     fn admit(&mut self, nodes: &mut Nodes, node: NodeId) {
@@ -64,7 +64,7 @@ impl Policy for Random {
         }
     }
 
-    fn victim(&mut self, nodes: &mut Nodes, _reads: &dyn Reads) -> Option<NodeId> {
+    fn victim(&mut self, nodes: &mut Nodes, _reads: &dyn AccessSource) -> Option<NodeId> {
         for _ in 0..LOOKS {
             let node = self.draw(nodes.end());
             if node != self.spared && is_listed(nodes, node) {

@@ -9,14 +9,14 @@
 //! little.
 
 use super::ghosts::Ghosts;
-use super::{LOOKS, Policy, Reads};
-use crate::mem::nodes::{List, NodeId, Nodes};
-use fluxmap_index::{Access, Noting};
+use super::{AccessSource, LOOKS, Policy};
+use crate::mem::nodes::{NodeId, NodeList, Nodes};
+use fluxmap_index::{Access, AccessTracking};
 
 /// Two queues and a memory.
 pub(crate) struct S3Fifo {
-    small: List,
-    main: List,
+    small: NodeList,
+    main: NodeList,
     ghosts: Ghosts,
     /// What the small queue may weigh, in units.
     small_limit: u64,
@@ -38,15 +38,15 @@ impl S3Fifo {
     pub(crate) fn new(limit: u64) -> Self {
         let small_limit = limit / SMALL_SHARE;
         S3Fifo {
-            small: List::default(),
-            main: List::default(),
+            small: NodeList::default(),
+            main: NodeList::default(),
             ghosts: Ghosts::new(),
             small_limit,
             ghost_limit: limit - small_limit,
         }
     }
 
-    fn queue_of(&mut self, nodes: &Nodes, node: NodeId) -> &mut List {
+    fn queue_of(&mut self, nodes: &Nodes, node: NodeId) -> &mut NodeList {
         if nodes.get(node).note & IN_MAIN != 0 { &mut self.main } else { &mut self.small }
     }
 
@@ -58,8 +58,8 @@ impl S3Fifo {
 }
 
 impl Policy for S3Fifo {
-    fn noting(&self) -> Noting {
-        Noting::UpTo(MOST_USES)
+    fn noting(&self) -> AccessTracking {
+        AccessTracking::UpTo(MOST_USES)
     }
 
     fn admit(&mut self, nodes: &mut Nodes, node: NodeId) {
@@ -82,7 +82,7 @@ impl Policy for S3Fifo {
         }
     }
 
-    fn victim(&mut self, nodes: &mut Nodes, reads: &dyn Reads) -> Option<NodeId> {
+    fn victim(&mut self, nodes: &mut Nodes, reads: &dyn AccessSource) -> Option<NodeId> {
         let mut best = None;
         for _ in 0..LOOKS {
             let is_small = self.small.weight() > self.small_limit || self.main.is_empty();

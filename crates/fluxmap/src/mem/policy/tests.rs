@@ -21,7 +21,7 @@ impl Marks {
     }
 }
 
-impl Reads for Marks {
+impl AccessSource for Marks {
     fn of(&self, _: &Nodes, node: NodeId) -> Access {
         self.looks.set(self.looks.get() + 1);
         self.marks.borrow()[node as usize]
@@ -86,9 +86,9 @@ impl<P: Policy> Rig<P> {
         let node = self.keys[&key];
         let count = self.marks.marks.borrow()[node as usize].count();
         let is_more = match self.policy.noting() {
-            Noting::Nothing => return,
-            Noting::UpTo(most) => count < most,
-            Noting::Magnitude => count < MOST_READS && self.random(1 << count) == 0,
+            AccessTracking::Nothing => return,
+            AccessTracking::UpTo(most) => count < most,
+            AccessTracking::Magnitude => count < MOST_READS && self.random(1 << count) == 0,
         };
         self.marks.set(node, Access::new(self.policy.generation(), count + u8::from(is_more)));
     }
@@ -173,7 +173,7 @@ fn all(limit: u64) -> impl Iterator<Item = Box<dyn Policy>> {
 }
 
 impl Policy for Box<dyn Policy> {
-    fn noting(&self) -> Noting {
+    fn noting(&self) -> AccessTracking {
         (**self).noting()
     }
     fn generation(&self) -> u16 {
@@ -188,7 +188,7 @@ impl Policy for Box<dyn Policy> {
     fn remove(&mut self, nodes: &mut Nodes, node: NodeId, evicted: bool) {
         (**self).remove(nodes, node, evicted);
     }
-    fn victim(&mut self, nodes: &mut Nodes, reads: &dyn Reads) -> Option<NodeId> {
+    fn victim(&mut self, nodes: &mut Nodes, reads: &dyn AccessSource) -> Option<NodeId> {
         (**self).victim(nodes, reads)
     }
     fn spare(&mut self, nodes: &mut Nodes, node: NodeId) {
