@@ -13,9 +13,9 @@ pub(super) struct Latencies {
 impl Latencies {
     /// No latencies.
     pub(super) fn new() -> Self {
-        // With one significant digit a percentile is at most a sixteenth too high. Each of up to 100,000 tasks
-        // has a histogram: it takes 3 kB for latencies of 10 ms, and with each further digit eight times as
-        // much.
+        // With one significant digit a percentile is at most a sixteenth too high. Each of up to 100,000
+        // tasks has a histogram: it takes 3 kB for latencies of 10 ms, and with each further digit eight
+        // times as much.
         let nanoseconds = Histogram::new(1).expect("one digit is possible");
         Self { nanoseconds }
     }

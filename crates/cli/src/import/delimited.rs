@@ -6,8 +6,8 @@
 //! merged or lost.
 //!
 //! The fields come from `csv-core`, the parser of the crate `csv`. This parser accepts text after a closing
-//! quote, so [`Splitter::end_field`] looks for it. The reader of `csv` itself would read a quote that is never
-//! closed up to the end of the file and could not go back, so the parser gets the lines one by one.
+//! quote, so [`Splitter::end_field`] looks for it. The reader of `csv` itself would read a quote that is
+//! never closed up to the end of the file and could not go back, so the parser gets the lines one by one.
 
 use std::io::{self, BufRead};
 use std::mem;
@@ -37,8 +37,8 @@ pub(super) struct Splitter {
 }
 
 impl Splitter {
-    /// `delimiter` separates fields: an ASCII character other than a quote or the end of a line. `quotes` says
-    /// whether `"` quotes a field.
+    /// `delimiter` separates fields: an ASCII character other than a quote or the end of a line. `quotes`
+    /// says whether `"` quotes a field.
     pub(super) fn new(delimiter: u8, quotes: bool) -> Self {
         let parser = ReaderBuilder::new()
             .delimiter(delimiter)
@@ -127,7 +127,8 @@ impl Splitter {
         Ok(false)
     }
 
-    /// Ends a field. `raw` is the part of the field in its last line, and the delimiter or line break after it.
+    /// Ends a field. `raw` is the part of the field in its last line, and the delimiter or line break after
+    /// it.
     fn end_field(&mut self, raw: &str) -> Result<(), String> {
         let opened = if self.open { Some(raw) } else { raw.strip_prefix('"').filter(|_| self.quotes) };
         let stray = opened.and_then(|raw| behind_closing_quote(&raw[..raw.len() - 1]));
