@@ -4,6 +4,7 @@
 use crate::builder::{BuilderState, DatabaseBuilder};
 use crate::db::{Database, Snapshot, Transaction};
 use crate::key::{Key, Value};
+use crate::txn::own;
 use fluxmap_index::{Moment, Time, Timestamp};
 use std::sync::Arc;
 
@@ -37,6 +38,11 @@ impl<K: Key, V: Value> Transaction<K, V> {
 }
 
 impl<K: Key, V: Value> Database<K, V> {
+    /// Returns whether the calling thread runs the body of a transaction that holds the present lease.
+    pub fn holds_lease(&self) -> bool {
+        self.shared.priority.left(own::current()).is_some()
+    }
+
     /// Returns the newest applied commit, and the newest stable one.
     pub fn watermarks(&self) -> (Timestamp, Timestamp) {
         // Read stable first: it never passes applied, and both only grow, so the pair is in order.

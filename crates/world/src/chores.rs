@@ -2,7 +2,7 @@
 
 use crate::client::{Db, Outcome, Scene};
 use crate::disk::WorldDisk;
-use crate::script::{Pen, pairs};
+use crate::pen::{Pen, pairs};
 use crate::value::Value;
 use fluxmap_shuttle::persistence::PersistenceOptions;
 use fluxmap_shuttle::{Database, virtual_time};

@@ -2,7 +2,7 @@
 
 use crate::client::{Client, Outcome, Stop};
 use crate::expiry::Expiry;
-use crate::script::{Pairs, ends, prefix_scan, taken};
+use crate::pen::{Pairs, ends, prefix_scan, taken};
 use crate::timeline::{Since, State};
 use crate::value::Value;
 use fluxmap_shuttle::{FluxError, Snapshot};
@@ -237,7 +237,8 @@ impl Client {
         Ok(Outcome::Done(()))
     }
 
-    fn pairs_of(
+    /// The pairs of a range, as far as the scan goes.
+    pub(crate) fn pairs_of(
         &self,
         mut range: fluxmap_shuttle::SnapshotRange<String, Value>,
         scan: &Scan<String>,

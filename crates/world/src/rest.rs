@@ -1,8 +1,8 @@
 //! What must hold when nobody does anything: the books, and that nothing is left behind.
 
 use crate::client::{Db, Scene};
+use crate::pen::pairs;
 use crate::plan::Durability;
-use crate::script::pairs;
 use fluxmap_shuttle::MemoryInfo;
 use shuttle::future::block_on;
 use std::pin::Pin;

@@ -8,6 +8,7 @@ use rand::Rng;
 use shuttle::future::block_on;
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// What an operation of one step has done.
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +30,7 @@ impl Effect {
 impl Client {
     /// Does one of them.
     pub(crate) fn single(&mut self) -> Result<(), Stop> {
-        let choice = self.rng.random_range(0..7);
+        let choice = self.rng.random_range(0..8);
         self.do_single(choice)
     }
 
@@ -49,7 +50,14 @@ impl Client {
         // The value that a swap has not found.
         let differs = Cell::new(None);
         let result = match choice {
-            0 | 1 => block_on(db.insert(key.clone(), value)).map(|()| Effect::of(None, Some(Some(new)))),
+            0 | 1 | 7 => {
+                let put = match choice {
+                    0 => block_on(db.insert(key.clone(), value)),
+                    1 => block_on(db.insert_arc(key.clone(), Arc::new(value))),
+                    _ => block_on(db.handle().insert(key.clone(), value)),
+                };
+                put.map(|()| Effect::of(None, Some(Some(new))))
+            }
             2 if self.pen.expiring => {
                 let ttl = self.pen.ttl(&mut self.rng);
                 let inserted = block_on(db.insert_with_ttl(key.clone(), value, ttl));
