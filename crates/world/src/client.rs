@@ -301,7 +301,7 @@ impl Client {
 /// The model of a transaction that has come to its end.
 pub(crate) type Model = fluxmap_testkit::model::ModelTxn<String, u64>;
 
-pub(crate) fn written_key(op: &fluxmap_testkit::op::Op<String, u64>) -> Option<String> {
+fn written_key(op: &fluxmap_testkit::op::Op<String, u64>) -> Option<String> {
     use fluxmap_testkit::op::Op;
     match op {
         Op::Put { key, .. } | Op::Delete { key } => Some(key.clone()),

@@ -32,11 +32,12 @@ pub(crate) fn check(db: &Db, scene: &Scene) {
     // A key may expire amid all of this.
     let may_expire =
         timeline.state(timeline.last()).is_some_and(|raw| raw.values().any(|held| held.expires != 0));
-    let published = timeline.last();
+    // Not all that was published: the worker may be about to apply the removal of a key that has expired.
+    let (applied, _) = db.watermarks();
     if block_on(db.flush()).is_err() {
         return;
     }
-    timeline.synced(published);
+    timeline.synced(applied);
     if block_on(db.vacuum()).is_err() {
         return;
     }

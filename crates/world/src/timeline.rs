@@ -186,11 +186,13 @@ impl Timeline {
             return BTreeMap::new();
         }
         let index = (timestamp - inner.first) as usize;
-        let before = inner.times[..index].iter().max().copied().unwrap_or(0);
-        // Where the log may fail, a view of an earlier state may have a later time than one of a later
-        // state. Once the log has failed, the later state never becomes stable, so that whoever has read it
-        // is never acknowledged, and the time of the stable state goes on.
-        let later = if self.may_fail { &[] } else { &inner.times[index + 1..] };
+        // Where the log may fail, a view of an earlier state may have a later time than a transaction that has
+        // read a later state. Once the log has failed, the later state never becomes stable, so the
+        // transaction is never acknowledged, and the time of the stable state goes on.
+        let (earlier, later) = (&inner.times[..index], &inner.times[index + 1..]);
+        let earlier = if self.may_fail && !is_stable { &[] } else { earlier };
+        let later = if self.may_fail { &[] } else { later };
+        let before = earlier.iter().max().copied().unwrap_or(0);
         let after = later.iter().filter(|time| **time != 0).min().copied();
         if time != 0 && (before > time || after.is_some_and(|after| after < time)) {
             self.board.anomaly(format!(

@@ -7,13 +7,14 @@
 //!
 //! So a transaction whose reads stay the same is lost at most to commits that were begun before its lease.
 
-use crate::client::{Client, Db, Model, Outcome, Scene, Stop, written_key};
+use crate::client::{Client, Db, Model, Outcome, Scene, Stop};
 use crate::script::Ended;
 use fluxmap_shuttle::{FluxError, IsolationLevel, ReadPoint, TransactOptions};
 use fluxmap_testkit::op::Scan;
 use rand::Rng;
 use shuttle::future::block_on;
 use std::cell::{Cell, RefCell};
+use std::ops::Bound;
 use std::time::Duration;
 
 /// What one call of `transact` has come to.
@@ -56,14 +57,14 @@ impl Attempt {
 
 /// The keys that a lease protects after this attempt.
 fn protected(scene: &Scene, model: &Model) -> Vec<Scan<String>> {
-    let point = |key: String| Scan {
-        lower: std::ops::Bound::Included(key.clone()),
-        upper: std::ops::Bound::Included(key),
+    let point = |key: &String| Scan {
+        lower: Bound::Included(key.clone()),
+        upper: Bound::Included(key.clone()),
         ..Scan::all()
     };
     match scene.life.isolation {
         IsolationLevel::Serializable => model.noted().to_vec(),
-        IsolationLevel::Snapshot => model.ops().iter().filter_map(written_key).map(point).collect(),
+        IsolationLevel::Snapshot => model.written().map(|(key, _)| point(key)).collect(),
     }
 }
 
