@@ -13,6 +13,9 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// A stream lets others run after so many items.
+const ITEMS_PER_TURN: usize = 128;
+
 /// A snapshot that is held, with what it must show for ever.
 pub(crate) struct Held {
     view: Snapshot<String, Value>,
@@ -185,6 +188,9 @@ impl Client {
         };
         let (scan, real) = part;
         let Outcome::Done(real) = self.scene.judge(&self.name, real)? else { return Ok(Outcome::Refused) };
+        if real.len() > ITEMS_PER_TURN {
+            self.scene.board.event("long scans");
+        }
         self.same(&format!("snapshot scan {scan:?}"), real, scan.over(&held.shows));
         let mut all = Pairs::new();
         let visited = view.range(..).visit(|key, value: &Arc<Value>| {
