@@ -2,7 +2,7 @@
 //! version, the read points, and the watermarks.
 
 use crate::builder::{BuilderState, DatabaseBuilder};
-use crate::db::{Database, Snapshot, Transaction};
+use crate::db::{Database, Handle, Snapshot, Transaction};
 use crate::key::{Key, Value};
 use crate::txn::own;
 use fluxmap_index::{Moment, Time, Timestamp};
@@ -34,6 +34,13 @@ impl<K: Key, V: Value> Transaction<K, V> {
     /// Returns the point at which this transaction reads.
     pub fn read_point(&self) -> ReadPoint {
         self.view().moment().into()
+    }
+}
+
+impl<K: Key, V: Value> Handle<'_, K, V> {
+    /// Returns the open transaction.
+    pub fn open_transaction(&self) -> Option<&Transaction<K, V>> {
+        self.transaction_ref()
     }
 }
 

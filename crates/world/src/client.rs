@@ -181,20 +181,33 @@ impl Client {
         }
     }
 
-    /// Begins, does some steps, and commits, or rolls back.
+    /// Begins, does some steps, and commits, or rolls back: by itself, or in a session.
     fn transaction(&mut self) -> Result<(), Stop> {
         let (begin, floor) = (self.scene.stamps.next(), self.scene.timeline.floor());
-        self.scene.board.note(&self.name, "begins");
-        let tx = self.db.begin();
+        let (in_session, rolls_back) = (self.rng.random_bool(0.2), self.rng.random_bool(0.1));
+        self.scene.board.note(&self.name, if in_session { "begins in a session" } else { "begins" });
+        let db = self.db.clone();
+        let mut session = db.handle();
+        if in_session {
+            let begun = session.begin();
+            self.scene.judge(&self.name, begun)?;
+        }
+        let own = (!in_session).then(|| db.begin());
+        let Some(tx) = own.as_ref().or(session.open_transaction()) else {
+            self.scene.board.anomaly(format!("{} has begun no transaction", self.name));
+            return Ok(());
+        };
         let point = tx.read_point();
-        let Some(ended) = self.script(&tx, point, floor)? else { return Ok(()) };
-        let rolls_back = self.rng.random_bool(0.1);
+        let Some(ended) = self.script(tx, point, floor)? else { return Ok(()) };
         if rolls_back {
-            tx.rollback();
+            own.map_or_else(|| drop(session.rollback()), Tx::rollback);
             return Ok(());
         }
         self.scene.board.note(&self.name, format!("commits, having read at {}", point.timestamp));
-        let result = block_on(tx.commit());
+        let result = match own {
+            Some(tx) => block_on(tx.commit()),
+            None => block_on(session.commit()),
+        };
         match self.scene.judge(&self.name, result)? {
             Outcome::Done(()) => self.committed(begin, point, &ended),
             Outcome::Conflict => self.refused(point, &ended.model),
