@@ -2,8 +2,8 @@
 //!
 //! **The promise.** While an attempt runs under a lease, nobody else commits a change of a key that the
 //! attempt before has read (at the snapshot level, written), if the commit was begun after the attempt.
-//! Commits that were begun earlier may have passed the check of leases before there was this one. Keys that
-//! expire or are evicted count as no such change: those do not wait for leases in every case.
+//! Commits that were begun earlier may have passed the check of leases before there was this one. It is no such
+//! change that a key expires, or is evicted to make room: neither waits for leases.
 //!
 //! So a transaction whose reads stay the same is lost at most to commits that were begun before its lease.
 
@@ -45,8 +45,9 @@ impl Attempt {
         let Some((_, before)) = before.filter(|_| self.has_lease && db.holds_lease()) else { return };
         scene.board.event("attempts under a lease");
         let protected = protected(scene, &before.model);
+        let evicts = scene.life.limit.is_some();
         let is_protected = |key: &String| protected.iter().any(|scan| scan.contains(key));
-        if let Some(clash) = scene.timeline.put_by_others(self.number, is_protected) {
+        if let Some(clash) = scene.timeline.changed_by_others(self.number, evicts, is_protected) {
             let what = format!("{who} has a lease, and commit {} has changed {}", clash.at, clash.key);
             scene
                 .board

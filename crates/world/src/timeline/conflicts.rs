@@ -1,6 +1,6 @@
 //! Conflicts: which commits may not stand, and which refusals are explained.
 
-use super::{Commit, Held, Inner, Timeline};
+use super::{Held, Inner, Timeline};
 use fluxmap_shuttle::ReadPoint;
 use fluxmap_testkit::op::Scan;
 use std::collections::BTreeMap;
@@ -75,16 +75,30 @@ impl Timeline {
         inner.changed(point, until, |key, held| judged(key, held) && written(key))
     }
 
-    /// A key for which `asked` holds, and that another task has put in a commit which it began after this
-    /// operation.
-    pub(crate) fn put_by_others(&self, operation: u64, asked: impl Fn(&String) -> bool) -> Option<Clash> {
+    /// A key for which `asked` holds, and that another task has changed in a commit which it began after this
+    /// operation. Without `evictions`, this includes removals, if the key was not going to expire.
+    pub(crate) fn changed_by_others(
+        &self,
+        operation: u64,
+        evictions: bool,
+        asked: impl Fn(&String) -> bool,
+    ) -> Option<Clash> {
         let task = usize::from(shuttle::current::me());
         let inner = self.inner();
-        let later = |commit: &&Commit| commit.task != task && commit.operation > operation;
-        let commits = (inner.first + 1..).zip(&inner.commits).filter(|(_, commit)| later(commit));
-        let mut puts = commits.flat_map(|(at, commit)| commit.changes.iter().map(move |change| (at, change)));
-        let put = puts.find(|(_, (key, held))| held.is_some() && asked(key));
-        put.map(|(at, (key, _))| Clash { key: key.clone(), at })
+        let commits = inner.commits.iter().zip(&inner.states).zip(inner.first + 1..);
+        for ((commit, before), at) in commits {
+            let is_asked_for = |key: &str, held: &Option<Held>| {
+                held.is_some() || !evictions && before.get(key).is_some_and(|held| held.expires == 0)
+            };
+            let mut changes = commit.changes.iter();
+            if commit.task != task
+                && commit.operation > operation
+                && let Some((key, _)) = changes.find(|(key, held)| is_asked_for(key, held) && asked(key))
+            {
+                return Some(Clash { key: key.clone(), at });
+            }
+        }
+        None
     }
 }
 
