@@ -151,7 +151,11 @@ impl Client {
     fn operation(&mut self) -> Result<(), Stop> {
         self.scene.timeline.operates();
         let is_contended = self.scene.life.diet.keys <= 4;
-        let drawn = self.rng.random_range(0..23);
+        let drawn = match self.scene.life.diet.habit {
+            // No other writes than those of the habit.
+            Habit::Gets | Habit::OneLength(_) => self.rng.random_range(0..20),
+            _ => self.rng.random_range(0..23),
+        };
         match (self.scene.life.diet.habit, drawn) {
             (Habit::Conflicts, 0..15) => return self.transact(),
             (Habit::Conflicts, 15..20) => return self.single(),
@@ -171,13 +175,13 @@ impl Client {
             14..16 => self.read(),
             16 | 17 => self.snapshot(),
             18 => self.reread(),
-            19 => self.read_range(),
-            20 | 21 => self.write_many(),
-            _ => {
+            19 => {
                 let by = Duration::from_millis(self.rng.random_range(0..50));
                 virtual_time::advance(by);
                 Ok(())
             }
+            20 => self.read_range(),
+            _ => self.write_many(),
         }
     }
 

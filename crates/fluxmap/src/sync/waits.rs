@@ -7,7 +7,6 @@
 use std::any::type_name;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::panic::Location;
 
 /// What a thread waits for.
@@ -175,8 +174,14 @@ fn place(at: &Location<'_>) -> String {
     format!("{}:{}", at.file().replace("shuttle/../", ""), at.line())
 }
 
-/// Returns the name of a type without the modules that its parts are in.
-fn short(name: &str) -> impl fmt::Display {
-    let parts = name.split_inclusive(|c: char| !c.is_alphanumeric() && c != '_' && c != ':');
-    parts.map(|part| &part[part.rfind("::").map_or(0, |at| at + 2)..]).collect::<String>()
+/// Returns the name of a type with the module that it is in, and its parameters without.
+fn short(name: &str) -> String {
+    let mut short = String::new();
+    let mut modules = 1;
+    for path in name.split_inclusive(|c: char| !c.is_alphanumeric() && c != '_' && c != ':') {
+        let begin = path.rmatch_indices("::").nth(modules).map_or(0, |(at, _)| at + 2);
+        short.push_str(&path[begin..]);
+        modules = 0;
+    }
+    short
 }

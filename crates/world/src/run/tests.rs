@@ -88,7 +88,7 @@ fn of_a_lock_it_is_told_who_holds_it_and_where_both_took_it() {
             false => (one, zero, "client-1"),
         };
         has_all(first, &["waits for the gate at crates/world/src/run/tests.rs:"]);
-        let waits = "waits for the lock of Order<String, Value> at crates/fluxmap/src/commit.rs:";
+        let waits = "waits for the lock of commit::Order<String, Value> at crates/fluxmap/src/commit.rs:";
         has_all(
             second,
             &[waits, &format!(", which {holder} (task "), "took at crates/fluxmap/src/commit.rs:"],
@@ -114,7 +114,7 @@ fn of_a_task_that_awaits_something_it_is_told_what_and_where() {
     has_all(line(&failure, "fluxmap-log"), &["waits for a disk that is stuck at crates/world/src/disk.rs:"]);
     has_all(
         line(&failure, "fluxmap-checkpoint"),
-        &["waits for a change of State at crates/fluxmap/src/jobs.rs:"],
+        &["waits for a change of jobs::State at crates/fluxmap/src/jobs.rs:"],
     );
 }
 
