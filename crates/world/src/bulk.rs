@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-/// What is known of the keys that a scan of a database had.
+/// The result of a scan of a database: the pairs, or only their number.
 #[derive(Debug)]
 enum Found {
     Pairs(Pairs),
@@ -29,7 +29,7 @@ impl Found {
         }
     }
 
-    /// What was read of a scan, for the history.
+    /// The read of this scan, for the history. Of a number of keys the history knows nothing, unless it is zero.
     fn ops(self, scan: Scan<String>) -> Vec<Op<String, u64>> {
         match self {
             Found::Pairs(items) => vec![Op::Scan { scan, items }],
@@ -39,7 +39,7 @@ impl Found {
     }
 }
 
-/// What a scan has found at some time from `from` to `to` of this state, if it `is_it`.
+/// Whether the scan of this state finds pairs for which `is_it` holds, at some time from `from` to `to`.
 fn find(state: &State, scan: &Scan<String>, (from, to): (u64, u64), is_it: impl Fn(&Pairs) -> bool) -> bool {
     moments(state, from, to).any(|time| is_it(&scan.over(&visible(state, time))))
 }
@@ -59,7 +59,7 @@ impl Client {
         let prefix = self.pen.prefix(&mut self.rng);
         let choice = self.rng.random_range(0..7);
         self.scene.board.note(&self.name, format!("reads a range ({choice}): {scan:?}, {prefix}"));
-        // A weak handle is as good as any as long as the database is open.
+        // A weak handle can be upgraded as long as the database is open.
         let Some(db) = self.db.downgrade().upgrade() else {
             self.scene.board.anomaly(format!("{}: an open database has gone", self.name));
             return Ok(());
@@ -84,7 +84,7 @@ impl Client {
         Ok(())
     }
 
-    /// A scan outside of transactions has found this, at one moment.
+    /// A scan outside of transactions has this result, which one moment explains.
     fn check_range(&mut self, begin: u64, since: Since, scan: Scan<String>, found: Found) {
         let times = (since.time, self.scene.now());
         self.scene.board.count(|counts| counts.reads += 1);
@@ -165,7 +165,7 @@ impl Client {
         Ok(())
     }
 
-    /// Everything that a scan found was removed in one commit.
+    /// The operation says that it has removed the keys of this scan. All of them were removed in one commit.
     fn check_removal(&mut self, begin: u64, since: Since, scan: Scan<String>, found: Found) {
         self.scene.board.count(|counts| counts.transactions += 1);
         if found.is(&Pairs::new()) {

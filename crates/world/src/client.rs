@@ -128,7 +128,7 @@ impl Client {
     /// Does its share; returns what it has committed.
     pub(crate) fn run(mut self) -> Process<String, u64> {
         if let Habit::Large(most) = self.scene.life.diet.habit {
-            // What is refused now may be loaded later.
+            // An extension that is refused (for want of room, say) may succeed later.
             let _ = self.extend(most);
         }
         for _ in 0..self.scene.life.operations {

@@ -1,5 +1,5 @@
-//! What clients draw: keys, values, times to live and ranges; and how scans of the database and of the
-//! account compare.
+//! Random keys, values, times to live and ranges, and conversions of scans between the database and its
+//! model.
 
 use crate::plan::{Diet, Habit};
 use crate::value::Value;

@@ -27,7 +27,7 @@ pub struct Failure {
     pub what: String,
     /// What everybody was doing.
     pub doing: Vec<String>,
-    /// What each thread was waiting for, and where: the database's own threads, too.
+    /// The wait of each thread that waited, with its line of code. The database's own threads are included.
     pub waiting: Vec<String>,
     /// What had happened.
     pub log: Vec<String>,

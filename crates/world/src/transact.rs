@@ -1,4 +1,4 @@
-//! `transact`, and what a lease promises.
+//! `transact`, and the promise of a lease.
 //!
 //! **The promise.** While an attempt runs under a lease, nobody else commits a change of a key that the
 //! attempt before has read (at the snapshot level, written), if the commit was begun after the attempt.
@@ -17,7 +17,7 @@ use std::cell::{Cell, RefCell};
 use std::ops::Bound;
 use std::time::Duration;
 
-/// What one call of `transact` has come to.
+/// The course of one call of `transact`.
 #[derive(Default)]
 struct Course {
     /// The last attempt that did all its steps.
@@ -41,7 +41,8 @@ impl Attempt {
 
     /// The body is about to end. `before` is the attempt before it.
     fn end(self, db: &Db, scene: &Scene, who: &str, before: Option<&(ReadPoint, Ended)>) {
-        // A lease that is held now was held all the time.
+        // An attempt has one lease at most, and a lease that has ended does not begin again: if the attempt has it
+        // now, it has had it since `begin`.
         let Some((_, before)) = before.filter(|_| self.has_lease && db.holds_lease()) else { return };
         scene.board.event("attempts under a lease");
         let protected = protected(scene, &before.model);

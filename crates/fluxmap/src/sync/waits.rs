@@ -1,4 +1,4 @@
-//! What each thread of a model waits for: shown when a model hangs.
+//! Notes of the waits of each thread of a model, shown when the model hangs.
 //!
 //! A thread takes a note before it waits, of what it waits for and of the line of code, and drops the note
 //! when it goes on. An execution that fails leaves the stacks of its threads as they are, so the notes of
@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::panic::Location;
 
-/// What a thread waits for.
+/// The object of a wait.
 enum What {
     /// A mutex, by its address and the type of the data in it.
     Lock(usize, &'static str),

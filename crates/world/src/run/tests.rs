@@ -1,4 +1,4 @@
-//! What is told of worlds that fail.
+//! The report of a world that fails.
 
 use super::*;
 use crate::client::Db;

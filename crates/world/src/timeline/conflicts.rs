@@ -22,7 +22,8 @@ pub(crate) struct Clash {
 }
 
 impl Timeline {
-    /// What changed among what a transaction at `point` had noted: another's write, an eviction, an expiry that somebody has seen.
+    /// A key that a transaction at `point` had noted and that has changed since: by another's write, an eviction, or
+    /// an expiry that somebody has seen.
     pub(crate) fn clash(&self, point: ReadPoint, until: Until, noted: &[Scan<String>]) -> Option<Clash> {
         let inner = self.inner();
         let from = (point.timestamp - inner.first) as usize;
