@@ -10,7 +10,7 @@
 
 use crate::process::Process;
 use crate::sync::thread::{self, JoinHandle, ThreadId};
-use crate::sync::{Condvar, Instant, Mutex};
+use crate::sync::{Condvar, Instant, Mutex, waiting};
 use std::io;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -325,7 +325,10 @@ fn is_current(running: &JoinHandle<()>) -> bool {
 fn join(running: JoinHandle<()>) {
     // A value that the job's own thread drops may be the last holder of the database: a thread cannot
     // join itself.
-    if !is_current(&running) && running.join().is_err() {
+    if is_current(&running) {
+        return;
+    }
+    if waiting("the end of a background thread", || running.join()).is_err() {
         tracing::error!("a background thread of a database has panicked");
     }
 }

@@ -2,8 +2,9 @@
 //! version, the read points, and the watermarks.
 
 use crate::builder::{BuilderState, DatabaseBuilder};
-use crate::db::{Database, Snapshot, Transaction};
+use crate::db::{Database, Handle, Snapshot, Transaction};
 use crate::key::{Key, Value};
+use crate::txn::own;
 pub use fluxmap_index::ReadPoint;
 use fluxmap_index::{Time, Timestamp};
 use std::sync::Arc;
@@ -22,7 +23,19 @@ impl<K: Key, V: Value> Transaction<K, V> {
     }
 }
 
+impl<K: Key, V: Value> Handle<'_, K, V> {
+    /// Returns the open transaction.
+    pub fn open_transaction(&self) -> Option<&Transaction<K, V>> {
+        self.transaction_ref()
+    }
+}
+
 impl<K: Key, V: Value> Database<K, V> {
+    /// Returns whether the calling thread runs the body of a transaction that holds the present lease.
+    pub fn holds_lease(&self) -> bool {
+        self.shared.priority.left(own::current()).is_some()
+    }
+
     /// Returns the newest applied commit, and the newest stable one.
     pub fn watermarks(&self) -> (Timestamp, Timestamp) {
         // Read stable first: it never passes applied, and both only grow, so the pair is in order.

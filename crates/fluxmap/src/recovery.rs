@@ -16,7 +16,7 @@ use crate::disk::OpenMode;
 use crate::error::PersistenceError;
 use crate::key::{Key, Value};
 use crate::persistence::RecoveryInfo;
-use crate::sync::{mpsc, thread};
+use crate::sync::{mpsc, thread, waiting};
 use crate::txn::write_set::{Put, Write};
 use crate::wal::LogWriter;
 use crate::wal::directory::{
@@ -183,8 +183,11 @@ fn pipeline<K: Key, V: Value, R: Send>(
     }
     thread::scope(|scope| {
         let (sender, receiver) = mpsc::sync_channel(BATCHES_AHEAD);
-        let decoder = scope.spawn(move || decode(&mut |batch| sender.send(batch).map_err(hung_up)));
-        receiver.into_iter().for_each(&mut apply);
+        let send = move |batch| waiting("a decoded batch to be applied", || sender.send(batch));
+        let decoder = scope.spawn(move || decode(&mut |batch| send(batch).map_err(hung_up)));
+        while let Ok(batch) = waiting("a decoded batch", || receiver.recv()) {
+            apply(batch);
+        }
         // A panic of user code while decoding continues on the thread that opens the database.
         decoder.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })

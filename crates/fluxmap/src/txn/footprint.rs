@@ -7,7 +7,7 @@ use crate::sync::Mutex;
 use crate::txn::priority::{Guarded, Protects};
 use crate::txn::read_set::RangeId;
 use crate::txn::watch::Watch;
-use fluxmap_index::{HASH_BITS, Span};
+use fluxmap_index::{HASH_BITS, Span, planted};
 use foldhash::fast::FixedState;
 use std::any::Any;
 use std::collections::HashSet;
@@ -121,7 +121,9 @@ impl<K> Footprint<K> {
     /// Returns whether a key with this hash was read.
     fn has_point(&self, hash: u64) -> bool {
         let mut attempts = self.attempts.lock();
-        attempts.present.points.contains(hash) || attempts.last.points.contains(hash)
+        let Attempts { present, last } = &mut *attempts;
+        present.points.contains(hash)
+            || last.points.contains(hash) && !planted("lease-forgets-the-attempt-before")
     }
 
     fn ranges(&self) -> Vec<Arc<SpanPart<K>>> {
@@ -138,7 +140,8 @@ fn contain_key<K: Ord + 'static>(ranges: &[Arc<SpanPart<K>>], key: &dyn Any) -> 
 
 impl<K: Ord + Send + Sync + 'static> Protects for Footprint<K> {
     fn covers(&self, hash: u64, key: &dyn Any) -> bool {
-        self.has_point(hash) || contain_key(&self.ranges(), key)
+        let hash = if planted("lease-protects-the-wrong-keys") { !hash } else { hash };
+        self.has_point(hash) || contain_key(&self.ranges(), key) && !planted("lease-leaves-out-ranges")
     }
 
     fn guard(self: Arc<Self>) -> Box<dyn Guarded> {

@@ -26,7 +26,7 @@
 //! has passed the check but is not published yet can still overtake the holder, once.
 
 use crate::host::Host;
-use crate::sync::{AtomicU64, Instant, Mutex, MutexGuard, Ordering};
+use crate::sync::{AtomicU64, Instant, Mutex, MutexGuard, Ordering, Pending};
 use crate::txn::own::{EVERYBODY, NOBODY, PriorityId, current};
 use crate::txn::watch::Watch;
 use fluxmap_index::contain;
@@ -237,15 +237,17 @@ impl Priority {
     /// made.
     ///
     /// Cancel-safe: it only waits.
+    #[cfg_attr(shuttle, track_caller)]
     pub(crate) fn pass<F: Fn(&dyn Protects) -> bool>(&self, undoes: F) -> Pass<'_, F> {
-        Pass { priority: self, undoes, waiting: None }
+        Pass { priority: self, undoes, waiting: None, pending: Pending::here() }
     }
 
     /// Waits for a lease.
     ///
     /// Cancel-safe: a claim that is dropped is withdrawn, and a lease that it was granted ends.
+    #[cfg_attr(shuttle, track_caller)]
     pub(crate) fn claim(&self, claim: Claim) -> Claiming<'_> {
-        Claiming { priority: self, claim, id: None }
+        Claiming { priority: self, claim, id: None, pending: Pending::here() }
     }
 
     /// Returns how much time a lease has left; `None` if it has ended.
@@ -513,6 +515,7 @@ pub(crate) struct Pass<'p, F> {
     undoes: F,
     /// Present from when the commit was held back.
     waiting: Option<WaitingPass>,
+    pending: Pending,
 }
 
 // No field is pinned structurally.
@@ -559,6 +562,7 @@ impl<F: Fn(&dyn Protects) -> bool> Future for Pass<'_, F> {
                 let old = mem::replace(&mut registered.waker, waker);
                 drop(queue);
                 drop(old);
+                self.pending.note(|| "the end of a lease".into());
                 return Poll::Pending;
             }
             // L3: the lease has ended.
@@ -601,6 +605,7 @@ impl<F: Fn(&dyn Protects) -> bool> Future for Pass<'_, F> {
                 let _ = contain(|| waker.wake());
             }
             self.waiting = Some(WaitingPass { id, since, watch });
+            self.pending.note(|| "the end of a lease".into());
             return Poll::Pending;
         }
     }
@@ -652,6 +657,7 @@ pub(crate) struct Claiming<'p> {
     claim: Claim,
     /// Present from the first poll until the future is ready.
     id: Option<PriorityId>,
+    pending: Pending,
 }
 
 impl<'p> Future for Claiming<'p> {
@@ -681,6 +687,7 @@ impl<'p> Future for Claiming<'p> {
             let old = claimant.waker.replace(waker);
             drop(queue);
             drop(old);
+            self.pending.note(|| "a lease of its own".into());
             return Poll::Pending;
         }
         // The claim has been granted; the lease may even have ended since, if this task was polled late.
