@@ -383,7 +383,7 @@ impl<K, V, S: BuilderState> DatabaseBuilder<K, V, S> {
     /// this policy, get this time to live when the database is opened, counted from then. Keys that have
     /// an expiry time keep it, even a later one.
     pub fn eviction_ttl(mut self, ttl: Duration) -> Self {
-        self.memory.life = Some(ttl);
+        self.memory.default_ttl = Some(ttl);
         self
     }
 
@@ -561,7 +561,7 @@ impl<K: Key, V: Value, S: BuilderState> DatabaseBuilder<K, V, S> {
             None => Open::open(setup),
             Some(_) => host.run("fluxmap-open", move || Open::open(setup)).await?,
         }?;
-        host.drive(opened.shared.forget(opened.gone)).await?;
+        host.drive(opened.shared.forget(opened.evicted)).await?;
         Ok(Database::from_shared(opened.shared))
     }
 }
@@ -608,15 +608,15 @@ impl<K, V, S: BuilderState> DatabaseBuilder<K, V, S> {
         if self.settings.eviction.is_some() && self.memory.limit.is_none() && !is_ttl && !is_manual {
             return refuse("an `eviction_policy` needs `max_memory`: without a limit, nothing is evicted");
         }
-        if is_ttl && self.memory.life.is_none() {
+        if is_ttl && self.memory.default_ttl.is_none() {
             return refuse("`EvictionPolicy::Ttl` needs `eviction_ttl`, which says how long keys live");
         }
-        if !is_ttl && self.memory.life.is_some() {
+        if !is_ttl && self.memory.default_ttl.is_some() {
             return refuse(
                 "`eviction_ttl` needs `eviction_policy(EvictionPolicy::Ttl)`; for single keys, use `insert_with_ttl`",
             );
         }
-        if self.memory.life.is_some_and(|life| life.is_zero()) {
+        if self.memory.default_ttl.is_some_and(|default_ttl| default_ttl.is_zero()) {
             return refuse("`eviction_ttl` is zero: every key would expire at once");
         }
         match self.memory.max_snapshot_age.is_some_and(|age| age.is_zero()) {

@@ -8,7 +8,7 @@ use crate::disk::OpenMode;
 use crate::error::PersistenceError;
 use crate::wal::directory::{CHECKPOINT, CHECKPOINT_DRAFT, Directory, NamedFile};
 use crate::wal::format::{
-    FieldReader, FileHeader, FileIdentity, FileKind, LogOperation, Lsn, MAX_COMMIT, Nonsense, operations,
+    FieldReader, FileHeader, FileIdentity, FileKind, LogOperation, Lsn, MAX_COMMIT, Malformed, operations,
 };
 use crate::wal::pieces::Pieces;
 use fluxmap_index::{Time, planted};
@@ -359,18 +359,18 @@ impl<'r> PairBlock<'r> {
     /// Returns the encoded pairs.
     pub(crate) fn pairs(
         &self,
-    ) -> impl Iterator<Item = std::result::Result<EncodedPair<'r>, Nonsense>> + use<'r> {
+    ) -> impl Iterator<Item = std::result::Result<EncodedPair<'r>, Malformed>> + use<'r> {
         let (bare, tagged) = if self.is_bare { (self.payload, &[][..]) } else { (&[][..], self.payload) };
         let tagged = operations(tagged).map(|operation| match operation? {
             LogOperation::Put { key, value, expires } => Ok(EncodedPair { key, value, expires }),
-            LogOperation::Delete { .. } => Err(Nonsense),
+            LogOperation::Delete { .. } => Err(Malformed),
         });
         bare_pairs(bare).chain(tagged)
     }
 }
 
 /// Returns the pairs of a payload in format version 1.
-fn bare_pairs(payload: &[u8]) -> impl Iterator<Item = std::result::Result<EncodedPair<'_>, Nonsense>> {
+fn bare_pairs(payload: &[u8]) -> impl Iterator<Item = std::result::Result<EncodedPair<'_>, Malformed>> {
     let mut fields = FieldReader(payload);
     std::iter::from_fn(move || {
         if fields.0.is_empty() {
@@ -381,7 +381,7 @@ fn bare_pairs(payload: &[u8]) -> impl Iterator<Item = std::result::Result<Encode
         if pair.is_none() {
             fields.0 = &[];
         }
-        Some(pair.ok_or(Nonsense))
+        Some(pair.ok_or(Malformed))
     })
 }
 

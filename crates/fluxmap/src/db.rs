@@ -422,7 +422,7 @@ impl<K: Key, V: Value> Database<K, V> {
     ///
     /// As [`insert`](Self::insert).
     pub async fn insert_with_ttl(&self, key: K, value: V, ttl: Duration) -> Result<(), FluxError> {
-        let expires = self.shared.committer.hand.after(ttl);
+        let expires = self.shared.committer.expiry_clock.after(ttl);
         self.put(key, Put { value: Arc::new(value), expires }).await
     }
 

@@ -140,7 +140,7 @@ enum JobLocation {
     Ended,
 }
 
-/// The result of an attempt to step an [`Entry`].
+/// The result of an attempt to step an [`DrivenJob`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stepped {
     /// There may be more to do.

@@ -341,38 +341,38 @@ impl<K: Ord + 'static> index::Span<K> for KeySpan<K> {
         }
     }
 
-    fn leads(&self) -> Option<[KeyPrefix; 2]> {
+    fn prefixes(&self) -> Option<[KeyPrefix; 2]> {
         match &self.0 {
-            SpanKind::Range { lower, upper } => leads_of(lower, upper),
+            SpanKind::Range { lower, upper } => prefixes_of(lower, upper),
             SpanKind::Prefix { prefix, .. } => {
-                has_lead::<K>().then(|| [KeyPrefix::of(prefix), KeyPrefix::last_of(prefix)])
+                has_prefix::<K>().then(|| [KeyPrefix::of(prefix), KeyPrefix::last_of(prefix)])
             }
-            // Tuples have no leads.
+            // Tuples have no key prefixes.
             SpanKind::Leading(_) => None,
         }
     }
 }
 
-/// Returns the leads at the ends of a range, if the keys have leads.
-fn leads_of<K: 'static>(lower: &Bound<K>, upper: &Bound<K>) -> Option<[KeyPrefix; 2]> {
+/// Returns the key prefixes at the ends of a range, if the keys have key prefixes.
+fn prefixes_of<K: 'static>(lower: &Bound<K>, upper: &Bound<K>) -> Option<[KeyPrefix; 2]> {
     let end = |bound: &Bound<K>, unbounded| match bound {
         Bound::Unbounded => unbounded,
-        Bound::Included(key) | Bound::Excluded(key) => lead_of(key).unwrap_or(unbounded),
+        Bound::Included(key) | Bound::Excluded(key) => prefix_of(key).unwrap_or(unbounded),
     };
-    has_lead::<K>().then(|| [end(lower, KeyPrefix::LEAST), end(upper, KeyPrefix::GREATEST)])
+    has_prefix::<K>().then(|| [end(lower, KeyPrefix::LEAST), end(upper, KeyPrefix::GREATEST)])
 }
 
 /// Defines the key types that are ordered as certain bytes of them are, and these bytes.
-macro_rules! leads {
+macro_rules! prefixes {
     ($($type:ty: $key:ident => $bytes:expr),* $(,)?) => {
         /// Returns whether the index distinguishes keys of this type by their first bytes.
-        fn has_lead<K: 'static>() -> bool {
+        fn has_prefix<K: 'static>() -> bool {
             let key = TypeId::of::<K>();
             $(key == TypeId::of::<$type>())||*
         }
 
         /// Returns the first bytes of a key, if its type is ordered as its bytes are.
-        pub(crate) fn lead_of<K: 'static>(key: &K) -> Option<KeyPrefix> {
+        pub(crate) fn prefix_of<K: 'static>(key: &K) -> Option<KeyPrefix> {
             let key: &dyn Any = key;
             $(
                 if let Some($key) = key.downcast_ref::<$type>() {
@@ -384,7 +384,7 @@ macro_rules! leads {
     };
 }
 
-leads! {
+prefixes! {
     String: text => text.as_bytes(),
     Box<str>: text => text.as_bytes(),
     Arc<str>: text => text.as_bytes(),
@@ -442,9 +442,9 @@ impl<K: Ord + 'static> index::Span<K> for SpanPart<K> {
         is_above(key, &self.upper) || self.span.is_after(key)
     }
 
-    fn leads(&self) -> Option<[KeyPrefix; 2]> {
-        let [lower, upper] = leads_of(&self.lower, &self.upper)?;
-        let [first, last] = self.span.leads()?;
+    fn prefixes(&self) -> Option<[KeyPrefix; 2]> {
+        let [lower, upper] = prefixes_of(&self.lower, &self.upper)?;
+        let [first, last] = self.span.prefixes()?;
         Some([lower.max(first), upper.min(last)])
     }
 }
@@ -501,19 +501,22 @@ mod tests {
         assert_eq!(count(KeySpan::prefix(&[0xfe_u8])), 1);
     }
 
-    /// Checks that the leads of a span agree with the leads of all keys.
+    /// Checks that the key prefixes of a span agree with the key prefixes of all keys.
     fn agrees<K: Key + std::fmt::Debug>(span: &KeySpan<K>, keys: &[K]) {
-        let [first, last] = span.leads().expect("keys have leads");
+        let [first, last] = span.prefixes().expect("keys have leads");
         for key in keys {
-            let lead = lead_of(key).expect("keys have leads");
-            assert!(if span.is_before(key) { lead <= first } else { lead >= first }, "{key:?} and its start");
-            assert!(if span.is_after(key) { lead >= last } else { lead <= last }, "{key:?} and its end");
+            let prefix = prefix_of(key).expect("keys have leads");
+            assert!(
+                if span.is_before(key) { prefix <= first } else { prefix >= first },
+                "{key:?} and its start"
+            );
+            assert!(if span.is_after(key) { prefix >= last } else { prefix <= last }, "{key:?} and its end");
         }
     }
 
     /// Checks all spans between these keys, which are in order.
-    fn lead<K: Key + std::fmt::Debug>(keys: &[K]) {
-        assert!(keys.is_sorted() && keys.is_sorted_by_key(|key| lead_of(key).expect("keys have leads")));
+    fn prefix<K: Key + std::fmt::Debug>(keys: &[K]) {
+        assert!(keys.is_sorted() && keys.is_sorted_by_key(|key| prefix_of(key).expect("keys have leads")));
         agrees(&KeySpan::range(..), keys);
         for from in keys {
             for to in keys {
@@ -529,12 +532,12 @@ mod tests {
         let long = "x".repeat(40);
         let texts = ["", "\0", "a", "a\0", "ab", "b", &long[..31], &long[..32], &long[..33], &long, "y"];
         let texts = texts.map(String::from);
-        lead(&texts);
-        lead(&texts.clone().map(String::into_bytes));
-        lead(&texts.clone().map(Arc::<str>::from));
-        lead(&[0_u64, 1, 255, 256, u64::MAX]);
-        lead(&[i64::MIN, -256, -1, 0, 1, i64::MAX]);
-        lead(&[i32::MIN, -1, 0, i32::MAX]);
+        prefix(&texts);
+        prefix(&texts.clone().map(String::into_bytes));
+        prefix(&texts.clone().map(Arc::<str>::from));
+        prefix(&[0_u64, 1, 255, 256, u64::MAX]);
+        prefix(&[i64::MIN, -256, -1, 0, 1, i64::MAX]);
+        prefix(&[i32::MIN, -1, 0, i32::MAX]);
         for prefix in texts.iter().map(String::as_str) {
             agrees(&KeySpan::prefix(prefix), &texts);
         }
@@ -543,12 +546,12 @@ mod tests {
             lower: Bound::Excluded("a".to_string()),
             upper: Bound::Included("ab".to_string()),
         };
-        assert_eq!(part.leads(), Some([KeyPrefix::of(b"a"), KeyPrefix::of(b"ab")]));
+        assert_eq!(part.prefixes(), Some([KeyPrefix::of(b"a"), KeyPrefix::of(b"ab")]));
     }
 
     #[test]
     fn keys_of_other_types_have_no_leads() {
-        assert_eq!(lead_of(&("tuple", 1)), None);
-        assert_eq!(KeySpan::range(("a", 1)..).leads(), None);
+        assert_eq!(prefix_of(&("tuple", 1)), None);
+        assert_eq!(KeySpan::range(("a", 1)..).prefixes(), None);
     }
 }

@@ -12,14 +12,14 @@ use std::sync::Arc;
 impl<K: Key, V: Value> Snapshot<K, V> {
     /// Returns the point at which this snapshot reads.
     pub fn read_point(&self) -> ReadPoint {
-        self.view.moment()
+        self.view.read_point()
     }
 }
 
 impl<K: Key, V: Value> Transaction<K, V> {
     /// Returns the point at which this transaction reads.
     pub fn read_point(&self) -> ReadPoint {
-        self.view().moment()
+        self.view().read_point()
     }
 }
 

@@ -63,7 +63,7 @@ pub(crate) fn recover<K: Key, V: Value>(
     files: &Files,
     coder: &Coder<K, V>,
     committer: &Committer<K, V>,
-    gone: &mut Vec<K>,
+    evicted: &mut Vec<K>,
 ) -> Result<Recovered> {
     let started = committer.host.now();
     let directory = &files.directory;
@@ -78,8 +78,8 @@ pub(crate) fn recover<K: Key, V: Value>(
             let header = checkpoint.header.clone();
             // Resume the expiry clock first: times to live that are given to values while loading count
             // from it.
-            committer.hand.resume(header.time);
-            load_checkpoint(&mut checkpoint, coder, committer, gone, &mut info)?;
+            committer.expiry_clock.resume(header.time);
+            load_checkpoint(&mut checkpoint, coder, committer, evicted, &mut info)?;
             // The next checkpoint records the current fields of the types.
             let shapes = files.identity.shapes.clone();
             (FileIdentity { shapes, ..header.identity }, header.detail)
@@ -90,14 +90,14 @@ pub(crate) fn recover<K: Key, V: Value>(
         }
     };
     info.created = info.checkpoint_bytes == 0;
-    let tail = load_log(directory, &identity, log_segment, coder, committer, gone, &mut info)?;
+    let tail = load_log(directory, &identity, log_segment, coder, committer, evicted, &mut info)?;
     // Everything has been read: evict what is still beyond the limit.
-    committer.keep_limit(true, gone);
+    committer.keep_limit(true, evicted);
     // The next salts must differ from those of earlier runs: see `Host::stir`.
     committer.host.stir(tail.salt ^ tail.last);
     info.torn_tail = tail.torn_tail(directory);
     // The existing files have been read and checked. Only from here on may they be changed.
-    let (pool, writer) = go_on(files, tail, info.checkpoint_bytes)?;
+    let (pool, writer) = open_log_end(files, tail, info.checkpoint_bytes)?;
     info.duration = committer.host.now().saturating_duration_since(started);
     tracing::info!(?info, "recovered");
     Ok(Recovered { identity, pool, writer, info })
@@ -165,15 +165,15 @@ type DecodedSink<'s, K, V> = &'s mut dyn FnMut(Decoded<K, V>) -> Result<()>;
 /// in turn, if the host has no threads.
 fn pipeline<K: Key, V: Value, R: Send>(
     committer: &Committer<K, V>,
-    gone: &mut Vec<K>,
+    evicted: &mut Vec<K>,
     decode: impl FnOnce(DecodedSink<'_, K, V>) -> Result<R> + Send,
 ) -> Result<R> {
     let mut apply = |(timestamp, writes): Decoded<K, V>| {
         let mut writes = writes.into_iter();
         while writes.len() > 0 {
-            committer.restore(timestamp, writes.by_ref().take(STEP));
+            committer.replay_commit(timestamp, writes.by_ref().take(STEP));
         }
-        committer.keep_limit(false, gone);
+        committer.keep_limit(false, evicted);
     };
     if committer.host.is_driven() {
         return decode(&mut |batch| {
@@ -202,11 +202,11 @@ fn load_checkpoint<K: Key, V: Value>(
     checkpoint: &mut CheckpointReader,
     coder: &Coder<K, V>,
     committer: &Committer<K, V>,
-    gone: &mut Vec<K>,
+    evicted: &mut Vec<K>,
     info: &mut RecoveryInfo,
 ) -> Result<()> {
     let covered = checkpoint.header.number;
-    pipeline(committer, gone, |send| {
+    pipeline(committer, evicted, |send| {
         let path = checkpoint.file().path().to_owned();
         while let Some(block) = checkpoint.next_block()? {
             let at = FrameAt { path: &path, offset: block.offset };
@@ -234,13 +234,13 @@ fn load_log<K: Key, V: Value>(
     first: u64,
     coder: &Coder<K, V>,
     committer: &Committer<K, V>,
-    gone: &mut Vec<K>,
+    evicted: &mut Vec<K>,
     info: &mut RecoveryInfo,
 ) -> Result<LogEnd> {
     let covered = info.checkpoint_commit;
     let share = committer.limit().map_or(u64::MAX, |limit| limit / BATCH_SHARE);
     let batch_bytes = share.min(BATCH_BYTES as u64);
-    let tail = pipeline(committer, gone, |send| {
+    let tail = pipeline(committer, evicted, |send| {
         let (mut writes, mut bytes) = (Vec::new(), 0);
         let tail = replay(directory, identity, first, covered, |lsn, commit, at| {
             let decode = Decoder { coder, at };
@@ -306,7 +306,7 @@ impl<K: Key, V: Value> Decoder<'_, K, V> {
 
 /// Cuts off a torn tail, removes files that are not needed, and opens the end of the log for writing.
 /// `checkpoint` is the size of the checkpoint in bytes.
-fn go_on(files: &Files, tail: LogEnd, checkpoint: u64) -> Result<(Pool, LogWriter)> {
+fn open_log_end(files: &Files, tail: LogEnd, checkpoint: u64) -> Result<(Pool, LogWriter)> {
     let directory = &files.directory;
     let LogEnd { position, last, .. } = tail;
     let unmarked = tail.synced < position && position.offset > tail.start;

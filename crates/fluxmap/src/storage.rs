@@ -79,7 +79,7 @@ impl Storage {
             outcome: Mutex::default(),
         });
         let jobs = Some(start_jobs(core.host(), &checkpointer, &lock)?);
-        if core.committer.gave_lives.load(Ordering::Relaxed) {
+        if core.committer.gave_default_ttl.load(Ordering::Relaxed) {
             // Write the times to live into the files soon; otherwise these values would get a new one
             // each time the database is opened.
             log.pool.request_checkpoint();
@@ -192,11 +192,11 @@ impl<K: Key, V: Value> LivePairs<K, V> {
 
 impl<K: Key, V: Value> PairSource for LivePairs<K, V> {
     fn timestamp(&self) -> Lsn {
-        self.registration.moment.timestamp
+        self.registration.read_point.timestamp
     }
 
     fn time(&self) -> Time {
-        self.core.committer.hand.reached()
+        self.core.committer.expiry_clock.reached()
     }
 
     fn fill(&mut self, block: &mut Vec<u8>) -> Result<u32, PersistenceError> {

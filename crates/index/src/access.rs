@@ -28,7 +28,7 @@ impl Access {
         self.0 >> COUNT_BITS
     }
 
-    /// How often the entry was read; see [`Noting`] for the scale.
+    /// How often the entry was read; see [`AccessTracking`] for the scale.
     pub fn count(self) -> u8 {
         (self.0 & u16::from(MOST_READS)) as u8
     }

@@ -62,7 +62,7 @@ impl<K, T> Garbage<K, T> {
         Garbage::Entry(owner, entry.chain.front().map_or(0, |version| version.weight()))
     }
 
-    /// The weight of the versions in it, see [`Tail::weight`](crate::Tail).
+    /// The weight of the versions in it, see [`VersionMeta::weight`](crate::VersionMeta).
     pub(crate) fn weight(&self) -> u64 {
         match self {
             Garbage::Version(_, weight) | Garbage::Entry(_, weight) => u64::from(*weight),

@@ -339,7 +339,7 @@ impl<K, T> Table<K, T> {
 
     /// The halves that [`insert`](Self::insert) will need for an entry with this hash, if its
     /// segment is full and the directory can tell them apart already.
-    pub(crate) fn foresee<'g>(&self, hash: u64, pinned: &'g Guard<'_>) -> Option<SplitSegment<'g, K, T>> {
+    pub(crate) fn presplit<'g>(&self, hash: u64, pinned: &'g Guard<'_>) -> Option<SplitSegment<'g, K, T>> {
         let of = self.segment(hash, pinned);
         // Before the entries are read, so that a change meanwhile makes the halves outdated.
         let changes = of.changes();

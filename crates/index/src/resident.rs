@@ -87,19 +87,19 @@ impl<K, T> Reader<'_, K, T> {
 }
 
 impl<K: Ord, T> Reader<'_, K, T> {
-    /// Visits the keys of `span` that have a value at `moment`, in ascending order, until `visit`
+    /// Visits the keys of `span` that have a value at `read_point`, in ascending order, until `visit`
     /// breaks: like [`scan`](Self::scan), with everything that the index knows about each key.
     pub fn residents<'s>(
         &'s self,
         span: &impl Span<K>,
-        moment: impl Into<ReadPoint>,
+        read_point: impl Into<ReadPoint>,
         mut visit: impl FnMut(CurrentEntry<'s, K, T>) -> ControlFlow<()>,
     ) {
-        let moment = moment.into();
-        self.walk(span, Direction::Forward, |stretch| {
-            stretch.entries.iter().try_for_each(|entry| {
-                let version = entry.chain.at(moment.timestamp, &self.guard);
-                let visible = version.filter(|version| version.value_at(|| moment.time).is_some());
+        let read_point = read_point.into();
+        self.walk(span, Direction::Forward, |slice| {
+            slice.entries.iter().try_for_each(|entry| {
+                let version = entry.chain.at(read_point.timestamp, &self.guard);
+                let visible = version.filter(|version| version.value_at(|| read_point.time).is_some());
                 match visible.and_then(|version| CurrentEntry::new(self, entry, version)) {
                     Some(resident) => visit(resident),
                     None => ControlFlow::Continue(()),

@@ -1,6 +1,6 @@
 //! Versions: the value of a key from one commit on, and the ownership of its memory.
 //!
-//! A version may have a [`Tail`], for databases that count memory or let keys expire;
+//! A version may have a [`VersionMeta`], for databases that count memory or let keys expire;
 //! other databases do not pay for it. The tail stands behind the version in one allocation.
 //! So a version must be freed as the type with which it was allocated, and a bit of its
 //! timestamp tells which (I12). The tail is reached through the pointer that the allocation
@@ -34,7 +34,7 @@ pub struct ReadPoint {
 }
 
 impl From<Timestamp> for ReadPoint {
-    /// A moment at time zero, at which nothing has expired yet.
+    /// A read point at time zero, at which nothing has expired yet.
     fn from(timestamp: Timestamp) -> Self {
         ReadPoint { timestamp, time: 0 }
     }

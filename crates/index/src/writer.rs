@@ -5,7 +5,7 @@
 //! full, it also makes the split in advance, which is used if it still fits when the
 //! batch is staged. The [`Writer`], of which there is one, then *stages* the batch: it
 //! links an entry with an empty chain for each new key, which no reader can tell from
-//! an absent key. All user code of a write (`Eq`, `Ord`, `Clone`, leads) runs in these
+//! an absent key. All user code of a write (`Eq`, `Ord`, `Clone`, key prefixes) runs in these
 //! two steps. The last step, *publish*, pushes the prepared versions and cannot fail.
 
 use crate::block::Heights;
@@ -185,10 +185,10 @@ impl<K: Ord + Clone, T> Batch<'_, K, T> {
                     None => index.list.place(key, guard),
                 };
                 if self.split.is_none() {
-                    self.split = index.list.foresee(&place, unlinked.0, key, guard);
+                    self.split = index.list.presplit(&place, unlinked.0, key, guard);
                 }
                 if self.halves.is_none() {
-                    self.halves = index.table.foresee(hash, guard);
+                    self.halves = index.table.presplit(hash, guard);
                 }
                 BatchTarget::Fresh(unlinked, Some(place))
             }

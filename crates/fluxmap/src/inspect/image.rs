@@ -8,7 +8,7 @@
 use super::salvage::{Salvage, Visit, read_segment, salvage};
 use super::scan::FoundFile;
 use super::walk::{self, walk};
-use super::{Identity, Quiet, Result, directory};
+use super::{Identity, OfflineDatabase, Result, directory};
 use crate::backup::write_database_of;
 use crate::checkpoint::{self, BLOCK_SIZE, SoundBlock};
 use crate::disk::OpenMode;
@@ -29,7 +29,7 @@ use std::path::Path;
 ///
 /// The database can be opened once this value has been dropped.
 pub struct Image {
-    quiet: Quiet,
+    quiet: OfflineDatabase,
     identity: format::FileIdentity,
     last_commit: Lsn,
     /// Newest first.
@@ -118,7 +118,7 @@ impl Changes {
 
 impl Image {
     pub(super) fn new(
-        quiet: Quiet,
+        quiet: OfflineDatabase,
         identity: format::FileIdentity,
         last_commit: Lsn,
         mut layers: Vec<Layer>,
@@ -138,7 +138,7 @@ impl Image {
     ///
     /// As [`verify`](super::verify).
     pub fn load(dir: impl AsRef<Path>, progress: impl FnMut(u64, u64)) -> Result<Self> {
-        let quiet = Quiet::open(dir.as_ref())?;
+        let quiet = OfflineDatabase::open(dir.as_ref())?;
         let (mut changes, mut blocks) = (Changes::default(), Vec::new());
         let walked = walk(&quiet, progress, |record| {
             match record.operation {
@@ -211,7 +211,7 @@ impl Image {
     /// version wrote it, [`Unavailable`](crate::PersistenceError::Unavailable) if no
     /// header of any file can be read.
     pub fn salvage(dir: impl AsRef<Path>, progress: impl FnMut(u64, u64)) -> Result<(Self, Salvage)> {
-        salvage(Quiet::open(dir.as_ref())?, progress)
+        salvage(OfflineDatabase::open(dir.as_ref())?, progress)
     }
 
     /// Returns the properties that the files of the database share.

@@ -3,7 +3,7 @@
 use super::image::{Changes, Commits, Image};
 use super::scan::{Damage, FoundFile, frames};
 use super::survey::{Inventory, ProgressReporter};
-use super::{Quiet, Result};
+use super::{OfflineDatabase, Result};
 use crate::wal::directory::Directory;
 use crate::wal::format::{LogOperation, Lsn, commits, operations};
 use crate::wal::reader::SoundFrame;
@@ -48,7 +48,10 @@ pub fn find_damage(dir: impl AsRef<Path>, progress: impl FnMut(u64, u64)) -> Res
     Image::salvage(dir, progress).map(|(_, salvage)| salvage)
 }
 
-pub(super) fn salvage(quiet: Quiet, mut progress: impl FnMut(u64, u64)) -> Result<(Image, Salvage)> {
+pub(super) fn salvage(
+    quiet: OfflineDatabase,
+    mut progress: impl FnMut(u64, u64),
+) -> Result<(Image, Salvage)> {
     let mut gauge = ProgressReporter::new(&mut progress);
     let mut survey = Inventory::of(&quiet, &mut gauge)?;
     let mut report = Salvage { damage: std::mem::take(&mut survey.damage), ..Salvage::default() };

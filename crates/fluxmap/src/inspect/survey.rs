@@ -2,7 +2,7 @@
 
 use super::image::Layer;
 use super::scan::{Damage, FoundFile, blocks, source};
-use super::{Quiet, Result};
+use super::{OfflineDatabase, Result};
 use crate::error::PersistenceError;
 use crate::wal::directory::{CHECKPOINT, CHECKPOINT_DRAFT, Directory, SEGMENT_DRAFT, segment_name};
 use crate::wal::format::{FileHeader, FileIdentity, FileKind};
@@ -28,7 +28,7 @@ pub(super) struct Checkpoint {
 type NamedSegment = (Option<u64>, FoundFile, Vec<Damage>);
 
 impl Inventory {
-    pub(super) fn of(quiet: &Quiet, gauge: &mut ProgressReporter<'_>) -> Result<Self> {
+    pub(super) fn of(quiet: &OfflineDatabase, gauge: &mut ProgressReporter<'_>) -> Result<Self> {
         let directory = &quiet.directory;
         let mut damage = Vec::new();
         let checkpoint = open(directory, CHECKPOINT, FileKind::Checkpoint, &mut damage)?;

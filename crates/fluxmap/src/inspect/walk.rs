@@ -1,7 +1,7 @@
 //! The strict walk through the files: reads what opening the database would read, in the same order and
 //! by the same code.
 
-use super::{Identity, Quiet, Result};
+use super::{Identity, OfflineDatabase, Result};
 use crate::checkpoint::{CheckpointReader, EncodedPair};
 use crate::error::PersistenceError;
 use crate::persistence::TornTail;
@@ -88,7 +88,7 @@ pub struct Summary {
 /// [`Missing`](PersistenceError::Missing) and others. [`Locked`](PersistenceError::Locked) if the
 /// database is in use, [`NoDatabase`](PersistenceError::NoDatabase) if there is none.
 pub fn verify(dir: impl AsRef<Path>, progress: impl FnMut(u64, u64)) -> Result<Summary> {
-    let quiet = Quiet::open(dir.as_ref())?;
+    let quiet = OfflineDatabase::open(dir.as_ref())?;
     Ok(walk(&quiet, progress, |_| Ok(()))?.summary)
 }
 
@@ -125,7 +125,7 @@ pub fn records(
     dir: impl AsRef<Path>,
     mut visit: impl FnMut(Record<'_>) -> ControlFlow<()>,
 ) -> Result<Option<Summary>> {
-    let quiet = Quiet::open(dir.as_ref())?;
+    let quiet = OfflineDatabase::open(dir.as_ref())?;
     let mut broken_off = false;
     let walked = walk(
         &quiet,
@@ -155,7 +155,7 @@ pub(super) struct Walked {
 
 /// Reads everything that recovery needs.
 pub(super) fn walk(
-    quiet: &Quiet,
+    quiet: &OfflineDatabase,
     mut progress: impl FnMut(u64, u64),
     mut visit: impl FnMut(Record<'_>) -> Result<()>,
 ) -> Result<Walked> {

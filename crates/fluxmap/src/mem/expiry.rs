@@ -2,7 +2,7 @@
 //!
 //! A snapshot reads the time once, so its view does not change. No commit deletes a key at the moment it
 //! expires, and yet the order of commits must agree with expiries: no commit may depend on a key that a
-//! view of an earlier state has already found expired. So there is one [clock for expiries](Hand), moved
+//! view of an earlier state has already found expired. So there is one [`ExpiryClock`], moved
 //! under the commit lock only, and a commit is certified at the time that it then shows.
 
 use crate::host::Host;
@@ -125,14 +125,14 @@ pub(crate) struct ExpiryClock {
     /// How often a source that was given has panicked.
     panics: AtomicU64,
     /// The time that the clock shows. Only the holder of the commit lock moves it.
-    shown: AtomicU64,
+    current: AtomicU64,
     /// Whether any key that expires was ever written. Until then the time is not read.
-    needed: AtomicBool,
+    enabled: AtomicBool,
     /// Whether the background thread moves the clock when a key expires, so that reads of single keys
     /// need not ask the source. True once the background thread has run, if the source is the machine.
     is_driven: AtomicBool,
     /// The times of commits that are not stable yet.
-    lag: Mutex<PendingTimes>,
+    pending: Mutex<PendingTimes>,
 }
 
 /// The times of commits that were not stable at the last look, and the time for readers of the stable
@@ -158,9 +158,9 @@ impl ExpiryClock {
             source: source.map_or_else(|| ClockSource::Machine(Machine::new(host)), ClockSource::Given),
             panics: AtomicU64::new(0),
             is_driven: AtomicBool::new(false),
-            shown: AtomicU64::new(0),
-            needed: AtomicBool::new(false),
-            lag: Mutex::default(),
+            current: AtomicU64::new(0),
+            enabled: AtomicBool::new(false),
+            pending: Mutex::default(),
         }
     }
 
@@ -176,7 +176,7 @@ impl ExpiryClock {
                 0
             }),
         };
-        now.max(self.shown())
+        now.max(self.current())
     }
 
     /// Returns how often a source that was given has panicked.
@@ -204,12 +204,12 @@ impl ExpiryClock {
         if let ClockSource::Machine(machine) = &self.source {
             machine.follow(UNIX_EPOCH.checked_add(Duration::from_millis(time)).unwrap_or(UNIX_EPOCH));
         }
-        self.shown.fetch_max(time, Ordering::Release);
+        self.current.fetch_max(time, Ordering::Release);
     }
 
     /// Returns the time from which the next opening continues; 0 if nothing ever expired.
     pub(crate) fn reached(&self) -> Time {
-        if self.is_needed() { self.now() } else { self.shown() }
+        if self.is_enabled() { self.now() } else { self.current() }
     }
 
     /// Returns the time that is `life` from now, in whole milliseconds, rounded up.
@@ -223,23 +223,23 @@ impl ExpiryClock {
 
     /// Returns whether keys may expire. A thread that has read a timestamp from the commit clock sees
     /// true here if a commit up to that timestamp wrote an expiring key.
-    pub(crate) fn is_needed(&self) -> bool {
+    pub(crate) fn is_enabled(&self) -> bool {
         // Relaxed: the Acquire and Release of the commit clock order it.
-        self.needed.load(Ordering::Relaxed)
+        self.enabled.load(Ordering::Relaxed)
     }
 
     /// Turns expiry on. Called by the holder of the commit lock before the commit clock is moved.
-    pub(crate) fn need(&self) {
-        self.needed.store(true, Ordering::Relaxed);
+    pub(crate) fn enable(&self) {
+        self.enabled.store(true, Ordering::Relaxed);
     }
 
-    pub(crate) fn shown(&self) -> Time {
+    pub(crate) fn current(&self) -> Time {
         // Acquire: pairs with `advance`.
-        self.shown.load(Ordering::Acquire)
+        self.current.load(Ordering::Acquire)
     }
 
     /// Records that a thread moves this clock whenever a key expires.
-    pub(crate) fn drive(&self) {
+    pub(crate) fn set_driven(&self) {
         self.is_driven.store(matches!(self.source, ClockSource::Machine(_)), Ordering::Relaxed);
     }
 
@@ -250,42 +250,42 @@ impl ExpiryClock {
 
     /// Returns whether the shown time is behind the source.
     pub(crate) fn is_due(&self) -> bool {
-        self.is_needed() && self.now() > self.shown()
+        self.is_enabled() && self.now() > self.current()
     }
 
     /// Moves the shown time to the source's time, and returns it. Called by the holder of the commit
     /// lock.
     pub(crate) fn advance(&self) -> Time {
-        if self.is_needed() {
+        if self.is_enabled() {
             let now = self.now();
             // Release: a thread that sees this time sees the commits before it.
-            self.shown.store(now, Ordering::Release);
+            self.current.store(now, Ordering::Release);
         }
-        self.shown()
+        self.current()
     }
 
     /// Records the time of a commit that is not stable yet. Called by the holder of the commit lock
     /// before the commit is applied.
     pub(crate) fn note_unstable(&self, timestamp: Timestamp, clock: &Clock) {
-        if self.is_needed() {
-            let mut lag = self.lag.lock();
-            lag.settle(clock.stable());
-            if lag.unstable.is_empty() {
-                lag.settled = self.shown();
+        if self.is_enabled() {
+            let mut pending = self.pending.lock();
+            pending.settle(clock.stable());
+            if pending.unstable.is_empty() {
+                pending.settled = self.current();
             }
-            lag.unstable.push_back((timestamp, self.shown()));
+            pending.unstable.push_back((timestamp, self.current()));
         }
     }
 
     /// Returns the newest state, with a time at which it was the newest. So the next commit is certified
     /// at that time or later, and earlier commits at that time or earlier.
-    pub(crate) fn applied_moment(&self, clock: &Clock) -> ReadPoint {
+    pub(crate) fn applied_point(&self, clock: &Clock) -> ReadPoint {
         let mut timestamp = clock.applied();
-        if !self.is_needed() {
+        if !self.is_enabled() {
             return timestamp.into();
         }
         loop {
-            let time = self.shown();
+            let time = self.current();
             let again = clock.applied();
             if again == timestamp || planted("view-with-any-time") {
                 return ReadPoint { timestamp, time };
@@ -295,23 +295,23 @@ impl ExpiryClock {
     }
 
     /// Returns the newest stable state, with a time for which the same holds.
-    pub(crate) fn stable_moment(&self, clock: &Clock) -> ReadPoint {
-        if !self.is_needed() {
+    pub(crate) fn stable_point(&self, clock: &Clock) -> ReadPoint {
+        if !self.is_enabled() {
             return clock.stable().into();
         }
-        // While the lock is held, no commit is applied that is not noted in `lag`.
-        let mut lag = self.lag.lock();
+        // While the lock is held, no commit is applied that is not noted in `pending`.
+        let mut pending = self.pending.lock();
         let timestamp = clock.stable();
-        lag.settle(timestamp);
-        let is_all = clock.applied() == timestamp && lag.unstable.is_empty();
+        pending.settle(timestamp);
+        let is_all = clock.applied() == timestamp && pending.unstable.is_empty();
         ReadPoint {
             timestamp,
             time: if is_all || planted("stable-views-at-present") {
-                self.shown()
+                self.current()
             } else {
                 // The latest time at which this was the newest state. A transaction may have read it at any
                 // time before, and returned: a stable read at an earlier time would go back in time.
-                lag.unstable.front().map_or(lag.settled, |(_, time)| *time)
+                pending.unstable.front().map_or(pending.settled, |(_, time)| *time)
             },
         }
     }
@@ -319,7 +319,7 @@ impl ExpiryClock {
 
 impl fmt::Debug for ExpiryClock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hand").field("shown", &self.shown()).finish_non_exhaustive()
+        f.debug_struct("Hand").field("shown", &self.current()).finish_non_exhaustive()
     }
 }
 
@@ -410,13 +410,15 @@ mod tests {
 
     #[test]
     fn what_cannot_be_counted_is_never() {
-        let hand = ExpiryClock::new(None, Host::default());
-        assert_eq!(hand.after(Duration::MAX), u64::MAX);
-        hand.resume(u64::MAX - 1);
-        assert!(hand.now() >= u64::MAX - 1 && hand.after(Duration::from_secs(1)) == u64::MAX);
-        let hand = ExpiryClock::new(None, Host::default());
+        let expiry_clock = ExpiryClock::new(None, Host::default());
+        assert_eq!(expiry_clock.after(Duration::MAX), u64::MAX);
+        expiry_clock.resume(u64::MAX - 1);
+        assert!(expiry_clock.now() >= u64::MAX - 1 && expiry_clock.after(Duration::from_secs(1)) == u64::MAX);
+        let expiry_clock = ExpiryClock::new(None, Host::default());
         assert_eq!(to_time(UNIX_EPOCH), 1);
-        assert!(hand.after(Duration::from_nanos(1)) > to_time(SystemTime::now() - Duration::from_secs(1)));
+        assert!(
+            expiry_clock.after(Duration::from_nanos(1)) > to_time(SystemTime::now() - Duration::from_secs(1))
+        );
     }
 
     /// The machine slept, or its clock was set, between two looks.
@@ -455,12 +457,12 @@ mod tests {
         let time = UNIX_EPOCH + Duration::from_secs(1_000_000);
         let source = Arc::new(Fragile(std::sync::Mutex::new(Some(time))));
         let given: Arc<dyn TimeSource> = source.clone();
-        let hand = ExpiryClock::new(Some(given), Host::default());
-        hand.need();
-        assert_eq!((hand.advance(), hand.panics()), (1_000_000_000, 0));
+        let expiry_clock = ExpiryClock::new(Some(given), Host::default());
+        expiry_clock.enable();
+        assert_eq!((expiry_clock.advance(), expiry_clock.panics()), (1_000_000_000, 0));
         *source.0.lock().expect("nobody has it") = None;
-        assert_eq!((hand.advance(), hand.panics()), (1_000_000_000, 1));
-        assert_eq!(hand.after(Duration::from_secs(1)), 1_000_001_000);
-        assert!(!hand.is_due());
+        assert_eq!((expiry_clock.advance(), expiry_clock.panics()), (1_000_000_000, 1));
+        assert_eq!(expiry_clock.after(Duration::from_secs(1)), 1_000_001_000);
+        assert!(!expiry_clock.is_due());
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A listener may commit, and so evict more. While a listener runs on a thread, further notifications on
 //! that thread are queued until it has returned. Otherwise each listener would call the next, as deep as
-//! there are keys to evict. `commit/dispose.rs` does the same for destructors.
+//! there are keys to evict. `commit/drop_deferred.rs` does the same for destructors.
 
 use crate::mem::EvictionCause;
 use crate::mem::evict::Listener;

@@ -13,7 +13,7 @@
 use crate::commit::{CommitSection, Committer};
 use crate::error::FluxError;
 use crate::mem::evict::{Evicted, EvictionCause};
-use crate::mem::keeper::{self, Budget};
+use crate::mem::ledger::{self, Budget};
 use crate::mem::nodes::{NodeId, Nodes};
 use crate::mem::policy::AccessSource;
 use crate::mem::weigher::TOMBSTONE;
@@ -30,9 +30,9 @@ use std::sync::Arc;
 /// The number of expired keys that are removed in one commit.
 const EXPIRED_AT_ONCE: usize = 64;
 
-/// The number of victims in a row that may be spared, in addition to the keys that the last commit has
+/// The number of victims in a row that may be skipped, in addition to the keys that the last commit has
 /// just written, before making room is given up until the next commit: such victims cannot be encoded.
-const MOST_SPARED: usize = 64;
+const MOST_SKIPPED: usize = 64;
 
 /// How often the policy may choose each key of the last commit before it has chosen all others: as often
 /// as `Lfu` has levels.
@@ -44,7 +44,7 @@ struct Victim<'r, K, V> {
     resident: CurrentEntry<'r, K, Arc<V>>,
     cause: EvictionCause,
     /// The policy's name for the key, if the policy chose it.
-    choice: Option<keeper::PolicyChoice>,
+    choice: Option<ledger::PolicyChoice>,
     /// The encoded operation for the log. `None` until it has been prepared, and if that failed.
     operation: Option<Vec<u8>>,
     /// The copy for the listener.
@@ -62,8 +62,8 @@ pub(crate) struct Need<'p> {
     /// The last commit made for this need, removals included. While no other commit follows, everything
     /// beyond the limit is removed; later commits make room for what they add.
     last: Timestamp,
-    /// The number of victims that were spared since one was last removed.
-    spared: usize,
+    /// The number of victims that were skipped since one was last removed.
+    skipped: usize,
     /// Which keys a lease protects. `None` while the database is opened.
     shield: Option<Shield<'p>>,
 }
@@ -71,28 +71,28 @@ pub(crate) struct Need<'p> {
 impl<'p> Need<'p> {
     /// Returns the need for everything beyond the limit now; `None` if the limit is kept.
     pub(crate) fn all<K, V>(
-        order: &CommitSection<K, V>,
+        section: &CommitSection<K, V>,
         shared: &Committer<K, V>,
         written: Option<(Timestamp, usize)>,
         priority: Option<&'p Priority>,
     ) -> Option<Self> {
-        let left = order.keeper.excess(shared.index.structure());
+        let left = section.ledger.excess(shared.index.structure());
         (left > 0).then(|| {
             let writes = written.map_or(0, |(_, keys)| keys);
             let shield = priority.map(|priority| Shield::new(priority, writes));
-            Need { written, left, last: shared.clock.applied(), spared: 0, shield }
+            Need { written, left, last: shared.clock.applied(), skipped: 0, shield }
         })
     }
 
-    fn may_spare(&self) -> bool {
-        self.spared < MOST_SPARED + MOST_TURNS * self.written.map_or(0, |(_, keys)| keys)
+    fn may_skip(&self) -> bool {
+        self.skipped < MOST_SKIPPED + MOST_TURNS * self.written.map_or(0, |(_, keys)| keys)
     }
 
     /// Returns the chosen key, unless it has gone or the commit that needs the room has written it.
     fn may_go<'r, K, V>(
         &self,
         notes: &EntryAccesses<'r, '_, K, V>,
-        choice: keeper::PolicyChoice,
+        choice: ledger::PolicyChoice,
     ) -> Option<CurrentEntry<'r, K, Arc<V>>> {
         let is_written = |resident: &CurrentEntry<'_, K, Arc<V>>| {
             self.written.is_some_and(|(timestamp, _)| resident.timestamp() == timestamp)
@@ -104,7 +104,7 @@ impl<'p> Need<'p> {
     fn shield_over<K: 'static, V>(
         &mut self,
         resident: &CurrentEntry<'_, K, Arc<V>>,
-        choice: keeper::PolicyChoice,
+        choice: ledger::PolicyChoice,
     ) -> Option<&mut Shield<'p>> {
         let shield = self.shield.as_mut()?;
         (shield.looks() && shield.covers(choice.hash, resident.key())).then_some(shield)
@@ -114,11 +114,11 @@ impl<'p> Need<'p> {
     /// protected keys may come first.
     fn draw<'r, K: 'static, V>(
         &mut self,
-        books: &mut Budget,
+        budget: &mut Budget,
         notes: &EntryAccesses<'r, '_, K, V>,
-    ) -> Option<(CurrentEntry<'r, K, Arc<V>>, keeper::PolicyChoice)> {
+    ) -> Option<(CurrentEntry<'r, K, Arc<V>>, ledger::PolicyChoice)> {
         while self.shield.as_mut()?.looks() {
-            let Some(choice) = books.draw() else { continue };
+            let Some(choice) = budget.draw() else { continue };
             let Some(resident) = self.may_go(notes, choice) else { continue };
             if !self.shield.as_ref()?.covers(choice.hash, resident.key()) {
                 return Some((resident, choice));
@@ -132,7 +132,7 @@ impl<'p> Need<'p> {
 pub(crate) struct Removal<'c, 'r, K, V> {
     shared: &'c Committer<K, V>,
     reader: &'r Reader<'r, K, Arc<V>>,
-    gone: &'c mut Evicted<K, V>,
+    evicted: &'c mut Evicted<K, V>,
     /// The keys to remove in the next hold of the lock.
     picked: Vec<Victim<'r, K, V>>,
     /// Listeners' copies of keys that were not removed, to be dropped where no lock is held.
@@ -165,14 +165,14 @@ impl<'c, 'r, K: Ord + Hash + Clone + 'static, V: 'static> Removal<'c, 'r, K, V> 
     pub(crate) fn new(
         shared: &'c Committer<K, V>,
         reader: &'r Reader<'r, K, Arc<V>>,
-        gone: &'c mut Evicted<K, V>,
+        evicted: &'c mut Evicted<K, V>,
     ) -> Self {
-        Removal { shared, reader, gone, picked: Vec::new(), spent: Vec::new() }
+        Removal { shared, reader, evicted, picked: Vec::new(), spent: Vec::new() }
     }
 
     /// Returns whether a key has to be prepared before it can be removed.
     pub(crate) fn must_prepare(&self) -> bool {
-        self.shared.durable.is_some() || self.gone.is_wanted()
+        self.shared.durable.is_some() || self.evicted.is_wanted()
     }
 
     /// Returns whether keys have been picked, which are to be prepared now and removed in another hold
@@ -190,7 +190,7 @@ impl<'c, 'r, K: Ord + Hash + Clone + 'static, V: 'static> Removal<'c, 'r, K, V> 
                 Some(Ok(operation)) => victim.operation = Some(operation),
                 Some(Err(_)) | None => continue,
             }
-            if self.gone.is_wanted() {
+            if self.evicted.is_wanted() {
                 victim.copy = contain(|| victim.resident.key().clone());
             }
         }
@@ -220,7 +220,7 @@ impl<'c, 'r, K: Ord + Hash + Clone + 'static, V: 'static> Removal<'c, 'r, K, V> 
         resident: CurrentEntry<'r, K, Arc<V>>,
     ) -> Result<(), FluxError> {
         let operation = Some(Self::encode(self.shared, resident.key())?);
-        let copy = self.gone.is_wanted().then(|| resident.key().clone());
+        let copy = self.evicted.is_wanted().then(|| resident.key().clone());
         let cause = EvictionCause::Explicit;
         self.picked.push(Victim { hash, resident, cause, choice: None, operation, copy });
         Ok(())
@@ -230,7 +230,7 @@ impl<'c, 'r, K: Ord + Hash + Clone + 'static, V: 'static> Removal<'c, 'r, K, V> 
         &mut self,
         hash: u64,
         resident: CurrentEntry<'r, K, Arc<V>>,
-        choice: Option<keeper::PolicyChoice>,
+        choice: Option<ledger::PolicyChoice>,
     ) {
         let cause = if choice.is_some() { EvictionCause::Capacity } else { EvictionCause::Expired };
         // If nothing has to be prepared, the key counts as prepared.
@@ -258,7 +258,7 @@ impl<'c, 'r, K: Ord + Hash + Clone + 'static, V: 'static> Removal<'c, 'r, K, V> 
     /// many were removed.
     pub(crate) fn remove_picked(
         &mut self,
-        order: &mut CommitSection<K, V>,
+        section: &mut CommitSection<K, V>,
         timestamp: Timestamp,
     ) -> Result<usize, FluxError> {
         if self.picked.is_empty() {
@@ -276,13 +276,13 @@ impl<'c, 'r, K: Ord + Hash + Clone + 'static, V: 'static> Removal<'c, 'r, K, V> 
         let (mut record, mut removed) = (Vec::new(), 0);
         for mut victim in picked {
             match victim.operation.as_deref() {
-                None => order.let_stay(&victim, self.reader),
+                None => section.let_stay(&victim, self.reader),
                 Some(operation) if has_room(self.shared, &record, operation) => {
-                    if order.delete(&victim, timestamp) {
+                    if section.delete(&victim, timestamp) {
                         record.extend_from_slice(operation);
                         removed += 1;
                         let copy = victim.copy.take();
-                        self.gone
+                        self.evicted
                             .add(copy.map(|key| (key, Arc::clone(victim.resident.value()), victim.cause)));
                     }
                 }
@@ -293,14 +293,14 @@ impl<'c, 'r, K: Ord + Hash + Clone + 'static, V: 'static> Removal<'c, 'r, K, V> 
         }
         if removed > 0 {
             let slot = slot.map(|slot| slot.push(timestamp, record));
-            order.make_visible(timestamp, self.shared, slot);
+            section.make_visible(timestamp, self.shared, slot);
         }
         Ok(removed)
     }
 
     /// Under the commit lock: picks keys that have expired at `now`.
-    pub(crate) fn pick_expired(&mut self, order: &mut CommitSection<K, V>, now: Time) {
-        let timers: Vec<(Time, u64)> = order.keeper.timers.all_expired(now).take(EXPIRED_AT_ONCE).collect();
+    pub(crate) fn pick_expired(&mut self, section: &mut CommitSection<K, V>, now: Time) {
+        let timers: Vec<(Time, u64)> = section.ledger.timers.all_expired(now).take(EXPIRED_AT_ONCE).collect();
         for timer @ (time, hash) in timers {
             let before = self.picked.len();
             loop {
@@ -316,29 +316,29 @@ impl<'c, 'r, K: Ord + Hash + Clone + 'static, V: 'static> Removal<'c, 'r, K, V> 
             }
             if self.picked.len() == before {
                 // No key is left to which this timer belongs.
-                order.keeper.timers.forget(timer);
+                section.ledger.timers.forget(timer);
             }
         }
     }
 
     /// Under the commit lock: picks the key that the policy chooses, if any key may be evicted. If a
     /// lease protects that key, picks another one, if one is found soon.
-    fn pick_choice(&mut self, order: &mut CommitSection<K, V>, need: &mut Need<'_>) {
-        let Some(books) = &mut order.keeper.books else { return };
+    fn pick_choice(&mut self, section: &mut CommitSection<K, V>, need: &mut Need<'_>) {
+        let Some(budget) = &mut section.ledger.budget else { return };
         let notes = EntryAccesses(self.reader);
-        let before = need.spared;
+        let before = need.skipped;
         let mut protected = None;
-        while need.may_spare() {
-            let Some(choice) = books.victim(&notes) else { break };
+        while need.may_skip() {
+            let Some(choice) = budget.victim(&notes) else { break };
             let Some(resident) = need.may_go(&notes, choice) else {
-                books.spare(choice);
-                need.spared += 1;
+                budget.skip(choice);
+                need.skipped += 1;
                 continue;
             };
             let Some(shield) = need.shield_over(&resident, choice) else {
                 return self.pick(choice.hash, resident, Some(choice));
             };
-            books.spare(choice);
+            budget.skip(choice);
             protected.get_or_insert((resident, choice));
             if !shield.pass_over() {
                 break;
@@ -347,41 +347,41 @@ impl<'c, 'r, K: Ord + Hash + Clone + 'static, V: 'static> Removal<'c, 'r, K, V> 
         let Some(protected) = protected else { return };
         // Protected keys were put behind the keys of the last commit, which came up again for that reason
         // only: not because the policy has chosen all others.
-        need.spared = before;
+        need.skipped = before;
         // The limit must hold: if no other key is found, evict a protected one.
-        let (resident, choice) = need.draw(books, &notes).unwrap_or(protected);
+        let (resident, choice) = need.draw(budget, &notes).unwrap_or(protected);
         self.pick(choice.hash, resident, Some(choice));
     }
 
     /// Under the commit lock: removes the prepared keys, and picks the next ones, as long as there is
     /// need. Returns how many keys were removed.
-    pub(crate) fn make_room(&mut self, order: &mut CommitSection<K, V>, need: &mut Need<'_>) -> usize {
+    pub(crate) fn make_room(&mut self, section: &mut CommitSection<K, V>, need: &mut Need<'_>) -> usize {
         let mut all = 0;
         loop {
             // Removals are a commit of their own, except while the database is opened.
             let is_own = need.written.is_some() && !planted("eviction-at-the-last-timestamp");
             let timestamp = self.shared.clock.applied() + u64::from(is_own);
             let is_choice = self.goes_on();
-            let before = order.live_bytes();
-            let Ok(removed) = self.remove_picked(order, timestamp) else { return all };
+            let before = section.live_bytes();
+            let Ok(removed) = self.remove_picked(section, timestamp) else { return all };
             all += removed;
             match removed > 0 {
-                true => (need.spared, need.last) = (0, timestamp),
+                true => (need.skipped, need.last) = (0, timestamp),
                 // The picked key cannot be encoded, or was written since.
-                false => need.spared += usize::from(is_choice),
+                false => need.skipped += usize::from(is_choice),
             }
-            let excess = order.keeper.excess(self.shared.index.structure());
+            let excess = section.ledger.excess(self.shared.index.structure());
             need.left = match self.shared.clock.applied() == need.last {
                 true => excess,
-                false => need.left.saturating_sub(before.saturating_sub(order.live_bytes())).min(excess),
+                false => need.left.saturating_sub(before.saturating_sub(section.live_bytes())).min(excess),
             };
-            if need.left == 0 || !need.may_spare() {
+            if need.left == 0 || !need.may_skip() {
                 return all;
             }
             // Expired keys go first.
-            self.pick_expired(order, self.shared.hand.advance());
+            self.pick_expired(section, self.shared.expiry_clock.advance());
             if !self.goes_on() {
-                self.pick_choice(order, need);
+                self.pick_choice(section, need);
             }
             if !self.goes_on() || self.must_prepare() {
                 return all;
@@ -398,21 +398,21 @@ fn has_room<K, V>(shared: &Committer<K, V>, record: &[u8], operation: &[u8]) -> 
 
 impl<K: Ord + Hash + Clone + 'static, V: 'static> CommitSection<K, V> {
     fn live_bytes(&self) -> u64 {
-        self.keeper.books.as_ref().map_or(0, |books| books.live_bytes())
+        self.ledger.budget.as_ref().map_or(0, |budget| budget.live_bytes())
     }
 
     /// Deletes a key, unless it has been written or deleted since it was picked. Returns whether it was
     /// deleted.
     fn delete(&mut self, victim: &Victim<'_, K, V>, timestamp: Timestamp) -> bool {
-        let CommitSection { writer, keeper, .. } = self;
+        let CommitSection { writer, ledger, .. } = self;
         let tail =
-            keeper.books.is_some().then(|| VersionMeta { weight: TOMBSTONE, ..VersionMeta::default() });
+            ledger.budget.is_some().then(|| VersionMeta { weight: TOMBSTONE, ..VersionMeta::default() });
         let is_choice = victim.cause == EvictionCause::Capacity;
-        keeper.books.iter_mut().for_each(|books| books.set_evicting(is_choice));
-        let deleted = writer.delete(&victim.resident, tail, timestamp, keeper);
-        keeper.books.iter_mut().for_each(|books| books.set_evicting(false));
+        ledger.budget.iter_mut().for_each(|budget| budget.set_evicting(is_choice));
+        let deleted = writer.delete(&victim.resident, tail, timestamp, ledger);
+        ledger.budget.iter_mut().for_each(|budget| budget.set_evicting(false));
         if deleted {
-            keeper.evictions.count(victim.cause);
+            ledger.evictions.count(victim.cause);
         }
         deleted
     }
@@ -426,9 +426,9 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> CommitSection<K, V> {
         if reader.resident(*hash, is_same).is_none() {
             return;
         }
-        match (victim.choice, &mut self.keeper.books) {
-            (Some(choice), Some(books)) => books.spare(choice),
-            _ if resident.expires() != 0 => self.keeper.timers.forget((resident.expires(), *hash)),
+        match (victim.choice, &mut self.ledger.budget) {
+            (Some(choice), Some(budget)) => budget.skip(choice),
+            _ if resident.expires() != 0 => self.ledger.timers.forget((resident.expires(), *hash)),
             _ => {}
         }
     }

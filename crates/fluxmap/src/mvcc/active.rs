@@ -160,7 +160,7 @@ pub(crate) struct Active {
 /// The receipt for a registered snapshot, to be given back to [`Active::release`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Registration {
-    pub(crate) moment: ReadPoint,
+    pub(crate) read_point: ReadPoint,
     number: u64,
     shard: u32,
     kind: ReaderKind,
@@ -168,7 +168,7 @@ pub(crate) struct Registration {
 
 impl Registration {
     fn place(&self) -> SnapshotKey {
-        (self.moment.timestamp, self.number)
+        (self.read_point.timestamp, self.number)
     }
 }
 
@@ -184,7 +184,7 @@ impl Active {
         let shard = thread_number() % SHARDS;
         let early = planted("snapshot-reads-before-it-locks").then(&now);
         let mut registrations = self.shards[shard].0.lock();
-        let moment = early.unwrap_or_else(now);
+        let read_point = early.unwrap_or_else(now);
         let number = match ages && self.max_age.is_some() {
             true => {
                 registrations.next += 1;
@@ -192,9 +192,9 @@ impl Active {
             }
             false => LASTING,
         };
-        registrations.enter((moment.timestamp, number), &self.host);
+        registrations.enter((read_point.timestamp, number), &self.host);
         registrations.held[kind as usize] += 1;
-        Registration { moment, number, shard: shard as u32, kind }
+        Registration { read_point, number, shard: shard as u32, kind }
     }
 
     /// Releases a snapshot, even one that was ended for its age.
@@ -296,7 +296,7 @@ mod tests {
         clock.apply(9);
         let register = || active.register(ReaderKind::Snapshot, true, || clock.stable().into());
         let (young, twin) = (register(), register());
-        assert_eq!((old.moment.timestamp, young.moment.timestamp), (5, 9));
+        assert_eq!((old.read_point.timestamp, young.read_point.timestamp), (5, 9));
         assert_eq!(active.horizon(&clock).oldest(), 5);
         assert_eq!(active.count(), 3);
         active.release(old);
@@ -345,7 +345,7 @@ mod tests {
             if step == 1_500 {
                 model.drain(20..).for_each(|gone| active.release(gone));
             }
-            let live = || model.iter().map(|registration| registration.moment.timestamp);
+            let live = || model.iter().map(|registration| registration.read_point.timestamp);
             assert_eq!(active.count(), model.len());
             assert_eq!(active.horizon(&clock), Horizon::new(1_000, live().collect()));
         }

@@ -69,11 +69,11 @@ impl<K: Key, V: Value> View<K, V> {
     }
 
     pub(crate) fn timestamp(&self) -> Timestamp {
-        self.registration.moment.timestamp
+        self.registration.read_point.timestamp
     }
 
-    pub(crate) fn moment(&self) -> ReadPoint {
-        self.registration.moment
+    pub(crate) fn read_point(&self) -> ReadPoint {
+        self.registration.read_point
     }
 
     pub(crate) fn registration(&self) -> Registration {
@@ -100,7 +100,7 @@ impl<K: Key, V: Value> View<K, V> {
         let committer = &self.shared.committer;
         let hash = committer.hash(key);
         let reader = committer.reader();
-        let found = reader.get_at(hash, key, self.moment()).map(read);
+        let found = reader.get_at(hash, key, self.read_point()).map(read);
         self.check().map(|()| found)
     }
 
@@ -115,7 +115,7 @@ impl<K: Key, V: Value> View<K, V> {
         K: Borrow<Q>,
         Q: Query + ?Sized,
     {
-        self.ask_for(keys);
+        self.prefetch(keys);
         let mut found = [const { None }; N];
         for (found, key) in found.iter_mut().zip(keys) {
             *found = get(key)?;
@@ -139,7 +139,7 @@ impl<K: Key, V: Value> View<K, V> {
             // Fill the last group up with its first key: prefetching a key twice does no harm.
             let mut group = [keys[0]; ASKED_AT_ONCE];
             group[..keys.len()].copy_from_slice(keys);
-            self.ask_for(group);
+            self.prefetch(group);
             for key in keys {
                 found.push(get(key)?);
             }
@@ -147,13 +147,13 @@ impl<K: Key, V: Value> View<K, V> {
         Ok(found)
     }
 
-    fn ask_for<Q, const N: usize>(&self, keys: [&Q; N])
+    fn prefetch<Q, const N: usize>(&self, keys: [&Q; N])
     where
         K: Borrow<Q>,
         Q: Query + ?Sized,
     {
         let committer = &self.shared.committer;
-        committer.reader().ask_for(keys.map(|key| committer.hash(key)), ask_for::<V>);
+        committer.reader().prefetch(keys.map(|key| committer.hash(key)), prefetch_value::<V>);
     }
 
     /// Returns the time until the value under `key` expires; `None` if it does not.
@@ -164,9 +164,9 @@ impl<K: Key, V: Value> View<K, V> {
     {
         let committer = &self.shared.committer;
         let found =
-            committer.reader().resident_at(committer.hash(key), key, self.moment()).and_then(|found| {
+            committer.reader().resident_at(committer.hash(key), key, self.read_point()).and_then(|found| {
                 let expires = found.expires();
-                left(expires, self.moment().time)
+                left(expires, self.read_point().time)
             });
         self.check().map(|()| found)
     }
@@ -272,7 +272,7 @@ impl<K: Key, V: Value> Cursor<K, V> {
         };
         let mut flow = near.iter().try_for_each(|(key, value)| see(key, value));
         if flow.is_continue() && !self.exhausted {
-            flow = self.look(at, direction, true, ask_for::<V>, |pairs| {
+            flow = self.look(at, direction, true, prefetch_value::<V>, |pairs| {
                 pairs.iter().try_for_each(|(key, value)| see(key, value))
             })?;
         }
@@ -322,7 +322,7 @@ impl<K: Key, V: Value> Cursor<K, V> {
         loop {
             let (mut flow, mut behind) = (ControlFlow::Continue(()), None);
             let reader = at.committer.reader();
-            reader.scan(&self.rest, direction, at.registration.moment, &ask, |pairs| {
+            reader.scan(&self.rest, direction, at.registration.read_point, &ask, |pairs| {
                 // Check before `see` is called: a view that was ended may show pairs with old versions
                 // missing.
                 check().map_or(ControlFlow::Break(()), ControlFlow::Continue)?;
@@ -424,7 +424,7 @@ impl<K: Key, V: Value> Cursor<K, V> {
     }
 }
 
-/// The number of pairs that a [`Survey`] reads at a time.
+/// The number of pairs that a [`MetadataScan`] reads at a time.
 const SURVEYED: usize = 256;
 
 /// A walk over a span of one view that reads more of each pair than its key and value.
@@ -447,7 +447,7 @@ impl<K: Key> MetadataScan<K> {
     ) -> Vec<R> {
         let reader = at.committer.reader();
         let (mut taken, mut last) = (Vec::new(), None);
-        reader.residents(&self.rest, at.registration.moment, |resident| {
+        reader.residents(&self.rest, at.registration.read_point, |resident| {
             taken.push(take(&resident));
             last = Some(resident.key());
             match taken.len() < SURVEYED {
@@ -464,7 +464,7 @@ impl<K: Key> MetadataScan<K> {
 
 /// Prefetches the memory that a visitor is about to read of a value: first the value, and in the next
 /// step the memory that values of the commonest types own.
-fn ask_for<V: 'static>(step: usize, value: &Arc<V>) {
+fn prefetch_value<V: 'static>(step: usize, value: &Arc<V>) {
     match step {
         0 => prefetch::<V>(value),
         _ => prefetch_owned::<V>(value),

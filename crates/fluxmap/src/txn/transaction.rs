@@ -78,7 +78,7 @@ impl<K: Key, V: Value> Transaction<K, V> {
     pub(crate) fn noting(shared: &Arc<Open<K, V>>, footprint: Option<Arc<Footprint<K>>>) -> Self {
         let view = View::newest(shared);
         let (reads, writes) = (ReadSet::default(), WriteSet::default());
-        let state = State { reads, writes, time: view.moment().time };
+        let state = State { reads, writes, time: view.read_point().time };
         let changes = AtomicUsize::new(0);
         Transaction { view, footprint, state: Mutex::new(state), changes, held_back: None }
     }
@@ -142,7 +142,7 @@ impl<K: Key, V: Value> Transaction<K, V> {
     {
         let committer = &self.view.shared.committer;
         let hash = committer.hash(key);
-        let moment = self.view.moment();
+        let read_point = self.view.read_point();
         {
             let mut state = self.state();
             if let Some((stored, own)) = state.writes.get(key) {
@@ -157,7 +157,7 @@ impl<K: Key, V: Value> Transaction<K, V> {
             }
         }
         let reader = committer.reader();
-        let found = reader.resident_at(hash, key, moment).map(|found| {
+        let found = reader.resident_at(hash, key, read_point).map(|found| {
             let expires = found.expires();
             take(found.key(), found.value(), expires)
         });
@@ -273,7 +273,7 @@ impl<K: Key, V: Value> Transaction<K, V> {
         self.note_write(&key);
         let mut state = self.state();
         if put.expires != 0 && state.time == 0 {
-            state.time = self.view.shared.committer.hand.now();
+            state.time = self.view.shared.committer.expiry_clock.now();
         }
         let replaced = state.writes.set(key, Some(put));
         self.note_change();
@@ -316,7 +316,7 @@ impl<K: Key, V: Value> Transaction<K, V> {
     ///
     /// As [`insert`](Self::insert).
     pub fn insert_with_ttl(&self, key: K, value: V, ttl: Duration) -> Result<(), FluxError> {
-        let expires = self.view.shared.committer.hand.after(ttl);
+        let expires = self.view.shared.committer.expiry_clock.after(ttl);
         self.put(key, Put { value: Arc::new(value), expires });
         Ok(())
     }
@@ -333,7 +333,7 @@ impl<K: Key, V: Value> Transaction<K, V> {
         Q: Query + ?Sized,
     {
         // Read the machine's clock, which `at` refers to: it may have been set since the last look.
-        self.view.shared.committer.hand.look();
+        self.view.shared.committer.expiry_clock.look();
         self.change_expiry(key, to_time(at))
     }
 

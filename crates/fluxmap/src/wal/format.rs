@@ -350,7 +350,7 @@ pub(crate) struct Unchecked {
 
 /// Returns the commits in a frame's payload; an error if it is malformed, which a correct checksum rules
 /// out.
-pub(crate) fn commits(payload: &[u8]) -> impl Iterator<Item = Result<&[u8], Nonsense>> {
+pub(crate) fn commits(payload: &[u8]) -> impl Iterator<Item = Result<&[u8], Malformed>> {
     let mut fields = FieldReader(payload);
     std::iter::from_fn(move || {
         if fields.0.is_empty() {
@@ -360,13 +360,13 @@ pub(crate) fn commits(payload: &[u8]) -> impl Iterator<Item = Result<&[u8], Nons
         if commit.is_none() {
             fields.0 = &[];
         }
-        Some(commit.ok_or(Nonsense))
+        Some(commit.ok_or(Malformed))
     })
 }
 
 /// Malformed bytes with a correct checksum: the result of a bug, or of another program.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Nonsense;
+pub(crate) struct Malformed;
 
 /// One operation of a commit, encoded.
 ///
@@ -427,7 +427,7 @@ pub(crate) fn push_sized<E>(
 }
 
 /// Returns the operations of a commit.
-pub(crate) fn operations(commit: &[u8]) -> impl Iterator<Item = Result<LogOperation<'_>, Nonsense>> {
+pub(crate) fn operations(commit: &[u8]) -> impl Iterator<Item = Result<LogOperation<'_>, Malformed>> {
     let mut fields = FieldReader(commit);
     std::iter::from_fn(move || {
         if fields.0.is_empty() {
@@ -446,7 +446,7 @@ pub(crate) fn operations(commit: &[u8]) -> impl Iterator<Item = Result<LogOperat
         if operation.is_none() {
             fields.0 = &[];
         }
-        Some(operation.ok_or(Nonsense))
+        Some(operation.ok_or(Malformed))
     })
 }
 

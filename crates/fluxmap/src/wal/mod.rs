@@ -1,7 +1,7 @@
 //! The log: group commit and acknowledgement.
 //!
 //! Under the commit lock, a commit puts its record into a queue ([`Log::reserve`]), so the log has the
-//! order of the commits. The holder of the [`Writer`] lock takes everything that is queued and writes it
+//! order of the commits. The holder of the [`LogWriter`] lock takes everything that is queued and writes it
 //! as one frame.
 //!
 //! - `Full`: the log thread writes, syncs, and only then moves the stable timestamp, which wakes all

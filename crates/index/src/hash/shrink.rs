@@ -26,7 +26,7 @@ const QUARTERS: usize = 1;
 const QUARTERS: usize = 2;
 
 /// Whether `len` entries are few for this number of buckets: at most [`QUARTERS`] quarters of the
-/// entries that make them full, see [`Segment::is_full`].
+/// entries that make them full, see [`HashSegment::is_full`].
 fn are_few(len: usize, buckets: usize) -> bool {
     len * 4 * 8 <= buckets * WIDTH * 7 * QUARTERS
 }

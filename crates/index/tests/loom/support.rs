@@ -111,8 +111,8 @@ impl Value {
     }
 }
 
-/// Keys have leads where runs are wide.
-fn lead(number: u8) -> Option<KeyPrefix> {
+/// Keys have key prefixes where runs are wide.
+fn prefix(number: u8) -> Option<KeyPrefix> {
     cfg!(wide).then(|| KeyPrefix::of(&[number]))
 }
 
@@ -128,8 +128,8 @@ impl Span<Key> for Between {
         key.number() > self.1
     }
 
-    fn leads(&self) -> Option<[KeyPrefix; 2]> {
-        Some([lead(self.0)?, lead(self.1)?])
+    fn prefixes(&self) -> Option<[KeyPrefix; 2]> {
+        Some([prefix(self.0)?, prefix(self.1)?])
     }
 }
 
@@ -159,7 +159,7 @@ pub(crate) type Write = (u8, Option<u64>);
 
 impl Store {
     pub(crate) fn with(hash: fn(u8) -> u64, probability: f64) -> (Arc<Self>, Writer<Key, Value>) {
-        let (index, writer) = Index::with_leads(probability, |key: &Key| lead(key.number()));
+        let (index, writer) = Index::with_prefixes(probability, |key: &Key| prefix(key.number()));
         (Arc::new(Store { index, clock: AtomicU64::new(0), hash }), writer)
     }
 

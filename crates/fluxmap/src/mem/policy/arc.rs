@@ -128,7 +128,7 @@ impl Policy for AdaptiveReplacement {
         best
     }
 
-    fn spare(&mut self, nodes: &mut Nodes, node: NodeId) {
+    fn skip(&mut self, nodes: &mut Nodes, node: NodeId) {
         // To the end of a list where others are before it; of the other one if it was used
         // more often, as that may have nothing else and still be the one to choose from.
         let was_often = nodes.get(node).note & OFTEN != 0;

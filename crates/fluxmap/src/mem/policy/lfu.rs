@@ -98,7 +98,7 @@ impl Policy for Lfu {
         best.map(|(_, node)| node)
     }
 
-    fn spare(&mut self, nodes: &mut Nodes, node: NodeId) {
+    fn skip(&mut self, nodes: &mut Nodes, node: NodeId) {
         // Behind all that is at the next level that has something, lest it be the next again.
         self.list_of(nodes, node).remove(nodes, node);
         let level = (NEW..LEVELS).find(|&level| !self.ring[self.place(level)].is_empty());

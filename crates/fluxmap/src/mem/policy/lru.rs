@@ -66,7 +66,7 @@ impl Policy for Lru {
         best.map(|(_, node)| node)
     }
 
-    fn spare(&mut self, nodes: &mut Nodes, node: NodeId) {
+    fn skip(&mut self, nodes: &mut Nodes, node: NodeId) {
         self.keys.remove(nodes, node);
         self.keys.push(nodes, node);
     }

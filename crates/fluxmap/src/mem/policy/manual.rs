@@ -48,7 +48,7 @@ impl Policy for Manual {
         None
     }
 
-    fn spare(&mut self, _nodes: &mut Nodes, _node: NodeId) {}
+    fn skip(&mut self, _nodes: &mut Nodes, _node: NodeId) {}
 
     fn heap_bytes(&self) -> usize {
         0

@@ -51,12 +51,12 @@ pub(crate) trait Policy: Send {
     fn remove(&mut self, nodes: &mut Nodes, node: NodeId, evicted: bool);
 
     /// The key that is to go next, or `None` if there is none. It stays where it is: either
-    /// [`remove`](Self::remove) or [`spare`](Self::spare) is called for it next. Bounded
+    /// [`remove`](Self::remove) or [`skip`](Self::skip) is called for it next. Bounded
     /// work, however many keys there are and however they have been read.
     fn victim(&mut self, nodes: &mut Nodes, reads: &dyn AccessSource) -> Option<NodeId>;
 
     /// What `victim` chose is not to go now: puts it where it will not be chosen soon.
-    fn spare(&mut self, nodes: &mut Nodes, node: NodeId);
+    fn skip(&mut self, nodes: &mut Nodes, node: NodeId);
 
     /// Bytes on the heap, nodes aside.
     fn heap_bytes(&self) -> usize;

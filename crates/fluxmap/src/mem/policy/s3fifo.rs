@@ -104,9 +104,9 @@ impl Policy for S3Fifo {
         best.map(|(_, node)| node)
     }
 
-    fn spare(&mut self, nodes: &mut Nodes, node: NodeId) {
+    fn skip(&mut self, nodes: &mut Nodes, node: NodeId) {
         // To the end of a queue where others are before it. A key of the main queue goes to the small one:
-        // the main queue may hold nothing else but keys that are spared, and would be chosen from for as
+        // the main queue may hold nothing else but keys that are skipped, and would be chosen from for as
         // long as the small queue is within its share.
         let was_in_main = nodes.get(node).note & IN_MAIN != 0;
         self.queue_of(nodes, node).remove(nodes, node);
@@ -150,11 +150,11 @@ mod tests {
         // All of them have been used, so they move on to the main queue.
         rig.victim();
         rig.insert(100, 4);
-        let mut spared = 0;
+        let mut skipped = 0;
         while let Some(victim) = rig.victim().filter(|victim| *victim != 100) {
-            rig.spare(victim);
-            spared += 1;
-            assert!(spared < 100, "it is never chosen");
+            rig.skip(victim);
+            skipped += 1;
+            assert!(skipped < 100, "it is never chosen");
         }
     }
 

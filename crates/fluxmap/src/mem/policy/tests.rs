@@ -102,8 +102,8 @@ impl<P: Policy> Rig<P> {
         victim.map(key)
     }
 
-    pub(super) fn spare(&mut self, key: u64) {
-        self.policy.spare(&mut self.nodes, self.keys[&key]);
+    pub(super) fn skip(&mut self, key: u64) {
+        self.policy.skip(&mut self.nodes, self.keys[&key]);
     }
 
     pub(super) fn evict(&mut self) -> u64 {
@@ -135,7 +135,7 @@ impl<P: Policy> Rig<P> {
 }
 
 /// Checks that after any operations a policy's lists weigh what the keys weigh that are
-/// there, that it names keys that are there, and no key that it has just been told to spare,
+/// there, that it names keys that are there, and no key that it has just been told to skip,
 /// and that in the end it finds them all.
 pub(super) fn holds_what_is_there<P: Policy>(policy: P, weight_of: impl Fn(&P) -> u64) {
     let mut rig = Rig::new(policy);
@@ -148,9 +148,9 @@ pub(super) fn holds_what_is_there<P: Policy>(policy: P, weight_of: impl Fn(&P) -
             (_, true) => rig.read(key),
             (0..4, false) => rig.insert(key, weight),
             (4, false) if rig.keys.len() > 100 => {
-                let spared = rig.victim().unwrap();
-                rig.spare(spared);
-                assert_ne!(rig.victim(), Some(spared));
+                let skipped = rig.victim().unwrap();
+                rig.skip(skipped);
+                assert_ne!(rig.victim(), Some(skipped));
             }
             _ if rig.weight > 500 => {
                 rig.evict();
@@ -191,8 +191,8 @@ impl Policy for Box<dyn Policy> {
     fn victim(&mut self, nodes: &mut Nodes, reads: &dyn AccessSource) -> Option<NodeId> {
         (**self).victim(nodes, reads)
     }
-    fn spare(&mut self, nodes: &mut Nodes, node: NodeId) {
-        (**self).spare(nodes, node);
+    fn skip(&mut self, nodes: &mut Nodes, node: NodeId) {
+        (**self).skip(nodes, node);
     }
     fn heap_bytes(&self) -> usize {
         (**self).heap_bytes()
@@ -219,11 +219,11 @@ fn a_spared_key_is_chosen_last_of_two_and_again_if_it_is_alone() {
         let mut rig = Rig::new(policy);
         rig.insert(1, 1);
         rig.insert(2, 1);
-        let spared = rig.victim().unwrap();
-        rig.spare(spared);
-        assert_ne!(rig.evict(), spared);
-        rig.spare(spared);
-        assert_eq!(rig.evict(), spared);
+        let skipped = rig.victim().unwrap();
+        rig.skip(skipped);
+        assert_ne!(rig.evict(), skipped);
+        rig.skip(skipped);
+        assert_eq!(rig.evict(), skipped);
         assert_eq!(rig.victim(), None);
     }
 }

@@ -37,7 +37,7 @@ impl Policy for Ttl {
         self.written.front()
     }
 
-    fn spare(&mut self, nodes: &mut Nodes, node: NodeId) {
+    fn skip(&mut self, nodes: &mut Nodes, node: NodeId) {
         self.written.move_to_back(nodes, node);
     }
 

@@ -20,7 +20,7 @@ pub(crate) struct MemoryLedger {
     pub(crate) has_expiring: bool,
     pub(crate) evictions: Evictions,
     /// Present if there is a memory limit.
-    pub(crate) books: Option<Budget>,
+    pub(crate) budget: Option<Budget>,
     /// The memory of the empty index.
     empty_index: u64,
 }
@@ -78,7 +78,7 @@ pub(crate) fn bytes(structure: Structure) -> u64 {
 
 impl MemoryLedger {
     pub(crate) fn limited(limit: u64, kind: EvictionPolicy, structure: Structure) -> Self {
-        let mut books = Budget {
+        let mut budget = Budget {
             limit,
             allowance: 0,
             nodes: Nodes::new(),
@@ -90,8 +90,8 @@ impl MemoryLedger {
             refused: Refused::default(),
             drawn: 0,
         };
-        books.empty_policy = books.policy.heap_bytes() as u64;
-        MemoryLedger { books: Some(books), ..MemoryLedger::unlimited(structure) }
+        budget.empty_policy = budget.policy.heap_bytes() as u64;
+        MemoryLedger { budget: Some(budget), ..MemoryLedger::unlimited(structure) }
     }
 
     pub(crate) fn unlimited(structure: Structure) -> Self {
@@ -103,18 +103,18 @@ impl MemoryLedger {
     pub(crate) fn overhead(&self, structure: Structure) -> (u64, u64) {
         let timers = self.timers.heap_bytes() as u64;
         let index = bytes(structure).saturating_sub(self.empty_index);
-        let (counted, spare) = self.books.as_ref().map_or((index, 0), |books| books.overhead(index));
-        (counted + timers, spare)
+        let (counted, skip) = self.budget.as_ref().map_or((index, 0), |budget| budget.overhead(index));
+        (counted + timers, skip)
     }
 
     /// Returns by how many bytes the limit is exceeded; 0 if the policy evicts nothing.
     pub(crate) fn excess(&self, structure: Structure) -> u64 {
-        self.books.as_ref().map_or(0, |books| books.excess(self.overhead(structure).0))
+        self.budget.as_ref().map_or(0, |budget| budget.excess(self.overhead(structure).0))
     }
 
     /// Returns whether expired keys take room in a database whose policy evicts nothing.
     pub(crate) fn is_taken_by_expired(&self, now: Time) -> bool {
-        let evicts_nothing = self.books.as_ref().is_some_and(|books| !books.policy().evicts());
+        let evicts_nothing = self.budget.as_ref().is_some_and(|budget| !budget.policy().evicts());
         evicts_nothing && self.timers.expired(now).is_some()
     }
 
@@ -126,19 +126,19 @@ impl MemoryLedger {
     ) -> Room {
         let index = bytes(structure).saturating_sub(self.empty_index);
         let timers = self.timers.heap_bytes() as u64;
-        self.books.as_mut().map_or(Room::Enough, |books| books.room(changes, index, timers))
+        self.budget.as_mut().map_or(Room::Enough, |budget| budget.room(changes, index, timers))
     }
 
     /// Records that a batch was refused whose keys had been linked into the index and removed again: the
     /// index's growth is spare room now. If that room counted, keys within the limit would be evicted
     /// for a batch that was never applied.
     pub(crate) fn after_refusal(&mut self, before: Structure, after: Structure) {
-        if let Some(books) = &mut self.books {
+        if let Some(budget) = &mut self.budget {
             let grown = bytes(after).saturating_sub(bytes(before));
             let index = bytes(after).saturating_sub(self.empty_index);
-            let keys = books.nodes.len() as u64;
-            let bytes = books.left_by_refused(index.saturating_sub(grown)) + grown;
-            books.refused = Refused { bytes, keys, index };
+            let keys = budget.nodes.len() as u64;
+            let bytes = budget.left_by_refused(index.saturating_sub(grown)) + grown;
+            budget.refused = Refused { bytes, keys, index };
         }
     }
 
@@ -158,8 +158,8 @@ impl Ledger for MemoryLedger {
             self.timers.change(change.hash & HASH_BITS, before, after);
             self.has_expiring = true;
         }
-        if let (Some(books), Some(tail)) = (&mut self.books, &mut tail) {
-            books.record(change, tail);
+        if let (Some(budget), Some(tail)) = (&mut self.budget, &mut tail) {
+            budget.record(change, tail);
         }
     }
 }
@@ -293,8 +293,8 @@ impl Budget {
     }
 
     /// Lets a victim stay for now.
-    pub(crate) fn spare(&mut self, victim: PolicyChoice) {
-        self.policy.spare(&mut self.nodes, victim.id);
+    pub(crate) fn skip(&mut self, victim: PolicyChoice) {
+        self.policy.skip(&mut self.nodes, victim.id);
     }
 
     /// Lets the limit be exceeded by this many bytes.
@@ -381,7 +381,7 @@ fn counted(index: u64, keys: u64) -> u64 {
     index.min(keys * DENSE_KEY) + keys.saturating_sub(FREE_NODES) * size_of::<Node>() as u64
 }
 
-/// The number of times that a policy forgets some keys in a step of [`Books::forget_gone`].
+/// The number of times that a policy forgets some keys in a step of [`Budget::forget_gone`].
 const FORGETS: usize = 16;
 /// The golden ratio as a fraction of 2^32: its multiples, modulo 1, lie evenly however many there are.
 const GOLDEN: u32 = 0x9e37_79b9;

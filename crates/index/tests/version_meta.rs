@@ -1,4 +1,4 @@
-//! Versions with tails: weights, expiry, and the deletion of residents.
+//! The metadata of versions, such as weights and expiry times, and the deletion of current entries.
 
 use fluxmap_index::{
     Access, AccessTracking, Change, Direction, Horizon, Index, Ledger, ReadPoint, Reader, Span, VersionMeta,
@@ -70,8 +70,8 @@ impl Store {
     }
 
     fn read(&self, key: u32, time: u64) -> Option<u32> {
-        let moment = ReadPoint { timestamp: self.now, time };
-        self.index.reader().get_at(hash(key), &key, moment).map(|value| **value)
+        let read_point = ReadPoint { timestamp: self.now, time };
+        self.index.reader().get_at(hash(key), &key, read_point).map(|value| **value)
     }
 }
 

@@ -33,7 +33,7 @@ impl Drop for Draining {
 
 /// Drops `freed`, now or once the destructors that run on this thread have ended. Call it without any
 /// lock held.
-pub(crate) fn dispose<K: 'static, T: 'static>(freed: Freed<K, T>) {
+pub(crate) fn drop_deferred<K: 'static, T: 'static>(freed: Freed<K, T>) {
     if freed.is_empty() {
         return;
     }
