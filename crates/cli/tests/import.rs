@@ -195,6 +195,73 @@ fn a_quoted_field_may_span_lines_and_later_lines_keep_their_numbers() {
 }
 
 #[test]
+fn lines_may_end_with_a_carriage_return_and_keep_their_numbers() {
+    let files = Files::new();
+    let content = "\u{feff}\"k\",v\r\na,\"one\r\n\r\ntwo\"\r\n\r\nbad\r\nb,\r\n";
+    let file = files.write("a.csv", content);
+    let run = run(&["import", &file, "get a", "get b", "count"]);
+    assert_eq!(run.lines(), [r#"k=a v="one\n\ntwo""#, "k=b v=", "2"], "{run:?}");
+    assert!(run.err.contains("a.csv, line 6: 1 field where 2 are expected"), "{run:?}");
+}
+
+#[test]
+fn a_quote_that_is_never_closed_costs_one_record() {
+    let files = Files::new();
+    let file = files.write("a.csv", "k,v\na,1\nb,\"2\nc,3\n\nd,\"4\"\n\"e,5\n");
+    let run = run(&["import", &file, "count", "get c", "get d"]);
+    assert_eq!(run.lines(), ["3", "k=c v=3", "k=d v=4"], "{run:?}");
+    let reaches =
+        "line 3: bad quoting: a quote opened here reaches line 6: '4' after the closing quote of field 2";
+    assert!(run.err.contains(reaches), "{run:?}");
+    assert!(run.err.contains("line 7: bad quoting: the quote is never closed"), "{run:?}");
+    assert!(run.err.contains("; 2 malformed"), "{run:?}");
+}
+
+#[test]
+fn without_quotes_a_quote_is_an_ordinary_character() {
+    let files = Files::new();
+    let file = files.write("a.csv", "k,v\na,\"1\nb,\"2\"3\n");
+    let run = run(&["import", &file, "--no-quotes", "--json", "get a", "get b"]);
+    let objects = run.objects();
+    assert_eq!((&objects[0]["records"], &objects[0]["malformed"]), (&json!(2), &json!(0)), "{run:?}");
+    assert_eq!((&objects[1]["value"]["v"], &objects[2]["value"]["v"]), (&json!("\"1"), &json!("\"2\"3")));
+}
+
+#[test]
+fn without_a_header_the_first_record_sets_the_number_of_fields() {
+    let files = Files::new();
+    let file = files.write("a.csv", "\"bad\"quote,x\na,1\nb\nc,2,3\nd,4,\ne,\n");
+    let run = run(&["import", &file, "--no-header", "count", "get e"]);
+    assert_eq!(run.lines(), ["2", "e,"], "{run:?}");
+    for expected in [
+        "line 1: bad quoting: 'q' after the closing quote of field 1",
+        "line 3: 1 field where 2 are expected",
+        "line 4: 3 fields where 2 are expected",
+        "line 5: 3 fields where 2 are expected",
+    ] {
+        assert!(run.err.contains(expected), "{expected} in {run:?}");
+    }
+}
+
+#[test]
+fn a_malformed_header_refuses_the_file() {
+    let files = Files::new();
+    let cases: [(&[u8], &str); 3] = [
+        (
+            b"k,\"v\"w\na,1\n",
+            "a.csv: line 1, the header: bad quoting: 'w' after the closing quote of field 2",
+        ),
+        (b"\nk,\"v\na,1\n", "a.csv: line 2, the header: bad quoting: the quote is never closed"),
+        (b"k,\xff\na,1\n", "a.csv: line 1, the header: invalid UTF-8 at byte 3"),
+    ];
+    for (content, expected) in cases {
+        let run = run(&["import", &files.write("a.csv", content), "count"]);
+        assert_eq!((run.code, run.out.as_str()), (1, ""), "{run:?}");
+        assert!(run.err.contains(expected), "{expected} in {run:?}");
+    }
+}
+
+#[test]
 fn files_that_cannot_be_used_are_explained() {
     let files = Files::new();
     let csv = files.write("a.csv", CSV);

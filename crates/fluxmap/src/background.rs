@@ -59,7 +59,7 @@
 //! deterministic, a run makes the same calls with the same bytes every time. The program must be
 //! deterministic as well: a `HashMap` of the standard library iterates in another order each time.
 
-use crate::jobs::{Entry, Job, Running, Signal};
+use crate::jobs::{DrivenJob, Job, Running, Signal};
 use crate::sync::{Instant, Mutex};
 use std::fmt;
 use std::future::poll_fn;
@@ -72,20 +72,20 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// state. See the [module](self).
 #[derive(Clone)]
 pub struct Background {
-    shared: Arc<Shared>,
+    shared: Arc<DriverState>,
 }
 
-struct Shared {
+struct DriverState {
     /// In the order of their last steps; the job that was stepped last is at the end.
-    jobs: Mutex<Vec<Arc<Entry>>>,
-    times: Mutex<Times>,
+    jobs: Mutex<Vec<Arc<DrivenJob>>>,
+    times: Mutex<DriverTimes>,
     /// An arbitrary instant. Only the time since then matters, and that is virtual.
     begin: Instant,
     /// The state of the random numbers.
     random: Mutex<u64>,
 }
 
-struct Times {
+struct DriverTimes {
     elapsed: Duration,
     /// The time of day at the beginning, according to the clock as it is set now.
     day: SystemTime,
@@ -114,8 +114,8 @@ impl Background {
     /// from `seed`.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        let times = Times { elapsed: Duration::ZERO, day: UNIX_EPOCH + BEGIN };
-        let shared = Shared {
+        let times = DriverTimes { elapsed: Duration::ZERO, day: UNIX_EPOCH + BEGIN };
+        let shared = DriverState {
             jobs: Mutex::default(),
             times: Mutex::new(times),
             begin: Instant::now(),

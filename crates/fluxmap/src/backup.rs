@@ -1,9 +1,9 @@
 //! Creates new databases from pairs: backups of open databases, and copies of the files of closed ones.
 
-use crate::checkpoint::{Draft, Pairs, Written, publish_draft, write_draft};
+use crate::checkpoint::{Draft, PairSource, Written, publish_draft, write_draft};
 use crate::error::PersistenceError;
 use crate::wal::directory::{CHECKPOINT, CHECKPOINT_DRAFT, Directory, SEGMENT_DRAFT, segment_name};
-use crate::wal::format::{Identity, Lsn};
+use crate::wal::format::{FileIdentity, Lsn};
 use crate::wal::reader::SegmentReader;
 use crate::wal::segment::{self, MIN_SIZE};
 use std::mem;
@@ -16,8 +16,8 @@ const BACKUP_SEGMENT: u64 = 2;
 /// called after each block.
 pub(crate) fn write_database(
     directory: &Directory,
-    identity: &Identity,
-    pairs: &mut dyn Pairs,
+    identity: &FileIdentity,
+    pairs: &mut dyn PairSource,
     progress: impl FnMut(Written),
 ) -> Result<(), PersistenceError> {
     create_database(directory, identity, |directory, identity| {
@@ -29,7 +29,7 @@ pub(crate) fn write_database(
 /// state after this commit.
 pub(crate) fn write_database_of(
     directory: &Directory,
-    identity: &Identity,
+    identity: &FileIdentity,
     commit: Lsn,
     write: impl FnOnce(&mut Draft) -> Result<(), PersistenceError>,
 ) -> Result<(), PersistenceError> {
@@ -43,8 +43,8 @@ pub(crate) fn write_database_of(
 
 fn create_database(
     directory: &Directory,
-    identity: &Identity,
-    write: impl FnOnce(&Directory, &Identity) -> Result<(), PersistenceError>,
+    identity: &FileIdentity,
+    write: impl FnOnce(&Directory, &FileIdentity) -> Result<(), PersistenceError>,
 ) -> Result<(), PersistenceError> {
     // Check before anything is created: the directory may be the one that is being copied.
     check_is_free(directory)?;
@@ -53,7 +53,7 @@ fn create_database(
     check_is_free(directory)?;
     let unfinished = Unfinished { directory };
     unfinished.clear_away()?;
-    let identity = Identity { database: directory.random(), ..identity.clone() };
+    let identity = FileIdentity { database: directory.random(), ..identity.clone() };
     segment::make(directory, &identity, BACKUP_SEGMENT, MIN_SIZE, None)?;
     write(directory, &identity)?;
     publish_draft(directory)?;

@@ -13,11 +13,11 @@ use crate::mem::weigher::Weigher;
 use crate::mem::{EvictionCause, EvictionPolicy, MemSize, TimeSource};
 use crate::persistence::{DurabilityLevel, FlushLimits, PersistenceOptions};
 use crate::recovery::Files;
-use crate::shared::{Setup, Shared};
+use crate::shared::{Open, Setup};
 use crate::storage::Options;
-use crate::wal::Policy;
+use crate::wal::SyncPolicy;
 use crate::wal::directory::Directory;
-use crate::wal::format::{Identity, Shapes, clip_shape, clip_type_name};
+use crate::wal::format::{FileIdentity, Shapes, clip_shape, clip_type_name};
 use crate::wal::limits::LogSize;
 use crate::wal::segment::{MAX_SIZE, MIN_SIZE};
 use std::fmt;
@@ -383,7 +383,7 @@ impl<K, V, S: BuilderState> DatabaseBuilder<K, V, S> {
     /// this policy, get this time to live when the database is opened, counted from then. Keys that have
     /// an expiry time keep it, even a later one.
     pub fn eviction_ttl(mut self, ttl: Duration) -> Self {
-        self.memory.life = Some(ttl);
+        self.memory.default_ttl = Some(ttl);
         self
     }
 
@@ -558,10 +558,10 @@ impl<K: Key, V: Value, S: BuilderState> DatabaseBuilder<K, V, S> {
         let setup = self.setup()?;
         let host = setup.host.clone();
         let opened = match setup.durability {
-            None => Shared::open(setup),
-            Some(_) => host.run("fluxmap-open", move || Shared::open(setup)).await?,
+            None => Open::open(setup),
+            Some(_) => host.run("fluxmap-open", move || Open::open(setup)).await?,
         }?;
-        host.drive(opened.shared.forget(opened.gone)).await?;
+        host.drive(opened.shared.forget(opened.evicted)).await?;
         Ok(Database::from_shared(opened.shared))
     }
 }
@@ -608,15 +608,15 @@ impl<K, V, S: BuilderState> DatabaseBuilder<K, V, S> {
         if self.settings.eviction.is_some() && self.memory.limit.is_none() && !is_ttl && !is_manual {
             return refuse("an `eviction_policy` needs `max_memory`: without a limit, nothing is evicted");
         }
-        if is_ttl && self.memory.life.is_none() {
+        if is_ttl && self.memory.default_ttl.is_none() {
             return refuse("`EvictionPolicy::Ttl` needs `eviction_ttl`, which says how long keys live");
         }
-        if !is_ttl && self.memory.life.is_some() {
+        if !is_ttl && self.memory.default_ttl.is_some() {
             return refuse(
                 "`eviction_ttl` needs `eviction_policy(EvictionPolicy::Ttl)`; for single keys, use `insert_with_ttl`",
             );
         }
-        if self.memory.life.is_some_and(|life| life.is_zero()) {
+        if self.memory.default_ttl.is_some_and(|default_ttl| default_ttl.is_zero()) {
             return refuse("`eviction_ttl` is zero: every key would expire at once");
         }
         match self.memory.max_snapshot_age.is_some_and(|age| age.is_zero()) {
@@ -665,7 +665,7 @@ impl Settings {
         let (options, coder) = (self.durability?, coder?.with_codec(self.codec.unwrap_or_default()));
         let (key_type, value_type) =
             self.type_names.unwrap_or_else(|| (coder.key_type().into(), coder.value_type().into()));
-        let identity = Identity {
+        let identity = FileIdentity {
             codec: coder.codec(),
             schema_version: self.schema_version,
             database: 0,
@@ -681,7 +681,7 @@ impl Settings {
             log_size: LogSize::new(options.wal_pool_size, options.wal_segment_size_bytes),
             check_fields: self.check_fields,
         };
-        let policy = self.flush.map_or(Policy::Full, Policy::Relaxed);
+        let policy = self.flush.map_or(SyncPolicy::Full, SyncPolicy::Relaxed);
         Some(Options { files, policy, coder, check: self.check_writes })
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::db::Database;
 use crate::error::FluxError;
-use crate::key::{Key, KeyRange, Prefix, Query, Span, Value};
+use crate::key::{Key, KeyRange, KeySpan, Prefix, Query, Value};
 use crate::txn::scan::View;
 use crate::txn::snapshot::SnapshotRange;
 use crate::txn::write_set::{Put, WriteSet};
@@ -97,7 +97,7 @@ impl<K: Key, V: Value> Database<K, V> {
     ///
     /// As [`get`](Self::get).
     pub fn count(&self, range: impl KeyRange<K>) -> Result<usize, FluxError> {
-        View::stable(&self.shared).count(Span::range(range))
+        View::stable(&self.shared).count(KeySpan::range(range))
     }
 
     /// Counts all keys, exactly and in linear time, as [`count(..)`](Self::count) does.

@@ -8,7 +8,7 @@ use crate::disk::OpenMode;
 use crate::error::PersistenceError;
 use crate::wal::directory::{CHECKPOINT, CHECKPOINT_DRAFT, Directory, NamedFile};
 use crate::wal::format::{
-    Fields, FileHeader, FileKind, Identity, Lsn, MAX_COMMIT, Nonsense, Operation, operations,
+    FieldReader, FileHeader, FileIdentity, FileKind, LogOperation, Lsn, MAX_COMMIT, Malformed, operations,
 };
 use crate::wal::pieces::Pieces;
 use fluxmap_index::{Time, planted};
@@ -42,7 +42,7 @@ pub(crate) const BLOCK_SIZE: usize = 256 << 10;
 const SYNC_EVERY: u64 = 4 << 20;
 
 /// The source of a checkpoint's pairs.
-pub(crate) trait Pairs {
+pub(crate) trait PairSource {
     /// Returns the commit after which the pairs are read.
     fn timestamp(&self) -> Lsn;
 
@@ -77,7 +77,7 @@ impl Draft {
     /// Creates a draft for the pairs after a commit. The log continues in segment `log_segment`.
     pub(crate) fn create(
         directory: &Directory,
-        identity: &Identity,
+        identity: &FileIdentity,
         commit: Lsn,
         time: Time,
         log_segment: u64,
@@ -115,7 +115,7 @@ impl Draft {
 
     /// Writes the next block of `pairs`. Returns whether there are more: if not, the draft is complete
     /// and durable.
-    pub(crate) fn write_next(&mut self, pairs: &mut dyn Pairs) -> Result<bool> {
+    pub(crate) fn write_next(&mut self, pairs: &mut dyn PairSource) -> Result<bool> {
         match pairs.fill(self.block())? {
             0 => self.finish().map(|()| false),
             count => self.write_block(count).map(|_| true),
@@ -161,8 +161,8 @@ impl Draft {
 /// Writes a checkpoint's draft and makes it durable. `progress` is called after each block.
 pub(crate) fn write_draft(
     directory: &Directory,
-    identity: &Identity,
-    pairs: &mut dyn Pairs,
+    identity: &FileIdentity,
+    pairs: &mut dyn PairSource,
     log_segment: u64,
     mut progress: impl FnMut(Written),
 ) -> Result<()> {
@@ -227,17 +227,17 @@ impl SoundBlock {
             return Ok(None);
         }
         let is_end = kind == END;
-        let pairs = if is_end { Fields(pieces.get(payload, 8)?).u64() } else { Some(u64::from(pairs)) };
+        let pairs = if is_end { FieldReader(pieces.get(payload, 8)?).u64() } else { Some(u64::from(pairs)) };
         let is_bare = kind == BARE_PAIRS;
         Ok(pairs.map(|pairs| SoundBlock { number, is_end, is_bare, pairs, offset, end }))
     }
 
     /// Returns the block's pairs: none for the end.
-    pub(crate) fn content<'p>(&self, pieces: &'p mut Pieces) -> Result<Block<'p>> {
+    pub(crate) fn content<'p>(&self, pieces: &'p mut Pieces) -> Result<PairBlock<'p>> {
         let start = self.offset + BLOCK_HEADER as u64;
         let length = if self.is_end { 0 } else { (self.end - start) as usize };
         let payload = pieces.get(start, length)?;
-        Ok(Block { offset: self.offset, is_bare: self.is_bare, payload })
+        Ok(PairBlock { offset: self.offset, is_bare: self.is_bare, payload })
     }
 }
 
@@ -252,14 +252,14 @@ struct BlockHeader {
 
 impl BlockHeader {
     fn parse(bytes: &[u8]) -> Option<Self> {
-        let mut fields = Fields(bytes.get(..BLOCK_HEADER)?);
+        let mut fields = FieldReader(bytes.get(..BLOCK_HEADER)?);
         let (crc, length, number) = (fields.u32()?, fields.u32()?, fields.u64()?);
         Some(BlockHeader { crc, length, number, pairs: fields.u32()?, kind: fields.u8()? })
     }
 }
 
 /// A checkpoint that is being read.
-pub(crate) struct Reader {
+pub(crate) struct CheckpointReader {
     pieces: Pieces,
     pub(crate) header: FileHeader,
     offset: u64,
@@ -268,7 +268,7 @@ pub(crate) struct Reader {
 }
 
 /// A block of pairs.
-pub(crate) struct Block<'r> {
+pub(crate) struct PairBlock<'r> {
     pub(crate) offset: u64,
     is_bare: bool,
     payload: &'r [u8],
@@ -276,14 +276,14 @@ pub(crate) struct Block<'r> {
 
 /// An encoded pair.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Pair<'r> {
+pub(crate) struct EncodedPair<'r> {
     pub(crate) key: &'r [u8],
     pub(crate) value: &'r [u8],
     /// Zero if the value does not expire.
     pub(crate) expires: Time,
 }
 
-impl Reader {
+impl CheckpointReader {
     /// Opens the checkpoint of a directory, if there is one.
     pub(crate) fn open(directory: &Directory) -> Result<Option<Self>> {
         let Some(file) = directory.find(CHECKPOINT)? else {
@@ -291,7 +291,7 @@ impl Reader {
         };
         let (header, end) = file.read_header(FileKind::Checkpoint)?;
         let pieces = Pieces::of(file)?;
-        Ok(Some(Reader { pieces, header, offset: end as u64, number: 0, pairs: 0 }))
+        Ok(Some(CheckpointReader { pieces, header, offset: end as u64, number: 0, pairs: 0 }))
     }
 
     pub(crate) fn file(&self) -> &NamedFile {
@@ -312,7 +312,7 @@ impl Reader {
 
     /// Reads and checks the next block; `None` after the last. A checkpoint is sound only if its end has
     /// been reached.
-    pub(crate) fn next_block(&mut self) -> Result<Option<Block<'_>>> {
+    pub(crate) fn next_block(&mut self) -> Result<Option<PairBlock<'_>>> {
         let start = self.offset;
         let damaged = |pieces: &Pieces, what: &str| Err(pieces.file().damaged(start, what));
         let header = self.pieces.get(start, BLOCK_HEADER)?;
@@ -338,9 +338,9 @@ impl Reader {
             PAIRS | BARE_PAIRS => {
                 self.pairs += u64::from(pairs);
                 let payload = self.pieces.get(payload, length as usize)?;
-                Ok(Some(Block { offset: start, is_bare: kind == BARE_PAIRS, payload }))
+                Ok(Some(PairBlock { offset: start, is_bare: kind == BARE_PAIRS, payload }))
             }
-            END if Fields(self.pieces.get(payload, 8)?).u64() != Some(self.pairs) => {
+            END if FieldReader(self.pieces.get(payload, 8)?).u64() != Some(self.pairs) => {
                 damaged(&self.pieces, "the number of pairs differs from the one in the end of the file")
             }
             END if end != self.length() => damaged(&self.pieces, "bytes follow the end"),
@@ -355,31 +355,33 @@ impl Reader {
     }
 }
 
-impl<'r> Block<'r> {
+impl<'r> PairBlock<'r> {
     /// Returns the encoded pairs.
-    pub(crate) fn pairs(&self) -> impl Iterator<Item = std::result::Result<Pair<'r>, Nonsense>> + use<'r> {
+    pub(crate) fn pairs(
+        &self,
+    ) -> impl Iterator<Item = std::result::Result<EncodedPair<'r>, Malformed>> + use<'r> {
         let (bare, tagged) = if self.is_bare { (self.payload, &[][..]) } else { (&[][..], self.payload) };
         let tagged = operations(tagged).map(|operation| match operation? {
-            Operation::Put { key, value, expires } => Ok(Pair { key, value, expires }),
-            Operation::Delete { .. } => Err(Nonsense),
+            LogOperation::Put { key, value, expires } => Ok(EncodedPair { key, value, expires }),
+            LogOperation::Delete { .. } => Err(Malformed),
         });
         bare_pairs(bare).chain(tagged)
     }
 }
 
 /// Returns the pairs of a payload in format version 1.
-fn bare_pairs(payload: &[u8]) -> impl Iterator<Item = std::result::Result<Pair<'_>, Nonsense>> {
-    let mut fields = Fields(payload);
+fn bare_pairs(payload: &[u8]) -> impl Iterator<Item = std::result::Result<EncodedPair<'_>, Malformed>> {
+    let mut fields = FieldReader(payload);
     std::iter::from_fn(move || {
         if fields.0.is_empty() {
             return None;
         }
-        let mut read = || Some(Pair { key: fields.sized()?, value: fields.sized()?, expires: 0 });
+        let mut read = || Some(EncodedPair { key: fields.sized()?, value: fields.sized()?, expires: 0 });
         let pair = read();
         if pair.is_none() {
             fields.0 = &[];
         }
-        Some(pair.ok_or(Nonsense))
+        Some(pair.ok_or(Malformed))
     })
 }
 

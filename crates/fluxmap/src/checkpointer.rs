@@ -1,7 +1,7 @@
 //! The checkpointer makes segments in advance, writes checkpoints, one block in each step, and returns
 //! segments that a checkpoint covers to the pool.
 
-use crate::checkpoint::{Draft, Pairs, Written, publish_draft};
+use crate::checkpoint::{Draft, PairSource, Written, publish_draft};
 use crate::disk::Lock;
 use crate::error::PersistenceError;
 use crate::jobs::{Done, Job};
@@ -10,7 +10,7 @@ use crate::progress::Progress;
 use crate::sync::{Instant, Mutex};
 use crate::wal::Log;
 use crate::wal::directory::{CHECKPOINT_DRAFT, Directory, segment_name};
-use crate::wal::format::{Identity, Lsn};
+use crate::wal::format::{FileIdentity, Lsn};
 use crate::wal::pool::{Make, Task};
 use crate::wal::segment;
 use fluxmap_index::planted;
@@ -20,17 +20,17 @@ use std::sync::Arc;
 type Result<T> = std::result::Result<T, PersistenceError>;
 
 /// The source of the stored pairs.
-pub(crate) trait Source: Send + Sync {
+pub(crate) trait StateSource: Send + Sync {
     /// Returns all pairs of the present stable state; `None` if the database is gone.
-    fn pairs(&self) -> Option<Box<dyn Pairs + Send>>;
+    fn pairs(&self) -> Option<Box<dyn PairSource + Send>>;
 }
 
 /// The parts that checkpoints need.
 pub(crate) struct Checkpointer {
     pub(crate) directory: Directory,
-    pub(crate) identity: Identity,
+    pub(crate) identity: FileIdentity,
     pub(crate) log: Arc<Log>,
-    pub(crate) source: Box<dyn Source>,
+    pub(crate) source: Box<dyn StateSource>,
     /// The number of requests that have been served.
     pub(crate) served: Progress,
     /// The result of the last attempt.
@@ -162,7 +162,7 @@ struct Underway {
     first: u64,
     draft: Draft,
     /// `None` once all pairs have been written. They hold a snapshot and the database.
-    pairs: Option<Box<dyn Pairs + Send>>,
+    pairs: Option<Box<dyn PairSource + Send>>,
 }
 
 impl CheckpointJob {

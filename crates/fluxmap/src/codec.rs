@@ -151,8 +151,8 @@ pub(crate) use name::type_name;
 pub(crate) use shape::is_readable;
 
 use error::postcard_text;
-use guard::{Account, Place, READ_DEPTH, Refusal, WRITE_DEPTH};
-use output::{Output, Stopped, Writer};
+use guard::{Account, READ_DEPTH, Refusal, ValuePlace, WRITE_DEPTH};
+use output::{Output, OutputWriter, Stopped};
 use rmp_serde::decode::Error as RmpError;
 use serde::Serialize;
 use serde::de::{Deserialize, DeserializeOwned};
@@ -269,17 +269,17 @@ impl Codec {
         account: &Account<'_>,
         output: &Output<'_>,
     ) -> Result<(), String> {
-        let place = Place::top(account, WRITE_DEPTH);
+        let place = ValuePlace::top(account, WRITE_DEPTH);
         match self {
             Codec::MessagePack => {
-                let serializer = rmp_serde::Serializer::new(Writer(output));
+                let serializer = rmp_serde::Serializer::new(OutputWriter(output));
                 let mut serializer = serializer.with_struct_map().with_human_readable();
-                let watched = write::Watched { inner: &mut serializer, place, in_some: false };
+                let watched = write::WatchedSerializer { inner: &mut serializer, place, in_some: false };
                 value.serialize(watched).map_err(|error| error.to_string())
             }
             Codec::Postcard => {
-                let mut serializer = postcard::Serializer { output: Writer(output) };
-                let watched = write::Watched { inner: &mut serializer, place, in_some: false };
+                let mut serializer = postcard::Serializer { output: OutputWriter(output) };
+                let watched = write::WatchedSerializer { inner: &mut serializer, place, in_some: false };
                 value.serialize(watched).map_err(|error| postcard_text(&error))
             }
         }
@@ -301,11 +301,11 @@ impl Codec {
     /// a `T`.
     pub fn decode<T: DeserializeOwned>(self, bytes: &[u8]) -> Result<T, CodecError> {
         let account = Account::of_reading(self, bytes.len());
-        let place = Place::top(&account, READ_DEPTH);
+        let place = ValuePlace::top(&account, READ_DEPTH);
         let read = match self {
             Codec::MessagePack => {
                 let mut deserializer = rmp_serde::Deserializer::from_read_ref(bytes).with_human_readable();
-                T::deserialize(read::Watched { inner: &mut deserializer, place })
+                T::deserialize(read::WatchedDeserializer { inner: &mut deserializer, place })
                     .map_err(|error| error.to_string())
                     .and_then(|value| match bool::deserialize(&mut deserializer) {
                         // An end of input here means that all bytes have been read.
@@ -317,7 +317,7 @@ impl Codec {
             }
             Codec::Postcard => {
                 let mut deserializer = postcard::Deserializer::from_bytes(bytes);
-                let value = T::deserialize(read::Watched { inner: &mut deserializer, place });
+                let value = T::deserialize(read::WatchedDeserializer { inner: &mut deserializer, place });
                 let rest = deserializer.finalize();
                 match (value, rest) {
                     (Ok(value), Ok([])) => Ok(value),

@@ -11,19 +11,19 @@
 //! the time source. Under the log's queue lock, which is taken within the commit lock, no user code runs
 //! at all: no `Serialize`, no `Deserialize` and no destructor.
 
-pub(crate) mod dispose;
-mod moment;
-mod report;
-mod restore;
-mod tidy;
+pub(crate) mod drop_deferred;
+mod memory_info;
+mod read_point;
+mod replay;
+mod vacuum;
 
-use self::dispose::dispose;
+use self::drop_deferred::drop_deferred;
 use crate::error::{FluxError, PersistenceError};
 use crate::host::Host;
-use crate::key::lead_of;
-use crate::mem::evict::{Listener, Telling};
-use crate::mem::expiry::Hand;
-use crate::mem::keeper::{Keeper, Room, to_bytes};
+use crate::key::prefix_of;
+use crate::mem::evict::{Listener, NotifyOnDrop};
+use crate::mem::expiry::ExpiryClock;
+use crate::mem::ledger::{MemoryLedger, Room, to_bytes};
 use crate::mem::removal::{Need, Removal};
 use crate::mem::weigher::{TOMBSTONE, Weigher};
 use crate::mem::{EvictionPolicy, TimeSource, UNIT};
@@ -36,7 +36,9 @@ use crate::sync::{AtomicU64, HashState, Mutex, Ordering};
 use crate::txn::priority::Priority;
 use crate::txn::write_set::{Put, Write};
 use crate::wal::format::{MAX_COMMIT, push_operation};
-use fluxmap_index::{Batch, Freed, Index, Noting, Reader, Tail, Time, Timestamp, Writer, planted};
+use fluxmap_index::{
+    AccessTracking, Batch, Freed, Index, Reader, Time, Timestamp, VersionMeta, Writer, planted,
+};
 use std::hash::{BuildHasher, Hash};
 use std::ops::Deref;
 use std::sync::Arc;
@@ -57,33 +59,33 @@ pub(crate) struct Committer<K, V> {
     /// The log and the encoding, in a durable database.
     pub(crate) durable: Option<Durable<K, V>>,
     pub(crate) active: Active,
-    pub(crate) hand: Hand,
+    pub(crate) expiry_clock: ExpiryClock,
     /// Called with every evicted key.
     pub(crate) listener: Option<Listener<K, V>>,
     /// The memory limit, in bytes, and how keys and values are weighed against it.
     limit: Option<(u64, Weigher<K, V>)>,
     /// How the index notes reads of keys, for the eviction policy.
-    noting: Noting,
+    noting: AccessTracking,
     /// The time to live of values that are written without one.
-    life: Option<Duration>,
+    default_ttl: Option<Duration>,
     /// Whether recovery gave that time to live to values whose files do not have it yet.
-    pub(crate) gave_lives: AtomicBool,
+    pub(crate) gave_default_ttl: AtomicBool,
     hasher: HashState,
     pub(crate) host: Host,
     /// The snapshot whose end would free much garbage, or [`NO_SNAPSHOT`].
     blocker: AtomicU64,
     /// Whether a key expires before the background thread would wake by itself.
-    alarm_is_due: AtomicBool,
-    pub(crate) order: Apart<Mutex<Order<K, V>>>,
+    wakeup_is_due: AtomicBool,
+    pub(crate) section: CachePadded<Mutex<CommitSection<K, V>>>,
 }
 
 /// A value on cache lines of its own (two, because the adjacent-line prefetcher of x86 pairs them).
-/// Every commit writes the [`Order`], and every get reads the fields that would otherwise share its
+/// Every commit writes the [`CommitSection`], and every get reads the fields that would otherwise share its
 /// lines.
 #[repr(align(128))]
-pub(crate) struct Apart<T>(T);
+pub(crate) struct CachePadded<T>(T);
 
-impl<T> Deref for Apart<T> {
+impl<T> Deref for CachePadded<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
@@ -92,12 +94,12 @@ impl<T> Deref for Apart<T> {
 }
 
 /// The state that only the holder of the commit lock touches.
-pub(crate) struct Order<K, V> {
+pub(crate) struct CommitSection<K, V> {
     pub(crate) writer: Writer<K, Arc<V>>,
-    pub(crate) keeper: Keeper,
+    pub(crate) ledger: MemoryLedger,
     collector: Collector,
     /// When the background thread looks for expired keys next, or the end of time.
-    pub(crate) alarm: Time,
+    pub(crate) next_wakeup: Time,
     /// The weight of superseded versions at which garbage is collected early.
     collect_at: u64,
 }
@@ -107,7 +109,7 @@ pub(crate) struct MemoryOptions<K, V> {
     /// The memory limit in bytes, and the functions that measure keys and values.
     pub(crate) limit: Option<(u64, Weigher<K, V>)>,
     pub(crate) policy: EvictionPolicy,
-    pub(crate) life: Option<Duration>,
+    pub(crate) default_ttl: Option<Duration>,
     pub(crate) listener: Option<Listener<K, V>>,
     pub(crate) time_source: Option<Arc<dyn TimeSource>>,
     pub(crate) max_snapshot_age: Option<Duration>,
@@ -120,7 +122,7 @@ impl<K, V> Default for MemoryOptions<K, V> {
         MemoryOptions {
             limit: None,
             policy: EvictionPolicy::default(),
-            life: None,
+            default_ttl: None,
             listener: None,
             time_source: None,
             max_snapshot_age: None,
@@ -132,12 +134,13 @@ impl<K, V> Default for MemoryOptions<K, V> {
 
 impl<K: Ord + Clone + 'static, V> Committer<K, V> {
     pub(crate) fn new(skiplist_p: f64, memory: MemoryOptions<K, V>, host: Host) -> Self {
-        let (index, mut writer) = Index::with_leads(skiplist_p, lead_of);
-        let keeper = match memory.limit {
-            None => Keeper::unlimited(index.structure()),
-            Some((limit, _)) => Keeper::limited(limit, memory.policy, index.structure()),
+        let (index, mut writer) = Index::with_prefixes(skiplist_p, prefix_of);
+        let ledger = match memory.limit {
+            None => MemoryLedger::unlimited(index.structure()),
+            Some((limit, _)) => MemoryLedger::limited(limit, memory.policy, index.structure()),
         };
-        let noting = keeper.books.as_ref().map_or(Noting::Nothing, |books| books.policy().noting());
+        let noting =
+            ledger.budget.as_ref().map_or(AccessTracking::Nothing, |budget| budget.policy().noting());
         writer.note_reads(noting);
         #[cfg(shuttle)]
         if let Some(observer) = memory.observer {
@@ -148,21 +151,21 @@ impl<K: Ord + Clone + 'static, V> Committer<K, V> {
             clock: Arc::default(),
             durable: None,
             active: Active::new(memory.max_snapshot_age, host.clone()),
-            hand: Hand::new(memory.time_source, host.clone()),
+            expiry_clock: ExpiryClock::new(memory.time_source, host.clone()),
             listener: memory.listener,
             limit: memory.limit,
             noting,
-            life: memory.life,
-            gave_lives: AtomicBool::new(false),
+            default_ttl: memory.default_ttl,
+            gave_default_ttl: AtomicBool::new(false),
             hasher: host.hash_state(),
             host,
             blocker: AtomicU64::new(NO_SNAPSHOT),
-            alarm_is_due: AtomicBool::new(false),
-            order: Apart(Mutex::new(Order {
+            wakeup_is_due: AtomicBool::new(false),
+            section: CachePadded(Mutex::new(CommitSection {
                 writer,
-                keeper,
+                ledger,
                 collector: Collector::default(),
-                alarm: Time::MAX,
+                next_wakeup: Time::MAX,
                 collect_at: 0,
             })),
         }
@@ -198,7 +201,7 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
         let mut record = Vec::new();
         let mut weight = 0;
         for (key, mut write) in writes {
-            self.give_life(&mut write);
+            self.give_default_ttl(&mut write);
             if let Some(durable) = &self.durable {
                 durable.encode(&key, write.as_ref(), &mut record)?;
             }
@@ -207,28 +210,28 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
         self.check_weight(weight)?;
 
         let writes = batch.len();
-        let mut telling = Telling::new(self.listener.as_ref());
+        let mut notify = NotifyOnDrop::new(self.listener.as_ref());
         let mut checks = 0;
         let mut may_reap = true;
         let (timestamp, freed, room) = loop {
             let checked_at = self.clock.applied();
-            let checked_until = self.hand.shown();
+            let checked_until = self.expiry_clock.current();
             if let Some(certificate) = certificate
                 && let Err(conflict) = certificate.check(&reader, &batch, checked_until)
             {
                 // The check may have met versions of a commit whose timestamp is not published yet. Wait
                 // for that commit, or the retry would begin before it and conflict with it again.
-                drop(self.order.lock());
+                drop(self.section.lock());
                 return Err(conflict);
             }
             checks += 1;
 
-            let mut order = self.order.lock();
+            let mut section = self.section.lock();
             // Certify. Only commits and expiries since the check above can be new; mostly there are
             // none.
-            let until = self.hand.advance();
+            let until = self.expiry_clock.advance();
             let is_old = self.clock.applied() != checked_at && !planted("certified-outside-only")
-                || order.keeper.has_expired(checked_until, until) && !planted("time-is-looked-at-once");
+                || section.ledger.has_expired(checked_until, until) && !planted("time-is-looked-at-once");
             if let Some(certificate) = certificate.filter(|_| is_old) {
                 if !certificate.reads.is_cheap() && checks < CHECKS_OUTSIDE {
                     continue;
@@ -238,37 +241,37 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
             // Check the snapshot's age last: while it was registered, no version that certification must
             // see could be trimmed; if it has been ended since, the checks above prove nothing.
             certificate.map_or(Ok(()), |certificate| self.active.check(certificate.snapshot))?;
-            if may_reap && order.keeper.is_taken_by_expired(until) {
+            if may_reap && section.ledger.is_taken_by_expired(until) {
                 // `Manual` evicts nothing, but expired keys still take memory: remove them before
                 // refusing the write. Release the lock first, because removal runs user code of the
                 // keys.
-                drop(order);
-                may_reap = self.remove_expired(&mut telling.gone).is_ok();
+                drop(section);
+                may_reap = self.remove_expired_into(&mut notify.evicted).is_ok();
                 continue;
             }
             let before = self.limit.map(|_| self.index.structure());
-            match order.apply(&mut batch, self, record) {
+            match section.apply(&mut batch, self, record) {
                 Ok(timestamp) => {
                     // Evict in a commit after this one, so that this transaction may have read the keys
                     // evicted for it.
-                    let need = Need::all(&order, self, Some((timestamp, writes)), Some(priority));
+                    let need = Need::all(&section, self, Some((timestamp, writes)), Some(priority));
                     let room = need.map(|need| {
                         // Boxed, because moving a `Removal` has a cost and mostly there is none.
-                        let mut room = Box::new((Removal::new(self, &reader, &mut telling.gone), need));
-                        let evicted = room.0.make_room(&mut order, &mut room.1);
+                        let mut room = Box::new((Removal::new(self, &reader, &mut notify.evicted), need));
+                        let evicted = room.0.make_room(&mut section, &mut room.1);
                         (evicted, room)
                     });
                     let evicted = room.as_ref().map_or(0, |(evicted, _)| *evicted);
-                    break (timestamp, order.after_publish(writes + evicted, self), room);
+                    break (timestamp, section.after_publish(writes + evicted, self), room);
                 }
                 Err(refused) => {
-                    drop((order, batch));
+                    drop((section, batch));
                     // Drop the reader before trimming: its pin keeps trimmed versions from being freed.
                     drop(reader);
                     // Staging has linked entries for new keys, which have no version now: trim them.
                     self.trim(writes);
                     if let Some(before) = before {
-                        self.order.lock().keeper.after_refusal(before, self.index.structure());
+                        self.section.lock().ledger.after_refusal(before, self.index.structure());
                     }
                     return Err(refused);
                 }
@@ -282,18 +285,18 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
             let (removal, need) = &mut *room;
             self.go_on_making_room(removal, need);
         }
-        // Outside the lock: destructors of keys and values, and then the listener (when `telling` is
+        // Outside the lock: destructors of keys and values, and then the listener (when `notify` is
         // dropped).
         drop(batch);
         drop(reader);
-        dispose(freed);
+        drop_deferred(freed);
         Ok(timestamp)
     }
 
     /// Gives a value without an expiry time the time to live of [`EvictionPolicy::Ttl`], if that is set.
-    fn give_life(&self, write: &mut Write<V>) {
-        if let (Some(Put { expires: expires @ 0, .. }), Some(life)) = (write, self.life) {
-            *expires = self.hand.after(life);
+    fn give_default_ttl(&self, write: &mut Write<V>) {
+        if let (Some(Put { expires: expires @ 0, .. }), Some(default_ttl)) = (write, self.default_ttl) {
+            *expires = self.expiry_clock.after(default_ttl);
         }
     }
 
@@ -304,9 +307,9 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
         let (tail, key_weight) = match &self.limit {
             Some((_, weigher)) => {
                 let weight = write.as_ref().map_or(TOMBSTONE, |put| weigher.value(&put.value));
-                (Some(Tail { expires, weight, ..Tail::default() }), weigher.key(&key))
+                (Some(VersionMeta { expires, weight, ..VersionMeta::default() }), weigher.key(&key))
             }
-            None => ((expires != 0).then(|| Tail { expires, ..Tail::default() }), 0),
+            None => ((expires != 0).then(|| VersionMeta { expires, ..VersionMeta::default() }), 0),
         };
         let is_put = write.is_some();
         batch.push_with(hash, key, write.map(|put| put.value), tail, key_weight);
@@ -324,13 +327,13 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
 
     /// Returns, once, whether the background thread must be woken because a key expires before it would
     /// wake by itself.
-    pub(crate) fn takes_alarm(&self) -> bool {
+    pub(crate) fn takes_wakeup(&self) -> bool {
         // Relaxed: the thread looks at the timers under the commit lock.
-        self.alarm_is_due.load(Ordering::Relaxed) && self.alarm_is_due.swap(false, Ordering::Relaxed)
+        self.wakeup_is_due.load(Ordering::Relaxed) && self.wakeup_is_due.swap(false, Ordering::Relaxed)
     }
 }
 
-impl<K: Ord + Hash + Clone + 'static, V: 'static> Order<K, V> {
+impl<K: Ord + Hash + Clone + 'static, V: 'static> CommitSection<K, V> {
     /// Stamps, logs and publishes a certified batch. The caller holds the commit lock.
     fn apply(
         &mut self,
@@ -342,7 +345,7 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Order<K, V> {
         // batch.
         let staged = self.writer.stage(batch);
         if let Some((limit, _)) = shared.limit {
-            match self.keeper.room(staged.changes(), shared.index.structure()) {
+            match self.ledger.room(staged.changes(), shared.index.structure()) {
                 Room::Enough => {}
                 Room::Full => return Err(FluxError::MemoryLimitExceeded),
                 Room::Never(bytes) => return Err(FluxError::ExceedsMemoryLimit { bytes, limit }),
@@ -359,7 +362,7 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Order<K, V> {
             shared.clock.apply(timestamp);
         }
         let slot = slot.map(|slot| (!planted("queue-unlocked-early")).then_some(slot));
-        staged.publish(timestamp, &mut self.keeper);
+        staged.publish(timestamp, &mut self.ledger);
         self.make_visible(timestamp, shared, slot);
         Ok(timestamp)
     }
@@ -371,24 +374,24 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Order<K, V> {
         shared: &Committer<K, V>,
         slot: Option<impl Sized>,
     ) {
-        if self.keeper.has_expiring && !shared.hand.is_needed() {
-            shared.hand.need();
+        if self.ledger.has_expiring && !shared.expiry_clock.is_enabled() {
+            shared.expiry_clock.enable();
             // The first expiring key must become visible together with a time to judge it by. Without a
             // time, a transaction could read a key that had expired, write it again with the same expiry
             // time, and not find its own write.
-            shared.hand.advance();
+            shared.expiry_clock.advance();
         }
         if slot.is_some() {
-            shared.hand.note_unstable(timestamp, &shared.clock);
+            shared.expiry_clock.note_unstable(timestamp, &shared.clock);
         }
         shared.clock.apply(timestamp);
         drop(slot);
-        if let Some(next) = self.keeper.timers.next().filter(|next| *next < self.alarm) {
-            self.alarm = next;
-            shared.alarm_is_due.store(true, Ordering::Relaxed);
+        if let Some(next) = self.ledger.timers.next().filter(|next| *next < self.next_wakeup) {
+            self.next_wakeup = next;
+            shared.wakeup_is_due.store(true, Ordering::Relaxed);
         }
-        if let Some(books) = &self.keeper.books {
-            self.writer.set_generation(books.policy().generation());
+        if let Some(budget) = &self.ledger.budget {
+            self.writer.set_generation(budget.policy().generation());
         }
     }
 
@@ -412,13 +415,13 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Order<K, V> {
     /// The weight of superseded versions, in units, above which garbage is collected early: with large
     /// values, a few dozen old versions take too much memory.
     fn slack(&self) -> u64 {
-        self.keeper.books.as_ref().map_or(u64::MAX, |books| books.limit() / SLACK_SHARE / UNIT as u64)
+        self.ledger.budget.as_ref().map_or(u64::MAX, |budget| budget.limit() / SLACK_SHARE / UNIT as u64)
     }
 
     fn collects_early(&mut self, shared: &Committer<K, V>) -> bool {
         let superseded = shared.index.superseded_weight();
         self.collect_at = self.collect_at.min(superseded.saturating_add(self.slack()));
-        self.keeper.books.is_some() && superseded > self.collect_at.max(self.slack())
+        self.ledger.budget.is_some() && superseded > self.collect_at.max(self.slack())
     }
 }
 

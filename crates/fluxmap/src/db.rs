@@ -19,7 +19,7 @@ use crate::error::FluxError;
 use crate::key::{Key, Query, Value};
 use crate::mvcc::active::ReaderKind;
 use crate::persistence::{BackupProgress, CheckpointInfo, DurabilityLevel, RecoveryInfo};
-use crate::shared::Shared;
+use crate::shared::Open;
 use crate::storage::Storage;
 use crate::txn::own::note_commit;
 use crate::txn::priority::Protects;
@@ -74,7 +74,7 @@ use std::time::{Duration, SystemTime};
 /// with several threads (every durable database has some) may find a lock held by a thread that it does
 /// not have, and wait for ever, as with any library: open databases after forking.
 pub struct Database<K: Key, V: Value> {
-    pub(crate) shared: Arc<Shared<K, V>>,
+    pub(crate) shared: Arc<Open<K, V>>,
 }
 
 impl<K: Key, V: Value> Clone for Database<K, V> {
@@ -111,7 +111,7 @@ impl<K: Key, V: Value> Database<K, V> {
         Self::builder().durability(level).build().await
     }
 
-    pub(crate) fn from_shared(shared: Arc<Shared<K, V>>) -> Self {
+    pub(crate) fn from_shared(shared: Arc<Open<K, V>>) -> Self {
         Database { shared }
     }
 
@@ -422,7 +422,7 @@ impl<K: Key, V: Value> Database<K, V> {
     ///
     /// As [`insert`](Self::insert).
     pub async fn insert_with_ttl(&self, key: K, value: V, ttl: Duration) -> Result<(), FluxError> {
-        let expires = self.shared.committer.hand.after(ttl);
+        let expires = self.shared.committer.expiry_clock.after(ttl);
         self.put(key, Put { value: Arc::new(value), expires }).await
     }
 

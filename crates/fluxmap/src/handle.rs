@@ -63,7 +63,7 @@ impl<'db, K: Key, V: Value> Handle<'db, K, V> {
         Handle { database, open: None }
     }
 
-    fn transaction_ref(&self) -> Option<&Transaction<K, V>> {
+    pub(crate) fn transaction_ref(&self) -> Option<&Transaction<K, V>> {
         self.open.as_ref().map(|open| &open.transaction)
     }
 

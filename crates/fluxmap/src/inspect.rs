@@ -78,8 +78,8 @@ pub struct Identity {
     pub database: u64,
 }
 
-impl From<&format::Identity> for Identity {
-    fn from(identity: &format::Identity) -> Self {
+impl From<&format::FileIdentity> for Identity {
+    fn from(identity: &format::FileIdentity) -> Self {
         Identity {
             format_version: FORMAT_VERSION,
             codec: identity.codec,
@@ -116,17 +116,17 @@ fn directory(path: &Path) -> Directory {
 }
 
 /// A database that is not open, and that cannot be opened while this value lives.
-struct Quiet {
+struct OfflineDatabase {
     directory: Directory,
     _lock: Option<Box<dyn Lock>>,
 }
 
-impl Quiet {
+impl OfflineDatabase {
     fn open(dir: &Path) -> Result<Self> {
         let directory = directory(dir);
         let _lock = directory.lock_if_there()?;
         match has_database(&directory)? {
-            true => Ok(Quiet { directory, _lock }),
+            true => Ok(OfflineDatabase { directory, _lock }),
             false => Err(PersistenceError::NoDatabase { path: dir.to_owned() }),
         }
     }

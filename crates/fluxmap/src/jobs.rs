@@ -10,7 +10,7 @@
 
 use crate::process::Process;
 use crate::sync::thread::{self, JoinHandle, ThreadId};
-use crate::sync::{Condvar, Instant, Mutex};
+use crate::sync::{Condvar, Instant, Mutex, waiting};
 use std::io;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -118,7 +118,7 @@ fn run(signal: &Signal, mut job: Box<dyn Job>) {
 }
 
 /// A job that a `Background` steps.
-pub(crate) struct Entry {
+pub(crate) struct DrivenJob {
     pub(crate) name: &'static str,
     signal: Arc<Signal>,
     rest: Mutex<Rest>,
@@ -127,20 +127,20 @@ pub(crate) struct Entry {
 }
 
 struct Rest {
-    place: Place,
+    place: JobLocation,
     /// When the job should be stepped again without a ring.
     next: Option<Instant>,
 }
 
 /// The location of a job.
-enum Place {
+enum JobLocation {
     Here(Box<dyn Job>),
     /// A thread is stepping it.
     With(ThreadId),
     Ended,
 }
 
-/// The result of an attempt to step an [`Entry`].
+/// The result of an attempt to step an [`DrivenJob`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stepped {
     /// There may be more to do.
@@ -151,32 +151,33 @@ pub(crate) enum Stepped {
     Busy,
 }
 
-impl Entry {
+impl DrivenJob {
     fn new(name: &'static str, signal: Arc<Signal>, job: Box<dyn Job>) -> Self {
         // The first step is due at once.
         signal.ring();
-        let rest = Mutex::new(Rest { place: Place::Here(job), next: None });
-        Entry { name, signal, rest, rested: Condvar::default() }
+        let rest = Mutex::new(Rest { place: JobLocation::Here(job), next: None });
+        DrivenJob { name, signal, rest, rested: Condvar::default() }
     }
 
     /// Returns when a step is due; `None` if not before a ring.
     pub(crate) fn due(&self, now: Instant) -> Option<Instant> {
         let rest = self.rest.lock();
         match rest.place {
-            Place::Here(_) if self.signal.is_rung() => Some(now),
-            Place::Here(_) => rest.next,
+            JobLocation::Here(_) if self.signal.is_rung() => Some(now),
+            JobLocation::Here(_) => rest.next,
             // A ring is noticed once the thread has put the job back.
-            Place::With(_) | Place::Ended => None,
+            JobLocation::With(_) | JobLocation::Ended => None,
         }
     }
 
     /// Takes one step on this thread.
     pub(crate) fn step(&self) -> Stepped {
         let mut rest = self.rest.lock();
-        let mut job = match mem::replace(&mut rest.place, Place::With(thread::current().id())) {
-            Place::Here(job) => job,
+        let mut job = match mem::replace(&mut rest.place, JobLocation::With(thread::current().id())) {
+            JobLocation::Here(job) => job,
             elsewhere => {
-                let stepped = if matches!(elsewhere, Place::Ended) { Stepped::Ended } else { Stepped::Busy };
+                let stepped =
+                    if matches!(elsewhere, JobLocation::Ended) { Stepped::Ended } else { Stepped::Busy };
                 rest.place = elsewhere;
                 return stepped;
             }
@@ -198,9 +199,9 @@ impl Entry {
             // Drop the job before reporting its end, because it holds the lock of the directory.
             true => {
                 drop(job);
-                Place::Ended
+                JobLocation::Ended
             }
-            false => Place::Here(job),
+            false => JobLocation::Here(job),
         };
         *self.rest.lock() = Rest { place, next };
         self.rested.notify_all();
@@ -211,7 +212,7 @@ impl Entry {
     }
 
     pub(crate) fn has_ended(&self) -> bool {
-        matches!(self.rest.lock().place, Place::Ended)
+        matches!(self.rest.lock().place, JobLocation::Ended)
     }
 
     /// Waits until no other thread steps the job. Returns whether this thread does, further up its
@@ -220,9 +221,9 @@ impl Entry {
         let mut rest = self.rest.lock();
         loop {
             match rest.place {
-                Place::With(thread) if thread == thread::current().id() => return true,
-                Place::With(_) => self.rested.wait(&mut rest),
-                Place::Here(_) | Place::Ended => return false,
+                JobLocation::With(thread) if thread == thread::current().id() => return true,
+                JobLocation::With(_) => self.rested.wait(&mut rest),
+                JobLocation::Here(_) | JobLocation::Ended => return false,
             }
         }
     }
@@ -239,7 +240,7 @@ pub(crate) struct Running {
 /// How the job is stepped.
 enum By {
     Thread(JoinHandle<()>),
-    Driver(Arc<Entry>),
+    Driver(Arc<DrivenJob>),
 }
 
 impl Running {
@@ -252,8 +253,12 @@ impl Running {
     }
 
     /// Makes a job ready to be stepped.
-    pub(crate) fn driven(name: &'static str, signal: &Arc<Signal>, job: Box<dyn Job>) -> (Self, Arc<Entry>) {
-        let entry = Arc::new(Entry::new(name, Arc::clone(signal), job));
+    pub(crate) fn driven(
+        name: &'static str,
+        signal: &Arc<Signal>,
+        job: Box<dyn Job>,
+    ) -> (Self, Arc<DrivenJob>) {
+        let entry = Arc::new(DrivenJob::new(name, Arc::clone(signal), job));
         let by = By::Driver(Arc::clone(&entry));
         (Running { signal: Arc::clone(signal), by, process: Process::this() }, entry)
     }
@@ -320,12 +325,15 @@ fn is_current(running: &JoinHandle<()>) -> bool {
 fn join(running: JoinHandle<()>) {
     // A value that the job's own thread drops may be the last holder of the database: a thread cannot
     // join itself.
-    if !is_current(&running) && running.join().is_err() {
+    if is_current(&running) {
+        return;
+    }
+    if waiting("the end of a background thread", || running.join()).is_err() {
         tracing::error!("a background thread of a database has panicked");
     }
 }
 
-fn drive_to_the_end(mut jobs: Vec<Arc<Entry>>) {
+fn drive_to_the_end(mut jobs: Vec<Arc<DrivenJob>>) {
     while !jobs.is_empty() {
         let mut goes_on = false;
         jobs.retain(|entry| {

@@ -1,7 +1,7 @@
 //! The bounds of keys and values, ranges of keys and prefixes.
 
 use fluxmap_index as index;
-use fluxmap_index::Lead;
+use fluxmap_index::KeyPrefix;
 use std::any::{Any, TypeId};
 use std::borrow::Borrow;
 use std::cmp::Ordering;
@@ -204,15 +204,15 @@ pub trait Prefix<K>: sealed::IntoSpan<K> {}
 impl<K, P: sealed::IntoSpan<K>> Prefix<K> for P {}
 
 pub(crate) mod sealed {
-    use super::{Arc, Borrow, Key, KeyBound, Span};
+    use super::{Arc, Borrow, Key, KeyBound, KeySpan};
 
     pub trait IntoSpan<K> {
-        fn into_span(self) -> Span<K>;
+        fn into_span(self) -> KeySpan<K>;
     }
 
     impl<K: Borrow<str> + Ord> IntoSpan<K> for &str {
-        fn into_span(self) -> Span<K> {
-            Span(super::Kind::Prefix {
+        fn into_span(self) -> KeySpan<K> {
+            KeySpan(super::SpanKind::Prefix {
                 prefix: self.as_bytes().into(),
                 bytes_of: |key| key.borrow().as_bytes(),
             })
@@ -220,25 +220,25 @@ pub(crate) mod sealed {
     }
 
     impl<K: Borrow<str> + Ord> IntoSpan<K> for &String {
-        fn into_span(self) -> Span<K> {
+        fn into_span(self) -> KeySpan<K> {
             self.as_str().into_span()
         }
     }
 
     impl<K: Borrow<[u8]> + Ord> IntoSpan<K> for &[u8] {
-        fn into_span(self) -> Span<K> {
-            Span(super::Kind::Prefix { prefix: self.into(), bytes_of: |key| key.borrow() })
+        fn into_span(self) -> KeySpan<K> {
+            KeySpan(super::SpanKind::Prefix { prefix: self.into(), bytes_of: |key| key.borrow() })
         }
     }
 
     impl<K: Borrow<[u8]> + Ord> IntoSpan<K> for &Vec<u8> {
-        fn into_span(self) -> Span<K> {
+        fn into_span(self) -> KeySpan<K> {
             self.as_slice().into_span()
         }
     }
 
     impl<K: Borrow<[u8]> + Ord, const N: usize> IntoSpan<K> for &[u8; N] {
-        fn into_span(self) -> Span<K> {
+        fn into_span(self) -> KeySpan<K> {
             self.as_slice().into_span()
         }
     }
@@ -248,9 +248,9 @@ pub(crate) mod sealed {
     macro_rules! leading {
         ([$($T:ident $P:ident $place:tt),+] $($rest:ident),+) => {
             impl<$($T: Key, $P: KeyBound<$T>,)+ $($rest: Key),+> IntoSpan<($($T,)+ $($rest,)+)> for ($($P,)+) {
-                fn into_span(self) -> Span<($($T,)+ $($rest,)+)> {
+                fn into_span(self) -> KeySpan<($($T,)+ $($rest,)+)> {
                     let first = ($(self.$place.into_key(),)+);
-                    Span(super::Kind::Leading(Arc::new(move |key: &($($T,)+ $($rest,)+)| {
+                    KeySpan(super::SpanKind::Leading(Arc::new(move |key: &($($T,)+ $($rest,)+)| {
                         ($(&key.$place,)+).cmp(&($(&first.$place,)+))
                     })))
                 }
@@ -291,10 +291,10 @@ pub(crate) mod sealed {
 /// A set of neighbouring keys: a range or a prefix, in one owned type, so that there is one kind of scan
 /// internally.
 #[derive(Clone)]
-pub struct Span<K>(Kind<K>);
+pub struct KeySpan<K>(SpanKind<K>);
 
 #[derive(Clone)]
-enum Kind<K> {
+enum SpanKind<K> {
     Range {
         lower: Bound<K>,
         upper: Bound<K>,
@@ -310,10 +310,10 @@ enum Kind<K> {
 /// Compares the first elements of a key with those that are looked for.
 type Leading<K> = Arc<dyn Fn(&K) -> Ordering + Send + Sync>;
 
-impl<K: Ord> Span<K> {
+impl<K: Ord> KeySpan<K> {
     pub(crate) fn range(range: impl KeyRange<K>) -> Self {
         let (lower, upper) = range.into_bounds();
-        Span(Kind::Range { lower, upper })
+        KeySpan(SpanKind::Range { lower, upper })
     }
 
     pub(crate) fn prefix(prefix: impl Prefix<K>) -> Self {
@@ -321,60 +321,62 @@ impl<K: Ord> Span<K> {
     }
 }
 
-impl<K: Ord + 'static> index::Span<K> for Span<K> {
+impl<K: Ord + 'static> index::Span<K> for KeySpan<K> {
     fn is_before(&self, key: &K) -> bool {
         match &self.0 {
-            Kind::Range { lower, .. } => is_below(key, lower),
-            Kind::Prefix { prefix, bytes_of, .. } => *bytes_of(key) < **prefix,
-            Kind::Leading(compare) => compare(key).is_lt(),
+            SpanKind::Range { lower, .. } => is_below(key, lower),
+            SpanKind::Prefix { prefix, bytes_of, .. } => *bytes_of(key) < **prefix,
+            SpanKind::Leading(compare) => compare(key).is_lt(),
         }
     }
 
     fn is_after(&self, key: &K) -> bool {
         match &self.0 {
-            Kind::Range { upper, .. } => is_above(key, upper),
-            Kind::Prefix { prefix, bytes_of, .. } => {
+            SpanKind::Range { upper, .. } => is_above(key, upper),
+            SpanKind::Prefix { prefix, bytes_of, .. } => {
                 let bytes = bytes_of(key);
                 *bytes > **prefix && !bytes.starts_with(prefix)
             }
-            Kind::Leading(compare) => compare(key).is_gt(),
+            SpanKind::Leading(compare) => compare(key).is_gt(),
         }
     }
 
-    fn leads(&self) -> Option<[Lead; 2]> {
+    fn prefixes(&self) -> Option<[KeyPrefix; 2]> {
         match &self.0 {
-            Kind::Range { lower, upper } => leads_of(lower, upper),
-            Kind::Prefix { prefix, .. } => has_lead::<K>().then(|| [Lead::of(prefix), Lead::last_of(prefix)]),
-            // Tuples have no leads.
-            Kind::Leading(_) => None,
+            SpanKind::Range { lower, upper } => prefixes_of(lower, upper),
+            SpanKind::Prefix { prefix, .. } => {
+                has_prefix::<K>().then(|| [KeyPrefix::of(prefix), KeyPrefix::last_of(prefix)])
+            }
+            // Tuples have no key prefixes.
+            SpanKind::Leading(_) => None,
         }
     }
 }
 
-/// Returns the leads at the ends of a range, if the keys have leads.
-fn leads_of<K: 'static>(lower: &Bound<K>, upper: &Bound<K>) -> Option<[Lead; 2]> {
+/// Returns the key prefixes at the ends of a range, if the keys have key prefixes.
+fn prefixes_of<K: 'static>(lower: &Bound<K>, upper: &Bound<K>) -> Option<[KeyPrefix; 2]> {
     let end = |bound: &Bound<K>, unbounded| match bound {
         Bound::Unbounded => unbounded,
-        Bound::Included(key) | Bound::Excluded(key) => lead_of(key).unwrap_or(unbounded),
+        Bound::Included(key) | Bound::Excluded(key) => prefix_of(key).unwrap_or(unbounded),
     };
-    has_lead::<K>().then(|| [end(lower, Lead::LEAST), end(upper, Lead::GREATEST)])
+    has_prefix::<K>().then(|| [end(lower, KeyPrefix::LEAST), end(upper, KeyPrefix::GREATEST)])
 }
 
 /// Defines the key types that are ordered as certain bytes of them are, and these bytes.
-macro_rules! leads {
+macro_rules! prefixes {
     ($($type:ty: $key:ident => $bytes:expr),* $(,)?) => {
         /// Returns whether the index distinguishes keys of this type by their first bytes.
-        fn has_lead<K: 'static>() -> bool {
+        fn has_prefix<K: 'static>() -> bool {
             let key = TypeId::of::<K>();
             $(key == TypeId::of::<$type>())||*
         }
 
         /// Returns the first bytes of a key, if its type is ordered as its bytes are.
-        pub(crate) fn lead_of<K: 'static>(key: &K) -> Option<Lead> {
+        pub(crate) fn prefix_of<K: 'static>(key: &K) -> Option<KeyPrefix> {
             let key: &dyn Any = key;
             $(
                 if let Some($key) = key.downcast_ref::<$type>() {
-                    return Some(Lead::of($bytes));
+                    return Some(KeyPrefix::of($bytes));
                 }
             )*
             None
@@ -382,7 +384,7 @@ macro_rules! leads {
     };
 }
 
-leads! {
+prefixes! {
     String: text => text.as_bytes(),
     Box<str>: text => text.as_bytes(),
     Arc<str>: text => text.as_bytes(),
@@ -419,19 +421,19 @@ fn is_above<K: Ord>(key: &K, upper: &Bound<K>) -> bool {
 
 /// The part of a span between two bounds. All parts share the span.
 #[derive(Clone)]
-pub(crate) struct Part<K> {
-    pub(crate) span: Arc<Span<K>>,
+pub(crate) struct SpanPart<K> {
+    pub(crate) span: Arc<KeySpan<K>>,
     pub(crate) lower: Bound<K>,
     pub(crate) upper: Bound<K>,
 }
 
-impl<K> Part<K> {
-    pub(crate) fn whole(span: impl Into<Arc<Span<K>>>) -> Self {
-        Part { span: span.into(), lower: Bound::Unbounded, upper: Bound::Unbounded }
+impl<K> SpanPart<K> {
+    pub(crate) fn whole(span: impl Into<Arc<KeySpan<K>>>) -> Self {
+        SpanPart { span: span.into(), lower: Bound::Unbounded, upper: Bound::Unbounded }
     }
 }
 
-impl<K: Ord + 'static> index::Span<K> for Part<K> {
+impl<K: Ord + 'static> index::Span<K> for SpanPart<K> {
     fn is_before(&self, key: &K) -> bool {
         is_below(key, &self.lower) || self.span.is_before(key)
     }
@@ -440,9 +442,9 @@ impl<K: Ord + 'static> index::Span<K> for Part<K> {
         is_above(key, &self.upper) || self.span.is_after(key)
     }
 
-    fn leads(&self) -> Option<[Lead; 2]> {
-        let [lower, upper] = leads_of(&self.lower, &self.upper)?;
-        let [first, last] = self.span.leads()?;
+    fn prefixes(&self) -> Option<[KeyPrefix; 2]> {
+        let [lower, upper] = prefixes_of(&self.lower, &self.upper)?;
+        let [first, last] = self.span.prefixes()?;
         Some([lower.max(first), upper.min(last)])
     }
 }
@@ -452,36 +454,36 @@ mod tests {
     use super::*;
     use fluxmap_index::Span as _;
 
-    fn contains<K: Key>(span: &Span<K>, key: &K) -> bool {
+    fn contains<K: Key>(span: &KeySpan<K>, key: &K) -> bool {
         !span.is_before(key) && !span.is_after(key)
     }
 
     #[test]
     fn ranges_contain_what_the_standard_library_says() {
         let (a, b, c) = ("a".to_string(), "b".to_string(), "c".to_string());
-        let span = Span::<String>::range("a".."c");
+        let span = KeySpan::<String>::range("a".."c");
         assert!(contains(&span, &a) && contains(&span, &b) && !contains(&span, &c));
-        let span = Span::<String>::range((Bound::Excluded("a"), Bound::Included("c")));
+        let span = KeySpan::<String>::range((Bound::Excluded("a"), Bound::Included("c")));
         assert!(!contains(&span, &a) && contains(&span, &c));
-        let span = Span::<u64>::range(10..=20);
+        let span = KeySpan::<u64>::range(10..=20);
         assert!(contains(&span, &10) && contains(&span, &20) && !contains(&span, &21));
     }
 
     #[test]
     fn inverted_ranges_are_empty() {
-        let count = |span: Span<u64>| (0..30).filter(|key| contains(&span, key)).count();
+        let count = |span: KeySpan<u64>| (0..30).filter(|key| contains(&span, key)).count();
         let (from, to) = (20, 10);
-        assert_eq!(count(Span::range(from..=to)), 0);
-        assert_eq!(count(Span::range(5..5)), 0);
-        assert_eq!(count(Span::range((Bound::Excluded(5), Bound::Excluded(5)))), 0);
-        assert_eq!(count(Span::range(5..=5)), 1);
+        assert_eq!(count(KeySpan::range(from..=to)), 0);
+        assert_eq!(count(KeySpan::range(5..5)), 0);
+        assert_eq!(count(KeySpan::range((Bound::Excluded(5), Bound::Excluded(5)))), 0);
+        assert_eq!(count(KeySpan::range(5..=5)), 1);
     }
 
     #[test]
     fn a_prefix_is_the_keys_that_start_with_it() {
         let keys = ["", "u", "user", "user:", "user:a", "user:\u{10ffff}", "user;", "v"].map(String::from);
         for prefix in ["", "user", "user:", "user:\u{10ffff}", "\u{10ffff}", "x", "\u{d7ff}"] {
-            let span = Span::<String>::prefix(prefix);
+            let span = KeySpan::<String>::prefix(prefix);
             for key in &keys {
                 assert_eq!(contains(&span, key), key.starts_with(prefix), "{key:?} and {prefix:?}");
             }
@@ -493,31 +495,34 @@ mod tests {
     #[test]
     fn a_byte_prefix_of_the_greatest_bytes_has_no_end() {
         let keys = [vec![0xfe], vec![0xff, 1], vec![0xff, 0xff, 7]];
-        let count = |span: Span<Vec<u8>>| keys.iter().filter(|key| contains(&span, key)).count();
-        assert_eq!(count(Span::prefix(&[0xff_u8])), 2);
-        assert_eq!(count(Span::prefix(&[0xff_u8, 0xff])), 1);
-        assert_eq!(count(Span::prefix(&[0xfe_u8])), 1);
+        let count = |span: KeySpan<Vec<u8>>| keys.iter().filter(|key| contains(&span, key)).count();
+        assert_eq!(count(KeySpan::prefix(&[0xff_u8])), 2);
+        assert_eq!(count(KeySpan::prefix(&[0xff_u8, 0xff])), 1);
+        assert_eq!(count(KeySpan::prefix(&[0xfe_u8])), 1);
     }
 
-    /// Checks that the leads of a span agree with the leads of all keys.
-    fn agrees<K: Key + std::fmt::Debug>(span: &Span<K>, keys: &[K]) {
-        let [first, last] = span.leads().expect("keys have leads");
+    /// Checks that the key prefixes of a span agree with the key prefixes of all keys.
+    fn agrees<K: Key + std::fmt::Debug>(span: &KeySpan<K>, keys: &[K]) {
+        let [first, last] = span.prefixes().expect("keys have leads");
         for key in keys {
-            let lead = lead_of(key).expect("keys have leads");
-            assert!(if span.is_before(key) { lead <= first } else { lead >= first }, "{key:?} and its start");
-            assert!(if span.is_after(key) { lead >= last } else { lead <= last }, "{key:?} and its end");
+            let prefix = prefix_of(key).expect("keys have leads");
+            assert!(
+                if span.is_before(key) { prefix <= first } else { prefix >= first },
+                "{key:?} and its start"
+            );
+            assert!(if span.is_after(key) { prefix >= last } else { prefix <= last }, "{key:?} and its end");
         }
     }
 
     /// Checks all spans between these keys, which are in order.
-    fn lead<K: Key + std::fmt::Debug>(keys: &[K]) {
-        assert!(keys.is_sorted() && keys.is_sorted_by_key(|key| lead_of(key).expect("keys have leads")));
-        agrees(&Span::range(..), keys);
+    fn prefix<K: Key + std::fmt::Debug>(keys: &[K]) {
+        assert!(keys.is_sorted() && keys.is_sorted_by_key(|key| prefix_of(key).expect("keys have leads")));
+        agrees(&KeySpan::range(..), keys);
         for from in keys {
             for to in keys {
                 let (from, to) = (from.clone(), to.clone());
-                agrees(&Span::range((Bound::Included(from.clone()), Bound::Excluded(to.clone()))), keys);
-                agrees(&Span::range((Bound::Excluded(from), Bound::Included(to))), keys);
+                agrees(&KeySpan::range((Bound::Included(from.clone()), Bound::Excluded(to.clone()))), keys);
+                agrees(&KeySpan::range((Bound::Excluded(from), Bound::Included(to))), keys);
             }
         }
     }
@@ -527,26 +532,26 @@ mod tests {
         let long = "x".repeat(40);
         let texts = ["", "\0", "a", "a\0", "ab", "b", &long[..31], &long[..32], &long[..33], &long, "y"];
         let texts = texts.map(String::from);
-        lead(&texts);
-        lead(&texts.clone().map(String::into_bytes));
-        lead(&texts.clone().map(Arc::<str>::from));
-        lead(&[0_u64, 1, 255, 256, u64::MAX]);
-        lead(&[i64::MIN, -256, -1, 0, 1, i64::MAX]);
-        lead(&[i32::MIN, -1, 0, i32::MAX]);
+        prefix(&texts);
+        prefix(&texts.clone().map(String::into_bytes));
+        prefix(&texts.clone().map(Arc::<str>::from));
+        prefix(&[0_u64, 1, 255, 256, u64::MAX]);
+        prefix(&[i64::MIN, -256, -1, 0, 1, i64::MAX]);
+        prefix(&[i32::MIN, -1, 0, i32::MAX]);
         for prefix in texts.iter().map(String::as_str) {
-            agrees(&Span::prefix(prefix), &texts);
+            agrees(&KeySpan::prefix(prefix), &texts);
         }
-        let part = Part {
-            span: Arc::new(Span::prefix("a")),
+        let part = SpanPart {
+            span: Arc::new(KeySpan::prefix("a")),
             lower: Bound::Excluded("a".to_string()),
             upper: Bound::Included("ab".to_string()),
         };
-        assert_eq!(part.leads(), Some([Lead::of(b"a"), Lead::of(b"ab")]));
+        assert_eq!(part.prefixes(), Some([KeyPrefix::of(b"a"), KeyPrefix::of(b"ab")]));
     }
 
     #[test]
     fn keys_of_other_types_have_no_leads() {
-        assert_eq!(lead_of(&("tuple", 1)), None);
-        assert_eq!(Span::range(("a", 1)..).leads(), None);
+        assert_eq!(prefix_of(&("tuple", 1)), None);
+        assert_eq!(KeySpan::range(("a", 1)..).prefixes(), None);
     }
 }

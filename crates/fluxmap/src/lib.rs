@@ -282,7 +282,7 @@ pub use persistence::{DurabilityLevel, PersistenceOptions};
 
 /// The parts that a model test controls.
 #[cfg(shuttle)]
-pub use {probe::ReadPoint, sync::time as virtual_time};
+pub use {probe::ReadPoint, sync::time as virtual_time, sync::waits};
 
 /// The examples of the README of FluxMap 0.3.7, unchanged.
 #[cfg(doctest)]

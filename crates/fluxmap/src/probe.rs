@@ -2,41 +2,40 @@
 //! version, the read points, and the watermarks.
 
 use crate::builder::{BuilderState, DatabaseBuilder};
-use crate::db::{Database, Snapshot, Transaction};
+use crate::db::{Database, Handle, Snapshot, Transaction};
 use crate::key::{Key, Value};
-use fluxmap_index::{Moment, Time, Timestamp};
+use crate::txn::own;
+pub use fluxmap_index::ReadPoint;
+use fluxmap_index::{Time, Timestamp};
 use std::sync::Arc;
-
-/// The point at which a snapshot or a transaction reads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ReadPoint {
-    /// The commit after which it reads.
-    pub timestamp: Timestamp,
-    /// The time that decides which keys have expired, in milliseconds since 1970, or zero.
-    pub time: Time,
-}
-
-impl From<Moment> for ReadPoint {
-    fn from(Moment { timestamp, time }: Moment) -> Self {
-        ReadPoint { timestamp, time }
-    }
-}
 
 impl<K: Key, V: Value> Snapshot<K, V> {
     /// Returns the point at which this snapshot reads.
     pub fn read_point(&self) -> ReadPoint {
-        self.view.moment().into()
+        self.view.read_point()
     }
 }
 
 impl<K: Key, V: Value> Transaction<K, V> {
     /// Returns the point at which this transaction reads.
     pub fn read_point(&self) -> ReadPoint {
-        self.view().moment().into()
+        self.view().read_point()
+    }
+}
+
+impl<K: Key, V: Value> Handle<'_, K, V> {
+    /// Returns the open transaction.
+    pub fn open_transaction(&self) -> Option<&Transaction<K, V>> {
+        self.transaction_ref()
     }
 }
 
 impl<K: Key, V: Value> Database<K, V> {
+    /// Returns whether the calling thread runs the body of a transaction that holds the present lease.
+    pub fn holds_lease(&self) -> bool {
+        self.shared.priority.left(own::current()).is_some()
+    }
+
     /// Returns the newest applied commit, and the newest stable one.
     pub fn watermarks(&self) -> (Timestamp, Timestamp) {
         // Read stable first: it never passes applied, and both only grow, so the pair is in order.

@@ -2,7 +2,7 @@
 //! made.
 
 use crate::error::PersistenceError;
-use crate::sync::{AtomicU64, Mutex, Ordering};
+use crate::sync::{AtomicU64, Mutex, Ordering, Pending};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::mem;
@@ -14,11 +14,11 @@ use std::task::{Context, Poll, Waker};
 #[derive(Default)]
 pub(crate) struct Progress {
     reached: AtomicU64,
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<ProgressWaiters>,
 }
 
 #[derive(Default)]
-struct Waiting {
+struct ProgressWaiters {
     /// Once this is set, the number does not grow any more.
     failed: Option<PersistenceError>,
     /// Keyed by the number that the task waits for, and an id of its own.
@@ -65,8 +65,9 @@ impl Progress {
     }
 
     /// Waits until the number has reached `target`.
+    #[cfg_attr(shuttle, track_caller)]
     pub(crate) fn wait_for(&self, target: u64) -> WaitFor<'_> {
-        WaitFor { progress: self, target, id: None }
+        WaitFor { progress: self, target, id: None, pending: Pending::here() }
     }
 }
 
@@ -100,6 +101,7 @@ pub(crate) struct WaitFor<'p> {
     target: u64,
     /// The id under which it waits.
     id: Option<u64>,
+    pending: Pending,
 }
 
 impl Future for WaitFor<'_> {
@@ -130,6 +132,7 @@ impl Future for WaitFor<'_> {
         drop(waiting);
         drop(old);
         self.id = Some(id);
+        self.pending.note(|| format!("progress to {target}"));
         Poll::Pending
     }
 }

@@ -9,23 +9,23 @@
 //! - drafts, which are incomplete and can be removed;
 //! - the first segment alone, empty, if the creation of the database was interrupted.
 
-use crate::checkpoint::{self, Pairs, Reader};
+use crate::checkpoint::{self, CheckpointReader, PairSource};
 use crate::codec::{CodecError, Coder};
 use crate::commit::Committer;
 use crate::disk::OpenMode;
 use crate::error::PersistenceError;
 use crate::key::{Key, Value};
 use crate::persistence::RecoveryInfo;
-use crate::sync::{mpsc, thread};
+use crate::sync::{mpsc, thread, waiting};
 use crate::txn::write_set::{Put, Write};
-use crate::wal::Writer;
+use crate::wal::LogWriter;
 use crate::wal::directory::{
     CHECKPOINT, CHECKPOINT_DRAFT, Directory, NamedFile, SEGMENT_DRAFT, segment_name,
 };
-use crate::wal::format::{FileKind, Identity, Lsn, Operation, Position, operations};
+use crate::wal::format::{FileIdentity, FileKind, LogOperation, Lsn, Position, operations};
 use crate::wal::limits::LogSize;
 use crate::wal::pool::{Covered, Found, Pool};
-use crate::wal::reader::{FrameAt, SegmentReader, Tail, replay};
+use crate::wal::reader::{FrameAt, LogEnd, SegmentReader, replay};
 use crate::wal::segment::{self, Segment};
 use fluxmap_index::{Time, Timestamp, planted};
 use std::cmp::Ordering;
@@ -39,7 +39,7 @@ type Result<T> = std::result::Result<T, PersistenceError>;
 pub(crate) struct Files {
     pub(crate) directory: Directory,
     /// The identity except the database's number, which only the files know.
-    pub(crate) identity: Identity,
+    pub(crate) identity: FileIdentity,
     pub(crate) log_size: LogSize,
     /// Whether to refuse files that were written with other fields than the types have now.
     pub(crate) check_fields: bool,
@@ -47,9 +47,9 @@ pub(crate) struct Files {
 
 /// The result of recovery: a log that is ready for writing.
 pub(crate) struct Recovered {
-    pub(crate) identity: Identity,
+    pub(crate) identity: FileIdentity,
     pub(crate) pool: Pool,
-    pub(crate) writer: Writer,
+    pub(crate) writer: LogWriter,
     pub(crate) info: RecoveryInfo,
 }
 
@@ -63,12 +63,12 @@ pub(crate) fn recover<K: Key, V: Value>(
     files: &Files,
     coder: &Coder<K, V>,
     committer: &Committer<K, V>,
-    gone: &mut Vec<K>,
+    evicted: &mut Vec<K>,
 ) -> Result<Recovered> {
     let started = committer.host.now();
     let directory = &files.directory;
     let mut info = RecoveryInfo::default();
-    let (identity, log_segment) = match Reader::open(directory)? {
+    let (identity, log_segment) = match CheckpointReader::open(directory)? {
         Some(mut checkpoint) => {
             let (found, path) = (&checkpoint.header.identity, checkpoint.file().path());
             files.identity.expect(found, path)?;
@@ -78,11 +78,11 @@ pub(crate) fn recover<K: Key, V: Value>(
             let header = checkpoint.header.clone();
             // Resume the expiry clock first: times to live that are given to values while loading count
             // from it.
-            committer.hand.resume(header.time);
-            load_checkpoint(&mut checkpoint, coder, committer, gone, &mut info)?;
+            committer.expiry_clock.resume(header.time);
+            load_checkpoint(&mut checkpoint, coder, committer, evicted, &mut info)?;
             // The next checkpoint records the current fields of the types.
             let shapes = files.identity.shapes.clone();
-            (Identity { shapes, ..header.identity }, header.detail)
+            (FileIdentity { shapes, ..header.identity }, header.detail)
         }
         None => {
             check_nothing_is_lost(directory)?;
@@ -90,14 +90,14 @@ pub(crate) fn recover<K: Key, V: Value>(
         }
     };
     info.created = info.checkpoint_bytes == 0;
-    let tail = load_log(directory, &identity, log_segment, coder, committer, gone, &mut info)?;
+    let tail = load_log(directory, &identity, log_segment, coder, committer, evicted, &mut info)?;
     // Everything has been read: evict what is still beyond the limit.
-    committer.keep_limit(true, gone);
+    committer.keep_limit(true, evicted);
     // The next salts must differ from those of earlier runs: see `Host::stir`.
     committer.host.stir(tail.salt ^ tail.last);
     info.torn_tail = tail.torn_tail(directory);
     // The existing files have been read and checked. Only from here on may they be changed.
-    let (pool, writer) = go_on(files, tail, info.checkpoint_bytes)?;
+    let (pool, writer) = open_log_end(files, tail, info.checkpoint_bytes)?;
     info.duration = committer.host.now().saturating_duration_since(started);
     tracing::info!(?info, "recovered");
     Ok(Recovered { identity, pool, writer, info })
@@ -117,10 +117,10 @@ pub(crate) fn check_nothing_is_lost(directory: &Directory) -> Result<()> {
 }
 
 /// Creates the files of a new database: the first segment, then an empty checkpoint.
-fn create(files: &Files) -> Result<Identity> {
+fn create(files: &Files) -> Result<FileIdentity> {
     struct Nothing;
 
-    impl Pairs for Nothing {
+    impl PairSource for Nothing {
         fn timestamp(&self) -> Lsn {
             0
         }
@@ -134,7 +134,7 @@ fn create(files: &Files) -> Result<Identity> {
         }
     }
 
-    let identity = Identity { database: files.directory.random(), ..files.identity.clone() };
+    let identity = FileIdentity { database: files.directory.random(), ..files.identity.clone() };
     let size = files.log_size.bounds(0).first_segment();
     segment::make(&files.directory, &identity, FIRST_SEGMENT, size, None)?;
     checkpoint::write_draft(&files.directory, &identity, &mut Nothing, FIRST_SEGMENT, |_| ())?;
@@ -159,21 +159,21 @@ const BATCHES_AHEAD: usize = 1;
 const STEP: usize = 256;
 
 /// Receives decoded batches.
-type Sink<'s, K, V> = &'s mut dyn FnMut(Decoded<K, V>) -> Result<()>;
+type DecodedSink<'s, K, V> = &'s mut dyn FnMut(Decoded<K, V>) -> Result<()>;
 
 /// Reads and decodes on one thread and applies on another (both take about equally long), or does both
 /// in turn, if the host has no threads.
 fn pipeline<K: Key, V: Value, R: Send>(
     committer: &Committer<K, V>,
-    gone: &mut Vec<K>,
-    decode: impl FnOnce(Sink<'_, K, V>) -> Result<R> + Send,
+    evicted: &mut Vec<K>,
+    decode: impl FnOnce(DecodedSink<'_, K, V>) -> Result<R> + Send,
 ) -> Result<R> {
     let mut apply = |(timestamp, writes): Decoded<K, V>| {
         let mut writes = writes.into_iter();
         while writes.len() > 0 {
-            committer.restore(timestamp, writes.by_ref().take(STEP));
+            committer.replay_commit(timestamp, writes.by_ref().take(STEP));
         }
-        committer.keep_limit(false, gone);
+        committer.keep_limit(false, evicted);
     };
     if committer.host.is_driven() {
         return decode(&mut |batch| {
@@ -183,8 +183,11 @@ fn pipeline<K: Key, V: Value, R: Send>(
     }
     thread::scope(|scope| {
         let (sender, receiver) = mpsc::sync_channel(BATCHES_AHEAD);
-        let decoder = scope.spawn(move || decode(&mut |batch| sender.send(batch).map_err(hung_up)));
-        receiver.into_iter().for_each(&mut apply);
+        let send = move |batch| waiting("a decoded batch to be applied", || sender.send(batch));
+        let decoder = scope.spawn(move || decode(&mut |batch| send(batch).map_err(hung_up)));
+        while let Ok(batch) = waiting("a decoded batch", || receiver.recv()) {
+            apply(batch);
+        }
         // A panic of user code while decoding continues on the thread that opens the database.
         decoder.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
@@ -196,14 +199,14 @@ fn hung_up<T>(_: T) -> PersistenceError {
 }
 
 fn load_checkpoint<K: Key, V: Value>(
-    checkpoint: &mut Reader,
+    checkpoint: &mut CheckpointReader,
     coder: &Coder<K, V>,
     committer: &Committer<K, V>,
-    gone: &mut Vec<K>,
+    evicted: &mut Vec<K>,
     info: &mut RecoveryInfo,
 ) -> Result<()> {
     let covered = checkpoint.header.number;
-    pipeline(committer, gone, |send| {
+    pipeline(committer, evicted, |send| {
         let path = checkpoint.file().path().to_owned();
         while let Some(block) = checkpoint.next_block()? {
             let at = FrameAt { path: &path, offset: block.offset };
@@ -227,27 +230,27 @@ fn load_checkpoint<K: Key, V: Value>(
 
 fn load_log<K: Key, V: Value>(
     directory: &Directory,
-    identity: &Identity,
+    identity: &FileIdentity,
     first: u64,
     coder: &Coder<K, V>,
     committer: &Committer<K, V>,
-    gone: &mut Vec<K>,
+    evicted: &mut Vec<K>,
     info: &mut RecoveryInfo,
-) -> Result<Tail> {
+) -> Result<LogEnd> {
     let covered = info.checkpoint_commit;
     let share = committer.limit().map_or(u64::MAX, |limit| limit / BATCH_SHARE);
     let batch_bytes = share.min(BATCH_BYTES as u64);
-    let tail = pipeline(committer, gone, |send| {
+    let tail = pipeline(committer, evicted, |send| {
         let (mut writes, mut bytes) = (Vec::new(), 0);
         let tail = replay(directory, identity, first, covered, |lsn, commit, at| {
             let decode = Decoder { coder, at };
             for operation in operations(commit) {
                 writes.push(
                     match operation.map_err(|_| at.damaged("an operation in it makes no sense"))? {
-                        Operation::Put { key, value, expires } => {
+                        LogOperation::Put { key, value, expires } => {
                             (decode.key(key)?, Some(decode.put(value, expires)?))
                         }
-                        Operation::Delete { key } => (decode.key(key)?, None),
+                        LogOperation::Delete { key } => (decode.key(key)?, None),
                     },
                 );
             }
@@ -303,9 +306,9 @@ impl<K: Key, V: Value> Decoder<'_, K, V> {
 
 /// Cuts off a torn tail, removes files that are not needed, and opens the end of the log for writing.
 /// `checkpoint` is the size of the checkpoint in bytes.
-fn go_on(files: &Files, tail: Tail, checkpoint: u64) -> Result<(Pool, Writer)> {
+fn open_log_end(files: &Files, tail: LogEnd, checkpoint: u64) -> Result<(Pool, LogWriter)> {
     let directory = &files.directory;
-    let Tail { position, last, .. } = tail;
+    let LogEnd { position, last, .. } = tail;
     let unmarked = tail.synced < position && position.offset > tail.start;
     directory.sync()?;
     for ended in &tail.ended {
@@ -344,7 +347,7 @@ fn go_on(files: &Files, tail: Tail, checkpoint: u64) -> Result<(Pool, Writer)> {
         covered.push(Covered { number, size });
     }
     let ready = ready.map(|number| open_ready(directory, number)).transpose()?;
-    let Tail { start, salt, size, .. } = tail;
+    let LogEnd { start, salt, size, .. } = tail;
     let active = Segment { number: position.segment, salt, start, size, file };
     let found =
         Found { ended: tail.ended.into(), active: (position.segment, size), ready, covered, checkpoint };
@@ -352,7 +355,7 @@ fn go_on(files: &Files, tail: Tail, checkpoint: u64) -> Result<(Pool, Writer)> {
     for number in surplus {
         directory.remove(&segment_name(number))?;
     }
-    Ok((pool, Writer::new(active, position.offset, last, unmarked)))
+    Ok((pool, LogWriter::new(active, position.offset, last, unmarked)))
 }
 
 /// Makes a segment durable up to `end`. If a process was killed, the bytes that were read may be in the

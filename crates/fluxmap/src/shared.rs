@@ -27,7 +27,7 @@ use std::time::Duration;
 /// Aligned so that the reference count, which every snapshot and transaction changes, is not on the
 /// cache lines that every get reads.
 #[repr(align(128))]
-pub(crate) struct Shared<K: Key, V: Value> {
+pub(crate) struct Open<K: Key, V: Value> {
     core: Arc<Core<K, V>>,
     worker: Worker,
     /// Dropped after the worker has stopped, when nothing commits any more.
@@ -55,13 +55,13 @@ pub(crate) struct Setup<K, V> {
 }
 
 /// An opened database, with the keys that are still in its files but had no room in memory: see
-/// [`Shared::forget`].
+/// [`Open::forget`].
 pub(crate) struct Opened<K: Key, V: Value> {
-    pub(crate) shared: Arc<Shared<K, V>>,
-    pub(crate) gone: Vec<K>,
+    pub(crate) shared: Arc<Open<K, V>>,
+    pub(crate) evicted: Vec<K>,
 }
 
-/// The number of keys that [`Shared::forget`] removes in one commit.
+/// The number of keys that [`Open::forget`] removes in one commit.
 const FORGOTTEN_AT_ONCE: usize = 256;
 
 /// When the background thread tries again to free versions that could not be freed because newer commits
@@ -74,7 +74,7 @@ const AFTER_PANIC: Duration = Duration::from_secs(1);
 /// The number of chains trimmed under one hold of the commit lock, outside commits.
 const TRIM_STEP: usize = 256;
 
-impl<K: Key, V: Value> Shared<K, V> {
+impl<K: Key, V: Value> Open<K, V> {
     /// Opens a database. For a durable one this reads its files, and blocks meanwhile.
     pub(crate) fn open(setup: Setup<K, V>) -> Result<Opened<K, V>, FluxError> {
         let is_awake = setup.vacuum.is_some() || setup.memory.max_snapshot_age.is_some();
@@ -85,15 +85,15 @@ impl<K: Key, V: Value> Shared<K, V> {
             vacuum: setup.vacuum.map(|options| Schedule::every(options.interval, &setup.host)),
             panics: AtomicU64::new(0),
         };
-        let (core, storage, gone) = match setup.durability {
+        let (core, storage, evicted) = match setup.durability {
             None => (Arc::new(core), None, Vec::new()),
             Some(options) => {
-                let mut gone = Vec::new();
-                let (storage, core) = Storage::open(options, core, &mut gone)?;
-                (core, Some(storage), gone)
+                let mut evicted = Vec::new();
+                let (storage, core) = Storage::open(options, core, &mut evicted)?;
+                (core, Some(storage), evicted)
             }
         };
-        let shared = Arc::new(Shared { core, worker: Worker::default(), storage });
+        let shared = Arc::new(Open { core, worker: Worker::default(), storage });
         let weak = Arc::downgrade(&shared);
         // The background thread ends leases that have run out of time.
         shared.priority.set_alarm(Box::new(move || {
@@ -103,10 +103,10 @@ impl<K: Key, V: Value> Shared<K, V> {
                 tracing::error!(%error, "a priority lease will not end by itself");
             }
         }));
-        if is_awake || shared.committer.takes_alarm() {
+        if is_awake || shared.committer.takes_wakeup() {
             shared.wake_worker()?;
         }
-        Ok(Opened { shared, gone })
+        Ok(Opened { shared, evicted })
     }
 
     /// Commits: see [`Committer::commit`].
@@ -117,7 +117,7 @@ impl<K: Key, V: Value> Shared<K, V> {
     ) -> Result<Timestamp, FluxError> {
         let timestamp = self.committer.commit(&self.priority, certificate, writes)?;
         note_commit(self.address(), timestamp);
-        if self.committer.takes_alarm()
+        if self.committer.takes_wakeup()
             && let Err(error) = self.wake_worker()
         {
             tracing::warn!(%error, "expired keys wait for a vacuum");
@@ -132,14 +132,14 @@ impl<K: Key, V: Value> Shared<K, V> {
 
     /// Removes keys from the files that had no room when they were read and have not been written since:
     /// evicted keys stay gone.
-    pub(crate) async fn forget(&self, gone: Vec<K>) -> Result<(), FluxError> {
-        if gone.is_empty() {
+    pub(crate) async fn forget(&self, evicted: Vec<K>) -> Result<(), FluxError> {
+        if evicted.is_empty() {
             return Ok(());
         }
-        let mut gone = gone.into_iter();
-        tracing::warn!(keys = gone.len(), "the memory limit has no room for all stored keys; evicting");
+        let mut evicted = evicted.into_iter();
+        tracing::warn!(keys = evicted.len(), "the memory limit has no room for all stored keys; evicting");
         let mut timestamp = 0;
-        while gone.len() > 0 {
+        while evicted.len() > 0 {
             // No other user has the database yet, so no lease exists; this only waits for the log.
             self.may_commit(|_| false).await?;
             let absent = |key: &K| {
@@ -147,7 +147,7 @@ impl<K: Key, V: Value> Shared<K, V> {
                 self.committer.reader().resident(hash, |resident| resident.key() == key).is_none()
             };
             // Sorted, and without duplicates.
-            let keys: BTreeSet<K> = gone.by_ref().take(FORGOTTEN_AT_ONCE).filter(absent).collect();
+            let keys: BTreeSet<K> = evicted.by_ref().take(FORGOTTEN_AT_ONCE).filter(absent).collect();
             if !keys.is_empty() {
                 timestamp = self.commit(None, keys.into_iter().map(|key| (key, None)))?;
             }
@@ -251,8 +251,8 @@ impl<K: Key, V: Value> Core<K, V> {
         });
         let too_old = self.contained(now, "the end of old snapshots", || self.committer.active.end_old(now));
         let expiry = self.contained(now, "the removal of expired keys", || {
-            self.committer.hand.drive();
-            self.reap_everything()
+            self.committer.expiry_clock.set_driven();
+            self.remove_all_expired()
         });
         let freeing = self.contained(now, "the removal of old versions", || {
             self.trim_everything();
@@ -286,21 +286,21 @@ impl<K: Key, V: Value> Core<K, V> {
     /// Returns how often user code has panicked on the background thread, plus how often the user's time
     /// source has panicked anywhere.
     pub(crate) fn panics(&self) -> u64 {
-        self.panics.load(Ordering::Relaxed).saturating_add(self.committer.hand.panics())
+        self.panics.load(Ordering::Relaxed).saturating_add(self.committer.expiry_clock.panics())
     }
 
     /// Removes every expired key, a step at a time, and returns when the next key expires, or when the
     /// machine's clock must be looked at again if that is sooner: a clock set forward makes keys expire
     /// earlier.
-    fn reap_everything(&self) -> Option<Instant> {
-        let hand = &self.committer.hand;
-        hand.look();
+    fn remove_all_expired(&self) -> Option<Instant> {
+        let expiry_clock = &self.committer.expiry_clock;
+        expiry_clock.look();
         loop {
-            let next = self.committer.reap()?;
-            let now = hand.now();
+            let next = self.committer.remove_expired()?;
+            let now = expiry_clock.now();
             if next > now {
                 let left = Duration::from_millis(next - now);
-                let wait = hand.look_every().map_or(left, |look| look.min(left));
+                let wait = expiry_clock.look_every().map_or(left, |look| look.min(left));
                 return self.host().now().checked_add(wait);
             }
         }
@@ -308,7 +308,7 @@ impl<K: Key, V: Value> Core<K, V> {
 
     /// Removes expired keys and every version that no reader can see.
     pub(crate) fn vacuum(&self) -> VacuumStats {
-        self.reap_everything();
+        self.remove_all_expired();
         self.trim_everything()
     }
 
@@ -332,14 +332,14 @@ impl<K: Key, V: Value> Core<K, V> {
     }
 }
 
-impl<K: Key, V: Value> Drop for Shared<K, V> {
+impl<K: Key, V: Value> Drop for Open<K, V> {
     fn drop(&mut self) {
         self.worker.stop();
         drop(self.storage.take());
     }
 }
 
-impl<K: Key, V: Value> Deref for Shared<K, V> {
+impl<K: Key, V: Value> Deref for Open<K, V> {
     type Target = Core<K, V>;
 
     fn deref(&self) -> &Self::Target {
@@ -361,7 +361,7 @@ mod tests {
             durability: None,
             host: Host::default(),
         };
-        let shared = Shared::open(setup)?.shared;
+        let shared = Open::open(setup)?.shared;
         let now = Instant::now();
         let later = now + Duration::from_secs(60);
         assert_eq!(shared.contained(now, "nothing", || Some(later)), Some(later));

@@ -2,14 +2,14 @@
 //! lock on its directory.
 
 use crate::backup::write_database;
-use crate::checkpoint::{BLOCK_SIZE, MAX_BLOCK, Pairs};
-use crate::checkpointer::{CHECKPOINT, CheckpointJob, Checkpointer, Source};
+use crate::checkpoint::{BLOCK_SIZE, MAX_BLOCK, PairSource};
+use crate::checkpointer::{CHECKPOINT, CheckpointJob, Checkpointer, StateSource};
 use crate::codec::Coder;
 use crate::disk::Lock;
 use crate::error::PersistenceError;
 use crate::host::Host;
 use crate::jobs::Running;
-use crate::key::{Key, Span, Value};
+use crate::key::{Key, KeySpan, Value};
 use crate::mvcc::active::Registration;
 use crate::mvcc::clock::Clock;
 use crate::persistence::{BackupProgress, RecoveryInfo};
@@ -17,10 +17,10 @@ use crate::progress::Progress;
 use crate::recovery::{Files, recover};
 use crate::shared::Core;
 use crate::sync::{Mutex, Ordering};
-use crate::txn::scan::{At, Survey};
+use crate::txn::scan::{At, MetadataScan};
 use crate::wal::format::{Lsn, push_operation};
-use crate::wal::{LOG, Log, LogJob, Policy};
-use fluxmap_index::Time;
+use crate::wal::{LOG, Log, LogJob, SyncPolicy};
+use fluxmap_index::{Time, planted};
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::vec;
@@ -47,7 +47,7 @@ pub(crate) struct Durable<K, V> {
 /// The options for opening a durable database.
 pub(crate) struct Options<K, V> {
     pub(crate) files: Files,
-    pub(crate) policy: Policy,
+    pub(crate) policy: SyncPolicy,
     pub(crate) coder: Coder<K, V>,
     pub(crate) check: bool,
 }
@@ -74,12 +74,12 @@ impl Storage {
             directory: files.directory,
             identity: recovered.identity,
             log: Arc::clone(&log),
-            source: Box::new(Live { core: Arc::downgrade(&core), coder }),
+            source: Box::new(LiveSource { core: Arc::downgrade(&core), coder }),
             served: Progress::default(),
             outcome: Mutex::default(),
         });
         let jobs = Some(start_jobs(core.host(), &checkpointer, &lock)?);
-        if core.committer.gave_lives.load(Ordering::Relaxed) {
+        if core.committer.gave_default_ttl.load(Ordering::Relaxed) {
             // Write the times to live into the files soon; otherwise these values would get a new one
             // each time the database is opened.
             log.pool.request_checkpoint();
@@ -152,16 +152,16 @@ fn start_jobs(
 }
 
 /// A source of the pairs of an open database that does not keep it open.
-struct Live<K: Key, V: Value> {
+struct LiveSource<K: Key, V: Value> {
     core: Weak<Core<K, V>>,
     coder: Coder<K, V>,
 }
 
-impl<K: Key, V: Value> Source for Live<K, V> {
-    fn pairs(&self) -> Option<Box<dyn Pairs + Send>> {
+impl<K: Key, V: Value> StateSource for LiveSource<K, V> {
+    fn pairs(&self) -> Option<Box<dyn PairSource + Send>> {
         let core = self.core.upgrade()?;
         let registration = core.committer.register_stable(false);
-        let (survey, taken) = (Survey::new(Span::range(..)), Vec::new().into_iter());
+        let (survey, taken) = (MetadataScan::new(KeySpan::range(..)), Vec::new().into_iter());
         Some(Box::new(LivePairs { core, registration, survey, taken, coder: self.coder.clone() }))
     }
 }
@@ -170,7 +170,7 @@ impl<K: Key, V: Value> Source for Live<K, V> {
 struct LivePairs<K: Key, V: Value> {
     core: Arc<Core<K, V>>,
     registration: Registration,
-    survey: Survey<K>,
+    survey: MetadataScan<K>,
     /// Pairs that have been read but not encoded yet.
     taken: vec::IntoIter<(K, Arc<V>, Time)>,
     coder: Coder<K, V>,
@@ -190,13 +190,13 @@ impl<K: Key, V: Value> LivePairs<K, V> {
     }
 }
 
-impl<K: Key, V: Value> Pairs for LivePairs<K, V> {
+impl<K: Key, V: Value> PairSource for LivePairs<K, V> {
     fn timestamp(&self) -> Lsn {
-        self.registration.moment.timestamp
+        self.registration.read_point.timestamp
     }
 
     fn time(&self) -> Time {
-        self.core.committer.hand.reached()
+        self.core.committer.expiry_clock.reached()
     }
 
     fn fill(&mut self, block: &mut Vec<u8>) -> Result<u32, PersistenceError> {
@@ -213,6 +213,9 @@ impl<K: Key, V: Value> Pairs for LivePairs<K, V> {
             };
             push_operation(block, expires, put_key, Some(put_value))?;
             count += 1;
+        }
+        if block.len() >= BLOCK_SIZE && planted("full-block-loses-a-pair") {
+            self.next();
         }
         Ok(count)
     }

@@ -7,7 +7,9 @@
 #[cfg(all(test, not(shuttle)))]
 pub(crate) use real::PRETENDED;
 #[cfg(not(shuttle))]
-pub(crate) use real::{HashState, hash_state, process_id, random, system_time, thread_number};
+pub(crate) use real::{
+    HashState, Pending, hash_state, process_id, random, system_time, thread_number, waiting,
+};
 #[cfg(not(shuttle))]
 pub(crate) use {
     parking_lot::{Condvar, Mutex, MutexGuard},
@@ -30,10 +32,13 @@ pub(crate) use {
     shuttle::sync::mpsc,
     shuttle::{thread, thread_local},
     time::{Instant, system_time},
+    waits::{Pending, waiting},
 };
 
 #[cfg(shuttle)]
 pub mod time;
+#[cfg(shuttle)]
+pub mod waits;
 
 #[cfg(not(shuttle))]
 mod real {
@@ -87,6 +92,25 @@ mod real {
         pub(crate) static PRETENDED: std::cell::Cell<Option<u32>> = const { std::cell::Cell::new(None) };
     }
 
+    /// A place at which a future waits. Only a model takes notes of it.
+    pub(crate) struct Pending;
+
+    impl Pending {
+        #[inline(always)]
+        pub(crate) fn here() -> Self {
+            Pending
+        }
+
+        #[inline(always)]
+        pub(crate) fn note(&mut self, _event: impl FnOnce() -> String) {}
+    }
+
+    /// Waits for an event. Only a model takes notes of it.
+    #[inline(always)]
+    pub(crate) fn waiting<T>(_event: &str, wait: impl FnOnce() -> T) -> T {
+        wait()
+    }
+
     /// Returns a number for the calling thread, for choosing a shard.
     pub(crate) fn thread_number() -> usize {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
@@ -103,10 +127,12 @@ mod real {
 #[cfg(shuttle)]
 mod model {
     use super::time::Deadline;
+    use super::waits::{Holding, Noted};
     use shuttle::rand::RngCore;
     use shuttle::sync as inner;
     use shuttle::sync::atomic::{AtomicUsize, Ordering};
     use std::ops::{Deref, DerefMut};
+    use std::panic::Location;
     use std::sync::PoisonError;
     use std::time::Duration;
 
@@ -141,7 +167,33 @@ mod model {
     pub(crate) struct MutexGuard<'a, T> {
         mutex: &'a inner::Mutex<T>,
         /// Empty only while [`Condvar`] waits.
-        held: Option<inner::MutexGuard<'a, T>>,
+        held: Option<Held<'a, T>>,
+    }
+
+    /// A locked mutex, and the note that it is.
+    struct Held<'a, T> {
+        _holding: Holding,
+        guard: inner::MutexGuard<'a, T>,
+    }
+
+    impl<'a, T> Held<'a, T> {
+        fn new(mutex: &'a inner::Mutex<T>, at: &'static Location<'static>, locked: Locked<'a, T>) -> Self {
+            let guard = locked.unwrap_or_else(PoisonError::into_inner);
+            Held { _holding: Holding::begin(address(mutex), at), guard }
+        }
+
+        fn wait_for(mutex: &'a inner::Mutex<T>, at: &'static Location<'static>) -> Self {
+            let noted = Noted::lock::<T>(address(mutex), at);
+            let locked = mutex.lock();
+            drop(noted);
+            Held::new(mutex, at, locked)
+        }
+    }
+
+    type Locked<'a, T> = inner::LockResult<inner::MutexGuard<'a, T>>;
+
+    fn address<T>(mutex: &inner::Mutex<T>) -> usize {
+        std::ptr::from_ref(mutex).addr()
     }
 
     impl<T> Mutex<T> {
@@ -149,18 +201,25 @@ mod model {
             Mutex(inner::Mutex::new(value))
         }
 
+        #[track_caller]
         pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
-            let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            MutexGuard { mutex: &self.0, held: Some(held) }
+            MutexGuard { mutex: &self.0, held: Some(Held::wait_for(&self.0, Location::caller())) }
         }
 
+        #[track_caller]
         pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
-            self.0.try_lock().ok().map(|held| MutexGuard { mutex: &self.0, held: Some(held) })
+            let locked = self.0.try_lock().ok()?;
+            Some(MutexGuard {
+                mutex: &self.0,
+                held: Some(Held::new(&self.0, Location::caller(), Ok(locked))),
+            })
         }
 
         /// The time limit may expire at once, or after other threads have run.
+        #[track_caller]
         pub(crate) fn try_lock_for(&self, limit: Duration) -> Option<MutexGuard<'_, T>> {
             let deadline = Deadline::after(limit);
+            let _noted = Noted::lock::<T>(address(&self.0), Location::caller());
             loop {
                 match self.try_lock() {
                     None if !deadline.has_passed() => shuttle::thread::yield_now(),
@@ -178,13 +237,13 @@ mod model {
         type Target = T;
 
         fn deref(&self) -> &T {
-            self.held.as_deref().expect("only a waiting guard is empty")
+            &self.held.as_ref().expect("only a waiting guard is empty").guard
         }
     }
 
     impl<T> DerefMut for MutexGuard<'_, T> {
         fn deref_mut(&mut self) -> &mut T {
-            self.held.as_deref_mut().expect("only a waiting guard is empty")
+            &mut self.held.as_mut().expect("only a waiting guard is empty").guard
         }
     }
 
@@ -206,22 +265,30 @@ mod model {
             self.inner.notify_all();
         }
 
+        #[track_caller]
         pub(crate) fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
-            if let Some(held) = guard.held.take() {
-                guard.held = Some(self.inner.wait(held).unwrap_or_else(PoisonError::into_inner));
+            let at = Location::caller();
+            if let Some(Held { _holding, guard: locked }) = guard.held.take() {
+                drop(_holding);
+                let noted = Noted::condition::<T>(at);
+                let locked = self.inner.wait(locked);
+                drop(noted);
+                guard.held = Some(Held::new(guard.mutex, at, locked));
             }
         }
 
         /// The wait may end at any schedule, which shuttle's own wait with a limit never does: the
         /// waiter loops here, and yields, until it is notified or its time is over.
+        #[track_caller]
         pub(crate) fn wait_for<T>(&self, guard: &mut MutexGuard<'_, T>, limit: Duration) {
+            let _noted = Noted::condition::<T>(Location::caller());
             // Read under the lock: a thread that changes the condition notifies after this.
             let before = self.notified.load(Ordering::SeqCst);
             let deadline = Deadline::after(limit);
             while self.notified.load(Ordering::SeqCst) == before && !deadline.has_passed() {
                 guard.held = None;
                 shuttle::thread::yield_now();
-                guard.held = Some(guard.mutex.lock().unwrap_or_else(PoisonError::into_inner));
+                guard.held = Some(Held::wait_for(guard.mutex, Location::caller()));
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::db::Database;
 use crate::key::{Key, Value};
-use crate::shared::Shared;
+use crate::shared::Open;
 use std::fmt;
 use std::sync::{Arc, Weak};
 
@@ -51,11 +51,11 @@ use std::sync::{Arc, Weak};
 /// # }
 /// ```
 pub struct WeakDatabase<K: Key, V: Value> {
-    shared: Weak<Shared<K, V>>,
+    shared: Weak<Open<K, V>>,
 }
 
 impl<K: Key, V: Value> WeakDatabase<K, V> {
-    pub(crate) fn new(shared: &Arc<Shared<K, V>>) -> Self {
+    pub(crate) fn new(shared: &Arc<Open<K, V>>) -> Self {
         WeakDatabase { shared: Arc::downgrade(shared) }
     }
 

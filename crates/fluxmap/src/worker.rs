@@ -28,7 +28,7 @@ impl Worker {
             return Ok(());
         }
         // A new worker looks for work at once.
-        let job = Work { database: Arc::downgrade(core) };
+        let job = WorkerJob { database: Arc::downgrade(core) };
         let started = core.host().start("fluxmap-worker", &Arc::default(), job).map_err(|error| {
             FluxError::Configuration(format!("the background thread could not be started: {error}"))
         })?;
@@ -54,11 +54,11 @@ impl Worker {
     }
 }
 
-struct Work<K: Key, V: Value> {
+struct WorkerJob<K: Key, V: Value> {
     database: Weak<Core<K, V>>,
 }
 
-impl<K: Key, V: Value> Job for Work<K, V> {
+impl<K: Key, V: Value> Job for WorkerJob<K, V> {
     fn step(&mut self) -> Done {
         // The worker ends leases, and runs destructors of values, which may commit: they must not wait
         // for a lease that only the worker ends.

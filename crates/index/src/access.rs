@@ -28,7 +28,7 @@ impl Access {
         self.0 >> COUNT_BITS
     }
 
-    /// How often the entry was read; see [`Noting`] for the scale.
+    /// How often the entry was read; see [`AccessTracking`] for the scale.
     pub fn count(self) -> u8 {
         (self.0 & u16::from(MOST_READS)) as u8
     }
@@ -36,7 +36,7 @@ impl Access {
 
 /// How reads are counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Noting {
+pub enum AccessTracking {
     /// Not at all: reads leave no trace.
     #[default]
     Nothing,
@@ -48,7 +48,7 @@ pub enum Noting {
 }
 
 /// How the readers of an index note their reads.
-pub(crate) struct Notes {
+pub(crate) struct AccessLog {
     /// 0: no notes; 1 to 15: counts up to this many reads; 16: counts by magnitude.
     mode: AtomicU8,
     generation: AtomicU16,
@@ -56,16 +56,16 @@ pub(crate) struct Notes {
 
 const MAGNITUDE: u8 = MOST_READS + 1;
 
-impl Notes {
+impl AccessLog {
     pub(crate) fn new() -> Self {
-        Notes { mode: AtomicU8::new(0), generation: AtomicU16::new(0) }
+        AccessLog { mode: AtomicU8::new(0), generation: AtomicU16::new(0) }
     }
 
-    pub(crate) fn set_mode(&self, noting: Noting) {
+    pub(crate) fn set_mode(&self, noting: AccessTracking) {
         let mode = match noting {
-            Noting::Nothing => 0,
-            Noting::UpTo(most) => most.clamp(1, MOST_READS),
-            Noting::Magnitude => MAGNITUDE,
+            AccessTracking::Nothing => 0,
+            AccessTracking::UpTo(most) => most.clamp(1, MOST_READS),
+            AccessTracking::Magnitude => MAGNITUDE,
         };
         // Relaxed, like all accesses in this file: notes guide eviction, and nothing relies on them.
         self.mode.store(mode, Ordering::Relaxed);

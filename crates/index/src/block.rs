@@ -14,9 +14,9 @@
 //! owns the pointer to its current run and the links to the blocks behind it.
 
 use crate::Structure;
-use crate::lead::{Head, Lead, Shared};
 use crate::node::Entry;
 use crate::prefetch;
+use crate::prefix::{CommonPrefix, KeyPrefix, PrefixSuffix};
 use crate::reclaim::Guard;
 use crate::sync::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 use std::cmp;
@@ -35,11 +35,11 @@ pub(crate) const RUN_CAPACITY: usize = 4;
 pub(crate) struct Run<K, T> {
     /// See [`State`].
     state: AtomicUsize,
-    /// The prefix that the leads of all entries share.
-    shared: Shared,
-    /// The bytes behind that prefix in each entry's lead. A head moves with its entry, and is
-    /// written before it. Unused if the keys have no leads.
-    heads: [AtomicU32; RUN_CAPACITY],
+    /// The prefix that the key prefixes of all entries share.
+    common: CommonPrefix,
+    /// The bytes behind that prefix in each entry's key prefix. A suffix moves with its entry, and is
+    /// written before it. Unused if the keys have no key prefixes.
+    suffixes: [AtomicU32; RUN_CAPACITY],
     slots: [AtomicPtr<Entry<K, T>>; RUN_CAPACITY],
 }
 
@@ -62,37 +62,37 @@ impl State {
 }
 
 impl<K, T> Run<K, T> {
-    /// A run of at most [`RUN_CAPACITY`] entries with their heads, in order. All leads begin
-    /// with `shared`, and the heads are the bytes behind it.
+    /// A run of at most [`RUN_CAPACITY`] entries with their suffixes, in order. All key prefixes begin
+    /// with `common`, and the suffixes are the bytes behind it.
     pub(crate) fn boxed(
-        shared: Shared,
-        entries: impl ExactSizeIterator<Item = (NonNull<Entry<K, T>>, Head)>,
+        common: CommonPrefix,
+        entries: impl ExactSizeIterator<Item = (NonNull<Entry<K, T>>, PrefixSuffix)>,
     ) -> Box<Self> {
         let run = Box::new(Run {
             state: AtomicUsize::new(State::new(entries.len(), false).0),
-            shared,
-            heads: std::array::from_fn(|_| AtomicU32::new(0)),
+            common,
+            suffixes: std::array::from_fn(|_| AtomicU32::new(0)),
             slots: std::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())),
         });
-        for (index, (entry, head)) in entries.enumerate() {
+        for (index, (entry, suffix)) in entries.enumerate() {
             // Relaxed: (I2) the run is not reachable yet.
-            run.heads[index].store(head, Ordering::Relaxed);
+            run.suffixes[index].store(suffix, Ordering::Relaxed);
             run.slots[index].store(entry.as_ptr(), Ordering::Relaxed);
         }
         run
     }
 
-    pub(crate) fn shared(&self) -> &Shared {
-        &self.shared
+    pub(crate) fn common(&self) -> &CommonPrefix {
+        &self.common
     }
 
-    /// The entries with their heads, with room for one more. For the writer; or for any thread,
+    /// The entries with their suffixes, with room for one more. For the writer; or for any thread,
     /// if the run is full and no entry moves in it.
-    pub(crate) fn pairs(&self) -> Vec<(NonNull<Entry<K, T>>, Head)> {
+    pub(crate) fn pairs(&self) -> Vec<(NonNull<Entry<K, T>>, PrefixSuffix)> {
         let mut pairs = Vec::with_capacity(RUN_CAPACITY + 1);
-        // Relaxed: (I1), or (I3): the heads were stored before the state that the caller read.
-        let heads = self.heads.iter().map(|head| head.load(Ordering::Relaxed));
-        pairs.extend(self.pointers().zip(heads));
+        // Relaxed: (I1), or (I3): the suffixes were stored before the state that the caller read.
+        let suffixes = self.suffixes.iter().map(|suffix| suffix.load(Ordering::Relaxed));
+        pairs.extend(self.pointers().zip(suffixes));
         pairs
     }
 
@@ -106,42 +106,47 @@ impl<K, T> Run<K, T> {
         self.state.store(state.0, Ordering::Release);
     }
 
-    fn put(&self, index: usize, entry: NonNull<Entry<K, T>>, head: Option<Head>) {
-        if let Some(head) = head {
-            // Release: a reader that loads this head also finds the entry that was in this slot
+    fn put(&self, index: usize, entry: NonNull<Entry<K, T>>, suffix: Option<PrefixSuffix>) {
+        if let Some(suffix) = suffix {
+            // Release: a reader that loads this suffix also finds the entry that was in this slot
             // in the next one (R2).
-            self.heads[index].store(head, Ordering::Release);
+            self.suffixes[index].store(suffix, Ordering::Release);
         }
         // Release: for the same reason, and (I2).
         self.slots[index].store(entry.as_ptr(), Ordering::Release);
     }
 
-    /// Writer: copies the entry in slot `index` to the next slot, with its head.
-    fn shift(&self, index: usize, has_heads: bool) {
+    /// Writer: copies the entry in slot `index` to the next slot, with its suffix.
+    fn shift(&self, index: usize, has_suffixes: bool) {
         // Relaxed: (I1).
-        let head = has_heads.then(|| self.heads[index].load(Ordering::Relaxed));
+        let suffix = has_suffixes.then(|| self.suffixes[index].load(Ordering::Relaxed));
         let entry = self.pointer(index).unwrap_or_else(|| unreachable!("below the length"));
-        self.put(index + 1, entry, head);
+        self.put(index + 1, entry, suffix);
     }
 
     /// Writer: inserts an entry before the one in slot `index`, or behind the last one. Returns
-    /// false, with nothing changed, if its lead does not begin with the run's shared prefix.
-    pub(crate) fn insert(&self, index: usize, entry: NonNull<Entry<K, T>>, lead: Option<&Lead>) -> bool {
-        if lead.is_some_and(|lead| self.shared.place(lead).is_ne()) {
+    /// false, with nothing changed, if its key prefix does not begin with the run's common prefix.
+    pub(crate) fn insert(
+        &self,
+        index: usize,
+        entry: NonNull<Entry<K, T>>,
+        prefix: Option<&KeyPrefix>,
+    ) -> bool {
+        if prefix.is_some_and(|prefix| self.common.place(prefix).is_ne()) {
             return false;
         }
-        let head = lead.map(|lead| self.shared.head(lead));
+        let suffix = prefix.map(|prefix| self.common.suffix(prefix));
         let len = self.state().len();
         if index < len {
             // Copy the last entry before the length grows: slot `len` must hold an entry as soon
             // as it is below the length, and the last entry is then in both slots (R1).
-            self.shift(len - 1, head.is_some());
+            self.shift(len - 1, suffix.is_some());
             self.set_state(State::new(len + 1, true));
             // From right to left: the other way, a shift would overwrite an entry that has no
             // other slot yet.
-            (index..len - 1).rev().for_each(|index| self.shift(index, head.is_some()));
+            (index..len - 1).rev().for_each(|index| self.shift(index, suffix.is_some()));
         }
-        self.put(index, entry, head);
+        self.put(index, entry, suffix);
         self.set_state(State::new(len + 1, false));
         true
     }
@@ -198,36 +203,36 @@ impl<K, T> Run<K, T> {
     }
 
     /// How many of the first `len` keys satisfy `before`, which must hold for a prefix of them.
-    /// If a lead is given, `before` must hold for all keys with a smaller lead, and for none with
+    /// If a key prefix is given, `before` must hold for all keys with a smaller key prefix, and for none with
     /// a greater one.
     ///
     /// Entries may move during the search. An entry that does not satisfy `before` is then in the
-    /// returned slot or one above it. It may still be in the slot just below, too, because a head
+    /// returned slot or one above it. It may still be in the slot just below, too, because a suffix
     /// is written before its entry (R2). Entries that satisfy `before` may be above the returned
     /// slot, by as many slots as entries have been inserted during the search.
     pub(crate) fn partition_point(
         &self,
         len: usize,
-        lead: Option<&Lead>,
+        prefix: Option<&KeyPrefix>,
         before: impl Fn(&K) -> bool,
         pinned: &Guard<'_>,
     ) -> usize {
-        // If the lead does not begin with the shared prefix, it is before or behind all of them.
-        let head = match lead.map(|lead| (self.shared.place(lead), lead)) {
+        // If the key prefix does not begin with the common prefix, it is before or behind all of them.
+        let suffix = match prefix.map(|prefix| (self.common.place(prefix), prefix)) {
             None => None,
             Some((cmp::Ordering::Less, _)) => return 0,
             Some((cmp::Ordering::Greater, _)) => return len,
-            Some((cmp::Ordering::Equal, lead)) => Some(self.shared.head(lead)),
+            Some((cmp::Ordering::Equal, prefix)) => Some(self.common.suffix(prefix)),
         };
         let (mut low, mut high) = (0, len);
         while low < high {
             let middle = low + (high - low) / 2;
             // Acquire: as in `pointer`.
-            let by_head = head.map(|head| self.heads[middle].load(Ordering::Acquire).cmp(&head));
-            let is_before = match by_head {
+            let by_suffix = suffix.map(|suffix| self.suffixes[middle].load(Ordering::Acquire).cmp(&suffix));
+            let is_before = match by_suffix {
                 Some(cmp::Ordering::Less) => true,
                 Some(cmp::Ordering::Greater) => false,
-                // Heads that are equal decide nothing: read the key.
+                // Suffixes that are equal decide nothing: read the key.
                 Some(cmp::Ordering::Equal) | None => before(&self.entry(middle, pinned).key),
             };
             if is_before {
@@ -240,7 +245,7 @@ impl<K, T> Run<K, T> {
     }
 
     /// Prefetches the parts of the run that a walk reads.
-    pub(crate) fn ask_for(&self) {
+    pub(crate) fn prefetch(&self) {
         prefetch(&self.state);
         // Eight slots share a cache line.
         self.slots.iter().step_by(8).for_each(prefetch);
@@ -257,8 +262,8 @@ pub(crate) struct Block<K, T> {
     /// No key in this block or behind it is smaller. `None` for the first
     /// block, whose range has no lower end.
     pub(crate) low: Option<K>,
-    /// The lead of `low`, if keys have leads.
-    pub(crate) lead: Lead,
+    /// The key prefix of `low`, if keys have key prefixes.
+    pub(crate) prefix: KeyPrefix,
     run: AtomicPtr<Run<K, T>>,
     next: AtomicPtr<Block<K, T>>,
     /// The links of the levels above the bottom.
@@ -269,11 +274,11 @@ pub(crate) struct Block<K, T> {
 
 impl<K, T> Block<K, T> {
     /// A block that takes part in `height` levels, at least one.
-    pub(crate) fn boxed(low: Option<K>, lead: Lead, run: Box<Run<K, T>>, height: usize) -> Box<Self> {
+    pub(crate) fn boxed(low: Option<K>, prefix: KeyPrefix, run: Box<Run<K, T>>, height: usize) -> Box<Self> {
         let express = (1..height).map(|_| AtomicPtr::new(ptr::null_mut()));
         Box::new(Block {
             low,
-            lead,
+            prefix,
             run: AtomicPtr::new(Box::into_raw(run)),
             next: AtomicPtr::new(ptr::null_mut()),
             express: express.collect(),
@@ -318,7 +323,7 @@ impl<K, T> Block<K, T> {
     }
 
     /// Prefetches the parts of the block that a walk reads.
-    pub(crate) fn ask_for(&self) {
+    pub(crate) fn prefetch(&self) {
         prefetch(&self.run);
         prefetch(&self.next);
     }
@@ -354,9 +359,9 @@ impl<K, T> Block<K, T> {
     }
 
     /// Whether `before` holds for the lower bound, and so for all keys in front of this block.
-    /// [`Run::partition_point`] says what `lead` must satisfy.
-    pub(crate) fn starts_where(&self, lead: Option<&Lead>, before: impl Fn(&K) -> bool) -> bool {
-        match lead.map_or(cmp::Ordering::Equal, |lead| self.lead.cmp(lead)) {
+    /// [`Run::partition_point`] says what `prefix` must satisfy.
+    pub(crate) fn starts_where(&self, prefix: Option<&KeyPrefix>, before: impl Fn(&K) -> bool) -> bool {
+        match prefix.map_or(cmp::Ordering::Equal, |prefix| self.prefix.cmp(prefix)) {
             cmp::Ordering::Less => true,
             cmp::Ordering::Greater => false,
             cmp::Ordering::Equal => self.low.as_ref().is_none_or(before),

@@ -13,7 +13,7 @@ pub(crate) struct Chain<T> {
 }
 
 /// What [`Chain::trim`] left behind.
-pub(crate) struct Trimmed {
+pub(crate) struct TrimmedChain {
     /// How many versions were unlinked.
     pub(crate) removed: usize,
     /// Whether the chain now means the same as an absent key: it is empty, or a
@@ -100,10 +100,10 @@ impl<T> Chain<T> {
 
     /// Writer: unlinks every version that no snapshot in `horizon` can see, and
     /// hands each to `retire`.
-    pub(crate) fn trim(&self, horizon: &Horizon, mut retire: impl FnMut(Linked<'_, T>)) -> Trimmed {
+    pub(crate) fn trim(&self, horizon: &Horizon, mut retire: impl FnMut(Linked<'_, T>)) -> TrimmedChain {
         let mut removed = 0;
         let Some(newest) = self.front() else {
-            return Trimmed { removed, dead: true, unfinished: false };
+            return TrimmedChain { removed, dead: true, unfinished: false };
         };
         let mut kept = newest;
         // Relaxed: (I1).
@@ -122,7 +122,7 @@ impl<T> Chain<T> {
         }
         let single = kept.pointer() == newest.pointer();
         let dead = single && newest.value.is_none() && newest.timestamp() <= horizon.oldest();
-        Trimmed { removed, dead, unfinished: !single || (newest.value.is_none() && !dead) }
+        TrimmedChain { removed, dead, unfinished: !single || (newest.value.is_none() && !dead) }
     }
 
     /// How many versions there are. Linear.

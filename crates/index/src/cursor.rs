@@ -1,9 +1,9 @@
 //! Walks over a span of keys, in either direction.
 
 use crate::block::Run;
-use crate::lead::Lead;
 use crate::list::List;
 use crate::node::Entry;
+use crate::prefix::KeyPrefix;
 use crate::reclaim::Guard;
 use std::ops::ControlFlow;
 
@@ -15,11 +15,12 @@ pub trait Span<K> {
     fn is_before(&self, key: &K) -> bool;
     /// Whether `key` is greater than every key of the span.
     fn is_after(&self, key: &K) -> bool;
-    /// Two leads that bound the span. Every key with a smaller lead than the first is before the
-    /// span, and no key with a greater lead is. Every key with a greater lead than the second is
-    /// after the span, and no key with a smaller lead is. Must be `None` unless the index was made
-    /// with leads ([`Index::with_leads`](crate::Index::with_leads)), and must use the same leads.
-    fn leads(&self) -> Option<[Lead; 2]> {
+    /// Two key prefixes that bound the span. Every key with a smaller key prefix than the first is before the
+    /// span, and no key with a greater key prefix is. Every key with a greater key prefix than the second is
+    /// after the span, and no key with a smaller key prefix is. Must be `None` unless the index was made
+    /// with key prefixes ([`Index::with_prefixes`](crate::Index::with_prefixes)), and must use the
+    /// same ones.
+    fn prefixes(&self) -> Option<[KeyPrefix; 2]> {
         None
     }
 }
@@ -34,21 +35,21 @@ pub enum Direction {
 }
 
 /// Neighbouring entries of one run, in the direction of a walk.
-pub(crate) struct Stretch<'s, 'g, K, T> {
+pub(crate) struct RunSlice<'s, 'g, K, T> {
     pub(crate) entries: &'s [&'g Entry<K, T>],
     /// The run that the walk will probably reach next.
     ahead: Option<&'g Run<K, T>>,
 }
 
-impl<'g, K, T> Stretch<'_, 'g, K, T> {
+impl<'g, K, T> RunSlice<'_, 'g, K, T> {
     /// Prefetches up to `count` entries behind the first `passed` ones, or the first entries of
     /// the next run if there are none.
     #[inline]
-    pub(crate) fn ask_for(&self, passed: usize, count: usize, pinned: &'g Guard<'_>) {
+    pub(crate) fn prefetch(&self, passed: usize, count: usize, pinned: &'g Guard<'_>) {
         if passed < self.entries.len() {
-            self.entries[passed..].iter().take(count).for_each(|entry| entry.ask_for());
+            self.entries[passed..].iter().take(count).for_each(|entry| entry.prefetch());
         } else if let Some(run) = self.ahead {
-            (0..run.state().len().min(count)).for_each(|index| run.entry(index, pinned).ask_for());
+            (0..run.state().len().min(count)).for_each(|index| run.entry(index, pinned).prefetch());
         }
     }
 }
@@ -59,9 +60,9 @@ impl<K: Ord, T> List<K, T> {
         &'g self,
         span: &impl Span<K>,
         pinned: &'g Guard<'_>,
-        mut visit: impl FnMut(&Stretch<'_, 'g, K, T>) -> ControlFlow<()>,
+        mut visit: impl FnMut(&RunSlice<'_, 'g, K, T>) -> ControlFlow<()>,
     ) {
-        let [lower, upper] = span.leads().map_or([None; 2], |leads| leads.map(Some));
+        let [lower, upper] = span.prefixes().map_or([None; 2], |prefixes| prefixes.map(Some));
         let mut block = self.descend(lower.as_ref(), |low| span.is_before(low), pinned);
         let mut entries = Vec::new();
         // The last entry visited. Entries that moved behind it are recognized by its key (I7).
@@ -97,13 +98,13 @@ impl<K: Ord, T> List<K, T> {
             let next = block.next(0, pinned).filter(|_| !ends);
             let ahead = next.map(|next| next.run(pinned));
             if let Some(run) = ahead {
-                run.ask_for();
+                run.prefetch();
             }
             if let Some(behind) = next.and_then(|next| next.next(0, pinned)) {
-                behind.ask_for();
+                behind.prefetch();
             }
-            let stretch = Stretch { entries: &entries, ahead };
-            if visit(&stretch).is_break() || ends {
+            let slice = RunSlice { entries: &entries, ahead };
+            if visit(&slice).is_break() || ends {
                 return;
             }
             last = entries.last().copied().or(last);
@@ -121,9 +122,9 @@ impl<K: Ord, T> List<K, T> {
         &'g self,
         span: &impl Span<K>,
         pinned: &'g Guard<'_>,
-        mut visit: impl FnMut(&Stretch<'_, 'g, K, T>) -> ControlFlow<()>,
+        mut visit: impl FnMut(&RunSlice<'_, 'g, K, T>) -> ControlFlow<()>,
     ) {
-        let [lower, mut upper] = span.leads().map_or([None; 2], |leads| leads.map(Some));
+        let [lower, mut upper] = span.prefixes().map_or([None; 2], |prefixes| prefixes.map(Some));
         let mut block = self.descend(upper.as_ref(), |low| !span.is_after(low), pinned);
         let mut entries = Vec::new();
         // All entries from this key on have been visited.
@@ -155,8 +156,8 @@ impl<K: Ord, T> List<K, T> {
             }
             entries.reverse();
             // No run to prefetch: the block in front is not known before the descent below.
-            let stretch = Stretch { entries: &entries, ahead: None };
-            if visit(&stretch).is_break() || slots.start > 0 {
+            let slice = RunSlice { entries: &entries, ahead: None };
+            if visit(&slice).is_break() || slots.start > 0 {
                 return;
             }
             let Some(low) = &block.low else {
@@ -168,7 +169,7 @@ impl<K: Ord, T> List<K, T> {
             // There are no links to the left: find the block in front by a descent
             // from the top level.
             bound = Some(low);
-            upper = upper.map(|_| block.lead);
+            upper = upper.map(|_| block.prefix);
             block = self.descend(upper.as_ref(), |other| other < low, pinned);
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::Structure;
 use crate::block::{Block, Run};
-use crate::hash::{Directory, Segment};
+use crate::hash::{HashSegment, SegmentDirectory};
 use crate::node::Entry;
 use crate::version::{Linked, Owned, Version};
 use std::ptr::NonNull;
@@ -44,8 +44,8 @@ pub(crate) enum Garbage<K, T> {
     Entry(NonNull<Entry<K, T>>, u32),
     Run(*mut Run<K, T>),
     Block(*mut Block<K, T>),
-    Segment(*mut Segment<K, T>),
-    Directory(*mut Directory<K, T>),
+    Segment(*mut HashSegment<K, T>),
+    Directory(*mut SegmentDirectory<K, T>),
 }
 
 // SAFETY: (I4) the retired object is owned by this value alone, and the object
@@ -62,7 +62,7 @@ impl<K, T> Garbage<K, T> {
         Garbage::Entry(owner, entry.chain.front().map_or(0, |version| version.weight()))
     }
 
-    /// The weight of the versions in it, see [`Tail::weight`](crate::Tail).
+    /// The weight of the versions in it, see [`VersionMeta::weight`](crate::VersionMeta).
     pub(crate) fn weight(&self) -> u64 {
         match self {
             Garbage::Version(_, weight) | Garbage::Entry(_, weight) => u64::from(*weight),
@@ -94,11 +94,11 @@ impl<K, T> Garbage<K, T> {
         Garbage::Block(block)
     }
 
-    pub(crate) fn segment(segment: *mut Segment<K, T>) -> Self {
+    pub(crate) fn segment(segment: *mut HashSegment<K, T>) -> Self {
         Garbage::Segment(segment)
     }
 
-    pub(crate) fn directory(directory: *mut Directory<K, T>) -> Self {
+    pub(crate) fn directory(directory: *mut SegmentDirectory<K, T>) -> Self {
         Garbage::Directory(directory)
     }
 }

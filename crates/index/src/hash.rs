@@ -47,7 +47,7 @@ pub(crate) struct Bucket<K, T> {
 }
 
 /// A fixed number of buckets. A search begins at the bucket that the hash chooses.
-pub(crate) struct Segment<K, T> {
+pub(crate) struct HashSegment<K, T> {
     /// How many upper bits of the hash all entries share.
     depth: u32,
     /// The number of entries. Only the writer stores it.
@@ -59,21 +59,21 @@ pub(crate) struct Segment<K, T> {
 
 /// The two segments that are to replace a full one, made before the writer's lock is taken. They
 /// are right if the segment has not changed since.
-pub(crate) struct Halves<'g, K, T> {
-    of: &'g Segment<K, T>,
+pub(crate) struct SplitSegment<'g, K, T> {
+    of: &'g HashSegment<K, T>,
     changes: usize,
-    halves: [Box<Segment<K, T>>; 2],
+    halves: [Box<HashSegment<K, T>>; 2],
 }
 
 /// Maps the upper bits of a hash to the segment for them.
-pub(crate) struct Directory<K, T> {
+pub(crate) struct SegmentDirectory<K, T> {
     depth: u32,
-    segments: Box<[AtomicPtr<Segment<K, T>>]>,
+    segments: Box<[AtomicPtr<HashSegment<K, T>>]>,
 }
 
 /// The side of the index that finds single keys.
 pub(crate) struct Table<K, T> {
-    directory: AtomicPtr<Directory<K, T>>,
+    directory: AtomicPtr<SegmentDirectory<K, T>>,
     /// Only the writer stores these: the numbers of segments, of their buckets, and of the
     /// directory's slots.
     segments: Tally,
@@ -174,9 +174,9 @@ impl<K, T> Bucket<K, T> {
     }
 }
 
-impl<K, T> Segment<K, T> {
+impl<K, T> HashSegment<K, T> {
     fn boxed(depth: u32, buckets: usize) -> Box<Self> {
-        Box::new(Segment {
+        Box::new(HashSegment {
             depth,
             len: AtomicUsize::new(0),
             changes: AtomicUsize::new(0),
@@ -250,7 +250,7 @@ impl<K, T> Segment<K, T> {
     /// Two segments with the entries of this one, divided by one more bit of the hash.
     fn halved(&self, pinned: &Guard<'_>) -> [Box<Self>; 2] {
         let depth = self.depth + 1;
-        let halves = [(); 2].map(|()| Segment::boxed(depth, self.buckets.len()));
+        let halves = [(); 2].map(|()| HashSegment::boxed(depth, self.buckets.len()));
         for (entry, hash) in self.entries(pinned) {
             halves[(hash >> (64 - depth)) as usize & 1].insert(entry, hash);
         }
@@ -260,7 +260,7 @@ impl<K, T> Segment<K, T> {
     }
 }
 
-impl<K, T> Directory<K, T> {
+impl<K, T> SegmentDirectory<K, T> {
     /// The memory of the directory, without the segments.
     pub(crate) fn structure(&self) -> Structure {
         Structure { bytes: size_of::<Self>() + size_of_val(&*self.segments), allocations: 2 }
@@ -274,8 +274,8 @@ impl<K, T> Directory<K, T> {
 
 impl<K, T> Table<K, T> {
     pub(crate) fn new() -> Self {
-        let segment = Box::into_raw(Segment::boxed(0, SEGMENT_BUCKETS));
-        let directory = Directory { depth: 0, segments: Box::new([AtomicPtr::new(segment)]) };
+        let segment = Box::into_raw(HashSegment::boxed(0, SEGMENT_BUCKETS));
+        let directory = SegmentDirectory { depth: 0, segments: Box::new([AtomicPtr::new(segment)]) };
         Table {
             directory: AtomicPtr::new(Box::into_raw(Box::new(directory))),
             segments: Tally::new(1),
@@ -290,8 +290,8 @@ impl<K, T> Table<K, T> {
         let [segments, buckets, slots] =
             [&self.segments, &self.buckets, &self.slots].map(|tally| tally.load(Ordering::Relaxed) as usize);
         let bytes = buckets * size_of::<Bucket<K, T>>()
-            + segments * size_of::<Segment<K, T>>()
-            + slots * size_of::<AtomicPtr<Segment<K, T>>>();
+            + segments * size_of::<HashSegment<K, T>>()
+            + slots * size_of::<AtomicPtr<HashSegment<K, T>>>();
         Structure { bytes, allocations: 2 * segments + 2 }
     }
 
@@ -300,12 +300,12 @@ impl<K, T> Table<K, T> {
         tally.store(tally.load(Ordering::Relaxed).wrapping_add_signed(by as i64), Ordering::Relaxed);
     }
 
-    fn directory<'g>(&self, _pinned: &'g Guard<'_>) -> &'g Directory<K, T> {
+    fn directory<'g>(&self, _pinned: &'g Guard<'_>) -> &'g SegmentDirectory<K, T> {
         // SAFETY: (I2, I5) never null; a directory that is replaced is retired.
         unsafe { &*self.directory.load(Ordering::Acquire) }
     }
 
-    fn segment<'g>(&self, hash: u64, pinned: &'g Guard<'_>) -> &'g Segment<K, T> {
+    fn segment<'g>(&self, hash: u64, pinned: &'g Guard<'_>) -> &'g HashSegment<K, T> {
         let directory = self.directory(pinned);
         let segment = directory.segments[directory.index(hash)].load(Ordering::Acquire);
         // SAFETY: (I2, I5) never null; a segment that is replaced is retired.
@@ -339,12 +339,12 @@ impl<K, T> Table<K, T> {
 
     /// The halves that [`insert`](Self::insert) will need for an entry with this hash, if its
     /// segment is full and the directory can tell them apart already.
-    pub(crate) fn foresee<'g>(&self, hash: u64, pinned: &'g Guard<'_>) -> Option<Halves<'g, K, T>> {
+    pub(crate) fn presplit<'g>(&self, hash: u64, pinned: &'g Guard<'_>) -> Option<SplitSegment<'g, K, T>> {
         let of = self.segment(hash, pinned);
         // Before the entries are read, so that a change meanwhile makes the halves outdated.
         let changes = of.changes();
         let is_needed = of.is_full() && of.depth < self.directory(pinned).depth;
-        is_needed.then(|| Halves { of, changes, halves: of.halved(pinned) })
+        is_needed.then(|| SplitSegment { of, changes, halves: of.halved(pinned) })
     }
 
     /// Writer: adds an entry that is not in the table. Takes `halves` if they are still right.
@@ -353,7 +353,7 @@ impl<K, T> Table<K, T> {
         entry: NonNull<Entry<K, T>>,
         hash: u64,
         total: usize,
-        halves: &mut Option<Halves<'_, K, T>>,
+        halves: &mut Option<SplitSegment<'_, K, T>>,
         pinned: &Guard<'_>,
         mut retire: impl FnMut(Garbage<K, T>),
     ) {
@@ -363,7 +363,7 @@ impl<K, T> Table<K, T> {
                 return segment.insert(entry, hash);
             }
             // Compare both: a new segment may have made as many changes as the old one had.
-            let is_right = |halves: &mut Halves<'_, K, T>| {
+            let is_right = |halves: &mut SplitSegment<'_, K, T>| {
                 ptr::eq(halves.of, segment) && halves.changes == segment.changes()
             };
             let halves = halves.take_if(is_right).map(|halves| halves.halves);
@@ -388,7 +388,7 @@ impl<K, T> Table<K, T> {
         &self,
         hash: u64,
         total: usize,
-        halves: Option<[Box<Segment<K, T>>; 2]>,
+        halves: Option<[Box<HashSegment<K, T>>; 2]>,
         pinned: &Guard<'_>,
         retire: &mut impl FnMut(Garbage<K, T>),
     ) {
@@ -405,7 +405,7 @@ impl<K, T> Table<K, T> {
             // one more bit will probably not tell them apart. A larger segment keeps the
             // directory in proportion to the entries.
             Self::change(&self.buckets, old.buckets.len() as isize);
-            let larger = Segment::boxed(depth, old.buckets.len() * 2);
+            let larger = HashSegment::boxed(depth, old.buckets.len() * 2);
             old.entries(pinned).for_each(|(entry, hash)| larger.insert(entry, hash));
             retire(Garbage::segment(replace(directory, hash, depth, larger)));
         }
@@ -414,10 +414,10 @@ impl<K, T> Table<K, T> {
     /// Writer: replaces `old` by its halves.
     fn split(
         &self,
-        directory: &Directory<K, T>,
-        old: &Segment<K, T>,
+        directory: &SegmentDirectory<K, T>,
+        old: &HashSegment<K, T>,
         hash: u64,
-        [zeros, ones]: [Box<Segment<K, T>>; 2],
+        [zeros, ones]: [Box<HashSegment<K, T>>; 2],
         retire: &mut impl FnMut(Garbage<K, T>),
     ) {
         Self::change(&self.segments, 1);
@@ -435,7 +435,7 @@ impl<K, T> Table<K, T> {
     }
 
     /// Writer: replaces the directory by one of twice the length, with the same segments.
-    fn double(&self, directory: &Directory<K, T>, retire: &mut impl FnMut(Garbage<K, T>)) {
+    fn double(&self, directory: &SegmentDirectory<K, T>, retire: &mut impl FnMut(Garbage<K, T>)) {
         Self::change(&self.slots, directory.segments.len() as isize);
         // No segment needs the new bit yet. Relaxed: (I1).
         self.deepest.store(0, Ordering::Relaxed);
@@ -443,7 +443,7 @@ impl<K, T> Table<K, T> {
             let segment = segment.load(Ordering::Relaxed);
             [AtomicPtr::new(segment), AtomicPtr::new(segment)]
         });
-        let doubled = Directory { depth: directory.depth + 1, segments: twice.collect() };
+        let doubled = SegmentDirectory { depth: directory.depth + 1, segments: twice.collect() };
         let old = self.directory.load(Ordering::Relaxed);
         // Release: (I2).
         self.directory.store(Box::into_raw(Box::new(doubled)), Ordering::Release);
@@ -454,11 +454,11 @@ impl<K, T> Table<K, T> {
 /// Writer: makes every slot for the first `depth` bits of `hash` lead to `fresh`,
 /// and returns the segment to which the first of them led.
 fn replace<K, T>(
-    directory: &Directory<K, T>,
+    directory: &SegmentDirectory<K, T>,
     hash: u64,
     depth: u32,
-    fresh: Box<Segment<K, T>>,
-) -> *mut Segment<K, T> {
+    fresh: Box<HashSegment<K, T>>,
+) -> *mut HashSegment<K, T> {
     let copies = 1 << (directory.depth - depth);
     let first = directory.index(hash) / copies * copies;
     let old = directory.segments[first].load(Ordering::Relaxed);

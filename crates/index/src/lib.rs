@@ -4,7 +4,7 @@
 //! commit that wrote it. One [`Writer`] changes the index. Any number of [`Reader`]s
 //! read it at the same time, at any timestamp, without locks and without waiting.
 //! A reader claims one slot of its own while it exists, and writes no memory that
-//! another reader writes, unless reads are noted on entries (see [`Noting`]).
+//! another reader writes, unless reads are noted on entries (see [`AccessTracking`]).
 //! Single keys are found through a hash, spans of keys through a skiplist of blocks.
 //!
 //! ```
@@ -85,7 +85,7 @@
 //!   is allocated, and is reached through the pointer that its allocation gave.
 //!
 //! Memory safety does not rely on any of the following: that `Ord`, `Eq` and `Hash` of the
-//! key agree with each other or with themselves, that they do not panic, that a [`Lead`]
+//! key agree with each other or with themselves, that they do not panic, that a [`KeyPrefix`]
 //! agrees with `Ord`, that a [`Horizon`] is true, that timestamps grow. If one of these
 //! does not hold, answers may be wrong, and a walk to the left may not end.
 
@@ -98,10 +98,10 @@ mod cursor;
 mod garbage;
 mod hash;
 mod horizon;
-mod lead;
 mod list;
 mod node;
 mod pipeline;
+mod prefix;
 mod reclaim;
 #[cfg(doctest)]
 mod refused;
@@ -112,20 +112,20 @@ mod tests;
 mod version;
 mod writer;
 
-pub use access::{Access, MOST_READS, Noting, STAMPS};
+pub use access::{Access, AccessTracking, MOST_READS, STAMPS};
 pub use cursor::{Direction, Span};
 pub use garbage::Freed;
 pub use horizon::Horizon;
-pub use lead::Lead;
 pub use node::HASH_BITS;
-pub use resident::Resident;
-pub use version::{Moment, Tail, Time, has_expired};
+pub use prefix::KeyPrefix;
+pub use resident::CurrentEntry;
+pub use version::{ReadPoint, Time, VersionMeta, has_expired};
 #[cfg(shuttle)]
 pub use writer::Observer;
 pub use writer::{Batch, Before, Change, Ledger, Staged, Trimmed, Writer};
 
-use access::Notes;
-use cursor::Stretch;
+use access::AccessLog;
+use cursor::RunSlice;
 use garbage::Garbage;
 use hash::Table;
 use list::List;
@@ -148,7 +148,7 @@ pub struct Index<K, T> {
     pins: Pins,
     orphans: Orphans<Garbage<K, T>>,
     counts: Counts,
-    notes: Notes,
+    notes: AccessLog,
 }
 
 /// How many entries and versions exist. The writer changes these counts with every batch. They
@@ -173,16 +173,16 @@ impl<K: Ord + Clone, T> Index<K, T> {
     /// that reach the next level of the skiplist, clamped to 0.05 to 0.75.
     #[allow(clippy::new_ret_no_self)]
     pub fn new(probability: f64) -> (Arc<Self>, Writer<K, T>) {
-        Self::with_leads(probability, |_| None)
+        Self::with_prefixes(probability, |_| None)
     }
 
-    /// Like [`new`](Self::new), with leads that tell most keys apart without reading the keys.
-    /// `lead` must return a lead for all keys or for none, and leads must agree with the order
+    /// Like [`new`](Self::new), with key prefixes that tell most keys apart without reading the keys.
+    /// `prefix` must return a key prefix for all keys or for none, and key prefixes must agree with the order
     /// of the keys.
-    pub fn with_leads(probability: f64, lead: fn(&K) -> Option<Lead>) -> (Arc<Self>, Writer<K, T>) {
+    pub fn with_prefixes(probability: f64, prefix: fn(&K) -> Option<KeyPrefix>) -> (Arc<Self>, Writer<K, T>) {
         let index = Arc::new(Index {
             table: Table::new(),
-            list: List::new(lead),
+            list: List::new(prefix),
             pins: Pins::new(),
             orphans: Orphans::new(),
             counts: Counts {
@@ -190,7 +190,7 @@ impl<K: Ord + Clone, T> Index<K, T> {
                 versions: AtomicUsize::new(0),
                 superseded: Tally::new(0),
             },
-            notes: Notes::new(),
+            notes: AccessLog::new(),
         });
         let writer = Writer::new(Arc::clone(&index), probability);
         (index, writer)
@@ -215,7 +215,7 @@ impl<K, T> Index<K, T> {
         self.counts.versions.load(Ordering::Relaxed)
     }
 
-    /// The weight (see [`Tail`]) of the versions that are superseded or tombstones, and not
+    /// The weight (see [`VersionMeta`]) of the versions that are superseded or tombstones, and not
     /// freed yet.
     pub fn superseded_weight(&self) -> u64 {
         self.counts.superseded.load(Ordering::Relaxed)
@@ -288,37 +288,42 @@ impl<K, T> Reader<'_, K, T> {
         found
     }
 
-    /// The value of `key` for a snapshot at `moment`. The snapshot's timestamp must be registered
+    /// The value of `key` for a snapshot at `read_point`. The snapshot's timestamp must be registered
     /// in every [`Horizon`] that is passed to [`Writer::trim`] meanwhile. Expected constant time.
-    pub fn get_at<Q>(&self, hash: u64, key: &Q, moment: impl Into<Moment>) -> Option<&T>
+    pub fn get_at<Q>(&self, hash: u64, key: &Q, read_point: impl Into<ReadPoint>) -> Option<&T>
     where
         K: Borrow<Q>,
         Q: Eq + ?Sized,
     {
-        self.resident_at(hash, key, moment).map(|found| found.value())
+        self.resident_at(hash, key, read_point).map(|found| found.value())
     }
 
     /// Like [`get_at`](Self::get_at), with the key as the index holds it.
-    pub fn get_entry_at<Q>(&self, hash: u64, key: &Q, moment: impl Into<Moment>) -> Option<(&K, &T)>
+    pub fn get_entry_at<Q>(&self, hash: u64, key: &Q, read_point: impl Into<ReadPoint>) -> Option<(&K, &T)>
     where
         K: Borrow<Q>,
         Q: Eq + ?Sized,
     {
-        self.resident_at(hash, key, moment).map(|found| (found.key(), found.value()))
+        self.resident_at(hash, key, read_point).map(|found| (found.key(), found.value()))
     }
 
     /// Like [`get_at`](Self::get_at), with everything that the index knows about the key.
-    pub fn resident_at<Q>(&self, hash: u64, key: &Q, moment: impl Into<Moment>) -> Option<Resident<'_, K, T>>
+    pub fn resident_at<Q>(
+        &self,
+        hash: u64,
+        key: &Q,
+        read_point: impl Into<ReadPoint>,
+    ) -> Option<CurrentEntry<'_, K, T>>
     where
         K: Borrow<Q>,
         Q: Eq + ?Sized,
     {
-        let moment = moment.into();
+        let read_point = read_point.into();
         let entry = self.find(hash, key);
         let found = entry.and_then(|entry| {
-            let version = entry.chain.at(moment.timestamp, &self.guard)?;
-            version.value_at(|| moment.time)?;
-            Resident::new(self, entry, version)
+            let version = entry.chain.at(read_point.timestamp, &self.guard)?;
+            version.value_at(|| read_point.time)?;
+            CurrentEntry::new(self, entry, version)
         });
         self.looked_up(entry, found)
     }
@@ -326,8 +331,8 @@ impl<K, T> Reader<'_, K, T> {
     /// Prefetches the memory that look-ups of keys with these hashes will read, up to their
     /// newest values. `ask` prefetches what lies behind the values, as in [`scan`](Self::scan).
     /// Only a hint: it has no other effect.
-    pub fn ask_for<const N: usize>(&self, hashes: [u64; N], ask: impl Fn(usize, &T)) {
-        pipeline::ask_for(&self.index.table, hashes, ask, &self.guard);
+    pub fn prefetch<const N: usize>(&self, hashes: [u64; N], ask: impl Fn(usize, &T)) {
+        pipeline::prefetch_paths(&self.index.table, hashes, ask, &self.guard);
     }
 
     /// The value that `key` held at some instant during the call: a read that needs no
@@ -367,12 +372,12 @@ impl<K, T> Reader<'_, K, T> {
     /// that expired after the time of `since` and by `until`. The timestamp of `since` must be
     /// registered. Keys are told apart by 40 bits of their hash only: the answer may be a false
     /// yes if another key shares all of them.
-    pub fn changed(&self, hash: u64, since: impl Into<Moment>, until: Time) -> bool {
+    pub fn changed(&self, hash: u64, since: impl Into<ReadPoint>, until: Time) -> bool {
         let since = since.into();
         self.index.table.find(hash, |entry| self.is_newer(entry, since, until), &self.guard).is_some()
     }
 
-    fn is_newer(&self, entry: &node::Entry<K, T>, since: Moment, until: Time) -> bool {
+    fn is_newer(&self, entry: &node::Entry<K, T>, since: ReadPoint, until: Time) -> bool {
         entry.chain.newest(&self.guard).is_some_and(|newest| {
             let expires = newest.expires();
             if newest.timestamp() <= since.timestamp {
@@ -419,7 +424,7 @@ impl<K: Ord, T> Reader<'_, K, T> {
         &'s self,
         span: &impl Span<K>,
         direction: Direction,
-        visit: impl FnMut(&Stretch<'_, 's, K, T>) -> ControlFlow<()>,
+        visit: impl FnMut(&RunSlice<'_, 's, K, T>) -> ControlFlow<()>,
     ) {
         match direction {
             Direction::Forward => self.index.list.forward(span, &self.guard, visit),
@@ -427,7 +432,7 @@ impl<K: Ord, T> Reader<'_, K, T> {
         }
     }
 
-    /// Visits the keys of `span` that have a value for a snapshot at `moment`
+    /// Visits the keys of `span` that have a value for a snapshot at `read_point`
     /// (registered, see [`get_at`](Self::get_at)), in order, until `visit`
     /// breaks. Takes logarithmic time to the first key, then constant time for each.
     ///
@@ -439,14 +444,14 @@ impl<K: Ord, T> Reader<'_, K, T> {
         &'s self,
         span: &impl Span<K>,
         direction: Direction,
-        moment: impl Into<Moment>,
+        read_point: impl Into<ReadPoint>,
         ask: impl Fn(usize, &T),
         mut visit: impl FnMut(&[(&'s K, &'s T)]) -> ControlFlow<()>,
     ) {
-        let mut pipeline = Pipeline::new(moment.into(), &self.guard, ask);
+        let mut pipeline = Pipeline::new(read_point.into(), &self.guard, ask);
         let mut flow = ControlFlow::Continue(());
-        self.walk(span, direction, |stretch| {
-            flow = pipeline.take_in(stretch, &mut visit);
+        self.walk(span, direction, |slice| {
+            flow = pipeline.take_in(slice, &mut visit);
             flow
         });
         if flow.is_continue() {
@@ -455,11 +460,11 @@ impl<K: Ord, T> Reader<'_, K, T> {
     }
 
     /// Whether any key of `span` has changed or expired: see [`changed`](Self::changed).
-    pub fn changed_within(&self, span: &impl Span<K>, since: impl Into<Moment>, until: Time) -> bool {
+    pub fn changed_within(&self, span: &impl Span<K>, since: impl Into<ReadPoint>, until: Time) -> bool {
         let since = since.into();
         let mut changed = false;
-        self.walk(span, Direction::Forward, |stretch| {
-            changed = stretch.entries.iter().any(|entry| self.is_newer(entry, since, until));
+        self.walk(span, Direction::Forward, |slice| {
+            changed = slice.entries.iter().any(|entry| self.is_newer(entry, since, until));
             match changed {
                 true => ControlFlow::Break(()),
                 false => ControlFlow::Continue(()),
@@ -476,8 +481,8 @@ impl<K: Ord, T> Reader<'_, K, T> {
         is_it: impl Fn(Timestamp) -> bool,
     ) -> bool {
         let mut changed = false;
-        self.walk(span, Direction::Forward, |stretch| {
-            changed = stretch.entries.iter().any(|entry| self.is_changed_by(entry, since, &is_it));
+        self.walk(span, Direction::Forward, |slice| {
+            changed = slice.entries.iter().any(|entry| self.is_changed_by(entry, since, &is_it));
             match changed {
                 true => ControlFlow::Break(()),
                 false => ControlFlow::Continue(()),

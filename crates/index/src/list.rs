@@ -13,8 +13,8 @@ pub(crate) use removal::Removed;
 use crate::Structure;
 use crate::block::{Block, Heights, MAX_HEIGHT, RUN_CAPACITY, Run, State};
 use crate::garbage::Garbage;
-use crate::lead::{Head, Lead, Shared};
 use crate::node::Entry;
+use crate::prefix::{CommonPrefix, KeyPrefix, PrefixSuffix};
 use crate::reclaim::Guard;
 use crate::sync::{AtomicPtr, AtomicUsize, Ordering, Tally};
 use std::ops::Range;
@@ -26,8 +26,8 @@ pub(crate) struct List<K, T> {
     head: NonNull<Block<K, T>>,
     /// How many levels have links. No block but the first was ever higher.
     height: AtomicUsize,
-    /// The lead of a key, if its type has one.
-    lead: fn(&K) -> Option<Lead>,
+    /// The key prefix of a key, if its type has one.
+    prefix: fn(&K) -> Option<KeyPrefix>,
     /// Only the writer stores these: the numbers of blocks, and of links above the bottom level.
     blocks: Tally,
     links: Tally,
@@ -46,7 +46,7 @@ pub(crate) struct Split<'g, K, T> {
 
 /// Where a key belongs. Found before the writer's lock is taken, and still
 /// right under the lock if the block's run has not changed.
-pub(crate) struct Place<'g, K, T> {
+pub(crate) struct KeyPlace<'g, K, T> {
     block: &'g Block<K, T>,
     run: &'g Run<K, T>,
     state: State,
@@ -54,13 +54,18 @@ pub(crate) struct Place<'g, K, T> {
 }
 
 impl<K, T> List<K, T> {
-    pub(crate) fn new(lead: fn(&K) -> Option<Lead>) -> Self {
-        let head = Block::boxed(None, Lead::LEAST, Run::boxed(Shared::NOTHING, [].into_iter()), MAX_HEIGHT);
+    pub(crate) fn new(prefix: fn(&K) -> Option<KeyPrefix>) -> Self {
+        let head = Block::boxed(
+            None,
+            KeyPrefix::LEAST,
+            Run::boxed(CommonPrefix::NOTHING, [].into_iter()),
+            MAX_HEIGHT,
+        );
         List {
             // SAFETY: (I10) a box is never null.
             head: unsafe { NonNull::new_unchecked(Box::into_raw(head)) },
             height: AtomicUsize::new(1),
-            lead,
+            prefix,
             blocks: Tally::new(1),
             links: Tally::new(MAX_HEIGHT as u64 - 1),
         }
@@ -92,16 +97,16 @@ impl<K, T> List<K, T> {
     }
 
     /// The last block that starts at a key for which `before` holds. [`Run::partition_point`] says
-    /// what `lead` must satisfy.
+    /// what `prefix` must satisfy.
     pub(crate) fn descend<'g>(
         &self,
-        lead: Option<&Lead>,
+        prefix: Option<&KeyPrefix>,
         before: impl Fn(&K) -> bool,
         pinned: &'g Guard<'_>,
     ) -> &'g Block<K, T> {
         let mut block = self.head(pinned);
         for level in (0..self.height()).rev() {
-            block = walk_level(block, level, lead, &before, pinned);
+            block = walk_level(block, level, prefix, &before, pinned);
         }
         block
     }
@@ -116,12 +121,12 @@ impl<K, T> List<K, T> {
 fn walk_level<'g, K, T>(
     mut block: &'g Block<K, T>,
     level: usize,
-    lead: Option<&Lead>,
+    prefix: Option<&KeyPrefix>,
     before: impl Fn(&K) -> bool,
     pinned: &'g Guard<'_>,
 ) -> &'g Block<K, T> {
     while let Some(next) = block.next(level, pinned) {
-        if !next.starts_where(lead, &before) {
+        if !next.starts_where(prefix, &before) {
             break;
         }
         block = next;
@@ -136,21 +141,21 @@ const NEAR: usize = 8;
 /// blocks behind. `None` if it is further on.
 fn place_behind<'g, K: Ord, T>(
     mut block: &'g Block<K, T>,
-    lead: Option<&Lead>,
+    prefix: Option<&KeyPrefix>,
     key: &K,
     reach: usize,
     pinned: &'g Guard<'_>,
-) -> Option<Place<'g, K, T>> {
+) -> Option<KeyPlace<'g, K, T>> {
     for _ in 0..=reach {
         let run = block.run(pinned);
         let state = run.state();
         // Read the link after the run: a split that shortened the run has linked the new block
         // before (I7).
         match block.next(0, pinned) {
-            Some(next) if next.starts_where(lead, |low| low <= key) => block = next,
+            Some(next) if next.starts_where(prefix, |low| low <= key) => block = next,
             _ => {
-                let index = run.partition_point(state.len(), lead, |other| other < key, pinned);
-                return Some(Place { block, run, state, index });
+                let index = run.partition_point(state.len(), prefix, |other| other < key, pinned);
+                return Some(KeyPlace { block, run, state, index });
             }
         }
     }
@@ -159,10 +164,10 @@ fn place_behind<'g, K: Ord, T>(
 
 impl<K: Ord, T> List<K, T> {
     /// Where `key` is to be inserted.
-    pub(crate) fn place<'g>(&self, key: &K, pinned: &'g Guard<'_>) -> Place<'g, K, T> {
-        let lead = (self.lead)(key);
-        let block = self.descend(lead.as_ref(), |low| low <= key, pinned);
-        let placed = place_behind(block, lead.as_ref(), key, usize::MAX, pinned);
+    pub(crate) fn place<'g>(&self, key: &K, pinned: &'g Guard<'_>) -> KeyPlace<'g, K, T> {
+        let prefix = (self.prefix)(key);
+        let block = self.descend(prefix.as_ref(), |low| low <= key, pinned);
+        let placed = place_behind(block, prefix.as_ref(), key, usize::MAX, pinned);
         placed.unwrap_or_else(|| unreachable!("the walk has no limit"))
     }
 
@@ -170,13 +175,14 @@ impl<K: Ord, T> List<K, T> {
     /// order, most of them need no descent.
     pub(crate) fn place_near<'g>(
         &self,
-        near: &Place<'g, K, T>,
+        near: &KeyPlace<'g, K, T>,
         key: &K,
         pinned: &'g Guard<'_>,
-    ) -> Place<'g, K, T> {
-        let lead = (self.lead)(key);
-        let is_behind = near.block.starts_where(lead.as_ref(), |low| low <= key);
-        let placed = is_behind.then(|| place_behind(near.block, lead.as_ref(), key, NEAR, pinned)).flatten();
+    ) -> KeyPlace<'g, K, T> {
+        let prefix = (self.prefix)(key);
+        let is_behind = near.block.starts_where(prefix.as_ref(), |low| low <= key);
+        let placed =
+            is_behind.then(|| place_behind(near.block, prefix.as_ref(), key, NEAR, pinned)).flatten();
         placed.unwrap_or_else(|| self.place(key, pinned))
     }
 
@@ -184,7 +190,7 @@ impl<K: Ord, T> List<K, T> {
     /// has the run that was read, since a split replaces the run, and if no entry was moving then
     /// or has moved since. A place behind the last key of a full run must always be found anew:
     /// when such a key starts a new block, the full run does not change.
-    fn confirm<'g>(&self, place: Place<'g, K, T>, key: &K, pinned: &'g Guard<'_>) -> Place<'g, K, T> {
+    fn confirm<'g>(&self, place: KeyPlace<'g, K, T>, key: &K, pinned: &'g Guard<'_>) -> KeyPlace<'g, K, T> {
         if place.block.is_unlinked() {
             return self.place(key, pinned);
         }
@@ -199,22 +205,22 @@ impl<K: Ord, T> List<K, T> {
 
 impl<K: Ord + Clone, T> List<K, T> {
     /// A run of entries that are linked, or about to be, or were linked when the pin was taken.
-    /// Their heads must be right if all leads begin with `shared`. If not, or if a longer prefix is
+    /// Their suffixes must be right if all key prefixes begin with `common`. If not, or if a longer prefix is
     /// better, they are computed anew.
     fn run_of(
         &self,
-        shared: &Shared,
-        entries: &[(NonNull<Entry<K, T>>, Head)],
+        common: &CommonPrefix,
+        entries: &[(NonNull<Entry<K, T>>, PrefixSuffix)],
         _pinned: &Guard<'_>,
     ) -> Box<Run<K, T>> {
         // SAFETY: (I5) alive: see above, linked or about to be, or linked when the pin was taken.
-        let lead = |pair: &(NonNull<Entry<K, T>>, _)| (self.lead)(&unsafe { pair.0.as_ref() }.key);
-        let ends = entries.first().and_then(lead).zip(entries.last().and_then(lead));
-        let refined = ends.map_or(*shared, |(first, last)| shared.refined(&first, &last));
-        if refined == *shared {
+        let prefix = |pair: &(NonNull<Entry<K, T>>, _)| (self.prefix)(&unsafe { pair.0.as_ref() }.key);
+        let ends = entries.first().and_then(prefix).zip(entries.last().and_then(prefix));
+        let refined = ends.map_or(*common, |(first, last)| common.refined(&first, &last));
+        if refined == *common {
             return Run::boxed(refined, entries.iter().copied());
         }
-        let head = |pair| lead(pair).map_or(0, |lead| refined.head(&lead));
+        let head = |pair| prefix(pair).map_or(0, |prefix| refined.suffix(&prefix));
         Run::boxed(refined, entries.iter().map(|pair| (pair.0, head(pair))))
     }
 
@@ -228,24 +234,24 @@ impl<K: Ord + Clone, T> List<K, T> {
         key: &K,
         pinned: &Guard<'_>,
     ) -> Split<'g, K, T> {
-        let shared = of.shared();
+        let common = of.common();
         let mut entries = of.pairs();
         // If the new entry is behind all others, it alone goes to the new block: keys that arrive
         // in order then leave full runs behind them.
         let stays = index == entries.len();
-        entries.insert(index, (entry, (self.lead)(key).map_or(0, |lead| shared.head(&lead))));
+        entries.insert(index, (entry, (self.prefix)(key).map_or(0, |prefix| common.suffix(&prefix))));
         let (left, right) = entries.split_at(if stays { index } else { entries.len() / 2 });
         // SAFETY: (I5) alive, as in `run_of`.
         let low = unsafe { right[0].0.as_ref() }.key.clone();
-        let left = (!stays).then(|| self.run_of(shared, left, pinned));
-        Split { of, with: entry, left, right: self.run_of(shared, right, pinned), low }
+        let left = (!stays).then(|| self.run_of(common, left, pinned));
+        Split { of, with: entry, left, right: self.run_of(common, right, pinned), low }
     }
 
     /// The split that [`insert`](Self::insert) will need for an entry at this place, if that is in
     /// a full run. (`entry` is borrowed for its key, and alive.)
-    pub(crate) fn foresee<'g>(
+    pub(crate) fn presplit<'g>(
         &self,
-        place: &Place<'g, K, T>,
+        place: &KeyPlace<'g, K, T>,
         entry: NonNull<Entry<K, T>>,
         key: &K,
         pinned: &'g Guard<'_>,
@@ -262,24 +268,24 @@ impl<K: Ord + Clone, T> List<K, T> {
         &self,
         entry: NonNull<Entry<K, T>>,
         key: &K,
-        place: Place<'g, K, T>,
+        place: KeyPlace<'g, K, T>,
         split: &mut Option<Split<'g, K, T>>,
         heights: &mut Heights,
         pinned: &'g Guard<'_>,
         mut retire: impl FnMut(Garbage<K, T>),
     ) {
-        let Place { block, run, state, index } = self.confirm(place, key, pinned);
+        let KeyPlace { block, run, state, index } = self.confirm(place, key, pinned);
         let len = state.len();
-        let lead = (self.lead)(key);
-        if len < RUN_CAPACITY && run.insert(index, entry, lead.as_ref()) {
+        let prefix = (self.prefix)(key);
+        if len < RUN_CAPACITY && run.insert(index, entry, prefix.as_ref()) {
             return;
         }
         if len < RUN_CAPACITY {
-            // The entry's lead does not begin with the run's shared prefix, so all heads change: a
+            // The entry's key prefix does not begin with the run's common prefix, so all suffixes change: a
             // new run takes the place of this one.
             let mut entries = run.pairs();
-            entries.insert(index, (entry, lead.map_or(0, |lead| run.shared().head(&lead))));
-            retire(Garbage::run(block.swap_run(self.run_of(run.shared(), &entries, pinned))));
+            entries.insert(index, (entry, prefix.map_or(0, |prefix| run.common().suffix(&prefix))));
+            retire(Garbage::run(block.swap_run(self.run_of(run.common(), &entries, pinned))));
             return;
         }
         // Compare the entry, too: memory safety must not rest on the order of the keys, which
@@ -287,11 +293,11 @@ impl<K: Ord + Clone, T> List<K, T> {
         let split = split.take_if(|split| ptr::eq(split.of, run) && split.with == entry);
         let Split { left, right, low, .. } =
             split.unwrap_or_else(|| self.split(run, index, entry, key, pinned));
-        let lead = (self.lead)(&low).unwrap_or(Lead::LEAST);
+        let prefix = (self.prefix)(&low).unwrap_or(KeyPrefix::LEAST);
         let height = heights.draw();
         let before = self.predecessors(&low, 1..height, pinned);
         // (I7) Link the right half before the left one shortens the run, so that readers miss none.
-        self.link_behind(block, Block::boxed(Some(low), lead, right, height), &before);
+        self.link_behind(block, Block::boxed(Some(low), prefix, right, height), &before);
         if let Some(left) = left {
             retire(Garbage::run(block.swap_run(left)));
         }
@@ -319,12 +325,12 @@ impl<K: Ord + Clone, T> List<K, T> {
 
     /// Writer: for each of some levels, the last block that starts before `low`.
     fn predecessors<'g>(&self, low: &K, levels: Range<usize>, pinned: &'g Guard<'_>) -> Vec<&'g Block<K, T>> {
-        let lead = (self.lead)(low);
+        let prefix = (self.prefix)(low);
         let mut block = self.head(pinned);
         let mut found = vec![block; levels.len()];
         if !levels.is_empty() {
             for level in (levels.start..self.height().max(levels.end)).rev() {
-                block = walk_level(block, level, lead.as_ref(), |other| other < low, pinned);
+                block = walk_level(block, level, prefix.as_ref(), |other| other < low, pinned);
                 if levels.contains(&level) {
                     found[level - levels.start] = block;
                 }

@@ -46,7 +46,7 @@ impl<K, T> Entry<K, T> {
     }
 
     /// Prefetches the fields that a look-up reads.
-    pub(crate) fn ask_for(&self) {
+    pub(crate) fn prefetch(&self) {
         // Both fields: about every second entry straddles two cache lines.
         prefetch(&self.chain);
         prefetch(&self.key);

@@ -9,12 +9,12 @@
 //! performance through prefetching", TODS 2007). Look-ups of several keys are prefetched in the
 //! same steps, all keys at once.
 
-use crate::cursor::Stretch;
+use crate::cursor::RunSlice;
 use crate::hash::Table;
 use crate::node::Entry;
 use crate::prefetch;
 use crate::reclaim::Guard;
-use crate::version::{Linked, Moment};
+use crate::version::{Linked, ReadPoint};
 use std::mem::MaybeUninit;
 use std::ops::ControlFlow;
 
@@ -49,9 +49,9 @@ impl<X: Copy> Group<X> {
     }
 }
 
-/// Resolves entries at a moment, and hands those that have a value to a visitor, in groups.
+/// Resolves entries at a read point, and hands those that have a value to a visitor, in groups.
 pub(crate) struct Pipeline<'g, K, T, A> {
-    moment: Moment,
+    read_point: ReadPoint,
     pinned: &'g Guard<'g>,
     /// Prefetches one step (0 or 1) of the memory that a visitor will reach through a value.
     ask: A,
@@ -67,9 +67,9 @@ pub(crate) struct Pipeline<'g, K, T, A> {
 }
 
 impl<'g, K, T, A: Fn(usize, &T)> Pipeline<'g, K, T, A> {
-    pub(crate) fn new(moment: Moment, pinned: &'g Guard<'g>, ask: A) -> Self {
+    pub(crate) fn new(read_point: ReadPoint, pinned: &'g Guard<'g>, ask: A) -> Self {
         let pairs = [Group::EMPTY; 2];
-        Pipeline { moment, pinned, ask, entries: Group::EMPTY, pairs, ready: 0, passed: 0 }
+        Pipeline { read_point, pinned, ask, entries: Group::EMPTY, pairs, ready: 0, passed: 0 }
     }
 
     /// How many entries the next group has, if that many are left.
@@ -77,20 +77,20 @@ impl<'g, K, T, A: Fn(usize, &T)> Pipeline<'g, K, T, A> {
         (self.passed / PACE).clamp(LEAST, MOST)
     }
 
-    /// Takes in the entries of a stretch, and hands those that are resolved to `visit`, until it
+    /// Takes in the entries of a slice of a run, and hands those that are resolved to `visit`, until it
     /// breaks.
     pub(crate) fn take_in(
         &mut self,
-        stretch: &Stretch<'_, 'g, K, T>,
+        slice: &RunSlice<'_, 'g, K, T>,
         visit: &mut impl FnMut(&[(&'g K, &'g T)]) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
-        let mut left = stretch.entries;
-        stretch.ask_for(0, self.size(), self.pinned);
+        let mut left = slice.entries;
+        slice.prefetch(0, self.size(), self.pinned);
         while !left.is_empty() {
             let (group, behind) = left.split_at(left.len().min(self.size()));
             left = behind;
             self.passed += group.len();
-            stretch.ask_for(stretch.entries.len() - left.len(), self.size(), self.pinned);
+            slice.prefetch(slice.entries.len() - left.len(), self.size(), self.pinned);
             self.advance(group, visit)?;
         }
         ControlFlow::Continue(())
@@ -123,8 +123,8 @@ impl<'g, K, T, A: Fn(usize, &T)> Pipeline<'g, K, T, A> {
         }
         let resolved = &mut self.pairs[self.ready ^ 1];
         for (entry, newest) in self.entries.items() {
-            let visible = newest.at(self.moment.timestamp, self.pinned);
-            if let Some(value) = visible.and_then(|version| version.value_at(|| self.moment.time)) {
+            let visible = newest.at(self.read_point.timestamp, self.pinned);
+            if let Some(value) = visible.and_then(|version| version.value_at(|| self.read_point.time)) {
                 (self.ask)(0, value);
                 resolved.push((&entry.key, value));
             }
@@ -142,14 +142,14 @@ impl<'g, K, T, A: Fn(usize, &T)> Pipeline<'g, K, T, A> {
 
 /// Prefetches the memory that look-ups of keys with these hashes will read, one step of all keys
 /// at a time.
-pub(crate) fn ask_for<K, T, const N: usize>(
+pub(crate) fn prefetch_paths<K, T, const N: usize>(
     table: &Table<K, T>,
     hashes: [u64; N],
     ask: impl Fn(usize, &T),
     pinned: &Guard<'_>,
 ) {
     let buckets = hashes.map(|hash| (hash, table.home(hash, pinned).inspect(|bucket| prefetch(*bucket))));
-    let entries = buckets.map(|(hash, bucket)| bucket?.first(hash, pinned).inspect(|entry| entry.ask_for()));
+    let entries = buckets.map(|(hash, bucket)| bucket?.first(hash, pinned).inspect(|entry| entry.prefetch()));
     let newest = entries.map(|entry| entry?.chain.newest(pinned).inspect(|version| prefetch(version.get())));
     let values = newest.map(|version| version?.get().value.as_ref().inspect(|value| ask(0, value)));
     values.into_iter().flatten().for_each(|value| ask(1, value));

@@ -36,7 +36,7 @@ const FREE: u64 = 0;
 
 /// Two cache lines, because the adjacent-line prefetcher of x86 pairs them.
 #[repr(align(128))]
-struct Slot {
+struct PinSlot {
     epoch: AtomicU64,
     /// Look-ups of single keys that found a value, and (`misses`) that found none. Only the
     /// reader that holds the slot writes them, so counting costs no atomic read-modify-write
@@ -46,7 +46,7 @@ struct Slot {
 }
 
 struct SlotGroup {
-    slots: [Slot; SLOTS],
+    slots: [PinSlot; SLOTS],
     /// Made when more than `SLOTS` pins exist at once, and kept until the `Pins` are dropped.
     next: AtomicPtr<SlotGroup>,
 }
@@ -54,7 +54,7 @@ struct SlotGroup {
 impl SlotGroup {
     fn new() -> Self {
         SlotGroup {
-            slots: std::array::from_fn(|_| Slot {
+            slots: std::array::from_fn(|_| PinSlot {
                 epoch: AtomicU64::new(FREE),
                 hits: Tally::new(0),
                 misses: Tally::new(0),
@@ -72,7 +72,7 @@ pub(crate) struct Pins {
 
 /// A pin. While it exists, no object that was retired after it was made is freed.
 pub(crate) struct Guard<'p> {
-    slot: &'p Slot,
+    slot: &'p PinSlot,
 }
 
 impl Drop for Guard<'_> {
@@ -155,7 +155,7 @@ impl Pins {
         unsafe { &*next }
     }
 
-    fn slots(&self) -> impl Iterator<Item = &Slot> {
+    fn slots(&self) -> impl Iterator<Item = &PinSlot> {
         let groups = std::iter::successors(Some(&self.first), |group| {
             // SAFETY: (I10) as in `group_after`.
             unsafe { group.next.load(Ordering::Acquire).as_ref() }

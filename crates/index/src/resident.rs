@@ -3,12 +3,12 @@
 use crate::access::Access;
 use crate::cursor::Span;
 use crate::node::Entry;
-use crate::version::{Linked, Moment, Tail, Time};
+use crate::version::{Linked, ReadPoint, Time, VersionMeta};
 use crate::{Direction, Index, Reader, Timestamp};
 use std::ops::ControlFlow;
 
 /// A key with its value, as they were when the key was looked up.
-pub struct Resident<'r, K, T> {
+pub struct CurrentEntry<'r, K, T> {
     /// The index in which the key was found.
     pub(crate) index: &'r Index<K, T>,
     pub(crate) entry: &'r Entry<K, T>,
@@ -16,13 +16,13 @@ pub struct Resident<'r, K, T> {
     value: &'r T,
 }
 
-impl<'r, K, T> Resident<'r, K, T> {
+impl<'r, K, T> CurrentEntry<'r, K, T> {
     pub(crate) fn new(
         reader: &'r Reader<'_, K, T>,
         entry: &'r Entry<K, T>,
         version: Linked<'r, T>,
     ) -> Option<Self> {
-        Some(Resident { index: reader.index, entry, version, value: version.get().value.as_ref()? })
+        Some(CurrentEntry { index: reader.index, entry, version, value: version.get().value.as_ref()? })
     }
 
     /// The key.
@@ -41,7 +41,7 @@ impl<'r, K, T> Resident<'r, K, T> {
     }
 
     /// The tail that was written with the value.
-    pub fn tail(&self) -> Option<Tail> {
+    pub fn tail(&self) -> Option<VersionMeta> {
         self.version.tail().copied()
     }
 
@@ -67,14 +67,16 @@ impl<K, T> Reader<'_, K, T> {
     pub fn resident(
         &self,
         hash: u64,
-        is_it: impl Fn(&Resident<'_, K, T>) -> bool,
-    ) -> Option<Resident<'_, K, T>> {
+        is_it: impl Fn(&CurrentEntry<'_, K, T>) -> bool,
+    ) -> Option<CurrentEntry<'_, K, T>> {
         let mut found = None;
         self.index.table.find(
             hash,
             |entry| {
-                let resident =
-                    entry.chain.newest(&self.guard).and_then(|version| Resident::new(self, entry, version));
+                let resident = entry
+                    .chain
+                    .newest(&self.guard)
+                    .and_then(|version| CurrentEntry::new(self, entry, version));
                 found = resident.filter(|resident| is_it(resident));
                 found.is_some()
             },
@@ -85,20 +87,20 @@ impl<K, T> Reader<'_, K, T> {
 }
 
 impl<K: Ord, T> Reader<'_, K, T> {
-    /// Visits the keys of `span` that have a value at `moment`, in ascending order, until `visit`
+    /// Visits the keys of `span` that have a value at `read_point`, in ascending order, until `visit`
     /// breaks: like [`scan`](Self::scan), with everything that the index knows about each key.
     pub fn residents<'s>(
         &'s self,
         span: &impl Span<K>,
-        moment: impl Into<Moment>,
-        mut visit: impl FnMut(Resident<'s, K, T>) -> ControlFlow<()>,
+        read_point: impl Into<ReadPoint>,
+        mut visit: impl FnMut(CurrentEntry<'s, K, T>) -> ControlFlow<()>,
     ) {
-        let moment = moment.into();
-        self.walk(span, Direction::Forward, |stretch| {
-            stretch.entries.iter().try_for_each(|entry| {
-                let version = entry.chain.at(moment.timestamp, &self.guard);
-                let visible = version.filter(|version| version.value_at(|| moment.time).is_some());
-                match visible.and_then(|version| Resident::new(self, entry, version)) {
+        let read_point = read_point.into();
+        self.walk(span, Direction::Forward, |slice| {
+            slice.entries.iter().try_for_each(|entry| {
+                let version = entry.chain.at(read_point.timestamp, &self.guard);
+                let visible = version.filter(|version| version.value_at(|| read_point.time).is_some());
+                match visible.and_then(|version| CurrentEntry::new(self, entry, version)) {
                     Some(resident) => visit(resident),
                     None => ControlFlow::Continue(()),
                 }

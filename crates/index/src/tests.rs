@@ -23,8 +23,8 @@ fn mixed(key: u32) -> u64 {
 /// Commits of `size` keys each, with one snapshot that stays at the first timestamp and one that
 /// follows the last but one.
 fn work(hash: impl Fn(u32) -> u64, keys: impl Iterator<Item = u32>, size: usize) {
-    let lead = |key: &u32| Some(Lead::of(&key.to_be_bytes()));
-    let (index, mut writer) = Index::<u32, u64>::with_leads(0.4, lead);
+    let prefix = |key: &u32| Some(KeyPrefix::of(&key.to_be_bytes()));
+    let (index, mut writer) = Index::<u32, u64>::with_prefixes(0.4, prefix);
     let keys: Vec<u32> = keys.collect();
     let mut model = BTreeMap::new();
     let mut timestamp = 0;
@@ -56,8 +56,8 @@ fn work(hash: impl Fn(u32) -> u64, keys: impl Iterator<Item = u32>, size: usize)
 
 #[test]
 fn what_was_made_in_advance_is_taken_only_if_it_still_fits() {
-    let lead = |key: &u32| Some(Lead::of(&key.to_be_bytes()));
-    let (index, mut writer) = Index::<u32, u64>::with_leads(0.4, lead);
+    let prefix = |key: &u32| Some(KeyPrefix::of(&key.to_be_bytes()));
+    let (index, mut writer) = Index::<u32, u64>::with_prefixes(0.4, prefix);
     let mut model = BTreeMap::new();
     let (mut timestamp, mut state) = (0, 1);
     let mut random = |below: u32| {
@@ -261,13 +261,13 @@ fn what_keys_took_whose_hashes_are_alike_goes_with_them() {
 
 #[test]
 fn blocks_with_few_entries_are_merged() {
-    let lead = |key: &u32| Some(Lead::of(&key.to_be_bytes()));
+    let prefix = |key: &u32| Some(KeyPrefix::of(&key.to_be_bytes()));
     // The keys are deleted in no order, from the left, and from the right.
     const COUNT: u32 = 9_000;
     let orders: [Vec<u32>; 3] =
         [scattered(COUNT).collect(), (0..COUNT).collect(), (0..COUNT).rev().collect()];
     for order in orders {
-        let (index, mut writer) = Index::<u32, u64>::with_leads(0.4, lead);
+        let (index, mut writer) = Index::<u32, u64>::with_prefixes(0.4, prefix);
         let mut timestamp = 0;
         let mut commit = |key: u32, value| {
             timestamp += 1;

@@ -1,6 +1,6 @@
 //! Versions: the value of a key from one commit on, and the ownership of its memory.
 //!
-//! A version may have a [`Tail`], for databases that count memory or let keys expire;
+//! A version may have a [`VersionMeta`], for databases that count memory or let keys expire;
 //! other databases do not pay for it. The tail stands behind the version in one allocation.
 //! So a version must be freed as the type with which it was allocated, and a bit of its
 //! timestamp tells which (I12). The tail is reached through the pointer that the allocation
@@ -26,23 +26,23 @@ pub fn has_expired(expires: Time, now: Time) -> bool {
 
 /// The timestamp and the time at which a reader reads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Moment {
+pub struct ReadPoint {
     /// The timestamp of the last commit that the reader sees.
     pub timestamp: Timestamp,
     /// The time that decides which values have expired.
     pub time: Time,
 }
 
-impl From<Timestamp> for Moment {
-    /// A moment at time zero, at which nothing has expired yet.
+impl From<Timestamp> for ReadPoint {
+    /// A read point at time zero, at which nothing has expired yet.
     fn from(timestamp: Timestamp) -> Self {
-        Moment { timestamp, time: 0 }
+        ReadPoint { timestamp, time: 0 }
     }
 }
 
 /// The data that a version may carry beside its value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tail {
+pub struct VersionMeta {
     /// When the value expires: it can be read before that time, and not from then on. Zero: never.
     pub expires: Time,
     /// The weight of the version and its value, in units that the user of the index chooses.
@@ -67,7 +67,7 @@ pub(crate) struct Version<T> {
 #[repr(C)]
 struct Tailed<T> {
     version: Version<T>,
-    tail: Tail,
+    tail: VersionMeta,
 }
 
 impl<T> Version<T> {
@@ -84,7 +84,7 @@ unsafe impl<T: Send> Send for Owned<T> {}
 
 impl<T> Owned<T> {
     /// A version that gets its timestamp when it is linked.
-    pub(crate) fn new(value: Option<T>, tail: Option<Tail>) -> Self {
+    pub(crate) fn new(value: Option<T>, tail: Option<VersionMeta>) -> Self {
         let older = AtomicPtr::new(ptr::null_mut());
         let pointer = match tail {
             None => Box::into_raw(Box::new(Version { stamp: 0, value, older })),
@@ -129,12 +129,12 @@ impl<T> Owned<T> {
         unsafe { self.0.as_ref() }.value.is_none()
     }
 
-    pub(crate) fn tail(&self) -> Option<Tail> {
+    pub(crate) fn tail(&self) -> Option<VersionMeta> {
         // SAFETY: (I10) owned.
         unsafe { Linked::new(self.0.as_ptr()) }.and_then(|version| version.tail().copied())
     }
 
-    pub(crate) fn tail_mut(&mut self) -> Option<&mut Tail> {
+    pub(crate) fn tail_mut(&mut self) -> Option<&mut VersionMeta> {
         // SAFETY: (I10, I12) owned, and the bit tells whether there is a tail.
         unsafe {
             let has_tail = self.0.as_ref().stamp & HAS_TAIL != 0;
@@ -196,7 +196,7 @@ impl<'g, T> Linked<'g, T> {
         self.pointer
     }
 
-    pub(crate) fn tail(self) -> Option<&'g Tail> {
+    pub(crate) fn tail(self) -> Option<&'g VersionMeta> {
         let has_tail = self.stamp & HAS_TAIL != 0;
         // SAFETY: (I3, I12) as in `get`, and the bit tells whether there is a tail.
         has_tail.then(|| unsafe { &(*self.pointer.cast::<Tailed<T>>().as_ptr()).tail })

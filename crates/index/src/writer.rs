@@ -5,18 +5,18 @@
 //! full, it also makes the split in advance, which is used if it still fits when the
 //! batch is staged. The [`Writer`], of which there is one, then *stages* the batch: it
 //! links an entry with an empty chain for each new key, which no reader can tell from
-//! an absent key. All user code of a write (`Eq`, `Ord`, `Clone`, leads) runs in these
+//! an absent key. All user code of a write (`Eq`, `Ord`, `Clone`, key prefixes) runs in these
 //! two steps. The last step, *publish*, pushes the prepared versions and cannot fail.
 
 use crate::block::Heights;
 use crate::garbage::{Freed, Garbage};
-use crate::hash::Halves;
-use crate::list::{Place, Removed, Split};
+use crate::hash::SplitSegment;
+use crate::list::{KeyPlace, Removed, Split};
 use crate::node::Entry;
 use crate::reclaim::Limbo;
 use crate::sync::Ordering;
-use crate::version::{Owned, Tail};
-use crate::{Access, Horizon, Index, Noting, Reader, Resident, Structure, Timestamp, prefetch};
+use crate::version::{Owned, VersionMeta};
+use crate::{Access, AccessTracking, CurrentEntry, Horizon, Index, Reader, Structure, Timestamp, prefetch};
 use std::collections::VecDeque;
 use std::mem;
 use std::ptr::{self, NonNull};
@@ -57,18 +57,18 @@ unsafe impl<K: Send + Sync, T: Send + Sync> Send for Writer<K, T> {}
 /// Writes that will be published together.
 pub struct Batch<'r, K, T> {
     reader: &'r Reader<'r, K, T>,
-    items: Vec<Item<'r, K, T>>,
+    items: Vec<BatchItem<'r, K, T>>,
     /// A full run that is split in advance, for the first new entry that seemed to need it. If
     /// it is not needed, it is dropped with the batch.
     split: Option<Split<'r, K, T>>,
     /// The same for a full segment of the hash.
-    pub(crate) halves: Option<Halves<'r, K, T>>,
+    pub(crate) halves: Option<SplitSegment<'r, K, T>>,
     staged: bool,
 }
 
-struct Item<'r, K, T> {
+struct BatchItem<'r, K, T> {
     hash: u64,
-    target: Target<'r, K, T>,
+    target: BatchTarget<'r, K, T>,
     /// Set when the item is staged: the linked entry that will take the version.
     entry: Option<NonNull<Entry<K, T>>>,
     /// Whether that entry was linked for this item, which is not published yet.
@@ -80,11 +80,11 @@ struct Item<'r, K, T> {
 
 /// The result of looking up a key when the batch was prepared. Keys and entries that turn out
 /// not to be needed are dropped with the batch, outside all locks.
-enum Target<'r, K, T> {
+enum BatchTarget<'r, K, T> {
     /// The key has an entry. The key is kept in case that is unlinked before the batch is staged.
     Existing(&'r Entry<K, T>, K),
     /// The key has no entry: a new one, and its place.
-    Fresh(Unlinked<K, T>, Option<Place<'r, K, T>>),
+    Fresh(Unlinked<K, T>, Option<KeyPlace<'r, K, T>>),
     /// The new entry has been linked, or is about to be.
     Taken,
 }
@@ -159,16 +159,23 @@ impl<K: Ord + Clone, T> Batch<'_, K, T> {
 
     /// Like [`push`](Self::push), with the version's tail, and with the key's weight, which is
     /// passed on to [`Ledger::record`].
-    pub fn push_with(&mut self, hash: u64, key: K, value: Option<T>, tail: Option<Tail>, key_weight: u32) {
+    pub fn push_with(
+        &mut self,
+        hash: u64,
+        key: K,
+        value: Option<T>,
+        tail: Option<VersionMeta>,
+        key_weight: u32,
+    ) {
         let guard = &self.reader.guard;
         let index = self.reader.index;
         let existing = index.table.find(hash, |entry| entry.key == key, guard);
         let target = match existing {
-            Some(entry) => Target::Existing(entry, key),
+            Some(entry) => BatchTarget::Existing(entry, key),
             None => {
                 // Keys often come in order: begin the search for a place at that of the last one.
                 let near = self.items.last().and_then(|item| match &item.target {
-                    Target::Fresh(_, near) => near.as_ref(),
+                    BatchTarget::Fresh(_, near) => near.as_ref(),
                     _ => None,
                 });
                 let unlinked = Unlinked::new(key, hash);
@@ -178,16 +185,16 @@ impl<K: Ord + Clone, T> Batch<'_, K, T> {
                     None => index.list.place(key, guard),
                 };
                 if self.split.is_none() {
-                    self.split = index.list.foresee(&place, unlinked.0, key, guard);
+                    self.split = index.list.presplit(&place, unlinked.0, key, guard);
                 }
                 if self.halves.is_none() {
-                    self.halves = index.table.foresee(hash, guard);
+                    self.halves = index.table.presplit(hash, guard);
                 }
-                Target::Fresh(unlinked, Some(place))
+                BatchTarget::Fresh(unlinked, Some(place))
             }
         };
         let version = Some(Owned::new(value, tail));
-        self.items.push(Item { hash, target, entry: None, fresh: false, key_weight, version });
+        self.items.push(BatchItem { hash, target, entry: None, fresh: false, key_weight, version });
     }
 }
 
@@ -202,12 +209,12 @@ pub struct Staged<'w, 'b, 'r, K, T> {
 pub trait Ledger {
     /// Called before a version is published. May change the version's tail.
     /// Must not panic: the versions that the batch has published before would stay.
-    fn record(&mut self, change: Change, tail: Option<&mut Tail>);
+    fn record(&mut self, change: Change, tail: Option<&mut VersionMeta>);
 }
 
 /// For users who keep no accounts.
 impl Ledger for () {
-    fn record(&mut self, _change: Change, _tail: Option<&mut Tail>) {}
+    fn record(&mut self, _change: Change, _tail: Option<&mut VersionMeta>) {}
 }
 
 /// The change that publishing a version makes.
@@ -227,7 +234,7 @@ pub struct Change {
 #[derive(Clone, Copy, Debug)]
 pub struct Before {
     /// The tail that was written with the value.
-    pub tail: Option<Tail>,
+    pub tail: Option<VersionMeta>,
 }
 
 /// What [`Writer::trim`] did.
@@ -275,29 +282,29 @@ impl<K: Ord + Clone, T> Writer<K, T> {
 
     fn stage_one<'r>(
         &mut self,
-        item: &mut Item<'r, K, T>,
+        item: &mut BatchItem<'r, K, T>,
         split: &mut Option<Split<'r, K, T>>,
-        halves: &mut Option<Halves<'r, K, T>>,
+        halves: &mut Option<SplitSegment<'r, K, T>>,
         reader: &'r Reader<'r, K, T>,
     ) {
         let guard = &reader.guard;
-        if let Target::Existing(entry, _) = &item.target
+        if let BatchTarget::Existing(entry, _) = &item.target
             && !entry.is_unlinked()
         {
             item.entry = Some(NonNull::from(*entry));
             return;
         }
-        let (unlinked, place) = match mem::replace(&mut item.target, Target::Taken) {
+        let (unlinked, place) = match mem::replace(&mut item.target, BatchTarget::Taken) {
             // The entry has been unlinked since the batch was prepared.
-            Target::Existing(_, key) => (Unlinked::new(key, item.hash), None),
-            Target::Fresh(unlinked, place) => (unlinked, place),
-            Target::Taken => unreachable!("a batch is staged once"),
+            BatchTarget::Existing(_, key) => (Unlinked::new(key, item.hash), None),
+            BatchTarget::Fresh(unlinked, place) => (unlinked, place),
+            BatchTarget::Taken => unreachable!("a batch is staged once"),
         };
         let key = &unlinked.entry().key;
         if let Some(entry) = self.index.table.find(item.hash, |entry| entry.key == *key, guard) {
             // Another batch has inserted the key since this one was prepared.
             item.entry = Some(NonNull::from(entry));
-            item.target = Target::Fresh(unlinked, None);
+            item.target = BatchTarget::Fresh(unlinked, None);
             return;
         }
         let place = match place {
@@ -443,7 +450,7 @@ impl<K: Ord + Clone, T> Writer<K, T> {
 
 impl<K: Ord + Clone, T> Staged<'_, '_, '_, K, T> {
     /// The changes that publishing the batch would make, in its order.
-    pub fn changes(&self) -> impl Iterator<Item = (Change, Option<Tail>)> {
+    pub fn changes(&self) -> impl Iterator<Item = (Change, Option<VersionMeta>)> {
         self.batch.items.iter().filter_map(|item| {
             let (Some(entry), Some(version)) = (&item.entry, &item.version) else {
                 return None;
@@ -539,8 +546,8 @@ impl<K, T> Writer<K, T> {
     /// If the key was looked up in another index, or the ledger does.
     pub fn delete(
         &mut self,
-        resident: &Resident<'_, K, T>,
-        tail: Option<Tail>,
+        resident: &CurrentEntry<'_, K, T>,
+        tail: Option<VersionMeta>,
         timestamp: Timestamp,
         ledger: &mut impl Ledger,
     ) -> bool {
@@ -556,7 +563,7 @@ impl<K, T> Writer<K, T> {
     }
 
     /// Sets how reads are noted on entries from now on.
-    pub fn note_reads(&mut self, noting: Noting) {
+    pub fn note_reads(&mut self, noting: AccessTracking) {
         self.index.notes.set_mode(noting);
     }
 

@@ -127,7 +127,7 @@ fn model_at(versions: &[(Timestamp, Option<u64>)], timestamp: Timestamp) -> Opti
 
 impl<K: TestKey> Pair<K> {
     fn new(hashing: Hashing, probability: f64) -> Self {
-        let (index, writer) = Index::with_leads(probability, K::lead);
+        let (index, writer) = Index::with_prefixes(probability, K::prefix);
         let (registry, horizon) = (Registry::default(), Horizon::default());
         Pair { index, writer, hashing, registry, horizon, model: BTreeMap::new() }
     }

@@ -154,7 +154,7 @@ fn where_all_hashes_are_alike() {
 
 #[test]
 fn in_a_segment_that_splits() {
-    // A segment is full at 392 keys (see `Segment::is_full`), so one of these writes splits it.
+    // A segment is full at 392 keys (see `HashSegment::is_full`), so one of these writes splits it.
     check(Hashing::Mixed, 391, &[&[(401, Some(1)), (403, Some(2)), (405, Some(3))]]);
 }
 

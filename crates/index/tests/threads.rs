@@ -25,7 +25,7 @@ struct Shared<K> {
 
 impl<K: TestKey> Shared<K> {
     fn new(hashing: Hashing) -> (Self, Writer<K, u64>) {
-        let (index, writer) = Index::with_leads(0.5, K::lead);
+        let (index, writer) = Index::with_prefixes(0.5, K::prefix);
         (Shared { index, registry: Registry::default(), hashing, done: AtomicBool::new(false) }, writer)
     }
 

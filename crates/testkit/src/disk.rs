@@ -57,7 +57,7 @@ use fluxmap::disk::{Disk, DiskFile, Lock, OpenMode};
 use rand::Rng;
 use rand::seq::SliceRandom;
 
-use self::image::{FileId, Image, Step};
+use self::image::{DiskStep, FileId, Image};
 pub use self::loss::Loss;
 use self::loss::Storm;
 pub use self::state::SimError;
@@ -66,10 +66,10 @@ use self::state::State;
 /// A simulated disk. Clones are the same disk. See the [module](self).
 #[derive(Clone)]
 pub struct SimDisk {
-    shared: Arc<Shared>,
+    shared: Arc<DiskShared>,
 }
 
-struct Shared {
+struct DiskShared {
     state: Mutex<State>,
     /// Signalled when a stall ends.
     released: Condvar,
@@ -86,7 +86,7 @@ impl SimDisk {
 
     fn from_state(state: State) -> Self {
         let (state, released, arrived) = (Mutex::new(state), Condvar::new(), Condvar::new());
-        Self { shared: Arc::new(Shared { state, released, arrived }) }
+        Self { shared: Arc::new(DiskShared { state, released, arrived }) }
     }
 
     /// The disk after a loss of power now: a new disk on which everything is durable, with no locks
@@ -138,7 +138,7 @@ impl SimDisk {
     /// Does one call, and then `rest` under the same lock. Waits first if the disk is stalled.
     fn call<T>(
         &self,
-        step: Step<'_>,
+        step: DiskStep<'_>,
         rest: impl FnOnce(&mut State, Option<FileId>) -> io::Result<T>,
     ) -> io::Result<T> {
         let mut state = self.state();
@@ -153,12 +153,12 @@ impl SimDisk {
         rest(&mut state, file)
     }
 
-    fn change(&self, step: Step<'_>) -> io::Result<()> {
+    fn change(&self, step: DiskStep<'_>) -> io::Result<()> {
         self.call(step, |_, _| Ok(()))
     }
 
     /// Does a call that opens or locks a file, and returns a handle to the file.
-    fn handle(&self, step: Step<'_>) -> io::Result<Handle> {
+    fn handle(&self, step: DiskStep<'_>) -> io::Result<Handle> {
         let file = self.call(step, |_, file| Ok(file))?;
         Ok(Handle { disk: self.clone(), file: file.expect("the call is one that opens a file") })
     }
@@ -192,25 +192,26 @@ impl fmt::Debug for SimDisk {
 
 impl Disk for SimDisk {
     fn create_dir(&self, path: &Path) -> io::Result<()> {
-        self.change(Step::CreateDir(path))
+        self.change(DiskStep::CreateDir(path))
     }
 
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn DiskFile>> {
         let write = mode != OpenMode::Read;
-        let step = if mode == OpenMode::Create { Step::Create(path) } else { Step::Open { path, write } };
+        let step =
+            if mode == OpenMode::Create { DiskStep::Create(path) } else { DiskStep::Open { path, write } };
         Ok(Box::new(SimFile { handle: self.handle(step)?, path: path.to_path_buf(), write }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.change(Step::Rename { from, to })
+        self.change(DiskStep::Rename { from, to })
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        self.change(Step::Remove(path))
+        self.change(DiskStep::Remove(path))
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        self.call(Step::Look { call: "list", path }, |state, _| {
+        self.call(DiskStep::Look { call: "list", path }, |state, _| {
             let mut names = state.image.list(path)?;
             names.shuffle(&mut state.rng);
             Ok(names)
@@ -218,11 +219,11 @@ impl Disk for SimDisk {
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.change(Step::SyncDir(path))
+        self.change(DiskStep::SyncDir(path))
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Lock>> {
-        Ok(Box::new(SimLock(self.handle(Step::Lock(path))?)))
+        Ok(Box::new(SimLock(self.handle(DiskStep::Lock(path))?)))
     }
 }
 
@@ -269,12 +270,12 @@ impl fmt::Debug for SimFile {
 
 impl DiskFile for SimFile {
     fn len(&self) -> io::Result<u64> {
-        let step = Step::Look { call: "len", path: &self.path };
+        let step = DiskStep::Look { call: "len", path: &self.path };
         self.handle.disk.call(step, |state, _| Ok(state.image.content(self.handle.file).seen().len() as u64))
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let step = Step::Look { call: "read_at", path: &self.path };
+        let step = DiskStep::Look { call: "read_at", path: &self.path };
         self.handle.disk.call(step, |state, _| {
             let seen = state.image.content(self.handle.file).seen();
             let start = usize::try_from(offset).unwrap_or(usize::MAX).min(seen.len());
@@ -293,10 +294,10 @@ impl DiskFile for SimFile {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
         }
         let (path, file) = (self.path.as_path(), self.handle.file);
-        self.handle.disk.change(Step::Write { path, file, offset, bytes })
+        self.handle.disk.change(DiskStep::Write { path, file, offset, bytes })
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.handle.disk.change(Step::Sync { path: &self.path, file: self.handle.file })
+        self.handle.disk.change(DiskStep::Sync { path: &self.path, file: self.handle.file })
     }
 }

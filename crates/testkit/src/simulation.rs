@@ -195,7 +195,7 @@ use crate::workload::Seed;
 
 pub use self::machine::Machine;
 pub use self::report::{Failed, Stuck, Waiting, Why};
-use self::shared::Shared;
+use self::shared::SimulationShared;
 pub use self::waits::{Joined, Sleep};
 
 /// The kind of a crash.
@@ -231,21 +231,21 @@ const NEVER: u64 = u64::MAX;
 pub struct Simulation {
     seed: u64,
     rng: StdRng,
-    shared: Arc<Shared>,
+    shared: Arc<SimulationShared>,
     /// The number of processes so far.
     lives: u64,
     steps: u64,
     limit: u64,
     /// One step of so many lets time pass although a task could go on.
     stalls: Option<u32>,
-    crash: Option<Plan>,
+    crash: Option<PlannedCrash>,
     /// The number of tasks that had failed before this step.
     failed_before: usize,
 }
 
 /// A planned crash.
 #[derive(Clone, Copy)]
-struct Plan {
+struct PlannedCrash {
     /// The step before which to crash; `None` for a crash at a call to the disk.
     step: Option<u64>,
     crash: Crash,
@@ -261,7 +261,7 @@ impl Simulation {
     #[must_use]
     pub fn new(seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
-        let shared = Arc::new(Shared::new(SimDisk::new(rng.random()), rng.random()));
+        let shared = Arc::new(SimulationShared::new(SimDisk::new(rng.random()), rng.random()));
         Simulation {
             seed,
             shared,
@@ -334,14 +334,14 @@ impl Simulation {
     /// Makes the next run crash just before its step `step`; the first step is 1.
     pub fn crash_at_step(&mut self, step: u64, crash: Crash) {
         self.shared.disk().crash_at(NEVER);
-        self.crash = Some(Plan { step: Some(step), crash });
+        self.crash = Some(PlannedCrash { step: Some(step), crash });
     }
 
     /// Makes the next run crash at this call to the disk. Only calls that change something count. The
     /// first is 1, and zero means the same.
     pub fn crash_at_call(&mut self, call: u64, crash: Crash) {
         self.shared.disk().crash_at(call.max(1));
-        self.crash = Some(Plan { step: None, crash });
+        self.crash = Some(PlannedCrash { step: None, crash });
     }
 
     /// Makes the next run crash in a random way, at a random one of its first `steps` steps or of its
@@ -447,7 +447,7 @@ impl Simulation {
 
     /// If it is time to crash, replaces the disk by one in the state that the crash leaves.
     fn crash_if_due(&mut self) -> bool {
-        let Some(Plan { step, crash }) = self.crash else { return false };
+        let Some(PlannedCrash { step, crash }) = self.crash else { return false };
         let disk = self.shared.disk();
         // The disk has frozen its state if the planned call was reached. Otherwise the plan names a step,
         // and the present state of the disk counts.

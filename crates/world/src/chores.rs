@@ -2,7 +2,7 @@
 
 use crate::client::{Db, Outcome, Scene};
 use crate::disk::WorldDisk;
-use crate::script::{Pen, pairs};
+use crate::pen::{Pen, pairs};
 use crate::value::Value;
 use fluxmap_shuttle::persistence::PersistenceOptions;
 use fluxmap_shuttle::{Database, virtual_time};
@@ -14,6 +14,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// A block of a checkpoint that has grown to so many bytes is followed by another one.
+const FULL_BLOCK: u64 = 256 << 10;
 
 /// One time of a chore.
 type Work = fn(&Db, &Scene, &mut StdRng);
@@ -116,6 +119,9 @@ fn checkpoint(db: &Db, scene: &Scene, _rng: &mut StdRng) {
     scene.board.note("checkpoint", "asks for one");
     if let Ok(Outcome::Done(info)) = scene.judge("checkpoint", block_on(db.checkpoint())) {
         scene.board.note("checkpoint", format!("covers {}", info.commit));
+        if info.bytes > FULL_BLOCK {
+            scene.board.event("checkpoints of several blocks");
+        }
         // It says which commit it covers, so that is shown to whoever asked.
         scene.timeline.synced(info.commit);
     }

@@ -3,14 +3,13 @@
 
 use crate::board::Board;
 use crate::expiry::Expiry;
+use crate::pen::Pen;
 use crate::plan::{Habit, Life};
 use crate::reads::Held;
-use crate::script::{Ended, Pen, Script, Tx};
+use crate::script::{Ended, Script, Tx};
 use crate::timeline::{Timeline, Until};
 use crate::value::Value;
-use fluxmap_shuttle::{
-    Database, FluxError, IsolationLevel, PersistenceError, ReadPoint, TransactOptions, virtual_time,
-};
+use fluxmap_shuttle::{Database, FluxError, IsolationLevel, PersistenceError, ReadPoint, virtual_time};
 use fluxmap_testkit::history::{Process, Stamps};
 use fluxmap_testkit::op::Committed;
 use rand::Rng;
@@ -128,6 +127,10 @@ impl Client {
 
     /// Does its share; returns what it has committed.
     pub(crate) fn run(mut self) -> Process<String, u64> {
+        if let Habit::Large(most) = self.scene.life.diet.habit {
+            // An extension that is refused (for want of room, say) may succeed later.
+            let _ = self.extend(most);
+        }
         for _ in 0..self.scene.life.operations {
             if self.operation().is_err() {
                 break;
@@ -146,9 +149,18 @@ impl Client {
     }
 
     fn operation(&mut self) -> Result<(), Stop> {
+        self.scene.timeline.operates();
         let is_contended = self.scene.life.diet.keys <= 4;
-        let drawn = self.rng.random_range(0..20);
+        let drawn = match self.scene.life.diet.habit {
+            // No other writes than those of the habit.
+            Habit::Gets | Habit::OneLength(_) => self.rng.random_range(0..20),
+            _ => self.rng.random_range(0..23),
+        };
         match (self.scene.life.diet.habit, drawn) {
+            (Habit::Conflicts, 0..15) => return self.transact(),
+            (Habit::Conflicts, 15..20) => return self.single(),
+            (Habit::Large(most), 0..3) => return self.extend(most),
+            (Habit::Large(_), 3..8) => return self.read_range(),
             (Habit::Gets, 0..11) => return self.read(),
             (Habit::Gets, 11..17) => return self.single(),
             (Habit::OneLength(_), 0..15) => return self.put(),
@@ -163,28 +175,43 @@ impl Client {
             14..16 => self.read(),
             16 | 17 => self.snapshot(),
             18 => self.reread(),
-            _ => {
-                let by = std::time::Duration::from_millis(self.rng.random_range(0..50));
+            19 => {
+                let by = Duration::from_millis(self.rng.random_range(0..50));
                 virtual_time::advance(by);
                 Ok(())
             }
+            20 => self.read_range(),
+            _ => self.write_many(),
         }
     }
 
-    /// Begins, does some steps, and commits, or rolls back.
+    /// Begins, does some steps, and commits, or rolls back: by itself, or in a session.
     fn transaction(&mut self) -> Result<(), Stop> {
         let (begin, floor) = (self.scene.stamps.next(), self.scene.timeline.floor());
-        self.scene.board.note(&self.name, "begins");
-        let tx = self.db.begin();
+        let (in_session, rolls_back) = (self.rng.random_bool(0.2), self.rng.random_bool(0.1));
+        self.scene.board.note(&self.name, if in_session { "begins in a session" } else { "begins" });
+        let db = self.db.clone();
+        let mut session = db.handle();
+        if in_session {
+            let begun = session.begin();
+            self.scene.judge(&self.name, begun)?;
+        }
+        let own = (!in_session).then(|| db.begin());
+        let Some(tx) = own.as_ref().or(session.open_transaction()) else {
+            self.scene.board.anomaly(format!("{} has begun no transaction", self.name));
+            return Ok(());
+        };
         let point = tx.read_point();
-        let Some(ended) = self.script(&tx, point, floor)? else { return Ok(()) };
-        let rolls_back = self.rng.random_bool(0.1);
+        let Some(ended) = self.script(tx, point, floor)? else { return Ok(()) };
         if rolls_back {
-            tx.rollback();
+            own.map_or_else(|| drop(session.rollback()), Tx::rollback);
             return Ok(());
         }
         self.scene.board.note(&self.name, format!("commits, having read at {}", point.timestamp));
-        let result = block_on(tx.commit());
+        let result = match own {
+            Some(tx) => block_on(tx.commit()),
+            None => block_on(session.commit()),
+        };
         match self.scene.judge(&self.name, result)? {
             Outcome::Done(()) => self.committed(begin, point, &ended),
             Outcome::Conflict => self.refused(point, &ended.model),
@@ -195,7 +222,7 @@ impl Client {
     }
 
     /// Does some steps; `None` if one was refused.
-    fn script(&mut self, tx: &Tx, point: ReadPoint, floor: u64) -> Result<Option<Ended>, Stop> {
+    pub(crate) fn script(&mut self, tx: &Tx, point: ReadPoint, floor: u64) -> Result<Option<Ended>, Stop> {
         let base = self.scene.timeline.begin(point, floor, false);
         self.scene.board.raise();
         let scene = self.scene.clone();
@@ -208,75 +235,13 @@ impl Client {
                 Outcome::Conflict | Outcome::Refused => return Ok(None),
             }
         }
-        Ok(Some(script.end()))
-    }
-
-    /// Mostly, `transact` goes on until it has committed.
-    fn options(&mut self) -> Option<TransactOptions> {
-        let options = TransactOptions::default();
-        match self.rng.random_range(0..10) {
-            0 => Some(options.max_attempts(self.rng.random_range(1..4))),
-            1 => Some(options.deadline(Duration::from_millis(self.rng.random_range(0..200)))),
-            _ => None,
-        }
-    }
-
-    /// `transact`, which runs the steps again after each conflict.
-    fn transact(&mut self) -> Result<(), Stop> {
-        let (begin, floor) = (self.scene.stamps.next(), self.scene.timeline.floor());
-        self.scene.board.note(&self.name, "transacts");
-        // One seed for all attempts would draw the same steps; so does a body that is run again.
-        let seed: u64 = self.rng.random();
-        let (db, options) = (self.db.clone(), self.options());
-        let is_bounded = options.is_some();
-        let last: std::cell::RefCell<Option<(ReadPoint, Ended)>> = std::cell::RefCell::new(None);
-        let (stopped, refused) = (std::cell::Cell::new(false), std::cell::Cell::new(false));
-        let attempts = std::cell::Cell::new(0_u32);
-        let this = std::cell::RefCell::new(&mut *self);
-        let result = block_on(db.transact_with(options.unwrap_or_default(), async |tx| {
-            attempts.set(attempts.get() + 1);
-            let mut client = this.borrow_mut();
-            client.rng = rand::SeedableRng::seed_from_u64(seed);
-            let point = tx.read_point();
-            match client.script(tx, point, floor) {
-                Ok(Some(ended)) => {
-                    *last.borrow_mut() = Some((point, ended));
-                    Ok(())
-                }
-                Ok(None) => {
-                    refused.set(true);
-                    Err(FluxError::NoActiveTransaction)
-                }
-                Err(Stop::Failed) => {
-                    stopped.set(true);
-                    Err(FluxError::NoActiveTransaction)
-                }
-            }
-        }));
-        if stopped.get() {
-            return Err(Stop::Failed);
-        }
-        let last = last.into_inner();
-        match (result, last) {
-            (Ok(()), Some((point, ended))) => self.committed(begin, point, &ended),
-            (Err(FluxError::NoActiveTransaction), _) if refused.get() => {}
-            (Err(FluxError::RetriesExhausted { .. } | FluxError::DeadlineExceeded { .. }), _)
-                if is_bounded =>
-            {
-                self.scene.board.event("transactions given up");
-            }
-            (result, _) => {
-                if let Outcome::Conflict = self.scene.judge(&self.name, result)? {
-                    self.scene.board.anomaly(format!("{}: transact returned a conflict", self.name));
-                }
-            }
-        }
-        self.scene.board.raise();
-        Ok(())
+        let ended = script.end();
+        self.scene.timeline.operates();
+        Ok(Some(ended))
     }
 
     /// A transaction has committed: it had to be allowed.
-    fn committed(&mut self, begin: u64, point: ReadPoint, ended: &Ended) {
+    pub(crate) fn committed(&mut self, begin: u64, point: ReadPoint, ended: &Ended) {
         let model = &ended.model;
         let end = self.scene.stamps.next();
         let Scene { timeline, board, life, .. } = &self.scene;
@@ -351,7 +316,7 @@ impl Client {
 }
 
 /// The model of a transaction that has come to its end.
-type Model = fluxmap_testkit::model::ModelTxn<String, u64>;
+pub(crate) type Model = fluxmap_testkit::model::ModelTxn<String, u64>;
 
 fn written_key(op: &fluxmap_testkit::op::Op<String, u64>) -> Option<String> {
     use fluxmap_testkit::op::Op;

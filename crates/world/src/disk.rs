@@ -20,6 +20,9 @@ pub(crate) struct WorldDisk {
     slowness: u32,
     rng: Arc<Mutex<StdRng>>,
     pub(crate) log: LogFiles,
+    /// Whether calls never return any more.
+    #[cfg(test)]
+    stuck: Arc<std::sync::atomic::AtomicBool>,
 }
 
 impl fmt::Debug for WorldDisk {
@@ -38,11 +41,28 @@ impl Lock for WorldLock {}
 
 impl WorldDisk {
     pub(crate) fn new(sim: SimDisk, slowness: u32, rng: StdRng, log: LogFiles) -> Self {
-        WorldDisk { sim, slowness, rng: Arc::new(Mutex::new(rng)), log }
+        WorldDisk {
+            sim,
+            slowness,
+            rng: Arc::new(Mutex::new(rng)),
+            log,
+            #[cfg(test)]
+            stuck: Arc::default(),
+        }
+    }
+
+    /// From here on, no call returns.
+    #[cfg(test)]
+    pub(crate) fn get_stuck(&self) {
+        self.stuck.store(true, std::sync::atomic::Ordering::Relaxed);
     }
 
     /// Lets others run.
     fn take_time(&self) {
+        #[cfg(test)]
+        while self.stuck.load(std::sync::atomic::Ordering::Relaxed) {
+            fluxmap_shuttle::waits::waiting("a disk that is stuck", shuttle::thread::park);
+        }
         let turns = match self.slowness {
             0 => 0,
             most => self.rng.lock().unwrap_or_else(PoisonError::into_inner).random_range(0..=most),

@@ -10,9 +10,10 @@
 //! |---|---|
 //! | What does a seed draw? | [`plan`] |
 //! | Which thread runs next? | `schedule` |
-//! | What do clients do, and what must they see? | `client`, `script` |
+//! | What do clients do, and what must they see? | `client`, `script`, `single`, `bulk`, `reads`, `pen` |
 //! | What may be seen at which timestamp, and what must survive? | `timeline` |
 //! | When must a value expire? | `expiry` |
+//! | What does a lease promise? | `transact` |
 //! | How does one life begin and end? | `life` |
 //! | What did a world come to, and how is a failure made small? | [`run`], `shrink` |
 //!
@@ -22,12 +23,14 @@
 #![forbid(unsafe_code)]
 
 mod board;
+mod bulk;
 mod chores;
 mod client;
 mod disk;
 mod expiry;
 mod files;
 mod life;
+mod pen;
 pub mod plan;
 mod reads;
 mod rest;
@@ -36,4 +39,5 @@ mod schedule;
 mod script;
 mod single;
 mod timeline;
+mod transact;
 mod value;

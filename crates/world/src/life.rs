@@ -6,13 +6,14 @@ use crate::chores;
 use crate::client::{Client, Db, Scene};
 use crate::disk::WorldDisk;
 use crate::files::LogFiles;
+use crate::pen::pairs;
 use crate::plan::{Death, Durability, Life, Outline, World};
 use crate::rest;
-use crate::script::pairs;
 use crate::timeline::{Held, Leeway, State, Timeline};
 use crate::value::{self, Value};
 use fluxmap_shuttle::mem::EvictionPolicy;
 use fluxmap_shuttle::persistence::PersistenceOptions;
+use fluxmap_shuttle::waits::waiting;
 use fluxmap_shuttle::{Database, FluxError, IsolationLevel, PersistenceError, VacuumOptions, virtual_time};
 use fluxmap_testkit::disk::{Loss, SimDisk};
 use fluxmap_testkit::history::{History, Process, Stamps};
@@ -20,7 +21,7 @@ use fluxmap_testkit::op::{Committed, Op};
 use rand::Rng;
 use rand::rngs::StdRng;
 use shuttle::future::block_on;
-use shuttle::thread;
+use shuttle::thread::{self, JoinHandle};
 use std::sync::Arc;
 
 /// The directory of the database.
@@ -245,9 +246,13 @@ fn run(db: Db, scene: &Scene, disk: Option<&WorldDisk>, number: usize, rng: &mut
     let chores = chores::start(&db, scene, disk, rng);
     board.note("world", "waits for the clients");
     let mut processes = vec![initial];
-    processes.extend(clients.into_iter().map(|client| client.join().expect("a panic ends the world")));
+    let end =
+        |task: JoinHandle<_>| waiting("a client to end", || task.join()).expect("a panic ends the world");
+    processes.extend(clients.into_iter().map(end));
     board.note("world", "waits for the chores");
-    chores.into_iter().for_each(|chore| chore.join().expect("a panic ends the world"));
+    let end =
+        |task: JoinHandle<_>| waiting("a chore to end", || task.join()).expect("a panic ends the world");
+    chores.into_iter().for_each(end);
     board.raise();
     rest::check(&db, scene);
     let leases = db.priority_info();

@@ -150,12 +150,12 @@ fn print_failure(arguments: &Arguments, world: &World, failure: &Failure, done: 
     if arguments.json {
         let report = serde_json::json!({
             "worlds": worlds, "counts": counts, "anomalies": 1, "seed": world.seed,
-            "failure": failure.what, "doing": failure.doing, "replay": replay,
+            "failure": failure.what, "doing": failure.doing, "waiting": failure.waiting, "replay": replay,
         });
         return println!("{report}");
     }
     println!("world {} fails: {}", world.seed, failure.what);
-    failure.doing.iter().for_each(|line| println!("  {line}"));
+    failure.doing.iter().chain(&failure.waiting).for_each(|line| println!("  {line}"));
     println!("replay it with: {replay}");
     println!("{}", summary(counts, worlds, 1));
 }

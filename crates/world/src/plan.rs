@@ -148,6 +148,11 @@ pub(crate) enum Habit {
     /// Writes of one length in the log, with values of so many bytes: where the log breaks off, a
     /// whole frame that an earlier use of the file has left begins.
     OneLength(usize),
+    /// Transactions that run again after each conflict, on two or three keys: leases come about.
+    Conflicts,
+    /// Hundreds of keys, of which a commit may write so many: blocks of a checkpoint are full, the index
+    /// has several runs, and streams go on in several turns.
+    Large(usize),
 }
 
 /// The keys and values of a life.
@@ -197,27 +202,18 @@ impl World {
         let millis = |rng: &mut StdRng, most: u64| Duration::from_millis(rng.random_range(1..=most));
         let is_evicting = profile == Profile::Eviction;
         let limited = rng.random_bool(if is_evicting { 0.8 } else { 0.05 });
-        let limit = limited.then(|| (rng.random_range(600..4000), policy(rng)));
+        let is_large = matches!(outline.habit, Habit::Large(_));
+        let scale = if is_large { 100 } else { 1 };
+        let limit = limited.then(|| (rng.random_range(600..4000) * scale, policy(rng)));
         let has_ttl_policy = match limit {
             Some((_, policy)) => policy == EvictionPolicy::Ttl,
             None => is_evicting && rng.random_bool(0.3),
-        };
-        let crashes = match profile {
-            Profile::Recovery => 0.85,
-            Profile::SlowDisk => 0.3,
-            _ => 0.4,
         };
         let habit = outline.habit;
         let is_even = matches!(habit, Habit::OneLength(_));
         // Nobody asks for a sync, after which the log has a mark of another length.
         let is_quiet = is_even && rng.random_bool(0.6);
-        let operations = match (habit, profile) {
-            (Habit::Gets, _) => rng.random_range(10..=MOST_OPERATIONS),
-            (Habit::OneLength(_), _) => rng.random_range(3..=20),
-            (Habit::Mixed, Profile::Recovery) => rng.random_range(2..=10),
-            (Habit::Mixed, Profile::Contention) => rng.random_range(5..=20),
-            (Habit::Mixed, _) => rng.random_range(4..=14),
-        };
+        let operations = operations(rng, profile, habit);
         Life {
             durability: if outline.is_durable { durability(rng, habit) } else { Durability::InMemory },
             isolation: match rng.random_range(0..4) {
@@ -239,53 +235,75 @@ impl World {
             },
             counts_reads: rng.random_bool(0.7),
             capacity: (profile == Profile::SlowDisk && rng.random_bool(0.3))
-                .then(|| rng.random_range(8_000..60_000)),
+                .then(|| rng.random_range(8_000..60_000) * scale),
             failure: rng.random_bool(if profile == Profile::SlowDisk { 0.5 } else { 0.1 }).then(|| Failure {
                 call: rng.random_range(1..120),
                 kind: *pick(rng, &[ErrorKind::Other, ErrorKind::StorageFull, ErrorKind::PermissionDenied]),
                 for_ever: rng.random_bool(0.3),
             }),
-            crash: rng.random_bool(crashes).then(|| {
-                let magnitude = if is_even { rng.random_range(1.0..2.0) } else { rng.random_range(0.0..2.3) };
-                10_f64.powf(magnitude) as u64
-            }),
+            crash: crash(rng, profile, is_even),
             midway: rng.random(),
             death: death(rng, habit),
             closes: rng.random(),
-            clients: rng.random_range(2..=4).min(self.clients.unwrap_or(usize::MAX)),
+            clients: (if is_large { 2 } else { rng.random_range(2..=4) })
+                .min(self.clients.unwrap_or(usize::MAX)),
             operations: operations.min(self.operations.unwrap_or(usize::MAX)),
-            chores: Chores {
-                checkpoints: if is_quiet { 0 } else { rng.random_range(0..3) },
-                backups: if rng.random_bool(0.3) { 1 } else { 0 },
-                vacuums: match habit {
-                    Habit::Gets => rng.random_range(10..40),
-                    _ if is_quiet => 0,
-                    _ => rng.random_range(0..3),
-                },
-                evictions: if is_evicting { rng.random_range(0..4) } else { 0 },
-                ticks: rng.random_range(0..10),
-            },
-            diet: Diet {
-                habit,
-                keys: match (habit, profile) {
-                    (Habit::Gets, _) => rng.random_range(1..=2),
-                    (_, Profile::Contention) => rng.random_range(2..=4),
-                    _ => rng.random_range(3..=14),
-                },
-                largest: match habit {
-                    Habit::OneLength(length) => length,
-                    _ => *pick(rng, &[0, 40, 200, 600]),
-                },
-                expiring: rng.random_bool(match habit {
-                    Habit::OneLength(_) => 0.0,
-                    _ if is_evicting => 0.6,
-                    _ if profile == Profile::Contention => 0.4,
-                    _ => 0.25,
-                }),
-                snapshots: if profile == Profile::LongReaders { 4 } else { 1 },
-                steps: rng.random_range(2..=6),
-            },
+            chores: chores(rng, profile, habit, is_quiet),
+            diet: diet(rng, profile, habit),
         }
+    }
+}
+
+/// How many operations each client does.
+fn operations(rng: &mut StdRng, profile: Profile, habit: Habit) -> usize {
+    match (habit, profile) {
+        (Habit::Gets, _) => rng.random_range(10..=MOST_OPERATIONS),
+        (Habit::OneLength(_), _) => rng.random_range(3..=20),
+        (Habit::Conflicts, _) => rng.random_range(5..=20),
+        (Habit::Large(_), _) => rng.random_range(2..=8),
+        (Habit::Mixed, Profile::Recovery) => rng.random_range(2..=10),
+        (Habit::Mixed, Profile::Contention) => rng.random_range(5..=20),
+        (Habit::Mixed, _) => rng.random_range(4..=14),
+    }
+}
+
+fn chores(rng: &mut StdRng, profile: Profile, habit: Habit, is_quiet: bool) -> Chores {
+    Chores {
+        checkpoints: if is_quiet { 0 } else { rng.random_range(0..3) },
+        backups: if rng.random_bool(0.3) { 1 } else { 0 },
+        vacuums: match habit {
+            Habit::Gets => rng.random_range(10..40),
+            _ if is_quiet => 0,
+            _ => rng.random_range(0..3),
+        },
+        evictions: if profile == Profile::Eviction { rng.random_range(0..4) } else { 0 },
+        ticks: rng.random_range(0..10),
+    }
+}
+
+fn diet(rng: &mut StdRng, profile: Profile, habit: Habit) -> Diet {
+    Diet {
+        habit,
+        keys: match (habit, profile) {
+            (Habit::Gets, _) => rng.random_range(1..=2),
+            (Habit::Conflicts, _) => rng.random_range(2..=3),
+            (Habit::Large(_), _) => rng.random_range(150..=400),
+            (_, Profile::Contention) => rng.random_range(2..=4),
+            _ => rng.random_range(3..=14),
+        },
+        largest: match habit {
+            Habit::OneLength(length) => length,
+            Habit::Large(_) => *pick(rng, &[0, 100, 2000]),
+            _ => *pick(rng, &[0, 40, 200, 600]),
+        },
+        expiring: rng.random_bool(match habit {
+            Habit::OneLength(_) => 0.0,
+            _ if profile == Profile::Eviction => 0.6,
+            _ if profile == Profile::Contention => 0.4,
+            _ => 0.25,
+        }),
+        snapshots: if profile == Profile::LongReaders { 4 } else { 1 },
+        steps: rng.random_range(2..=6),
     }
 }
 
@@ -294,16 +312,19 @@ fn pick<'a, T>(rng: &mut StdRng, from: &'a [T]) -> &'a T {
 }
 
 fn habit(rng: &mut StdRng, profile: Profile, is_durable: bool) -> Habit {
-    let (gets, one_length) = match profile {
-        Profile::Contention => (0.3, 0.0),
-        Profile::Recovery => (0.0, 0.5),
-        Profile::SlowDisk => (0.0, 0.3),
-        Profile::Eviction | Profile::LongReaders => (0.1, 0.0),
+    const LARGE: f64 = 0.02;
+    let (gets, one_length, conflicts) = match profile {
+        Profile::Contention => (0.3, 0.0, 0.2),
+        Profile::Recovery => (0.0, 0.5, 0.0),
+        Profile::SlowDisk => (0.0, 0.3, 0.0),
+        Profile::Eviction | Profile::LongReaders => (0.1, 0.0, 0.0),
     };
     let length = *pick(rng, &[0, 0, 100, 400, 900]);
     match rng.random::<f64>() {
-        drawn if drawn < gets => Habit::Gets,
-        drawn if is_durable && drawn < gets + one_length => Habit::OneLength(length),
+        drawn if drawn < LARGE => Habit::Large(rng.random_range(100..=800)),
+        drawn if drawn < LARGE + gets => Habit::Gets,
+        drawn if drawn < LARGE + gets + conflicts => Habit::Conflicts,
+        drawn if is_durable && drawn < LARGE + gets + one_length => Habit::OneLength(length),
         _ => Habit::Mixed,
     }
 }
@@ -328,6 +349,19 @@ fn durability(rng: &mut StdRng, habit: Habit) -> Durability {
         commits: (limits & 2 != 0).then(|| rng.random_range(1..20)),
         bytes: (limits & 4 != 0).then(|| rng.random_range(1..4000)),
     }
+}
+
+/// The call of the disk at which the machine stops.
+fn crash(rng: &mut StdRng, profile: Profile, is_even: bool) -> Option<u64> {
+    let is_there = match profile {
+        Profile::Recovery => 0.85,
+        Profile::SlowDisk => 0.3,
+        _ => 0.4,
+    };
+    rng.random_bool(is_there).then(|| {
+        let magnitude = if is_even { rng.random_range(1.0..2.0) } else { rng.random_range(0.0..2.3) };
+        10_f64.powf(magnitude) as u64
+    })
 }
 
 fn death(rng: &mut StdRng, habit: Habit) -> Death {

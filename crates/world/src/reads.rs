@@ -2,7 +2,7 @@
 
 use crate::client::{Client, Outcome, Stop};
 use crate::expiry::Expiry;
-use crate::script::{Pairs, ends, prefix_scan, taken};
+use crate::pen::{Pairs, ends, prefix_scan, taken};
 use crate::timeline::{Since, State};
 use crate::value::Value;
 use fluxmap_shuttle::{FluxError, Snapshot};
@@ -12,6 +12,9 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// A stream lets others run after so many items.
+const ITEMS_PER_TURN: usize = 128;
 
 /// A snapshot that is held, with what it must show for ever.
 pub(crate) struct Held {
@@ -166,7 +169,7 @@ impl Client {
             return Ok(Outcome::Refused);
         }
         let scan = self.pen.scan(&mut self.rng);
-        let part = match self.rng.random_range(0..3) {
+        let part = match self.rng.random_range(0..4) {
             0 => {
                 let prefix = self.pen.prefix(&mut self.rng);
                 let scan = prefix_scan(prefix, scan.reverse, scan.limit);
@@ -177,6 +180,12 @@ impl Client {
                 let real = self.pairs_of(view.range(ends(&scan)), &scan);
                 (scan, real)
             }
+            2 => {
+                let prefix = self.pen.prefix(&mut self.rng);
+                let scan = prefix_scan(prefix, false, scan.limit);
+                let real = taken(view.prefix_scan_stream(prefix), scan.limit);
+                (scan, real)
+            }
             _ => {
                 let scan = Scan { reverse: false, ..scan };
                 let real = taken(view.range_stream(ends(&scan)), scan.limit);
@@ -185,6 +194,9 @@ impl Client {
         };
         let (scan, real) = part;
         let Outcome::Done(real) = self.scene.judge(&self.name, real)? else { return Ok(Outcome::Refused) };
+        if real.len() > ITEMS_PER_TURN {
+            self.scene.board.event("long scans");
+        }
         self.same(&format!("snapshot scan {scan:?}"), real, scan.over(&held.shows));
         let mut all = Pairs::new();
         let visited = view.range(..).visit(|key, value: &Arc<Value>| {
@@ -201,7 +213,7 @@ impl Client {
         let Held { view, shows, raw, time } = held;
         let keys: [String; 3] = std::array::from_fn(|_| self.pen.key(&mut self.rng));
         let pair = |pair: Option<(String, Arc<Value>)>| pair.map(|(key, value)| (key, value.id));
-        let choice = self.rng.random_range(0..6);
+        let choice = self.rng.random_range(0..9);
         let scan = Scan { limit: None, reverse: false, ..self.pen.scan(&mut self.rng) };
         // Each with what it is.
         let (real, shown) = match choice {
@@ -226,6 +238,14 @@ impl Client {
                 let real = view.contains_key(keys[0].as_str()).map(|has| has.to_string());
                 (real, shows.contains_key(&keys[0]).to_string())
             }
+            5 => {
+                let real = view.get_each(&keys);
+                let real = real.map(|found| found.into_iter().map(|value| value.map(|value| value.id)));
+                let shown: Vec<_> = keys.iter().map(|key| shows.get(key).copied()).collect();
+                (real.map(|found| format!("{:?}", found.collect::<Vec<_>>())), format!("{shown:?}"))
+            }
+            6 => (view.len().map(|count| count.to_string()), shows.len().to_string()),
+            7 => (view.is_empty().map(|is_empty| is_empty.to_string()), shows.is_empty().to_string()),
             _ => {
                 let expires = raw.get(&keys[0]).filter(|held| held.expires > *time).map(|held| held.expires);
                 let left = expires.map(|expires| Duration::from_millis(expires - time));
@@ -237,7 +257,8 @@ impl Client {
         Ok(Outcome::Done(()))
     }
 
-    fn pairs_of(
+    /// The pairs of a range, as far as the scan goes.
+    pub(crate) fn pairs_of(
         &self,
         mut range: fluxmap_shuttle::SnapshotRange<String, Value>,
         scan: &Scan<String>,

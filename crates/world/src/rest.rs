@@ -1,8 +1,8 @@
 //! What must hold when nobody does anything: the books, and that nothing is left behind.
 
 use crate::client::{Db, Scene};
+use crate::pen::pairs;
 use crate::plan::Durability;
-use crate::script::pairs;
 use fluxmap_shuttle::MemoryInfo;
 use shuttle::future::block_on;
 use std::pin::Pin;
@@ -32,11 +32,12 @@ pub(crate) fn check(db: &Db, scene: &Scene) {
     // A key may expire amid all of this.
     let may_expire =
         timeline.state(timeline.last()).is_some_and(|raw| raw.values().any(|held| held.expires != 0));
-    let published = timeline.last();
+    // Not all that was published: the worker may be about to apply the removal of a key that has expired.
+    let (applied, _) = db.watermarks();
     if block_on(db.flush()).is_err() {
         return;
     }
-    timeline.synced(published);
+    timeline.synced(applied);
     if block_on(db.vacuum()).is_err() {
         return;
     }

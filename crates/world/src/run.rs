@@ -5,6 +5,7 @@ pub use crate::board::Counts;
 use crate::life;
 use crate::plan::{MOST_OPERATIONS, World};
 use crate::schedule::Seeded;
+use fluxmap_shuttle::waits;
 use shuttle::{Config, FailurePersistence, MaxSteps, Runner};
 use std::cell::{Cell, RefCell};
 use std::panic::{self, AssertUnwindSafe};
@@ -26,6 +27,8 @@ pub struct Failure {
     pub what: String,
     /// What everybody was doing.
     pub doing: Vec<String>,
+    /// The wait of each thread that waited, with its line of code. The database's own threads are included.
+    pub waiting: Vec<String>,
     /// What had happened.
     pub log: Vec<String>,
 }
@@ -90,6 +93,7 @@ fn execute(seed: u64, most_steps: usize, body: impl Fn(&Board) + Send + Sync + '
     let runner = Runner::new(Seeded::new(seed, Arc::clone(&steps)), config);
     let shared = board.clone();
     IN_WORLD.set(true);
+    waits::clear();
     let result = panic::catch_unwind(AssertUnwindSafe(|| {
         runner.run(move || body(&shared));
     }));
@@ -99,7 +103,12 @@ fn execute(seed: u64, most_steps: usize, body: impl Fn(&Board) + Send + Sync + '
         (_, Some(what)) => Some(what),
         (Err(_), None) => Some(panicked.unwrap_or_else(|| "a panic that says nothing".into())),
     };
-    let failure = failure.map(|what| Failure { what, doing: board.doing(), log: board.log() });
+    let failure = failure.map(|what| Failure {
+        what,
+        doing: board.doing(),
+        waiting: waits::report(),
+        log: board.log(),
+    });
     // Relaxed: the execution has ended.
     Report { counts: board.counts(), steps: steps.load(Ordering::Relaxed), failure }
 }
@@ -138,61 +147,4 @@ fn shrink_by(world: World, run: impl Fn(World) -> Report, mut tell: impl FnMut(W
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use shuttle::sync::Mutex;
-    use shuttle::thread as task;
-
-    fn failure(report: Report) -> Failure {
-        report.failure.expect("it fails")
-    }
-
-    #[test]
-    fn of_a_hang_it_is_told_who_waits_and_what_for() {
-        let cross = |board: &Board| {
-            let (one, other) = (Arc::new(Mutex::new(())), Arc::new(Mutex::new(())));
-            let (first, second) = (Arc::clone(&one), Arc::clone(&other));
-            let board_of_client = board.clone();
-            let _held = one.lock().expect("no panic");
-            let client = task::Builder::new().name("client-0".into()).spawn(move || {
-                let _second = second.lock().expect("no panic");
-                board_of_client.note("client-0", "commits");
-                let _first = first.lock().expect("no panic");
-            });
-            board.note("world", "waits for the clients");
-            client.expect("a task can be started").join().expect("no panic");
-        };
-        let failure = failure(thread::spawn(move || execute(1, 10_000, cross)).join().expect("contained"));
-        assert!(failure.what.contains("deadlock"), "{}", failure.what);
-        assert!(
-            failure.what.contains("client-0") && failure.what.contains("main-thread"),
-            "{}",
-            failure.what
-        );
-        assert_eq!(failure.doing, ["client-0: commits", "world: waits for the clients"]);
-        assert_eq!(failure.log.len(), 2);
-    }
-
-    #[test]
-    fn a_world_that_goes_on_for_ever_is_ended() {
-        let report = run(World { steps: Some(2_000), ..World::new(3) });
-        assert!(report.steps <= 2_000, "{}", report.steps);
-        let failure = failure(report);
-        assert!(failure.what.contains("max_steps"), "{}", failure.what);
-        assert!(failure.doing.iter().any(|line| line.starts_with("world: ")), "{:?}", failure.doing);
-    }
-
-    #[test]
-    fn a_world_that_fails_is_made_as_small_as_it_fails() {
-        let needs = |bound: Option<usize>, least| bound.is_none_or(|bound| bound >= least);
-        let run = |world: World| {
-            let fails = needs(world.lives, 2) && needs(world.clients, 3) && needs(world.operations, 17);
-            let failure = fails.then(|| Failure { what: "it fails".into(), doing: vec![], log: vec![] });
-            Report { counts: Counts::default(), steps: 0, failure }
-        };
-        let mut attempts = 0;
-        let (small, report) = shrink_by(World::new(7), run, |_| attempts += 1);
-        assert_eq!((small.lives, small.clients, small.operations), (Some(2), Some(3), Some(17)));
-        assert!(report.failure.is_some() && attempts == 2 + 3 + 17);
-    }
-}
+mod tests;

@@ -3,11 +3,14 @@
 use crate::client::{Client, Outcome, Stop};
 use crate::expiry::Expiry;
 use crate::timeline::{Held, Since};
+use crate::value::Value;
+use fluxmap_shuttle::FluxError;
 use fluxmap_testkit::op::{Committed, Op};
 use rand::Rng;
 use shuttle::future::block_on;
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// What an operation of one step has done.
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +32,7 @@ impl Effect {
 impl Client {
     /// Does one of them.
     pub(crate) fn single(&mut self) -> Result<(), Stop> {
-        let choice = self.rng.random_range(0..7);
+        let choice = self.rng.random_range(0..8);
         self.do_single(choice)
     }
 
@@ -49,7 +52,14 @@ impl Client {
         // The value that a swap has not found.
         let differs = Cell::new(None);
         let result = match choice {
-            0 | 1 => block_on(db.insert(key.clone(), value)).map(|()| Effect::of(None, Some(Some(new)))),
+            0 | 1 | 7 => {
+                let put = match choice {
+                    0 => block_on(db.insert(key.clone(), value)),
+                    1 => block_on(db.insert_arc(key.clone(), Arc::new(value))),
+                    _ => block_on(db.handle().insert(key.clone(), value)),
+                };
+                put.map(|()| Effect::of(None, Some(Some(new))))
+            }
             2 if self.pen.expiring => {
                 let ttl = self.pen.ttl(&mut self.rng);
                 let inserted = block_on(db.insert_with_ttl(key.clone(), value, ttl));
@@ -62,10 +72,10 @@ impl Client {
             }),
             4 => {
                 let (saw, value) = (&Cell::new(None), &Cell::new(Some(value)));
-                let change = |old: &crate::value::Value| {
+                let change = |old: &Value| {
                     saw.set(Some(old.id));
                     // It may be called again, after a conflict.
-                    value.take().unwrap_or_else(|| crate::value::Value::new(new, 0))
+                    value.take().unwrap_or_else(|| Value::new(new, 0))
                 };
                 let updated = block_on(db.update(key.as_str(), change));
                 updated.map(|held| match held {
@@ -73,22 +83,7 @@ impl Client {
                     None => Effect::of(Some(None), None),
                 })
             }
-            5 => {
-                let expected = db.get(key.as_str()).ok().flatten();
-                let saw = expected.as_ref().map(|value| value.id);
-                let swapped = block_on(db.compare_and_swap(key.clone(), expected.as_deref(), Some(value)));
-                swapped.map(|swapped| match swapped {
-                    true => Effect {
-                        saw: Some(saw),
-                        wrote: Some(Some(new)),
-                        expires: saw.is_none().then_some(Expiry::NEVER),
-                    },
-                    false => {
-                        differs.set(Some(saw));
-                        Effect::of(None, None)
-                    }
-                })
-            }
+            5 => self.swap(&key, value, &differs),
             _ => block_on(db.get_or_insert_with(key.clone(), || value)).map(|held| match held.id == new {
                 true => Effect::of(Some(None), Some(Some(new))),
                 false => Effect::of(Some(Some(held.id)), None),
@@ -106,6 +101,25 @@ impl Client {
         }
         self.scene.board.raise();
         Ok(())
+    }
+
+    /// Swaps the value that it has read; tells through `differs` which value it has not found any more.
+    fn swap(
+        &self,
+        key: &str,
+        value: Value,
+        differs: &Cell<Option<Option<u64>>>,
+    ) -> Result<Effect, FluxError> {
+        let (db, new) = (&self.db, value.id);
+        let expected = db.get(key).ok().flatten();
+        let saw = expected.as_ref().map(|value| value.id);
+        let has_swapped = block_on(db.compare_and_swap(key.to_owned(), expected.as_deref(), Some(value)))?;
+        if !has_swapped {
+            differs.set(Some(saw));
+            return Ok(Effect::of(None, None));
+        }
+        let expires = saw.is_none().then_some(Expiry::NEVER);
+        Ok(Effect { saw: Some(saw), wrote: Some(Some(new)), expires })
     }
 
     fn check_effect(&mut self, (begin, from): (u64, u64), since: Since, key: String, effect: Effect) {

@@ -11,9 +11,16 @@
 //! - **T4.** After a crash, the state is one of those there were, whole, and not before the last
 //!   that was acknowledged or shown, as far as the durability level promises that.
 
+mod conflicts;
+mod reads;
+mod recovery;
+
+pub(crate) use conflicts::Until;
+pub(crate) use reads::Since;
+pub(crate) use recovery::Leeway;
+
 use crate::board::Board;
 use fluxmap_shuttle::ReadPoint;
-use fluxmap_testkit::op::Scan;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -34,11 +41,19 @@ pub(crate) fn visible(state: &State, time: u64) -> BTreeMap<String, u64> {
     state.iter().filter(|(_, held)| is_there(held)).map(|(key, held)| (key.clone(), held.id)).collect()
 }
 
+/// The times from `from` to `to` at which other values are visible than just before, and the first.
+pub(crate) fn moments(state: &State, from: u64, to: u64) -> impl Iterator<Item = u64> {
+    let expiries = state.values().map(|held| held.expires);
+    std::iter::once(from).chain(expiries.filter(move |expires| from < *expires && *expires <= to))
+}
+
 /// One publication.
 #[derive(Clone, Debug)]
 struct Commit {
     /// The task that published it.
     task: usize,
+    /// The number of what the task was doing, in the order in which such things were begun.
+    operation: u64,
     changes: BTreeMap<String, Option<Held>>,
 }
 
@@ -72,6 +87,9 @@ struct Inner {
     is_vague: bool,
     /// How many commits of what was promised the deaths since it was last open may take.
     slack: u64,
+    /// How many operations and attempts were begun, and the last one of each task.
+    operations: u64,
+    present: BTreeMap<usize, u64>,
 }
 
 /// See the [module](self). Clones are the same.
@@ -81,57 +99,6 @@ pub(crate) struct Timeline {
     board: Board,
     /// Whether the log may fail in this life.
     may_fail: bool,
-}
-
-/// Up to where a transaction is judged.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Until {
-    /// By what was there before the commit at this timestamp, which it made.
-    Commit(u64),
-    /// By whatever has been there since.
-    Now,
-}
-
-/// In what a recovered state may differ from the one that was written.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Leeway {
-    /// Keys may have no room any more.
-    pub(crate) has_limit: bool,
-    /// A policy may give keys without a time of their own one, in memory first, and in the files
-    /// with the next checkpoint.
-    pub(crate) gives_lives: bool,
-    /// The latest time of day there has been.
-    pub(crate) now: u64,
-}
-
-/// From where on somebody reads.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Since {
-    pub(crate) floor: u64,
-    /// A view of the stable state, of that one or an earlier one, has had this time.
-    pub(crate) time: u64,
-}
-
-/// Whether all of that was found in one state, at one time of those.
-fn is_of_one_moment(state: &State, found: &[(String, Option<u64>)], from: u64, to: u64) -> bool {
-    let (mut earliest, mut latest) = (from, to.max(from));
-    for (key, found) in found {
-        match (state.get(key), found) {
-            (None, None) => {}
-            (Some(held), Some(id)) if held.id == *id && held.expires == 0 => {}
-            (Some(held), Some(id)) if held.id == *id => latest = latest.min(held.expires - 1),
-            (Some(held), None) if held.expires != 0 => earliest = earliest.max(held.expires),
-            _ => return false,
-        }
-    }
-    earliest <= latest
-}
-
-/// Why a commit may not stand, or why it was refused.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Clash {
-    pub(crate) key: String,
-    pub(crate) at: u64,
 }
 
 impl Timeline {
@@ -165,6 +132,16 @@ impl Timeline {
         Timeline { may_fail, ..self }
     }
 
+    /// Takes notice that the calling task begins an operation, an attempt or a commit, and returns its
+    /// number.
+    pub(crate) fn operates(&self) -> u64 {
+        let mut inner = self.inner();
+        inner.operations += 1;
+        let number = inner.operations;
+        inner.present.insert(usize::from(shuttle::current::me()), number);
+        number
+    }
+
     /// The newest timestamp that was published.
     pub(crate) fn last(&self) -> u64 {
         self.inner().last()
@@ -188,11 +165,13 @@ impl Timeline {
             return BTreeMap::new();
         }
         let index = (timestamp - inner.first) as usize;
-        let before = inner.times[..index].iter().max().copied().unwrap_or(0);
-        // Where the log may fail, a view of an earlier state may have a later time than one of a later
-        // state. Once the log has failed, the later state never becomes stable, so that whoever has read it
-        // is never acknowledged, and the time of the stable state goes on.
-        let later = if self.may_fail { &[] } else { &inner.times[index + 1..] };
+        // Where the log may fail, a view of an earlier state may have a later time than a transaction that has
+        // read a later state. Once the log has failed, the later state never becomes stable, so the
+        // transaction is never acknowledged, and the time of the stable state goes on.
+        let (earlier, later) = (&inner.times[..index], &inner.times[index + 1..]);
+        let earlier = if self.may_fail && !is_stable { &[] } else { earlier };
+        let later = if self.may_fail { &[] } else { later };
+        let before = earlier.iter().max().copied().unwrap_or(0);
         let after = later.iter().filter(|time| **time != 0).min().copied();
         if time != 0 && (before > time || after.is_some_and(|after| after < time)) {
             self.board.anomaly(format!(
@@ -227,79 +206,6 @@ impl Timeline {
         inner.synced = inner.synced.max(timestamp);
     }
 
-    /// Takes notice that a read outside of transactions has found `found` under a key, begun
-    /// when the floor and the time were those of `since`; `now` is the time when it ended.
-    pub(crate) fn check_get(
-        &self,
-        key: &str,
-        found: Option<u64>,
-        since: Since,
-        now: u64,
-    ) -> Result<(), String> {
-        self.check_many(&[(key.to_owned(), found)], since, now)
-    }
-
-    /// The same of several keys, which were read at one moment.
-    pub(crate) fn check_many(
-        &self,
-        found: &[(String, Option<u64>)],
-        since: Since,
-        now: u64,
-    ) -> Result<(), String> {
-        self.check_state(since.floor, |state| is_of_one_moment(state, found, since.time, now)).map_err(
-            |states| {
-                let shown = |state: &State| -> Vec<_> {
-                    found.iter().map(|(key, _)| state.get(key).copied()).collect()
-                };
-                let states: Vec<_> = states.iter().map(shown).collect();
-                format!(
-                    "{found:?} were read between {} and {now}, and from {} on there were {states:?}",
-                    since.time, since.floor
-                )
-            },
-        )
-    }
-
-    /// Takes notice that a read outside of transactions has shown some state for which `explains`
-    /// holds, of those since the floor. Returns them if there is none.
-    pub(crate) fn check_state(
-        &self,
-        floor: u64,
-        explains: impl FnMut(&State) -> bool,
-    ) -> Result<(), Vec<State>> {
-        let mut inner = self.inner();
-        let from = (floor - inner.first) as usize;
-        match inner.states[from..].iter().position(explains) {
-            Some(skipped) => {
-                let timestamp = floor + skipped as u64;
-                inner.show(timestamp);
-                Ok(())
-            }
-            None => Err(inner.states[from..].to_vec()),
-        }
-    }
-
-    /// Takes notice that a swap has not found `expected` under a key.
-    pub(crate) fn check_differs(
-        &self,
-        key: &str,
-        expected: Option<u64>,
-        floor: u64,
-        now: u64,
-    ) -> Result<(), String> {
-        self.check_state(floor, |state| match state.get(key) {
-            None => expected.is_some(),
-            Some(held) => expected != Some(held.id) || held.expires != 0 && held.expires <= now,
-        })
-        .map_err(|_| format!("{key} was {expected:?} from {floor} on"))
-    }
-
-    /// The oldest state that a read may see which begins now.
-    pub(crate) fn since(&self) -> Since {
-        let inner = self.inner();
-        Since { floor: inner.floor, time: inner.seen }
-    }
-
     /// The timestamp of the first commit after `after` by the calling task that wrote this: behind
     /// it, the task may have removed what it had let expire.
     pub(crate) fn find(&self, after: u64, written: &BTreeMap<String, Option<u64>>) -> Option<u64> {
@@ -313,76 +219,35 @@ impl Timeline {
     }
 
     fn find_all(&self, after: u64, written: &BTreeMap<String, Option<u64>>) -> Vec<u64> {
-        let task = usize::from(shuttle::current::me());
-        let inner = self.inner();
-        let is_it = |commit: &Commit| {
+        self.commits(after, |_, changes| {
             // A value that expires may have been out of its own writer's sight.
             let expires = |held: &Option<Held>| held.is_some_and(|held| held.expires != 0);
             let is_same = |held: &Option<Held>, id: &Option<u64>| {
                 held.map(|held| held.id) == *id || id.is_none() && expires(held)
             };
-            let wrote = |(key, id)| commit.changes.get(key).is_some_and(|held| is_same(held, id));
+            let wrote = |(key, id)| changes.get(key).is_some_and(|held| is_same(held, id));
             let is_asked = |(key, held): (&String, &Option<Held>)| {
                 written.contains_key(key) || held.is_none() || expires(held)
             };
-            commit.task == task && written.iter().all(wrote) && commit.changes.iter().all(is_asked)
-        };
-        let from = (after - inner.first) as usize;
-        let found = inner.commits[from..].iter().enumerate().filter(|(_, commit)| is_it(commit));
-        found.map(|(skipped, _)| after + 1 + skipped as u64).collect()
+            written.iter().all(wrote) && changes.iter().all(is_asked)
+        })
     }
 
-    /// What changed among what a transaction at `point` had noted: another's write, an eviction, an expiry that somebody has seen.
-    pub(crate) fn clash(&self, point: ReadPoint, until: Until, noted: &[Scan<String>]) -> Option<Clash> {
-        let inner = self.inner();
-        let from = (point.timestamp - inner.first) as usize;
-        let to = inner.end(until);
-        let is_noted = |key: &str| noted.iter().any(|scan| scan.contains(&key.to_owned()));
-        if let Some(clash) = inner.changed(point, until, |key, _| is_noted(key)) {
-            return Some(clash);
-        }
-        // Somebody has read a state without the commit at a time at which the key had expired.
-        let seen = inner.times[..=to].iter().max().copied().unwrap_or(0);
-        let base = &inner.states[from];
-        let expired = |held: &Held| held.expires > point.time && held.expires <= seen;
-        let gone = base.iter().find(|(key, held)| expired(held) && is_noted(key));
-        gone.map(|(key, _)| Clash { key: key.clone(), at: point.timestamp })
-    }
-
-    /// Whether any key that was noted could have expired since `point`.
-    pub(crate) fn could_expire(&self, point: ReadPoint, noted: &[Scan<String>]) -> bool {
-        let inner = self.inner();
-        let base = &inner.states[(point.timestamp - inner.first) as usize];
-        base.iter()
-            .any(|(key, held)| held.expires > point.time && noted.iter().any(|scan| scan.contains(key)))
-    }
-
-    /// Whether anything has been written since `point` under keys that were noted, be it only the removal of
-    /// what had expired before. Once a snapshot has become too old, the versions that would tell the two
-    /// apart may be gone.
-    pub(crate) fn is_touched(&self, point: ReadPoint, mut noted: impl FnMut(&String) -> bool) -> bool {
-        let inner = self.inner();
-        let from = (point.timestamp - inner.first) as usize;
-        inner.commits[from..].iter().any(|commit| commit.changes.keys().any(&mut noted))
-    }
-
-    /// Whether one of these keys was written by somebody else since `point`: the first committer
-    /// wins. That a key which expires is removed may count as written, or not: an expiry is no
-    /// commit, and may be removed by the very commit that is judged.
-    pub(crate) fn overtaken(
+    /// The timestamps of the commits after `after` by the calling task for which `is_it` holds, given the
+    /// states from `after` to the one before the commit, and what the commit changed.
+    pub(crate) fn commits(
         &self,
-        point: ReadPoint,
-        until: Until,
-        mut written: impl FnMut(&str) -> bool,
-    ) -> Option<Clash> {
+        after: u64,
+        is_it: impl Fn(&[State], &BTreeMap<String, Option<Held>>) -> bool,
+    ) -> Vec<u64> {
+        let task = usize::from(shuttle::current::me());
         let inner = self.inner();
-        let expires =
-            |key: &str| inner.states.iter().any(|state| state.get(key).is_some_and(|held| held.expires != 0));
-        let judged = |key: &str, held: &Option<Held>| match until {
-            Until::Now => true,
-            Until::Commit(_) => held.is_some() || !expires(key),
-        };
-        inner.changed(point, until, |key, held| judged(key, held) && written(key))
+        let from = (after - inner.first) as usize;
+        let commits = inner.commits.iter().enumerate().skip(from);
+        let found = commits.filter(|(index, commit)| {
+            commit.task == task && is_it(&inner.states[from..=*index], &commit.changes)
+        });
+        found.map(|(index, _)| inner.first + index as u64 + 1).collect()
     }
 
     /// The state after a commit, raw.
@@ -395,85 +260,6 @@ impl Timeline {
     /// What a key held just before a commit.
     pub(crate) fn before(&self, commit: u64, key: &str) -> Option<Held> {
         self.state(commit - 1)?.get(key).copied()
-    }
-
-    /// The database has been opened, and says that the last commit is this one. Checks what it
-    /// holds (T4): all of that state, or a part if it has less room, or it is later, now.
-    pub(crate) fn opened(&self, recovered: u64, leeway: Leeway) -> Result<(), String> {
-        let mut inner = self.inner();
-        let last = inner.last();
-        let promised = inner.promised.saturating_sub(inner.slack).max(inner.synced);
-        if recovered < promised || recovered > last && !inner.is_vague {
-            return Err(format!(
-                "commit {recovered} was recovered as the last; {promised} was promised, {last} the newest"
-            ));
-        }
-        let early = std::mem::take(&mut inner.early);
-        let (replayed, later): (Vec<_>, Vec<_>) =
-            early.into_iter().partition(|(timestamp, ..)| *timestamp <= recovered);
-        let mut state = State::new();
-        for (_, _, key, held) in replayed {
-            match held {
-                Some(held) => state.insert(key, held),
-                None => state.remove(&key),
-            };
-        }
-        // Where an opening that failed has removed keys, it began with one of these.
-        let latest = recovered.min(last);
-        let earliest = if inner.is_vague { promised.max(inner.first).min(latest) } else { latest };
-        let mut hidden: BTreeMap<String, Vec<Held>> = BTreeMap::new();
-        let mut is_explained = false;
-        for base in earliest..=latest {
-            let expected = inner.expected(base);
-            if !inner.explains(&expected, &state, leeway) {
-                continue;
-            }
-            is_explained = true;
-            for (key, held) in expected.into_iter().filter(|(key, _)| !state.contains_key(key)) {
-                hidden.entry(key).or_default().extend(held);
-            }
-        }
-        if !is_explained {
-            return Err(format!(
-                "commit {recovered} was recovered as the last, after which {:?} was there; {state:?} was recovered",
-                inner.expected(latest)
-            ));
-        }
-        *inner = Inner { hidden, ..Inner::beginning(recovered, state) };
-        for (timestamp, task, key, held) in later {
-            inner.publish(timestamp, task, &key, held)?;
-        }
-        Ok(())
-    }
-
-    /// The account of the next life, after a death that may take so many of the commits that
-    /// were acknowledged or shown and not synced.
-    pub(crate) fn next_life(&self, slack: u64) -> Timeline {
-        let inner = self.inner();
-        let next = Inner {
-            first: inner.first,
-            states: inner.states.clone(),
-            commits: inner.commits.clone(),
-            times: vec![0; inner.states.len()],
-            is_opening: true,
-            early: Vec::new(),
-            floor: inner.floor,
-            seen: 0,
-            promised: inner.promised,
-            synced: inner.synced,
-            hidden: inner.hidden.clone(),
-            is_vague: inner.is_vague
-                || inner.is_opening && inner.early.iter().any(|(.., held)| held.is_none()),
-            slack: inner.slack.max(slack),
-        };
-        Timeline { inner: Arc::new(Mutex::new(next)), board: self.board.clone(), may_fail: false }
-    }
-
-    /// It was closed: all that was published must be there when it is opened again.
-    pub(crate) fn closed(&self) {
-        let mut inner = self.inner();
-        inner.promised = inner.last();
-        inner.synced = inner.last();
     }
 }
 
@@ -498,37 +284,9 @@ impl Inner {
             hidden: BTreeMap::new(),
             is_vague: false,
             slack: 0,
+            operations: 0,
+            present: BTreeMap::new(),
         }
-    }
-
-    /// The keys in the files after a commit, each with the values that it may have.
-    fn expected(&self, timestamp: u64) -> BTreeMap<String, Vec<Held>> {
-        let index = ((timestamp - self.first) as usize).min(self.commits.len());
-        let is_written =
-            |key: &String| self.commits[..index].iter().any(|commit| commit.changes.contains_key(key));
-        let hidden = self.hidden.iter().filter(|(key, _)| !is_written(key));
-        let hidden = hidden.map(|(key, held)| (key.clone(), held.clone()));
-        let shown = self.states[index].iter().map(|(key, held)| (key.clone(), vec![*held]));
-        shown.chain(hidden).collect()
-    }
-
-    /// Whether `state` may be recovered from files that hold `expected`.
-    fn explains(&self, expected: &BTreeMap<String, Vec<Held>>, state: &State, leeway: Leeway) -> bool {
-        let Leeway { has_limit, gives_lives, now } = leeway;
-        let is_same = |held: &Held, before: &Held| {
-            held.id == before.id && (held.expires == before.expires || gives_lives)
-        };
-        let is_part = state.iter().all(|(key, held)| {
-            expected.get(key).is_some_and(|before| before.iter().any(|before| is_same(held, before)))
-        });
-        // A checkpoint leaves out what had expired when it was begun.
-        let may_miss = |(key, held): (&String, &Vec<Held>)| {
-            // A life that was given when it was opened may have ended before a checkpoint.
-            let has_gone = has_limit || gives_lives || self.hidden.contains_key(key);
-            let may_expire = held.iter().any(|held| held.expires != 0 && held.expires <= now);
-            has_gone || state.contains_key(key) || may_expire
-        };
-        is_part && (self.is_vague || expected.iter().all(may_miss))
     }
 
     fn publish(&mut self, timestamp: u64, task: usize, key: &str, held: Option<Held>) -> Result<(), String> {
@@ -537,7 +295,8 @@ impl Inner {
             let state = self.states[self.states.len() - 1].clone();
             self.states.push(state);
             self.times.push(0);
-            self.commits.push(Commit { task, changes: BTreeMap::new() });
+            let operation = self.present.get(&task).copied().unwrap_or(0);
+            self.commits.push(Commit { task, operation, changes: BTreeMap::new() });
         } else if timestamp != last || self.commits.last().is_none_or(|commit| commit.task != task) {
             return Err(format!("commit {timestamp} was published after commit {last}"));
         }
@@ -554,47 +313,9 @@ impl Inner {
         Ok(())
     }
 
-    /// The number of commits before that.
-    fn end(&self, until: Until) -> usize {
-        match until {
-            Until::Now => self.commits.len(),
-            Until::Commit(timestamp) => (timestamp - 1 - self.first) as usize,
-        }
-    }
-
-    /// A key that was changed since `point`. That what had expired there is gone in the end
-    /// changes nothing.
-    fn changed(
-        &self,
-        point: ReadPoint,
-        until: Until,
-        mut asked: impl FnMut(&str, &Option<Held>) -> bool,
-    ) -> Option<Clash> {
-        let (from, to) = ((point.timestamp - self.first) as usize, self.end(until));
-        let base = &self.states[from];
-        let had_expired =
-            |key: &str| base.get(key).is_some_and(|held| held.expires != 0 && held.expires <= point.time);
-        let clashes = |key: &str, held: &Option<Held>| held.is_some() || !had_expired(key);
-        let commits = self.commits.iter().enumerate().take(to).skip(from);
-        let changes = commits
-            .flat_map(|(index, commit)| commit.changes.iter().map(move |(key, held)| (key, (index, held))));
-        let clash = match until {
-            Until::Commit(_) => {
-                let newest: BTreeMap<_, _> = changes.collect();
-                newest.into_iter().find(|(key, (_, held))| clashes(key, held) && asked(key, held))
-            }
-            // It may have been found before it was gone again.
-            Until::Now => changes.into_iter().find(|(key, (_, held))| clashes(key, held) && asked(key, held)),
-        };
-        clash.map(|(key, (index, _))| Clash { key: key.clone(), at: self.first + index as u64 + 1 })
-    }
-
     fn show(&mut self, timestamp: u64) {
         // Also after the machine has stopped: it rests on calls of the disk that came before.
         self.floor = self.floor.max(timestamp);
         self.promised = self.promised.max(timestamp);
     }
 }
-
-#[cfg(test)]
-mod tests;

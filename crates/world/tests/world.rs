@@ -15,7 +15,7 @@ fn check(world: World, counts: &mut Counts) {
         let (small, report) = shrink(world, |_| {});
         panic!(
             "{world:?} fails; made small: {small:?}\n{:#?}",
-            report.failure.map(|failure| (failure.what, failure.doing))
+            report.failure.map(|failure| (failure.what, failure.doing, failure.waiting))
         );
     }
 }

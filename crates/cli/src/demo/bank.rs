@@ -15,7 +15,7 @@ use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use tokio::task::yield_now;
 
-use super::latency::Histogram;
+use super::latency::Latencies;
 
 /// The balance of a new account.
 const INITIAL_BALANCE: u64 = 1_000;
@@ -122,9 +122,9 @@ impl Bank {
 
     /// Makes transfers until [`Self::stop`] is set. Returns the latency of each transfer that moved money,
     /// retries included.
-    pub(super) async fn transfer_until_stopped(&self, seed: u64) -> anyhow::Result<Histogram> {
+    pub(super) async fn transfer_until_stopped(&self, seed: u64) -> anyhow::Result<Latencies> {
         let mut random = StdRng::seed_from_u64(seed);
-        let mut latencies = Histogram::new();
+        let mut latencies = Latencies::new();
         while !self.stop.load(Ordering::Relaxed) {
             let from = random.random_range(0..self.count);
             // Choose among all accounts but `from`, each with the same probability.
@@ -133,7 +133,7 @@ impl Bank {
             let started = Instant::now();
             let count = match self.transfer(from, to, amount).await {
                 Ok(Outcome::Moved) => {
-                    latencies.record(started.elapsed());
+                    latencies.record(started.elapsed())?;
                     &self.tally.transfers
                 }
                 Ok(Outcome::Insufficient) => &self.tally.insufficient,

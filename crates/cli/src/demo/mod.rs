@@ -22,7 +22,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::task::JoinSet;
 
 use self::bank::{Audit, Bank, Lens, Tally};
-use self::latency::Histogram;
+use self::latency::Latencies;
 use self::report::Report;
 use crate::Verdict;
 use crate::durability::DurabilityArgs;
@@ -158,7 +158,7 @@ fn print(report: &Report, out: &mut Output) -> std::io::Result<()> {
 }
 
 /// Runs all tasks until the time is over. Returns the latencies of all transfers.
-async fn run_tasks(args: &DemoArgs, seed: u64, bank: &Arc<Bank>) -> anyhow::Result<Histogram> {
+async fn run_tasks(args: &DemoArgs, seed: u64, bank: &Arc<Bank>) -> anyhow::Result<Latencies> {
     let mut tasks = JoinSet::new();
     for task in 0..args.tasks {
         let bank = Arc::clone(bank);
@@ -174,17 +174,17 @@ async fn run_tasks(args: &DemoArgs, seed: u64, bank: &Arc<Bank>) -> anyhow::Resu
             let expected = bank.expected();
             let wrong = |found| note_wrong_audit(&wrong_audits, expected, found);
             bank.audit_until_stopped(wrong).await?;
-            Ok(Histogram::new())
+            Ok(Latencies::new())
         });
     }
-    let mut latencies = Histogram::new();
+    let mut latencies = Latencies::new();
     let ended_early = watch(args, bank, &mut tasks).await;
     bank.stop.store(true, Ordering::Relaxed);
     if let Some(ended) = ended_early {
-        latencies.merge(&ended?);
+        latencies.merge(&ended?)?;
     }
     while let Some(ended) = tasks.join_next().await {
-        latencies.merge(&ended.context("a task panicked")??);
+        latencies.merge(&ended.context("a task panicked")??)?;
     }
     Ok(latencies)
 }
@@ -193,8 +193,8 @@ async fn run_tasks(args: &DemoArgs, seed: u64, bank: &Arc<Bank>) -> anyhow::Resu
 async fn watch(
     args: &DemoArgs,
     bank: &Bank,
-    tasks: &mut JoinSet<anyhow::Result<Histogram>>,
-) -> Option<anyhow::Result<Histogram>> {
+    tasks: &mut JoinSet<anyhow::Result<Latencies>>,
+) -> Option<anyhow::Result<Latencies>> {
     let bar = progress_bar(args);
     let started = Instant::now();
     let end = tokio::time::sleep(Duration::from_secs(args.seconds));
@@ -258,7 +258,7 @@ fn note_wrong_audit(seen: &AtomicU64, expected: Audit, found: Audit) {
 }
 
 /// The counts of a bank whose tasks have ended.
-fn report(args: &DemoArgs, seed: u64, bank: &Bank, latencies: Histogram, last: Audit) -> Report {
+fn report(args: &DemoArgs, seed: u64, bank: &Bank, latencies: Latencies, last: Audit) -> Report {
     let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let tally = &bank.tally;
     let (transfers, insufficient) = (count(&tally.transfers), count(&tally.insufficient));

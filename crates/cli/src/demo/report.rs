@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::bank::Audit;
 use super::durable;
-use super::latency::Histogram;
+use super::latency::Latencies;
 use crate::memory::mebibytes;
 use crate::output::thousands;
 
@@ -41,7 +41,7 @@ pub(super) struct Report {
     /// The result of the audit after all tasks had ended.
     pub(super) last: Audit,
     /// The latencies of the transfers that moved money.
-    pub(super) latencies: Histogram,
+    pub(super) latencies: Latencies,
     /// Resident memory before the first transfer, in bytes.
     pub(super) resident_at_start: Option<u64>,
     /// Resident memory after the last audit, in bytes.
@@ -161,8 +161,8 @@ mod tests {
 
     fn report() -> Report {
         let expected = Audit { sum: 2_000, accounts: 2 };
-        let mut latencies = Histogram::new();
-        latencies.record(Duration::from_micros(10));
+        let mut latencies = Latencies::new();
+        latencies.record(Duration::from_micros(10)).unwrap();
         Report {
             isolation: "serializable",
             tasks: 1,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use serde_json::{Map, Value};
 
-use super::delimited::{self, Dialect};
+use super::delimited::Splitter;
 use super::format::{Format, describe, guess_delimiter, looks_like_json};
 use super::lines::Lines;
 use crate::output::counted;
@@ -60,7 +60,7 @@ enum Shape {
     /// object.
     Json { key: Option<String> },
     /// Rows that have as many fields as the header or the first row.
-    Rows { dialect: Dialect, layout: Arc<Layout>, key: usize, width: Option<usize> },
+    Rows { splitter: Box<Splitter>, layout: Arc<Layout>, key: usize, width: Option<usize> },
 }
 
 impl<R: BufRead> Records<R> {
@@ -84,11 +84,11 @@ impl<R: BufRead> Records<R> {
         let shape = match format {
             Format::JsonLines => Shape::Json { key: options.key.clone() },
             Format::Delimited(delimiter) => {
-                let dialect = Dialect { delimiter, quotes: !options.no_quotes };
+                let splitter = Box::new(Splitter::new(delimiter, !options.no_quotes));
                 if options.no_header {
-                    rows_without_names(dialect, options.key.as_deref())?
+                    rows_without_names(splitter, options.key.as_deref())?
                 } else {
-                    rows_with_names(&mut lines, dialect, options.key.as_deref())?
+                    rows_with_names(&mut lines, splitter, options.key.as_deref())?
                 }
             }
         };
@@ -109,8 +109,8 @@ impl<R: BufRead> Records<R> {
                 let parsed = line.text().and_then(|text| parse_object(text, key));
                 Ok(Some(at_line(line.number, parsed)))
             }
-            Shape::Rows { dialect, layout, key, width } => {
-                let read = delimited::next_record(&mut self.lines, *dialect);
+            Shape::Rows { splitter, layout, key, width } => {
+                let read = splitter.next_record(&mut self.lines);
                 let Some((line, split)) = read.context(CANNOT_READ)? else { return Ok(None) };
                 // Without a header, the first good row sets the number of fields for all others.
                 if let (None, Ok(fields)) = (&width, &split) {
@@ -128,12 +128,12 @@ impl<R: BufRead> Records<R> {
         match &self.shape {
             Shape::Json { key: Some(key) } => format!("JSON Lines, key {key:?}"),
             Shape::Json { key: None } => "JSON Lines".to_owned(),
-            Shape::Rows { dialect, layout, key, width } => {
+            Shape::Rows { splitter, layout, key, width } => {
                 let Some(width) = width.filter(|width| *width > 0) else {
                     return "empty".to_owned();
                 };
                 let columns = counted(width as u64, "column");
-                let delimiter = describe(dialect.delimiter);
+                let delimiter = describe(splitter.delimiter());
                 let key = key + 1;
                 // List the names, so that a user notices if a record was mistaken for the header.
                 let names = match &layout.names {
@@ -161,7 +161,7 @@ fn at_line(line: u64, parsed: Result<(String, Record), String>) -> Result<Entry,
     }
 }
 
-fn rows_without_names(dialect: Dialect, key: Option<&str>) -> anyhow::Result<Shape> {
+fn rows_without_names(splitter: Box<Splitter>, key: Option<&str>) -> anyhow::Result<Shape> {
     let number = match key.map(str::parse::<usize>) {
         None => 1,
         Some(Ok(number)) if number > 0 => number,
@@ -170,16 +170,16 @@ fn rows_without_names(dialect: Dialect, key: Option<&str>) -> anyhow::Result<Sha
             key.unwrap_or_default()
         ),
     };
-    let layout = Layout { names: None, delimiter: char::from(dialect.delimiter) };
-    Ok(Shape::Rows { dialect, layout: Arc::new(layout), key: number - 1, width: None })
+    let layout = Layout { names: None, delimiter: char::from(splitter.delimiter()) };
+    Ok(Shape::Rows { splitter, layout: Arc::new(layout), key: number - 1, width: None })
 }
 
 fn rows_with_names<R: BufRead>(
     lines: &mut Lines<R>,
-    dialect: Dialect,
+    mut splitter: Box<Splitter>,
     key: Option<&str>,
 ) -> anyhow::Result<Shape> {
-    let header = delimited::next_record(lines, dialect).context(CANNOT_READ)?;
+    let header = splitter.next_record(lines).context(CANNOT_READ)?;
     let names = match header {
         None => Vec::new(),
         Some((_, Ok(fields))) => distinct_names(&fields),
@@ -200,8 +200,8 @@ fn rows_with_names<R: BufRead>(
     if width > 0 {
         check_key(column, width)?;
     }
-    let layout = Layout { names: Some(names), delimiter: char::from(dialect.delimiter) };
-    Ok(Shape::Rows { dialect, layout: Arc::new(layout), key: column, width: Some(width) })
+    let layout = Layout { names: Some(names), delimiter: char::from(splitter.delimiter()) };
+    Ok(Shape::Rows { splitter, layout: Arc::new(layout), key: column, width: Some(width) })
 }
 
 fn check_key(key: usize, width: usize) -> anyhow::Result<()> {

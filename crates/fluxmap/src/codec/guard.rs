@@ -56,7 +56,7 @@ impl Refusal {
 pub(super) struct Account<'a> {
     pub(super) codec: Codec,
     /// The target of the serializer.
-    output: Option<&'a dyn Sink>,
+    output: Option<&'a dyn ByteSink>,
     refusal: Cell<Option<Refusal>>,
     elements: Cell<u64>,
     max_elements: u64,
@@ -65,7 +65,7 @@ pub(super) struct Account<'a> {
 }
 
 /// Receives long runs of bytes without the serializer, which would need them in one piece.
-pub(super) trait Sink {
+pub(super) trait ByteSink {
     /// Makes room for this many bytes; false if they are too many.
     fn expect(&self, more: usize) -> bool;
     /// Receives some bytes; false if they are too many, or differ from the expected ones.
@@ -155,7 +155,7 @@ impl<'a> Account<'a> {
 
 /// A place in the value that is being written or read.
 #[derive(Clone, Copy)]
-pub(super) struct Place<'a> {
+pub(super) struct ValuePlace<'a> {
     pub(super) account: &'a Account<'a>,
     /// The number of levels that may follow below this one.
     levels: u32,
@@ -163,26 +163,26 @@ pub(super) struct Place<'a> {
     is_direct: bool,
 }
 
-impl<'a> Place<'a> {
-    pub(super) fn top(account: &'a Account<'a>, levels: u32) -> Place<'a> {
-        Place { account, levels, is_direct: true }
+impl<'a> ValuePlace<'a> {
+    pub(super) fn top(account: &'a Account<'a>, levels: u32) -> ValuePlace<'a> {
+        ValuePlace { account, levels, is_direct: true }
     }
 
     /// Returns the same place, within a buffer of the serializer.
-    pub(super) fn buffered(self) -> Place<'a> {
-        Place { is_direct: false, ..self }
+    pub(super) fn buffered(self) -> ValuePlace<'a> {
+        ValuePlace { is_direct: false, ..self }
     }
 
     /// Returns the output, if bytes may be written to it without the serializer.
-    pub(super) fn output(self) -> Option<&'a dyn Sink> {
+    pub(super) fn output(self) -> Option<&'a dyn ByteSink> {
         self.account.output.filter(|_| self.is_direct)
     }
 
     /// Returns the place one level down, or the text of the error.
     #[inline]
-    pub(super) fn deeper(self) -> Result<Place<'a>, &'static str> {
+    pub(super) fn deeper(self) -> Result<ValuePlace<'a>, &'static str> {
         match self.levels.checked_sub(1) {
-            Some(levels) => Ok(Place { levels, ..self }),
+            Some(levels) => Ok(ValuePlace { levels, ..self }),
             None => Err(self.account.refuse(Refusal::TooDeep)),
         }
     }

@@ -4,7 +4,7 @@
 //! Both stop as soon as the result is known: an encoding that becomes too long is not finished, and
 //! comparing takes no memory.
 
-use super::guard::Sink;
+use super::guard::ByteSink;
 use std::cell::{Cell, RefCell};
 use std::io;
 
@@ -87,7 +87,7 @@ impl<'o> Output<'o> {
     }
 }
 
-impl Sink for Output<'_> {
+impl ByteSink for Output<'_> {
     fn expect(&self, more: usize) -> bool {
         if let Target::Append { into, longest } = &mut *self.target.borrow_mut() {
             match into.len().checked_add(more) {
@@ -108,9 +108,9 @@ impl Sink for Output<'_> {
 }
 
 /// A writer for the serializers, which need to own one.
-pub(super) struct Writer<'w, 'o>(pub(super) &'w Output<'o>);
+pub(super) struct OutputWriter<'w, 'o>(pub(super) &'w Output<'o>);
 
-impl io::Write for Writer<'_, '_> {
+impl io::Write for OutputWriter<'_, '_> {
     #[inline]
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.write_all(bytes).map(|()| bytes.len())
@@ -127,7 +127,7 @@ impl io::Write for Writer<'_, '_> {
     }
 }
 
-impl postcard::ser_flavors::Flavor for Writer<'_, '_> {
+impl postcard::ser_flavors::Flavor for OutputWriter<'_, '_> {
     type Output = ();
 
     #[inline]

@@ -8,7 +8,7 @@
 //!   for untagged and internally tagged enums and `flatten`, and `serde_json::Value`. A buffer that held
 //!   bytes could not become a `Vec<u8>` again, and would become a `String` if that is tried first.
 
-use super::guard::Place;
+use super::guard::ValuePlace;
 use serde::de::value::SeqDeserializer;
 use serde::de::{
     DeserializeSeed, Deserializer, EnumAccess, Error as _, IgnoredAny, MapAccess, SeqAccess, VariantAccess,
@@ -17,15 +17,15 @@ use serde::de::{
 use std::fmt;
 
 /// A wrapped deserializer, visitor, seed, or access to elements.
-pub(super) struct Watched<'a, I> {
+pub(super) struct WatchedDeserializer<'a, I> {
     pub(super) inner: I,
-    pub(super) place: Place<'a>,
+    pub(super) place: ValuePlace<'a>,
 }
 
 /// A visitor, and the kind of value that was asked for.
 struct Asked<'a, V> {
     visitor: V,
-    place: Place<'a>,
+    place: ValuePlace<'a>,
     what: What,
 }
 
@@ -57,7 +57,7 @@ macro_rules! ask {
     )*};
 }
 
-impl<'de, D: Deserializer<'de>> Deserializer<'de> for Watched<'_, D> {
+impl<'de, D: Deserializer<'de>> Deserializer<'de> for WatchedDeserializer<'_, D> {
     type Error = D::Error;
 
     scalars! {
@@ -148,12 +148,12 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Asked<'_, V> {
 
     fn visit_some<D: Deserializer<'de>>(self, inner: D) -> Result<V::Value, D::Error> {
         let place = self.place.deeper().map_err(D::Error::custom)?;
-        self.visitor.visit_some(Watched { inner, place })
+        self.visitor.visit_some(WatchedDeserializer { inner, place })
     }
 
     fn visit_newtype_struct<D: Deserializer<'de>>(self, inner: D) -> Result<V::Value, D::Error> {
         let place = self.place.deeper().map_err(D::Error::custom)?;
-        self.visitor.visit_newtype_struct(Watched { inner, place })
+        self.visitor.visit_newtype_struct(WatchedDeserializer { inner, place })
     }
 
     #[inline]
@@ -175,24 +175,24 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Asked<'_, V> {
     }
 
     fn visit_enum<A: EnumAccess<'de>>(self, inner: A) -> Result<V::Value, A::Error> {
-        self.visitor.visit_enum(Watched { inner, place: self.place })
+        self.visitor.visit_enum(WatchedDeserializer { inner, place: self.place })
     }
 }
 
-impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for Watched<'_, S> {
+impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for WatchedDeserializer<'_, S> {
     type Value = S::Value;
 
     #[inline]
     fn deserialize<D: Deserializer<'de>>(self, inner: D) -> Result<S::Value, D::Error> {
         let place = self.place.deeper().map_err(D::Error::custom)?;
-        self.inner.deserialize(Watched { inner, place })
+        self.inner.deserialize(WatchedDeserializer { inner, place })
     }
 }
 
 /// The elements of a sequence, tuple or map.
 struct Elements<'a, A> {
     inner: A,
-    place: Place<'a>,
+    place: ValuePlace<'a>,
     counted: bool,
 }
 
@@ -207,8 +207,8 @@ impl<'a, A> Elements<'a, A> {
     }
 
     #[inline]
-    fn seed<S>(&self, inner: S) -> Watched<'a, S> {
-        Watched { inner, place: self.place }
+    fn seed<S>(&self, inner: S) -> WatchedDeserializer<'a, S> {
+        WatchedDeserializer { inner, place: self.place }
     }
 }
 
@@ -250,19 +250,19 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Elements<'_, A> {
     }
 }
 
-impl<'de, 'a, A: EnumAccess<'de>> EnumAccess<'de> for Watched<'a, A> {
+impl<'de, 'a, A: EnumAccess<'de>> EnumAccess<'de> for WatchedDeserializer<'a, A> {
     type Error = A::Error;
-    type Variant = Watched<'a, A::Variant>;
+    type Variant = WatchedDeserializer<'a, A::Variant>;
 
     #[inline]
     fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, Self::Variant), A::Error> {
         let place = self.place;
-        let (value, inner) = self.inner.variant_seed(Watched { inner: seed, place })?;
-        Ok((value, Watched { inner, place }))
+        let (value, inner) = self.inner.variant_seed(WatchedDeserializer { inner: seed, place })?;
+        Ok((value, WatchedDeserializer { inner, place }))
     }
 }
 
-impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for Watched<'_, A> {
+impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for WatchedDeserializer<'_, A> {
     type Error = A::Error;
 
     #[inline]
@@ -272,7 +272,7 @@ impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for Watched<'_, A> {
 
     #[inline]
     fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value, A::Error> {
-        self.inner.newtype_variant_seed(Watched { inner: seed, place: self.place })
+        self.inner.newtype_variant_seed(WatchedDeserializer { inner: seed, place: self.place })
     }
 
     #[inline]

@@ -42,23 +42,23 @@ pub(crate) fn shape<T: DeserializeOwned>() -> String {
 }
 
 /// A place in a type, where one value is asked for.
-type NodeId = usize;
+type ShapeId = usize;
 
-const ROOT: NodeId = 0;
+const ROOT: ShapeId = 0;
 
-enum Kind {
+enum ShapeKind {
     Unknown,
     Leaf { name: &'static str, candidates: usize },
-    Option(NodeId),
-    Seq(NodeId),
-    Map(NodeId, NodeId),
-    Tuple(Vec<NodeId>),
-    Fields(Vec<(&'static str, NodeId)>),
+    Option(ShapeId),
+    Seq(ShapeId),
+    Map(ShapeId, ShapeId),
+    Tuple(Vec<ShapeId>),
+    Fields(Vec<(&'static str, ShapeId)>),
     Named(usize),
 }
 
-struct Node {
-    kind: Kind,
+struct ShapeNode {
+    kind: ShapeKind,
     /// The content here leads back to a type around it: use no value, or no element.
     closed: bool,
     /// The number of the value to try.
@@ -72,27 +72,27 @@ struct Named {
     /// How many times the run is within it.
     open: usize,
     /// The content of a struct, or one part for each variant of an enum.
-    parts: Vec<Part>,
+    parts: Vec<ShapePart>,
     is_enum: bool,
 }
 
-struct Part {
+struct ShapePart {
     name: &'static str,
-    node: NodeId,
-    progress: Progress,
+    node: ShapeId,
+    progress: ShapeProgress,
     /// Whether the run is within it.
     is_open: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Progress {
+enum ShapeProgress {
     New,
     Done,
     Failed,
 }
 
 struct State {
-    nodes: Vec<Node>,
+    nodes: Vec<ShapeNode>,
     named: Vec<Named>,
     steps: usize,
     depth: usize,
@@ -100,7 +100,7 @@ struct State {
     is_recursing: bool,
     /// Whether this run has changed what the next one does.
     has_progress: bool,
-    last_leaf: Option<NodeId>,
+    last_leaf: Option<ShapeId>,
     /// The innermost variant that could not be read.
     failing: Option<(usize, usize)>,
 }
@@ -121,8 +121,8 @@ impl State {
         state
     }
 
-    fn add(&mut self) -> NodeId {
-        self.nodes.push(Node { kind: Kind::Unknown, closed: false, candidate: 0 });
+    fn add(&mut self) -> ShapeId {
+        self.nodes.push(ShapeNode { kind: ShapeKind::Unknown, closed: false, candidate: 0 });
         self.nodes.len() - 1
     }
 
@@ -145,7 +145,7 @@ impl State {
         }
         match self.failing {
             Some((named, part)) => {
-                self.named[named].parts[part].progress = Progress::Failed;
+                self.named[named].parts[part].progress = ShapeProgress::Failed;
                 true
             }
             None => false,
@@ -153,32 +153,32 @@ impl State {
     }
 
     /// Makes the next run try another value in this place; returns whether there is one.
-    fn try_next(&mut self, leaf: NodeId) -> bool {
+    fn try_next(&mut self, leaf: ShapeId) -> bool {
         let node = &mut self.nodes[leaf];
-        let Kind::Leaf { candidates, .. } = node.kind else { return false };
+        let ShapeKind::Leaf { candidates, .. } = node.kind else { return false };
         node.candidate += 1;
         node.candidate < candidates
     }
 
-    fn children(&self, node: NodeId) -> Vec<NodeId> {
+    fn children(&self, node: ShapeId) -> Vec<ShapeId> {
         match &self.nodes[node].kind {
-            Kind::Unknown | Kind::Leaf { .. } => Vec::new(),
-            Kind::Option(inner) | Kind::Seq(inner) => vec![*inner],
-            Kind::Map(key, value) => vec![*key, *value],
-            Kind::Tuple(nodes) => nodes.clone(),
-            Kind::Fields(fields) => fields.iter().map(|(_, node)| *node).collect(),
-            Kind::Named(named) => self.named[*named].parts.iter().map(|part| part.node).collect(),
+            ShapeKind::Unknown | ShapeKind::Leaf { .. } => Vec::new(),
+            ShapeKind::Option(inner) | ShapeKind::Seq(inner) => vec![*inner],
+            ShapeKind::Map(key, value) => vec![*key, *value],
+            ShapeKind::Tuple(nodes) => nodes.clone(),
+            ShapeKind::Fields(fields) => fields.iter().map(|(_, node)| *node).collect(),
+            ShapeKind::Named(named) => self.named[*named].parts.iter().map(|part| part.node).collect(),
         }
     }
 
     /// Returns whether there is a variant below this place that has not been tried.
-    fn is_unfinished(&self, node: NodeId, seen: &mut BTreeSet<NodeId>) -> bool {
+    fn is_unfinished(&self, node: ShapeId, seen: &mut BTreeSet<ShapeId>) -> bool {
         if !seen.insert(node) {
             return false;
         }
-        if let Kind::Named(named) = self.nodes[node].kind {
+        if let ShapeKind::Named(named) = self.nodes[node].kind {
             let named = &self.named[named];
-            if named.is_enum && named.parts.iter().any(|part| part.progress == Progress::New) {
+            if named.is_enum && named.parts.iter().any(|part| part.progress == ShapeProgress::New) {
                 return true;
             }
         }
@@ -192,7 +192,7 @@ impl State {
         }
         let part = |name: &&'static str| {
             let node = self.add();
-            Part { name, node, progress: Progress::New, is_open: false }
+            ShapePart { name, node, progress: ShapeProgress::New, is_open: false }
         };
         let parts = parts.iter().map(part).collect();
         self.named.push(Named { key, open: 0, parts, is_enum });
@@ -202,24 +202,25 @@ impl State {
     /// Returns the variant to read: one that may show something new, or else one that is known to end.
     fn choose(&self, named: usize) -> Option<usize> {
         let Named { parts, open, .. } = &self.named[named];
-        let of = |wanted: Progress| parts.iter().position(|part| part.progress == wanted && !part.is_open);
+        let of =
+            |wanted: ShapeProgress| parts.iter().position(|part| part.progress == wanted && !part.is_open);
         let unfinished = || {
-            let is_unfinished = |part: &Part| self.is_unfinished(part.node, &mut BTreeSet::new());
-            parts.iter().position(|part| part.progress == Progress::Done && is_unfinished(part))
+            let is_unfinished = |part: &ShapePart| self.is_unfinished(part.node, &mut BTreeSet::new());
+            parts.iter().position(|part| part.progress == ShapeProgress::Done && is_unfinished(part))
         };
         match open {
-            0 => of(Progress::New).or_else(unfinished).or_else(|| of(Progress::Done)),
-            _ => of(Progress::Done).or_else(|| of(Progress::New)),
+            0 => of(ShapeProgress::New).or_else(unfinished).or_else(|| of(ShapeProgress::Done)),
+            _ => of(ShapeProgress::Done).or_else(|| of(ShapeProgress::New)),
         }
     }
 
     /// Writes what is known, with the numbers of those types that contain the place.
-    fn write(&self, node: NodeId, within: &mut Vec<usize>, text: &mut String) {
+    fn write(&self, node: ShapeId, within: &mut Vec<usize>, text: &mut String) {
         if text.len() > MOST_TEXT {
             return;
         }
         let list =
-            |nodes: &mut dyn Iterator<Item = (&str, NodeId)>, within: &mut Vec<usize>, text: &mut String| {
+            |nodes: &mut dyn Iterator<Item = (&str, ShapeId)>, within: &mut Vec<usize>, text: &mut String| {
                 for (at, (name, node)) in nodes.enumerate() {
                     text.push_str(if at > 0 { "," } else { "" });
                     text.push_str(name);
@@ -227,28 +228,28 @@ impl State {
                 }
             };
         match &self.nodes[node].kind {
-            Kind::Unknown => text.push('_'),
-            Kind::Leaf { name, .. } => text.push_str(name),
-            Kind::Option(inner) => {
+            ShapeKind::Unknown => text.push('_'),
+            ShapeKind::Leaf { name, .. } => text.push_str(name),
+            ShapeKind::Option(inner) => {
                 text.push('?');
                 self.write(*inner, within, text);
             }
-            Kind::Seq(inner) => {
+            ShapeKind::Seq(inner) => {
                 text.push('[');
                 self.write(*inner, within, text);
                 text.push(']');
             }
-            Kind::Map(key, value) => {
+            ShapeKind::Map(key, value) => {
                 text.push_str("map(");
                 list(&mut [("", *key), ("", *value)].into_iter(), within, text);
                 text.push(')');
             }
-            Kind::Tuple(nodes) => {
+            ShapeKind::Tuple(nodes) => {
                 text.push('(');
                 list(&mut nodes.iter().map(|node| ("", *node)), within, text);
                 text.push(')');
             }
-            Kind::Fields(fields) => {
+            ShapeKind::Fields(fields) => {
                 text.push('{');
                 for (at, (name, node)) in fields.iter().enumerate() {
                     text.push_str(if at > 0 { "," } else { "" });
@@ -258,7 +259,7 @@ impl State {
                 }
                 text.push('}');
             }
-            Kind::Named(named) => self.write_named(*named, within, text),
+            ShapeKind::Named(named) => self.write_named(*named, within, text),
         }
     }
 

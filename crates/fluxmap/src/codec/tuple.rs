@@ -2,7 +2,7 @@
 //! bytes.
 
 use super::byte::Byte;
-use super::guard::Place;
+use super::guard::ValuePlace;
 use super::write::{Below, is_byte};
 use serde::Serialize;
 use serde::ser::{self, Error as _, Serializer};
@@ -14,12 +14,12 @@ const LONGEST: usize = 32;
 
 /// A tuple or array: handled as bytes until an element is not a `u8`.
 pub(super) struct Tuple<'a, S: Serializer> {
-    place: Place<'a>,
+    place: ValuePlace<'a>,
     state: State<S>,
 }
 
 impl<'a, S: Serializer> Tuple<'a, S> {
-    pub(super) fn new(serializer: S, place: Place<'a>, length: usize) -> Result<Tuple<'a, S>, S::Error> {
+    pub(super) fn new(serializer: S, place: ValuePlace<'a>, length: usize) -> Result<Tuple<'a, S>, S::Error> {
         let state = if (SHORTEST..=LONGEST).contains(&length) && !place.account.is_postcard() {
             State::Bytes(Some(Bytes { serializer, length, bytes: [0; LONGEST], filled: 0 }))
         } else {

@@ -8,7 +8,7 @@
 //! - in postcard, it refuses a value with a field left out: the next field would be read in its place.
 
 use super::byte::Byte;
-use super::guard::{Place, Refusal, Sink};
+use super::guard::{ByteSink, Refusal, ValuePlace};
 use super::tuple::Tuple;
 use serde::Serialize;
 use serde::ser::{self, Error as _, Serializer};
@@ -16,9 +16,9 @@ use std::any::type_name;
 use std::fmt;
 
 /// A wrapped serializer.
-pub(super) struct Watched<'a, S> {
+pub(super) struct WatchedSerializer<'a, S> {
     pub(super) inner: S,
-    pub(super) place: Place<'a>,
+    pub(super) place: ValuePlace<'a>,
     /// Whether the value is directly inside of `Some`.
     pub(super) in_some: bool,
 }
@@ -26,7 +26,7 @@ pub(super) struct Watched<'a, S> {
 /// A value one level down.
 pub(super) struct Below<'v, 'a, T: ?Sized> {
     pub(super) value: &'v T,
-    pub(super) place: Place<'a>,
+    pub(super) place: ValuePlace<'a>,
     pub(super) in_some: bool,
 }
 
@@ -34,11 +34,11 @@ impl<T: Serialize + ?Sized> Serialize for Below<'_, '_, T> {
     #[inline]
     fn serialize<S: Serializer>(&self, inner: S) -> Result<S::Ok, S::Error> {
         let place = self.place.deeper().map_err(S::Error::custom)?;
-        self.value.serialize(Watched { inner, place, in_some: self.in_some })
+        self.value.serialize(WatchedSerializer { inner, place, in_some: self.in_some })
     }
 }
 
-impl<'a, S: Serializer> Watched<'a, S> {
+impl<'a, S: Serializer> WatchedSerializer<'a, S> {
     #[inline]
     fn below<'v, T: ?Sized>(&self, value: &'v T) -> Below<'v, 'a, T> {
         Below { value, place: self.place, in_some: false }
@@ -59,11 +59,11 @@ impl<'a, S: Serializer> Watched<'a, S> {
 const LONG: usize = 1 << 16;
 const LONGEST: usize = u32::MAX as usize;
 
-impl<S: Serializer> Watched<'_, S> {
+impl<S: Serializer> WatchedSerializer<'_, S> {
     /// Writes `length` bytes as `serialize_bytes` would. That method needs them in one piece, which
     /// takes a copy of a large value. The serializer is therefore given an empty run, and the bytes that
     /// it writes for that are muted.
-    fn long_bytes<I>(self, items: I, length: usize, output: &dyn Sink) -> Result<S::Ok, S::Error>
+    fn long_bytes<I>(self, items: I, length: usize, output: &dyn ByteSink) -> Result<S::Ok, S::Error>
     where
         I: Iterator,
         I::Item: Serialize,
@@ -112,16 +112,16 @@ macro_rules! pass_on {
     )*};
 }
 
-impl<'a, S: Serializer> Serializer for Watched<'a, S> {
+impl<'a, S: Serializer> Serializer for WatchedSerializer<'a, S> {
     type Ok = S::Ok;
     type Error = S::Error;
     type SerializeSeq = Counted<'a, S::SerializeSeq>;
     type SerializeTuple = Tuple<'a, S>;
-    type SerializeTupleStruct = Fields<'a, S::SerializeTupleStruct>;
-    type SerializeTupleVariant = Fields<'a, S::SerializeTupleVariant>;
+    type SerializeTupleStruct = FieldSerializer<'a, S::SerializeTupleStruct>;
+    type SerializeTupleVariant = FieldSerializer<'a, S::SerializeTupleVariant>;
     type SerializeMap = Counted<'a, S::SerializeMap>;
-    type SerializeStruct = Fields<'a, S::SerializeStruct>;
-    type SerializeStructVariant = Fields<'a, S::SerializeStructVariant>;
+    type SerializeStruct = FieldSerializer<'a, S::SerializeStruct>;
+    type SerializeStructVariant = FieldSerializer<'a, S::SerializeStructVariant>;
 
     pass_on! {
         serialize_bool(bool) serialize_char(char) serialize_str(&str) serialize_bytes(&[u8])
@@ -225,7 +225,7 @@ impl<'a, S: Serializer> Serializer for Watched<'a, S> {
 
     fn serialize_seq(self, length: Option<usize>) -> Result<Self::SerializeSeq, S::Error> {
         let place = if length.is_some() { self.place } else { self.place.buffered() };
-        Ok(Counted(Fields { inner: self.inner.serialize_seq(length)?, place }))
+        Ok(Counted(FieldSerializer { inner: self.inner.serialize_seq(length)?, place }))
     }
 
     fn serialize_tuple(self, length: usize) -> Result<Self::SerializeTuple, S::Error> {
@@ -237,7 +237,7 @@ impl<'a, S: Serializer> Serializer for Watched<'a, S> {
         name: &'static str,
         length: usize,
     ) -> Result<Self::SerializeTupleStruct, S::Error> {
-        Ok(Fields { inner: self.inner.serialize_tuple_struct(name, length)?, place: self.place })
+        Ok(FieldSerializer { inner: self.inner.serialize_tuple_struct(name, length)?, place: self.place })
     }
 
     fn serialize_tuple_variant(
@@ -248,16 +248,16 @@ impl<'a, S: Serializer> Serializer for Watched<'a, S> {
         length: usize,
     ) -> Result<Self::SerializeTupleVariant, S::Error> {
         let inner = self.inner.serialize_tuple_variant(name, index, variant, length)?;
-        Ok(Fields { inner, place: self.place })
+        Ok(FieldSerializer { inner, place: self.place })
     }
 
     fn serialize_map(self, length: Option<usize>) -> Result<Self::SerializeMap, S::Error> {
         let place = if length.is_some() { self.place } else { self.place.buffered() };
-        Ok(Counted(Fields { inner: self.inner.serialize_map(length)?, place }))
+        Ok(Counted(FieldSerializer { inner: self.inner.serialize_map(length)?, place }))
     }
 
     fn serialize_struct(self, name: &'static str, length: usize) -> Result<Self::SerializeStruct, S::Error> {
-        Ok(Fields { inner: self.inner.serialize_struct(name, length)?, place: self.place })
+        Ok(FieldSerializer { inner: self.inner.serialize_struct(name, length)?, place: self.place })
     }
 
     fn serialize_struct_variant(
@@ -268,17 +268,17 @@ impl<'a, S: Serializer> Serializer for Watched<'a, S> {
         length: usize,
     ) -> Result<Self::SerializeStructVariant, S::Error> {
         let inner = self.inner.serialize_struct_variant(name, index, variant, length)?;
-        Ok(Fields { inner, place: self.place })
+        Ok(FieldSerializer { inner, place: self.place })
     }
 }
 
 /// The fields of a struct or variant, or the elements of a tuple struct.
-pub(super) struct Fields<'a, C> {
+pub(super) struct FieldSerializer<'a, C> {
     inner: C,
-    place: Place<'a>,
+    place: ValuePlace<'a>,
 }
 
-impl<'a, C> Fields<'a, C> {
+impl<'a, C> FieldSerializer<'a, C> {
     #[inline]
     fn below<'v, T: ?Sized>(&self, value: &'v T) -> Below<'v, 'a, T> {
         Below { value, place: self.place, in_some: false }
@@ -295,7 +295,7 @@ impl<'a, C> Fields<'a, C> {
 
 macro_rules! unnamed_fields {
     ($($trait:ident)*) => {$(
-        impl<C: ser::$trait> ser::$trait for Fields<'_, C> {
+        impl<C: ser::$trait> ser::$trait for FieldSerializer<'_, C> {
             type Ok = C::Ok;
             type Error = C::Error;
 
@@ -316,7 +316,7 @@ unnamed_fields!(SerializeTupleStruct SerializeTupleVariant);
 
 macro_rules! named_fields {
     ($($trait:ident)*) => {$(
-        impl<C: ser::$trait> ser::$trait for Fields<'_, C> {
+        impl<C: ser::$trait> ser::$trait for FieldSerializer<'_, C> {
             type Ok = C::Ok;
             type Error = C::Error;
 
@@ -345,7 +345,7 @@ macro_rules! named_fields {
 named_fields!(SerializeStruct SerializeStructVariant);
 
 /// The elements of a sequence or map of any length.
-pub(super) struct Counted<'a, C>(Fields<'a, C>);
+pub(super) struct Counted<'a, C>(FieldSerializer<'a, C>);
 
 impl<C> Counted<'_, C> {
     #[inline]

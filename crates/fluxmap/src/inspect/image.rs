@@ -6,16 +6,16 @@
 //! last operation is a put.
 
 use super::salvage::{Salvage, Visit, read_segment, salvage};
-use super::scan::Source;
+use super::scan::FoundFile;
 use super::walk::{self, walk};
-use super::{Identity, Quiet, Result, directory};
+use super::{Identity, OfflineDatabase, Result, directory};
 use crate::backup::write_database_of;
 use crate::checkpoint::{self, BLOCK_SIZE, SoundBlock};
 use crate::disk::OpenMode;
 use crate::error::PersistenceError;
 use crate::persistence::BackupProgress;
 use crate::wal::directory::CHECKPOINT;
-use crate::wal::format::{self, Lsn, Operation, operations, push_operation};
+use crate::wal::format::{self, LogOperation, Lsn, operations, push_operation};
 use crate::wal::pieces::Pieces;
 use crate::wal::reader::replay;
 use std::collections::{HashMap, HashSet};
@@ -29,8 +29,8 @@ use std::path::Path;
 ///
 /// The database can be opened once this value has been dropped.
 pub struct Image {
-    quiet: Quiet,
-    identity: format::Identity,
+    quiet: OfflineDatabase,
+    identity: format::FileIdentity,
     last_commit: Lsn,
     /// Newest first.
     layers: Vec<Layer>,
@@ -65,7 +65,7 @@ pub(super) struct Layer {
 }
 
 /// A pair of a checkpoint.
-struct Stored<'p> {
+struct CheckpointPair<'p> {
     pair: Pair<'p>,
     /// Whether no later state of its key is known.
     is_newest: bool,
@@ -78,19 +78,19 @@ pub(super) enum Commits {
     /// In the log as recovery reads it: from this segment on, after this commit.
     Recovered { segment: u64, covered: Lsn },
     /// In the sound frames of these segments.
-    Found(Vec<Source>),
+    Found(Vec<FoundFile>),
 }
 
 /// The last operation of the log on each key that it changes.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
-    by_key: HashMap<Vec<u8>, Change>,
+    by_key: HashMap<Vec<u8>, LoggedWrite>,
     /// The number of operations so far.
     seen: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Change {
+struct LoggedWrite {
     commit: Lsn,
     /// The number of the operation among all operations.
     operation: u64,
@@ -101,12 +101,12 @@ struct Change {
 
 impl Changes {
     /// Records the next operation of the log. Of two operations in one commit, the later counts.
-    pub(super) fn note(&mut self, commit: Lsn, operation: Operation<'_>) {
+    pub(super) fn note(&mut self, commit: Lsn, operation: LogOperation<'_>) {
         let (key, is_put) = match operation {
-            Operation::Put { key, .. } => (key, true),
-            Operation::Delete { key } => (key, false),
+            LogOperation::Put { key, .. } => (key, true),
+            LogOperation::Delete { key } => (key, false),
         };
-        let change = Change { commit, operation: self.seen, is_put, is_covered: false };
+        let change = LoggedWrite { commit, operation: self.seen, is_put, is_covered: false };
         self.seen += 1;
         match self.by_key.get_mut(key) {
             Some(known) if known.commit > commit => {}
@@ -118,8 +118,8 @@ impl Changes {
 
 impl Image {
     pub(super) fn new(
-        quiet: Quiet,
-        identity: format::Identity,
+        quiet: OfflineDatabase,
+        identity: format::FileIdentity,
         last_commit: Lsn,
         mut layers: Vec<Layer>,
         commits: Commits,
@@ -138,16 +138,16 @@ impl Image {
     ///
     /// As [`verify`](super::verify).
     pub fn load(dir: impl AsRef<Path>, progress: impl FnMut(u64, u64)) -> Result<Self> {
-        let quiet = Quiet::open(dir.as_ref())?;
+        let quiet = OfflineDatabase::open(dir.as_ref())?;
         let (mut changes, mut blocks) = (Changes::default(), Vec::new());
         let walked = walk(&quiet, progress, |record| {
             match record.operation {
                 walk::Operation::Pair { .. } if blocks.last() == Some(&record.offset) => {}
                 walk::Operation::Pair { .. } => blocks.push(record.offset),
                 walk::Operation::Put { key, value, .. } => {
-                    changes.note(record.commit, Operation::Put { key, value, expires: 0 });
+                    changes.note(record.commit, LogOperation::Put { key, value, expires: 0 });
                 }
-                walk::Operation::Delete { key } => changes.note(record.commit, Operation::Delete { key }),
+                walk::Operation::Delete { key } => changes.note(record.commit, LogOperation::Delete { key }),
             }
             Ok(())
         })?;
@@ -211,7 +211,7 @@ impl Image {
     /// version wrote it, [`Unavailable`](crate::PersistenceError::Unavailable) if no
     /// header of any file can be read.
     pub fn salvage(dir: impl AsRef<Path>, progress: impl FnMut(u64, u64)) -> Result<(Self, Salvage)> {
-        salvage(Quiet::open(dir.as_ref())?, progress)
+        salvage(OfflineDatabase::open(dir.as_ref())?, progress)
     }
 
     /// Returns the properties that the files of the database share.
@@ -344,7 +344,7 @@ impl Image {
     }
 
     /// Passes all pairs of the relevant checkpoints to `visit`.
-    fn visit_layers(&self, visit: &mut dyn FnMut(Stored<'_>) -> Result<()>) -> Result<()> {
+    fn visit_layers(&self, visit: &mut dyn FnMut(CheckpointPair<'_>) -> Result<()>) -> Result<()> {
         // The keys of newer, incomplete checkpoints.
         let mut seen: HashSet<Vec<u8>> = HashSet::new();
         for (place, layer) in self.layers.iter().enumerate() {
@@ -356,12 +356,12 @@ impl Image {
                 };
                 // A correct checksum rules out malformed pairs.
                 for pair in block.content(&mut pieces)?.pairs().filter_map(std::result::Result::ok) {
-                    let checkpoint::Pair { key, value, expires } = pair;
+                    let checkpoint::EncodedPair { key, value, expires } = pair;
                     let change = self.changes.by_key.get(key);
                     let is_newest = change.is_none_or(|change| change.commit <= layer.commit);
                     let is_newest = is_newest && !seen.contains(key);
                     let pair = Pair { key, value, expires: NonZeroU64::new(expires) };
-                    visit(Stored { pair, is_newest, commit: layer.commit })?;
+                    visit(CheckpointPair { pair, is_newest, commit: layer.commit })?;
                     if !is_last {
                         seen.insert(key.to_vec());
                     }
@@ -378,10 +378,10 @@ impl Image {
     fn visit_commits(&self, visit: &mut dyn FnMut(Pair<'_>) -> Result<()>) -> Result<()> {
         let floor = self.floor();
         let mut number = 0;
-        let mut see = |operation: Operation<'_>| {
+        let mut see = |operation: LogOperation<'_>| {
             let this = number;
             number += 1;
-            let Operation::Put { key, value, expires } = operation else {
+            let LogOperation::Put { key, value, expires } = operation else {
                 return Ok(());
             };
             let change = self.changes.by_key.get(key);
@@ -422,7 +422,7 @@ impl Image {
     }
 }
 
-impl Change {
+impl LoggedWrite {
     /// Returns whether this change leaves a pair whose later state is not known.
     fn is_shown(&self, floor: Option<Lsn>) -> bool {
         self.is_put && !self.is_covered && floor.is_none_or(|floor| self.commit > floor)

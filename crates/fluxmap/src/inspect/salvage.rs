@@ -1,11 +1,11 @@
 //! Puts together the parts that a survey has found.
 
 use super::image::{Changes, Commits, Image};
-use super::scan::{Damage, Source, frames};
-use super::survey::{Gauge, Survey};
-use super::{Quiet, Result};
+use super::scan::{Damage, FoundFile, frames};
+use super::survey::{Inventory, ProgressReporter};
+use super::{OfflineDatabase, Result};
 use crate::wal::directory::Directory;
-use crate::wal::format::{Lsn, Operation, commits, operations};
+use crate::wal::format::{LogOperation, Lsn, commits, operations};
 use crate::wal::reader::SoundFrame;
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -48,9 +48,12 @@ pub fn find_damage(dir: impl AsRef<Path>, progress: impl FnMut(u64, u64)) -> Res
     Image::salvage(dir, progress).map(|(_, salvage)| salvage)
 }
 
-pub(super) fn salvage(quiet: Quiet, mut progress: impl FnMut(u64, u64)) -> Result<(Image, Salvage)> {
-    let mut gauge = Gauge::new(&mut progress);
-    let mut survey = Survey::of(&quiet, &mut gauge)?;
+pub(super) fn salvage(
+    quiet: OfflineDatabase,
+    mut progress: impl FnMut(u64, u64),
+) -> Result<(Image, Salvage)> {
+    let mut gauge = ProgressReporter::new(&mut progress);
+    let mut survey = Inventory::of(&quiet, &mut gauge)?;
     let mut report = Salvage { damage: std::mem::take(&mut survey.damage), ..Salvage::default() };
     let (mut changes, mut runs) = (Changes::default(), Runs::default());
     for (source, is_named) in &survey.segments {
@@ -91,13 +94,13 @@ pub(super) fn salvage(quiet: Quiet, mut progress: impl FnMut(u64, u64)) -> Resul
 pub(super) struct Visit<'v> {
     pub(super) frame: &'v mut dyn FnMut(&SoundFrame),
     pub(super) commit: &'v mut dyn FnMut(Lsn),
-    pub(super) operation: &'v mut dyn FnMut(Lsn, Operation<'_>),
+    pub(super) operation: &'v mut dyn FnMut(Lsn, LogOperation<'_>),
 }
 
 /// Reads the commits in the sound frames of a segment, in the order of the file.
 pub(super) fn read_segment(
     directory: &Directory,
-    source: &Source,
+    source: &FoundFile,
     damage: &mut Vec<Damage>,
     visit: Visit<'_>,
 ) {

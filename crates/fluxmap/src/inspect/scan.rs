@@ -40,7 +40,7 @@ impl fmt::Display for Damage {
 
 /// A file of which at least the salt is known.
 #[derive(Debug)]
-pub(super) struct Source {
+pub(super) struct FoundFile {
     pub(super) name: String,
     pub(super) path: PathBuf,
     pub(super) length: u64,
@@ -53,7 +53,7 @@ pub(super) struct Source {
     pub(super) number: u64,
 }
 
-impl Source {
+impl FoundFile {
     /// Opens the file for reading.
     pub(super) fn open(&self, directory: &Directory) -> Result<Pieces> {
         Pieces::of(directory.open(&self.name, OpenMode::Read)?)
@@ -76,13 +76,13 @@ pub(super) fn source(
     file: &NamedFile,
     kind: FileKind,
     damage: &mut Vec<Damage>,
-) -> Result<Option<Source>> {
+) -> Result<Option<FoundFile>> {
     let mut bytes = vec![0; MAX_HEADER];
     let filled = file.read_at(&mut bytes, 0)?;
     bytes.truncate(filled);
     let (name, path, length) = (name.to_owned(), file.path().to_owned(), file.len()?);
-    let mut source = Source { name, path, length, header: None, salt: 0, start: 0, number: 0 };
-    let known = |source: Source, (header, start): (FileHeader, usize)| Source {
+    let mut source = FoundFile { name, path, length, header: None, salt: 0, start: 0, number: 0 };
+    let known = |source: FoundFile, (header, start): (FileHeader, usize)| FoundFile {
         salt: header.salt,
         number: header.number,
         header: Some(header),
@@ -133,7 +133,7 @@ fn mend(kind: FileKind, bytes: &[u8]) -> Option<(FileHeader, usize)> {
 
 /// Passes the sound frames of a segment to `visit`, in the order of the file, with their payloads.
 pub(super) fn frames(
-    source: &Source,
+    source: &FoundFile,
     pieces: &mut Pieces,
     damage: &mut Vec<Damage>,
     mut visit: impl FnMut(&SoundFrame, &[u8], &mut Vec<Damage>),
@@ -169,7 +169,7 @@ pub(super) fn frames(
 /// Returns the offsets of the sound blocks of a checkpoint, each block once, and whether the checkpoint
 /// is complete.
 pub(super) fn blocks(
-    source: &Source,
+    source: &FoundFile,
     pieces: &mut Pieces,
     damage: &mut Vec<Damage>,
 ) -> Result<(Vec<u64>, bool)> {

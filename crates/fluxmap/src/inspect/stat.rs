@@ -1,7 +1,7 @@
 //! A summary of a directory, from the headers of its files.
 
 use super::{Identity, Result, directory, has_database};
-use crate::checkpoint::Reader;
+use crate::checkpoint::CheckpointReader;
 use crate::error::PersistenceError;
 use crate::recovery::check_nothing_is_lost;
 use crate::wal::directory::{CHECKPOINT, CHECKPOINT_DRAFT, Directory, SEGMENT_DRAFT, segment_name};
@@ -143,7 +143,7 @@ pub fn stat(dir: impl AsRef<Path>) -> Result<Stat> {
 impl Stat {
     fn look_at_checkpoint(&mut self, directory: &Directory) -> Result<()> {
         self.total_bytes += length(directory, CHECKPOINT).unwrap_or_default();
-        let Some(mut reader) = Reader::open(directory)? else {
+        let Some(mut reader) = CheckpointReader::open(directory)? else {
             return Ok(());
         };
         let pairs = reader.total_pairs()?;

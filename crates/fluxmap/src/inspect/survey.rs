@@ -1,19 +1,19 @@
 //! The lenient scan of a directory: the sound parts of all its files.
 
 use super::image::Layer;
-use super::scan::{Damage, Source, blocks, source};
-use super::{Quiet, Result};
+use super::scan::{Damage, FoundFile, blocks, source};
+use super::{OfflineDatabase, Result};
 use crate::error::PersistenceError;
 use crate::wal::directory::{CHECKPOINT, CHECKPOINT_DRAFT, Directory, SEGMENT_DRAFT, segment_name};
-use crate::wal::format::{FileHeader, FileKind, Identity};
+use crate::wal::format::{FileHeader, FileIdentity, FileKind};
 use std::collections::HashMap;
 
 /// The useful files of a directory.
-pub(super) struct Survey {
-    pub(super) identity: Identity,
+pub(super) struct Inventory {
+    pub(super) identity: FileIdentity,
     pub(super) checkpoints: Vec<Checkpoint>,
     /// The segments of the log, each with whether its damage should be reported.
-    pub(super) segments: Vec<(Source, bool)>,
+    pub(super) segments: Vec<(FoundFile, bool)>,
     pub(super) damage: Vec<Damage>,
 }
 
@@ -25,10 +25,10 @@ pub(super) struct Checkpoint {
 }
 
 /// The number in the name of a segment, the segment, and the damage of its header.
-type NamedSegment = (Option<u64>, Source, Vec<Damage>);
+type NamedSegment = (Option<u64>, FoundFile, Vec<Damage>);
 
-impl Survey {
-    pub(super) fn of(quiet: &Quiet, gauge: &mut Gauge<'_>) -> Result<Self> {
+impl Inventory {
+    pub(super) fn of(quiet: &OfflineDatabase, gauge: &mut ProgressReporter<'_>) -> Result<Self> {
         let directory = &quiet.directory;
         let mut damage = Vec::new();
         let checkpoint = open(directory, CHECKPOINT, FileKind::Checkpoint, &mut damage)?;
@@ -66,7 +66,7 @@ impl Survey {
             );
             return Err(PersistenceError::Unavailable(why));
         };
-        let mut survey = Survey { identity, checkpoints, segments: Vec::new(), damage };
+        let mut survey = Inventory { identity, checkpoints, segments: Vec::new(), damage };
         survey.note_missing(directory, log_segment)?;
         for (name, found, noted) in segments {
             let number = found.header.as_ref().map(|header| header.number).or(name);
@@ -82,7 +82,7 @@ impl Survey {
         Ok(survey)
     }
 
-    fn take_segment(&mut self, name: Option<u64>, found: Source) {
+    fn take_segment(&mut self, name: Option<u64>, found: FoundFile) {
         if let Some(header) = &found.header {
             if header.identity.database != self.identity.database {
                 let why = "it belongs to another database; it is left out";
@@ -128,7 +128,7 @@ impl Survey {
 }
 
 impl Checkpoint {
-    fn scan(directory: &Directory, found: Source, damage: &mut Vec<Damage>) -> Self {
+    fn scan(directory: &Directory, found: FoundFile, damage: &mut Vec<Damage>) -> Self {
         let mut noted = Vec::new();
         let scanned = found.open(directory).and_then(|mut pieces| blocks(&found, &mut pieces, &mut noted));
         let (blocks, is_whole) = scanned.unwrap_or_else(|error| {
@@ -137,21 +137,21 @@ impl Checkpoint {
         });
         damage.append(&mut noted);
         let is_guess = found.header.is_none();
-        let Source { name, salt, number, .. } = found;
+        let FoundFile { name, salt, number, .. } = found;
         Checkpoint { layer: Layer { name, salt, commit: number, blocks, is_whole }, is_guess }
     }
 }
 
 /// Reports how many bytes are done, of how many.
-pub(super) struct Gauge<'p> {
+pub(super) struct ProgressReporter<'p> {
     progress: &'p mut dyn FnMut(u64, u64),
     done: u64,
     total: u64,
 }
 
-impl<'p> Gauge<'p> {
+impl<'p> ProgressReporter<'p> {
     pub(super) fn new(progress: &'p mut dyn FnMut(u64, u64)) -> Self {
-        Gauge { progress, done: 0, total: 0 }
+        ProgressReporter { progress, done: 0, total: 0 }
     }
 
     fn begin(&mut self, total: u64) {
@@ -169,7 +169,7 @@ impl<'p> Gauge<'p> {
 /// of these files is expected and not reported.
 fn take_drafts(
     directory: &Directory,
-    identity: &mut Option<Identity>,
+    identity: &mut Option<FileIdentity>,
     checkpoints: &mut Vec<Checkpoint>,
     segments: &mut Vec<NamedSegment>,
 ) -> Result<()> {
@@ -199,7 +199,7 @@ fn open(
     name: &str,
     kind: FileKind,
     damage: &mut Vec<Damage>,
-) -> Result<Option<Source>> {
+) -> Result<Option<FoundFile>> {
     let looked = match directory.find(name) {
         Ok(Some(file)) => source(name, &file, kind, damage),
         Ok(None) => return Ok(None),
@@ -217,14 +217,14 @@ fn open(
 
 /// Returns the properties that the files share: those of the checkpoint, or else those of most segments.
 fn identity<'r>(
-    checkpoint: Option<&'r Source>,
-    segments: impl Iterator<Item = &'r Source>,
-) -> Option<Identity> {
-    let header = |found: &'r Source| -> Option<&'r FileHeader> { found.header.as_ref() };
+    checkpoint: Option<&'r FoundFile>,
+    segments: impl Iterator<Item = &'r FoundFile>,
+) -> Option<FileIdentity> {
+    let header = |found: &'r FoundFile| -> Option<&'r FileHeader> { found.header.as_ref() };
     if let Some(header) = checkpoint.and_then(header) {
         return Some(header.identity.clone());
     }
-    let mut votes: HashMap<u64, (usize, &Identity)> = HashMap::new();
+    let mut votes: HashMap<u64, (usize, &FileIdentity)> = HashMap::new();
     for header in segments.filter_map(header) {
         votes.entry(header.identity.database).or_insert((0, &header.identity)).0 += 1;
     }

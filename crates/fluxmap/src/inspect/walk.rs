@@ -1,8 +1,8 @@
 //! The strict walk through the files: reads what opening the database would read, in the same order and
 //! by the same code.
 
-use super::{Identity, Quiet, Result};
-use crate::checkpoint::{Pair, Reader};
+use super::{Identity, OfflineDatabase, Result};
+use crate::checkpoint::{CheckpointReader, EncodedPair};
 use crate::error::PersistenceError;
 use crate::persistence::TornTail;
 use crate::recovery::check_nothing_is_lost;
@@ -88,7 +88,7 @@ pub struct Summary {
 /// [`Missing`](PersistenceError::Missing) and others. [`Locked`](PersistenceError::Locked) if the
 /// database is in use, [`NoDatabase`](PersistenceError::NoDatabase) if there is none.
 pub fn verify(dir: impl AsRef<Path>, progress: impl FnMut(u64, u64)) -> Result<Summary> {
-    let quiet = Quiet::open(dir.as_ref())?;
+    let quiet = OfflineDatabase::open(dir.as_ref())?;
     Ok(walk(&quiet, progress, |_| Ok(()))?.summary)
 }
 
@@ -125,7 +125,7 @@ pub fn records(
     dir: impl AsRef<Path>,
     mut visit: impl FnMut(Record<'_>) -> ControlFlow<()>,
 ) -> Result<Option<Summary>> {
-    let quiet = Quiet::open(dir.as_ref())?;
+    let quiet = OfflineDatabase::open(dir.as_ref())?;
     let mut broken_off = false;
     let walked = walk(
         &quiet,
@@ -148,31 +148,31 @@ pub fn records(
 /// The result of a walk.
 pub(super) struct Walked {
     pub(super) summary: Summary,
-    pub(super) identity: format::Identity,
+    pub(super) identity: format::FileIdentity,
     /// The header of the checkpoint; `None` if there is none yet.
     pub(super) checkpoint: Option<FileHeader>,
 }
 
 /// Reads everything that recovery needs.
 pub(super) fn walk(
-    quiet: &Quiet,
+    quiet: &OfflineDatabase,
     mut progress: impl FnMut(u64, u64),
     mut visit: impl FnMut(Record<'_>) -> Result<()>,
 ) -> Result<Walked> {
     let directory = &quiet.directory;
-    let Some(mut checkpoint) = Reader::open(directory)? else {
+    let Some(mut checkpoint) = CheckpointReader::open(directory)? else {
         // If the creation of the database was interrupted, it counts as empty.
         check_nothing_is_lost(directory)?;
         return empty(directory);
     };
     let header = checkpoint.header.clone();
-    let mut gauge = Gauge::new(directory, &checkpoint, header.detail)?;
+    let mut gauge = WalkProgress::new(directory, &checkpoint, header.detail)?;
     progress(0, gauge.total);
     let path = checkpoint.file().path().to_owned();
     while let Some(block) = checkpoint.next_block()? {
         let at = FrameAt { path: &path, offset: block.offset };
         for pair in block.pairs() {
-            let Pair { key, value, expires } =
+            let EncodedPair { key, value, expires } =
                 pair.map_err(|_| at.damaged("the pairs in it make no sense"))?;
             let operation = Operation::Pair { key, value, expires: NonZeroU64::new(expires) };
             visit(Record { path: &path, offset: block.offset, commit: header.number, operation })?;
@@ -182,10 +182,10 @@ pub(super) fn walk(
     let tail = replay(directory, &header.identity, header.detail, header.number, |lsn, commit, at| {
         for operation in operations(commit) {
             let operation = match operation.map_err(|_| at.damaged("an operation in it makes no sense"))? {
-                format::Operation::Put { key, value, expires } => {
+                format::LogOperation::Put { key, value, expires } => {
                     Operation::Put { key, value, expires: NonZeroU64::new(expires) }
                 }
-                format::Operation::Delete { key } => Operation::Delete { key },
+                format::LogOperation::Delete { key } => Operation::Delete { key },
             };
             visit(Record { path: at.path, offset: at.offset, commit: lsn, operation })?;
         }
@@ -227,16 +227,16 @@ fn empty(directory: &Directory) -> Result<Walked> {
 }
 
 /// The progress of a walk, in bytes.
-struct Gauge {
+struct WalkProgress {
     /// The offset of each segment, if the files were one.
     starts: HashMap<PathBuf, u64>,
     last: u64,
     total: u64,
 }
 
-impl Gauge {
-    fn new(directory: &Directory, checkpoint: &Reader, first: u64) -> Result<Self> {
-        let mut gauge = Gauge { starts: HashMap::new(), last: 0, total: checkpoint.length() };
+impl WalkProgress {
+    fn new(directory: &Directory, checkpoint: &CheckpointReader, first: u64) -> Result<Self> {
+        let mut gauge = WalkProgress { starts: HashMap::new(), last: 0, total: checkpoint.length() };
         for number in directory.segments()?.into_iter().filter(|number| *number >= first) {
             let name = segment_name(number);
             gauge.starts.insert(directory.path_of(&name), gauge.total);

@@ -4,8 +4,8 @@
 //! transactions that have read the key are certified against them. `removal.rs` makes them, without a
 //! lock around the user code of the keys.
 
-use crate::commit::dispose::dispose;
-use crate::commit::{Committer, Order};
+use crate::commit::drop_deferred::drop_deferred;
+use crate::commit::{CommitSection, Committer};
 use crate::error::FluxError;
 use crate::mem::notify::{Told, tell};
 use crate::mem::removal::{Need, Removal};
@@ -52,15 +52,15 @@ impl Evictions {
 }
 
 /// Removed keys, to be reported where no lock is held.
-pub(crate) struct Gone<K, V> {
+pub(crate) struct Evicted<K, V> {
     pub(crate) keys: Told<K, V>,
     wanted: bool,
 }
 
-impl<K, V> Gone<K, V> {
+impl<K, V> Evicted<K, V> {
     /// Creates an empty list that keeps the added keys only if they are `wanted`.
     pub(crate) fn new(wanted: bool) -> Self {
-        Gone { keys: Vec::new(), wanted }
+        Evicted { keys: Vec::new(), wanted }
     }
 
     /// Returns whether removed keys should be added, with their values and causes.
@@ -75,21 +75,21 @@ impl<K, V> Gone<K, V> {
 }
 
 /// Removed keys. Dropping this value reports them to the listener, even if a panic comes before.
-pub(crate) struct Telling<'l, K: 'static, V: 'static> {
-    pub(crate) gone: Gone<K, V>,
+pub(crate) struct NotifyOnDrop<'l, K: 'static, V: 'static> {
+    pub(crate) evicted: Evicted<K, V>,
     listener: Option<&'l Listener<K, V>>,
 }
 
-impl<'l, K, V> Telling<'l, K, V> {
+impl<'l, K, V> NotifyOnDrop<'l, K, V> {
     pub(crate) fn new(listener: Option<&'l Listener<K, V>>) -> Self {
-        Telling { gone: Gone::new(listener.is_some()), listener }
+        NotifyOnDrop { evicted: Evicted::new(listener.is_some()), listener }
     }
 }
 
-impl<K, V> Drop for Telling<'_, K, V> {
+impl<K, V> Drop for NotifyOnDrop<'_, K, V> {
     fn drop(&mut self) {
         if let Some(listener) = self.listener {
-            tell(listener, mem::take(&mut self.gone.keys));
+            tell(listener, mem::take(&mut self.evicted.keys));
         }
     }
 }
@@ -99,49 +99,49 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
     pub(crate) fn go_on_making_room(&self, removal: &mut Removal<'_, '_, K, V>, need: &mut Need<'_>) {
         while removal.goes_on() {
             removal.prepare();
-            let mut order = self.order.lock();
-            let removed = removal.make_room(&mut order, need);
-            let freed = order.after_publish(removed, self);
-            drop(order);
+            let mut section = self.section.lock();
+            let removed = removal.make_room(&mut section, need);
+            let freed = section.after_publish(removed, self);
+            drop(section);
             self.after_removal(removed > 0);
-            dispose(freed);
+            drop_deferred(freed);
         }
     }
 
     /// Removes some of the expired keys, and returns when more are to be removed. Returns `None` also if
     /// the log has failed, because then no key can be removed.
-    pub(crate) fn reap(&self) -> Option<Time> {
-        let mut telling = Telling::new(self.listener.as_ref());
-        self.remove_expired(&mut telling.gone).ok().flatten()
+    pub(crate) fn remove_expired(&self) -> Option<Time> {
+        let mut notify = NotifyOnDrop::new(self.listener.as_ref());
+        self.remove_expired_into(&mut notify.evicted).ok().flatten()
     }
 
     /// Removes some of the expired keys, and returns when the next key expires.
-    pub(crate) fn remove_expired(&self, gone: &mut Gone<K, V>) -> Result<Option<Time>, FluxError> {
-        let mut order = self.order.lock();
-        let now = self.hand.advance();
-        if order.keeper.timers.expired(now).is_none() {
-            return Ok(order.set_alarm());
+    pub(crate) fn remove_expired_into(&self, evicted: &mut Evicted<K, V>) -> Result<Option<Time>, FluxError> {
+        let mut section = self.section.lock();
+        let now = self.expiry_clock.advance();
+        if section.ledger.timers.expired(now).is_none() {
+            return Ok(section.set_next_wakeup());
         }
         let reader = self.reader();
-        let mut removal = Removal::new(self, &reader, gone);
-        removal.pick_expired(&mut order, now);
+        let mut removal = Removal::new(self, &reader, evicted);
+        removal.pick_expired(&mut section, now);
         if removal.goes_on() && removal.must_prepare() {
-            drop(order);
+            drop(section);
             removal.prepare();
-            order = self.order.lock();
+            section = self.section.lock();
         }
-        let removed = removal.remove_picked(&mut order, self.clock.applied() + 1);
+        let removed = removal.remove_picked(&mut section, self.clock.applied() + 1);
         let spent = removal.end();
         // Drop the reader before the lock is released: while its pin lasts, nothing can free the removed
         // versions.
         drop(reader);
-        let next = order.set_alarm();
+        let next = section.set_next_wakeup();
         let count = removed.as_ref().map_or(0, |removed| *removed);
-        let freed = order.after_publish(count, self);
-        drop(order);
+        let freed = section.after_publish(count, self);
+        drop(section);
         self.after_removal(count > 0);
         drop(spent);
-        dispose(freed);
+        drop_deferred(freed);
         removed.map(|_| next)
     }
 
@@ -152,26 +152,26 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
         hash: u64,
         is_it: impl Fn(&K) -> bool,
     ) -> Result<Option<Timestamp>, FluxError> {
-        let mut telling = Telling::new(self.listener.as_ref());
+        let mut notify = NotifyOnDrop::new(self.listener.as_ref());
         let reader = self.reader();
         // Search without the lock, because `Eq`, encoding and copying are user code of the key.
         let Some(found) = reader.resident(hash, |resident| is_it(resident.key())) else {
             // A commit that is not visible yet may have removed the key: wait for that commit.
-            drop(self.order.lock());
+            drop(self.section.lock());
             return Ok(None);
         };
-        let mut removal = Removal::new(self, &reader, &mut telling.gone);
+        let mut removal = Removal::new(self, &reader, &mut notify.evicted);
         removal.pick_found(hash, found)?;
-        let mut order = self.order.lock();
-        removal.renew_picked(self.hand.advance());
+        let mut section = self.section.lock();
+        removal.renew_picked(self.expiry_clock.advance());
         let timestamp = self.clock.applied() + 1;
-        let removed = removal.remove_picked(&mut order, timestamp)?;
-        let freed = order.after_publish(removed, self);
-        drop(order);
+        let removed = removal.remove_picked(&mut section, timestamp)?;
+        let freed = section.after_publish(removed, self);
+        drop(section);
         self.after_removal(removed > 0);
         drop(removal);
         drop(reader);
-        dispose(freed);
+        drop_deferred(freed);
         Ok((removed > 0).then_some(timestamp))
     }
 
@@ -183,11 +183,11 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
     }
 }
 
-impl<K, V> Order<K, V> {
+impl<K, V> CommitSection<K, V> {
     /// Records when the background thread looks for expired keys next, and returns that time.
-    fn set_alarm(&mut self) -> Option<Time> {
-        let next = self.keeper.timers.next();
-        self.alarm = next.unwrap_or(Time::MAX);
+    fn set_next_wakeup(&mut self) -> Option<Time> {
+        let next = self.ledger.timers.next();
+        self.next_wakeup = next.unwrap_or(Time::MAX);
         next
     }
 }

@@ -2,13 +2,13 @@
 //!
 //! A snapshot reads the time once, so its view does not change. No commit deletes a key at the moment it
 //! expires, and yet the order of commits must agree with expiries: no commit may depend on a key that a
-//! view of an earlier state has already found expired. So there is one [clock for expiries](Hand), moved
+//! view of an earlier state has already found expired. So there is one [`ExpiryClock`], moved
 //! under the commit lock only, and a commit is certified at the time that it then shows.
 
 use crate::host::Host;
 use crate::mvcc::clock::Clock;
 use crate::sync::{AtomicU64, Instant, Mutex, Ordering};
-use fluxmap_index::{Moment, Time, Timestamp, contain, planted};
+use fluxmap_index::{ReadPoint, Time, Timestamp, contain, planted};
 use std::collections::VecDeque;
 use std::collections::btree_map::{BTreeMap, Entry};
 use std::fmt;
@@ -104,7 +104,7 @@ fn micros(time: SystemTime) -> u64 {
 }
 
 /// The source of the time.
-enum Source {
+enum ClockSource {
     Machine(Machine),
     Given(Arc<dyn TimeSource>),
 }
@@ -120,30 +120,30 @@ pub(crate) fn to_time(time: SystemTime) -> Time {
 }
 
 /// The expiry clock of a database.
-pub(crate) struct Hand {
-    source: Source,
+pub(crate) struct ExpiryClock {
+    source: ClockSource,
     /// How often a source that was given has panicked.
     panics: AtomicU64,
     /// The time that the clock shows. Only the holder of the commit lock moves it.
-    shown: AtomicU64,
+    current: AtomicU64,
     /// Whether any key that expires was ever written. Until then the time is not read.
-    needed: AtomicBool,
+    enabled: AtomicBool,
     /// Whether the background thread moves the clock when a key expires, so that reads of single keys
     /// need not ask the source. True once the background thread has run, if the source is the machine.
     is_driven: AtomicBool,
     /// The times of commits that are not stable yet.
-    lag: Mutex<Lag>,
+    pending: Mutex<PendingTimes>,
 }
 
 /// The times of commits that were not stable at the last look, and the time for readers of the stable
 /// state: the time of its last commit, or of the first commit that is not stable.
 #[derive(Default)]
-struct Lag {
+struct PendingTimes {
     unstable: VecDeque<(Timestamp, Time)>,
     settled: Time,
 }
 
-impl Lag {
+impl PendingTimes {
     fn settle(&mut self, stable: Timestamp) {
         while let Some((_, time)) = self.unstable.pop_front_if(|(timestamp, _)| *timestamp <= stable) {
             self.settled = time;
@@ -151,32 +151,32 @@ impl Lag {
     }
 }
 
-impl Hand {
+impl ExpiryClock {
     /// Creates an expiry clock that follows `source`, or else the host's clock.
     pub(crate) fn new(source: Option<Arc<dyn TimeSource>>, host: Host) -> Self {
-        Hand {
-            source: source.map_or_else(|| Source::Machine(Machine::new(host)), Source::Given),
+        ExpiryClock {
+            source: source.map_or_else(|| ClockSource::Machine(Machine::new(host)), ClockSource::Given),
             panics: AtomicU64::new(0),
             is_driven: AtomicBool::new(false),
-            shown: AtomicU64::new(0),
-            needed: AtomicBool::new(false),
-            lag: Mutex::default(),
+            current: AtomicU64::new(0),
+            enabled: AtomicBool::new(false),
+            pending: Mutex::default(),
         }
     }
 
     /// Returns the current time, which never goes back.
     pub(crate) fn now(&self) -> Time {
         let now = match &self.source {
-            Source::Machine(machine) => machine.now(),
+            ClockSource::Machine(machine) => machine.now(),
             // Contain panics: the source is called under locks, in the middle of commits, and by the
             // background thread, where a panic would leave work half done.
-            Source::Given(source) => contain(|| to_time(source.now())).unwrap_or_else(|| {
+            ClockSource::Given(source) => contain(|| to_time(source.now())).unwrap_or_else(|| {
                 self.panics.fetch_add(1, Ordering::Relaxed);
                 tracing::error!("a time source has panicked; the time stays where it was");
                 0
             }),
         };
-        now.max(self.shown())
+        now.max(self.current())
     }
 
     /// Returns how often a source that was given has panicked.
@@ -187,7 +187,7 @@ impl Hand {
     /// Reads the machine's clock, if that is the source: it may have been set forward, or the machine
     /// may have slept. The shown time follows at the next [`advance`](Self::advance).
     pub(crate) fn look(&self) {
-        if let Source::Machine(machine) = &self.source {
+        if let ClockSource::Machine(machine) = &self.source {
             machine.look();
         }
     }
@@ -195,21 +195,21 @@ impl Hand {
     /// Returns how often the machine's clock must be read while any key expires; `None` for a source
     /// that was given.
     pub(crate) fn look_every(&self) -> Option<Duration> {
-        matches!(self.source, Source::Machine(_)).then_some(LOOK_EVERY)
+        matches!(self.source, ClockSource::Machine(_)).then_some(LOOK_EVERY)
     }
 
     /// Continues from the time that had been reached when the database was last open. The database must
     /// not be in use yet.
     pub(crate) fn resume(&self, time: Time) {
-        if let Source::Machine(machine) = &self.source {
+        if let ClockSource::Machine(machine) = &self.source {
             machine.follow(UNIX_EPOCH.checked_add(Duration::from_millis(time)).unwrap_or(UNIX_EPOCH));
         }
-        self.shown.fetch_max(time, Ordering::Release);
+        self.current.fetch_max(time, Ordering::Release);
     }
 
     /// Returns the time from which the next opening continues; 0 if nothing ever expired.
     pub(crate) fn reached(&self) -> Time {
-        if self.is_needed() { self.now() } else { self.shown() }
+        if self.is_enabled() { self.now() } else { self.current() }
     }
 
     /// Returns the time that is `life` from now, in whole milliseconds, rounded up.
@@ -223,24 +223,24 @@ impl Hand {
 
     /// Returns whether keys may expire. A thread that has read a timestamp from the commit clock sees
     /// true here if a commit up to that timestamp wrote an expiring key.
-    pub(crate) fn is_needed(&self) -> bool {
+    pub(crate) fn is_enabled(&self) -> bool {
         // Relaxed: the Acquire and Release of the commit clock order it.
-        self.needed.load(Ordering::Relaxed)
+        self.enabled.load(Ordering::Relaxed)
     }
 
     /// Turns expiry on. Called by the holder of the commit lock before the commit clock is moved.
-    pub(crate) fn need(&self) {
-        self.needed.store(true, Ordering::Relaxed);
+    pub(crate) fn enable(&self) {
+        self.enabled.store(true, Ordering::Relaxed);
     }
 
-    pub(crate) fn shown(&self) -> Time {
+    pub(crate) fn current(&self) -> Time {
         // Acquire: pairs with `advance`.
-        self.shown.load(Ordering::Acquire)
+        self.current.load(Ordering::Acquire)
     }
 
     /// Records that a thread moves this clock whenever a key expires.
-    pub(crate) fn drive(&self) {
-        self.is_driven.store(matches!(self.source, Source::Machine(_)), Ordering::Relaxed);
+    pub(crate) fn set_driven(&self) {
+        self.is_driven.store(matches!(self.source, ClockSource::Machine(_)), Ordering::Relaxed);
     }
 
     pub(crate) fn is_driven(&self) -> bool {
@@ -250,76 +250,76 @@ impl Hand {
 
     /// Returns whether the shown time is behind the source.
     pub(crate) fn is_due(&self) -> bool {
-        self.is_needed() && self.now() > self.shown()
+        self.is_enabled() && self.now() > self.current()
     }
 
     /// Moves the shown time to the source's time, and returns it. Called by the holder of the commit
     /// lock.
     pub(crate) fn advance(&self) -> Time {
-        if self.is_needed() {
+        if self.is_enabled() {
             let now = self.now();
             // Release: a thread that sees this time sees the commits before it.
-            self.shown.store(now, Ordering::Release);
+            self.current.store(now, Ordering::Release);
         }
-        self.shown()
+        self.current()
     }
 
     /// Records the time of a commit that is not stable yet. Called by the holder of the commit lock
     /// before the commit is applied.
     pub(crate) fn note_unstable(&self, timestamp: Timestamp, clock: &Clock) {
-        if self.is_needed() {
-            let mut lag = self.lag.lock();
-            lag.settle(clock.stable());
-            if lag.unstable.is_empty() {
-                lag.settled = self.shown();
+        if self.is_enabled() {
+            let mut pending = self.pending.lock();
+            pending.settle(clock.stable());
+            if pending.unstable.is_empty() {
+                pending.settled = self.current();
             }
-            lag.unstable.push_back((timestamp, self.shown()));
+            pending.unstable.push_back((timestamp, self.current()));
         }
     }
 
     /// Returns the newest state, with a time at which it was the newest. So the next commit is certified
     /// at that time or later, and earlier commits at that time or earlier.
-    pub(crate) fn applied_moment(&self, clock: &Clock) -> Moment {
+    pub(crate) fn applied_point(&self, clock: &Clock) -> ReadPoint {
         let mut timestamp = clock.applied();
-        if !self.is_needed() {
+        if !self.is_enabled() {
             return timestamp.into();
         }
         loop {
-            let time = self.shown();
+            let time = self.current();
             let again = clock.applied();
             if again == timestamp || planted("view-with-any-time") {
-                return Moment { timestamp, time };
+                return ReadPoint { timestamp, time };
             }
             timestamp = again;
         }
     }
 
     /// Returns the newest stable state, with a time for which the same holds.
-    pub(crate) fn stable_moment(&self, clock: &Clock) -> Moment {
-        if !self.is_needed() {
+    pub(crate) fn stable_point(&self, clock: &Clock) -> ReadPoint {
+        if !self.is_enabled() {
             return clock.stable().into();
         }
-        // While the lock is held, no commit is applied that is not noted in `lag`.
-        let mut lag = self.lag.lock();
+        // While the lock is held, no commit is applied that is not noted in `pending`.
+        let mut pending = self.pending.lock();
         let timestamp = clock.stable();
-        lag.settle(timestamp);
-        let is_all = clock.applied() == timestamp && lag.unstable.is_empty();
-        Moment {
+        pending.settle(timestamp);
+        let is_all = clock.applied() == timestamp && pending.unstable.is_empty();
+        ReadPoint {
             timestamp,
             time: if is_all || planted("stable-views-at-present") {
-                self.shown()
+                self.current()
             } else {
                 // The latest time at which this was the newest state. A transaction may have read it at any
                 // time before, and returned: a stable read at an earlier time would go back in time.
-                lag.unstable.front().map_or(lag.settled, |(_, time)| *time)
+                pending.unstable.front().map_or(pending.settled, |(_, time)| *time)
             },
         }
     }
 }
 
-impl fmt::Debug for Hand {
+impl fmt::Debug for ExpiryClock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hand").field("shown", &self.shown()).finish_non_exhaustive()
+        f.debug_struct("Hand").field("shown", &self.current()).finish_non_exhaustive()
     }
 }
 
@@ -410,13 +410,15 @@ mod tests {
 
     #[test]
     fn what_cannot_be_counted_is_never() {
-        let hand = Hand::new(None, Host::default());
-        assert_eq!(hand.after(Duration::MAX), u64::MAX);
-        hand.resume(u64::MAX - 1);
-        assert!(hand.now() >= u64::MAX - 1 && hand.after(Duration::from_secs(1)) == u64::MAX);
-        let hand = Hand::new(None, Host::default());
+        let expiry_clock = ExpiryClock::new(None, Host::default());
+        assert_eq!(expiry_clock.after(Duration::MAX), u64::MAX);
+        expiry_clock.resume(u64::MAX - 1);
+        assert!(expiry_clock.now() >= u64::MAX - 1 && expiry_clock.after(Duration::from_secs(1)) == u64::MAX);
+        let expiry_clock = ExpiryClock::new(None, Host::default());
         assert_eq!(to_time(UNIX_EPOCH), 1);
-        assert!(hand.after(Duration::from_nanos(1)) > to_time(SystemTime::now() - Duration::from_secs(1)));
+        assert!(
+            expiry_clock.after(Duration::from_nanos(1)) > to_time(SystemTime::now() - Duration::from_secs(1))
+        );
     }
 
     /// The machine slept, or its clock was set, between two looks.
@@ -455,12 +457,12 @@ mod tests {
         let time = UNIX_EPOCH + Duration::from_secs(1_000_000);
         let source = Arc::new(Fragile(std::sync::Mutex::new(Some(time))));
         let given: Arc<dyn TimeSource> = source.clone();
-        let hand = Hand::new(Some(given), Host::default());
-        hand.need();
-        assert_eq!((hand.advance(), hand.panics()), (1_000_000_000, 0));
+        let expiry_clock = ExpiryClock::new(Some(given), Host::default());
+        expiry_clock.enable();
+        assert_eq!((expiry_clock.advance(), expiry_clock.panics()), (1_000_000_000, 0));
         *source.0.lock().expect("nobody has it") = None;
-        assert_eq!((hand.advance(), hand.panics()), (1_000_000_000, 1));
-        assert_eq!(hand.after(Duration::from_secs(1)), 1_000_001_000);
-        assert!(!hand.is_due());
+        assert_eq!((expiry_clock.advance(), expiry_clock.panics()), (1_000_000_000, 1));
+        assert_eq!(expiry_clock.after(Duration::from_secs(1)), 1_000_001_000);
+        assert!(!expiry_clock.is_due());
     }
 }

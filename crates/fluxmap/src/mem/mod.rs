@@ -2,7 +2,7 @@
 
 pub(crate) mod evict;
 pub(crate) mod expiry;
-pub(crate) mod keeper;
+pub(crate) mod ledger;
 pub(crate) mod nodes;
 mod notify;
 pub(crate) mod policy;

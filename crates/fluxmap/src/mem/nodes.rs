@@ -245,20 +245,20 @@ impl Nodes {
 /// A list of nodes, with what they weigh together. A node is in one list at most, and its
 /// weight must not change behind the list's back: see [`reweigh`](Self::reweigh).
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct List {
+pub(crate) struct NodeList {
     front: NodeId,
     back: NodeId,
     len: usize,
     weight: u64,
 }
 
-impl Default for List {
+impl Default for NodeList {
     fn default() -> Self {
-        List { front: NO_NODE, back: NO_NODE, len: 0, weight: 0 }
+        NodeList { front: NO_NODE, back: NO_NODE, len: 0, weight: 0 }
     }
 }
 
-impl List {
+impl NodeList {
     pub(crate) fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -322,7 +322,7 @@ impl List {
     }
 
     /// Appends another list, which is empty then. Constant time, whatever their lengths.
-    pub(crate) fn append(&mut self, nodes: &mut Nodes, other: &mut List) {
+    pub(crate) fn append(&mut self, nodes: &mut Nodes, other: &mut NodeList) {
         let other = std::mem::take(other);
         match (self.back, other.front) {
             (_, NO_NODE) => return,

@@ -2,7 +2,7 @@
 //!
 //! A listener may commit, and so evict more. While a listener runs on a thread, further notifications on
 //! that thread are queued until it has returned. Otherwise each listener would call the next, as deep as
-//! there are keys to evict. `commit/dispose.rs` does the same for destructors.
+//! there are keys to evict. `commit/drop_deferred.rs` does the same for destructors.
 
 use crate::mem::EvictionCause;
 use crate::mem::evict::Listener;
@@ -16,22 +16,22 @@ use std::sync::Arc;
 pub(crate) type Told<K, V> = Vec<(K, Arc<V>, EvictionCause)>;
 
 /// Notifications in the order of the evictions, for databases of any type.
-type Waiting = VecDeque<Box<dyn FnOnce()>>;
+type PendingNotices = VecDeque<Box<dyn FnOnce()>>;
 
 thread_local! {
     /// The queue, present while a listener runs on this thread.
-    static WAITING: RefCell<Option<Waiting>> = RefCell::new(None);
+    static WAITING: RefCell<Option<PendingNotices>> = RefCell::new(None);
 }
 
 /// Accesses the queue; `None` if the thread-local has been destroyed because the thread is ending.
-fn with_waiting<R>(change: impl FnOnce(&mut Option<Waiting>) -> R) -> Option<R> {
+fn with_waiting<R>(change: impl FnOnce(&mut Option<PendingNotices>) -> R) -> Option<R> {
     WAITING.try_with(|waiting| change(&mut waiting.borrow_mut())).ok()
 }
 
 /// While this guard lives, notifications on this thread are queued.
-struct Running;
+struct Notifying;
 
-impl Drop for Running {
+impl Drop for Notifying {
     fn drop(&mut self) {
         // The queue is empty unless a destructor has panicked; its contents are then dropped after the
         // borrow has ended.
@@ -52,8 +52,8 @@ pub(crate) fn tell<K: 'static, V: 'static>(listener: &Listener<K, V>, told: Told
             with_waiting(|waiting| waiting.as_mut().map(|waiting| waiting.push_back(later)));
         }
         Some(false) => {
-            with_waiting(|waiting| *waiting = Some(Waiting::new()));
-            let _running = Running;
+            with_waiting(|waiting| *waiting = Some(PendingNotices::new()));
+            let _running = Notifying;
             tell_now(listener, told);
             while let Some(next) = with_waiting(|waiting| waiting.as_mut()?.pop_front()).flatten() {
                 next();

@@ -10,16 +10,18 @@
 //! A removal uses one [`Reader`], whose pin keeps the picked entries alive from one hold of the lock to
 //! the next.
 
-use crate::commit::{Committer, Order};
+use crate::commit::{CommitSection, Committer};
 use crate::error::FluxError;
-use crate::mem::evict::{EvictionCause, Gone};
-use crate::mem::keeper::{self, Books};
+use crate::mem::evict::{Evicted, EvictionCause};
+use crate::mem::ledger::{self, Budget};
 use crate::mem::nodes::{NodeId, Nodes};
-use crate::mem::policy::Reads;
+use crate::mem::policy::AccessSource;
 use crate::mem::weigher::TOMBSTONE;
 use crate::txn::priority::Priority;
 use crate::txn::shield::Shield;
-use fluxmap_index::{Access, Reader, Resident, Tail, Time, Timestamp, contain, has_expired, planted};
+use fluxmap_index::{
+    Access, CurrentEntry, Reader, Time, Timestamp, VersionMeta, contain, has_expired, planted,
+};
 use std::hash::Hash;
 use std::mem;
 use std::ptr;
@@ -28,9 +30,9 @@ use std::sync::Arc;
 /// The number of expired keys that are removed in one commit.
 const EXPIRED_AT_ONCE: usize = 64;
 
-/// The number of victims in a row that may be spared, in addition to the keys that the last commit has
+/// The number of victims in a row that may be skipped, in addition to the keys that the last commit has
 /// just written, before making room is given up until the next commit: such victims cannot be encoded.
-const MOST_SPARED: usize = 64;
+const MOST_SKIPPED: usize = 64;
 
 /// How often the policy may choose each key of the last commit before it has chosen all others: as often
 /// as `Lfu` has levels.
@@ -39,10 +41,10 @@ const MOST_TURNS: usize = 16;
 /// A key to be removed, as it was when it was picked.
 struct Victim<'r, K, V> {
     hash: u64,
-    resident: Resident<'r, K, Arc<V>>,
+    resident: CurrentEntry<'r, K, Arc<V>>,
     cause: EvictionCause,
     /// The policy's name for the key, if the policy chose it.
-    choice: Option<keeper::Victim>,
+    choice: Option<ledger::PolicyChoice>,
     /// The encoded operation for the log. `None` until it has been prepared, and if that failed.
     operation: Option<Vec<u8>>,
     /// The copy for the listener.
@@ -60,8 +62,8 @@ pub(crate) struct Need<'p> {
     /// The last commit made for this need, removals included. While no other commit follows, everything
     /// beyond the limit is removed; later commits make room for what they add.
     last: Timestamp,
-    /// The number of victims that were spared since one was last removed.
-    spared: usize,
+    /// The number of victims that were skipped since one was last removed.
+    skipped: usize,
     /// Which keys a lease protects. `None` while the database is opened.
     shield: Option<Shield<'p>>,
 }
@@ -69,30 +71,30 @@ pub(crate) struct Need<'p> {
 impl<'p> Need<'p> {
     /// Returns the need for everything beyond the limit now; `None` if the limit is kept.
     pub(crate) fn all<K, V>(
-        order: &Order<K, V>,
+        section: &CommitSection<K, V>,
         shared: &Committer<K, V>,
         written: Option<(Timestamp, usize)>,
         priority: Option<&'p Priority>,
     ) -> Option<Self> {
-        let left = order.keeper.excess(shared.index.structure());
+        let left = section.ledger.excess(shared.index.structure());
         (left > 0).then(|| {
             let writes = written.map_or(0, |(_, keys)| keys);
             let shield = priority.map(|priority| Shield::new(priority, writes));
-            Need { written, left, last: shared.clock.applied(), spared: 0, shield }
+            Need { written, left, last: shared.clock.applied(), skipped: 0, shield }
         })
     }
 
-    fn may_spare(&self) -> bool {
-        self.spared < MOST_SPARED + MOST_TURNS * self.written.map_or(0, |(_, keys)| keys)
+    fn may_skip(&self) -> bool {
+        self.skipped < MOST_SKIPPED + MOST_TURNS * self.written.map_or(0, |(_, keys)| keys)
     }
 
     /// Returns the chosen key, unless it has gone or the commit that needs the room has written it.
     fn may_go<'r, K, V>(
         &self,
-        notes: &Notes<'r, '_, K, V>,
-        choice: keeper::Victim,
-    ) -> Option<Resident<'r, K, Arc<V>>> {
-        let is_written = |resident: &Resident<'_, K, Arc<V>>| {
+        notes: &EntryAccesses<'r, '_, K, V>,
+        choice: ledger::PolicyChoice,
+    ) -> Option<CurrentEntry<'r, K, Arc<V>>> {
+        let is_written = |resident: &CurrentEntry<'_, K, Arc<V>>| {
             self.written.is_some_and(|(timestamp, _)| resident.timestamp() == timestamp)
         };
         notes.resident(choice.hash, choice.id).filter(|resident| !is_written(resident))
@@ -101,8 +103,8 @@ impl<'p> Need<'p> {
     /// Returns the shield if it protects this key. One load if there is no lease.
     fn shield_over<K: 'static, V>(
         &mut self,
-        resident: &Resident<'_, K, Arc<V>>,
-        choice: keeper::Victim,
+        resident: &CurrentEntry<'_, K, Arc<V>>,
+        choice: ledger::PolicyChoice,
     ) -> Option<&mut Shield<'p>> {
         let shield = self.shield.as_mut()?;
         (shield.looks() && shield.covers(choice.hash, resident.key())).then_some(shield)
@@ -112,11 +114,11 @@ impl<'p> Need<'p> {
     /// protected keys may come first.
     fn draw<'r, K: 'static, V>(
         &mut self,
-        books: &mut Books,
-        notes: &Notes<'r, '_, K, V>,
-    ) -> Option<(Resident<'r, K, Arc<V>>, keeper::Victim)> {
+        budget: &mut Budget,
+        notes: &EntryAccesses<'r, '_, K, V>,
+    ) -> Option<(CurrentEntry<'r, K, Arc<V>>, ledger::PolicyChoice)> {
         while self.shield.as_mut()?.looks() {
-            let Some(choice) = books.draw() else { continue };
+            let Some(choice) = budget.draw() else { continue };
             let Some(resident) = self.may_go(notes, choice) else { continue };
             if !self.shield.as_ref()?.covers(choice.hash, resident.key()) {
                 return Some((resident, choice));
@@ -130,7 +132,7 @@ impl<'p> Need<'p> {
 pub(crate) struct Removal<'c, 'r, K, V> {
     shared: &'c Committer<K, V>,
     reader: &'r Reader<'r, K, Arc<V>>,
-    gone: &'c mut Gone<K, V>,
+    evicted: &'c mut Evicted<K, V>,
     /// The keys to remove in the next hold of the lock.
     picked: Vec<Victim<'r, K, V>>,
     /// Listeners' copies of keys that were not removed, to be dropped where no lock is held.
@@ -138,15 +140,15 @@ pub(crate) struct Removal<'c, 'r, K, V> {
 }
 
 /// Gives the policy the accesses that reads have noted on entries.
-struct Notes<'r, 'i, K, V>(&'r Reader<'i, K, Arc<V>>);
+struct EntryAccesses<'r, 'i, K, V>(&'r Reader<'i, K, Arc<V>>);
 
-impl<'r, K, V> Notes<'r, '_, K, V> {
-    fn resident(&self, hash: u64, node: NodeId) -> Option<Resident<'r, K, Arc<V>>> {
+impl<'r, K, V> EntryAccesses<'r, '_, K, V> {
+    fn resident(&self, hash: u64, node: NodeId) -> Option<CurrentEntry<'r, K, Arc<V>>> {
         self.0.resident(hash, |resident| resident.tail().is_some_and(|tail| tail.node == node))
     }
 }
 
-impl<K, V> Reads for Notes<'_, '_, K, V> {
+impl<K, V> AccessSource for EntryAccesses<'_, '_, K, V> {
     fn of(&self, nodes: &Nodes, node: NodeId) -> Access {
         let resident = self.resident(nodes.get(node).hash, node);
         resident.map_or(Access::default(), |resident| resident.access())
@@ -163,14 +165,14 @@ impl<'c, 'r, K: Ord + Hash + Clone + 'static, V: 'static> Removal<'c, 'r, K, V> 
     pub(crate) fn new(
         shared: &'c Committer<K, V>,
         reader: &'r Reader<'r, K, Arc<V>>,
-        gone: &'c mut Gone<K, V>,
+        evicted: &'c mut Evicted<K, V>,
     ) -> Self {
-        Removal { shared, reader, gone, picked: Vec::new(), spent: Vec::new() }
+        Removal { shared, reader, evicted, picked: Vec::new(), spent: Vec::new() }
     }
 
     /// Returns whether a key has to be prepared before it can be removed.
     pub(crate) fn must_prepare(&self) -> bool {
-        self.shared.durable.is_some() || self.gone.is_wanted()
+        self.shared.durable.is_some() || self.evicted.is_wanted()
     }
 
     /// Returns whether keys have been picked, which are to be prepared now and removed in another hold
@@ -188,7 +190,7 @@ impl<'c, 'r, K: Ord + Hash + Clone + 'static, V: 'static> Removal<'c, 'r, K, V> 
                 Some(Ok(operation)) => victim.operation = Some(operation),
                 Some(Err(_)) | None => continue,
             }
-            if self.gone.is_wanted() {
+            if self.evicted.is_wanted() {
                 victim.copy = contain(|| victim.resident.key().clone());
             }
         }
@@ -215,16 +217,21 @@ impl<'c, 'r, K: Ord + Hash + Clone + 'static, V: 'static> Removal<'c, 'r, K, V> 
     pub(crate) fn pick_found(
         &mut self,
         hash: u64,
-        resident: Resident<'r, K, Arc<V>>,
+        resident: CurrentEntry<'r, K, Arc<V>>,
     ) -> Result<(), FluxError> {
         let operation = Some(Self::encode(self.shared, resident.key())?);
-        let copy = self.gone.is_wanted().then(|| resident.key().clone());
+        let copy = self.evicted.is_wanted().then(|| resident.key().clone());
         let cause = EvictionCause::Explicit;
         self.picked.push(Victim { hash, resident, cause, choice: None, operation, copy });
         Ok(())
     }
 
-    fn pick(&mut self, hash: u64, resident: Resident<'r, K, Arc<V>>, choice: Option<keeper::Victim>) {
+    fn pick(
+        &mut self,
+        hash: u64,
+        resident: CurrentEntry<'r, K, Arc<V>>,
+        choice: Option<ledger::PolicyChoice>,
+    ) {
         let cause = if choice.is_some() { EvictionCause::Capacity } else { EvictionCause::Expired };
         // If nothing has to be prepared, the key counts as prepared.
         let operation = (!self.must_prepare()).then(Vec::new);
@@ -237,7 +244,7 @@ impl<'c, 'r, K: Ord + Hash + Clone + 'static, V: 'static> Removal<'c, 'r, K, V> 
         for victim in mem::take(&mut self.picked) {
             let key = victim.resident.key();
             // The entry is the same, so no user code of the key is needed to find it.
-            let is_there = |resident: &Resident<'_, K, Arc<V>>| {
+            let is_there = |resident: &CurrentEntry<'_, K, Arc<V>>| {
                 ptr::eq(resident.key(), key) && !has_expired(resident.expires(), now)
             };
             match self.reader.resident(victim.hash, is_there) {
@@ -251,7 +258,7 @@ impl<'c, 'r, K: Ord + Hash + Clone + 'static, V: 'static> Removal<'c, 'r, K, V> 
     /// many were removed.
     pub(crate) fn remove_picked(
         &mut self,
-        order: &mut Order<K, V>,
+        section: &mut CommitSection<K, V>,
         timestamp: Timestamp,
     ) -> Result<usize, FluxError> {
         if self.picked.is_empty() {
@@ -269,13 +276,13 @@ impl<'c, 'r, K: Ord + Hash + Clone + 'static, V: 'static> Removal<'c, 'r, K, V> 
         let (mut record, mut removed) = (Vec::new(), 0);
         for mut victim in picked {
             match victim.operation.as_deref() {
-                None => order.let_stay(&victim, self.reader),
+                None => section.let_stay(&victim, self.reader),
                 Some(operation) if has_room(self.shared, &record, operation) => {
-                    if order.delete(&victim, timestamp) {
+                    if section.delete(&victim, timestamp) {
                         record.extend_from_slice(operation);
                         removed += 1;
                         let copy = victim.copy.take();
-                        self.gone
+                        self.evicted
                             .add(copy.map(|key| (key, Arc::clone(victim.resident.value()), victim.cause)));
                     }
                 }
@@ -286,20 +293,20 @@ impl<'c, 'r, K: Ord + Hash + Clone + 'static, V: 'static> Removal<'c, 'r, K, V> 
         }
         if removed > 0 {
             let slot = slot.map(|slot| slot.push(timestamp, record));
-            order.make_visible(timestamp, self.shared, slot);
+            section.make_visible(timestamp, self.shared, slot);
         }
         Ok(removed)
     }
 
     /// Under the commit lock: picks keys that have expired at `now`.
-    pub(crate) fn pick_expired(&mut self, order: &mut Order<K, V>, now: Time) {
-        let timers: Vec<(Time, u64)> = order.keeper.timers.all_expired(now).take(EXPIRED_AT_ONCE).collect();
+    pub(crate) fn pick_expired(&mut self, section: &mut CommitSection<K, V>, now: Time) {
+        let timers: Vec<(Time, u64)> = section.ledger.timers.all_expired(now).take(EXPIRED_AT_ONCE).collect();
         for timer @ (time, hash) in timers {
             let before = self.picked.len();
             loop {
                 // Keys that share their hash and their time share a timer: look for all of them.
                 let others = &self.picked[before..];
-                let is_next = |resident: &Resident<'_, K, Arc<V>>| {
+                let is_next = |resident: &CurrentEntry<'_, K, Arc<V>>| {
                     let is_picked =
                         |victim: &Victim<'_, K, V>| ptr::eq(victim.resident.key(), resident.key());
                     resident.expires() == time && !others.iter().any(is_picked)
@@ -309,29 +316,29 @@ impl<'c, 'r, K: Ord + Hash + Clone + 'static, V: 'static> Removal<'c, 'r, K, V> 
             }
             if self.picked.len() == before {
                 // No key is left to which this timer belongs.
-                order.keeper.timers.forget(timer);
+                section.ledger.timers.forget(timer);
             }
         }
     }
 
     /// Under the commit lock: picks the key that the policy chooses, if any key may be evicted. If a
     /// lease protects that key, picks another one, if one is found soon.
-    fn pick_choice(&mut self, order: &mut Order<K, V>, need: &mut Need<'_>) {
-        let Some(books) = &mut order.keeper.books else { return };
-        let notes = Notes(self.reader);
-        let before = need.spared;
+    fn pick_choice(&mut self, section: &mut CommitSection<K, V>, need: &mut Need<'_>) {
+        let Some(budget) = &mut section.ledger.budget else { return };
+        let notes = EntryAccesses(self.reader);
+        let before = need.skipped;
         let mut protected = None;
-        while need.may_spare() {
-            let Some(choice) = books.victim(&notes) else { break };
+        while need.may_skip() {
+            let Some(choice) = budget.victim(&notes) else { break };
             let Some(resident) = need.may_go(&notes, choice) else {
-                books.spare(choice);
-                need.spared += 1;
+                budget.skip(choice);
+                need.skipped += 1;
                 continue;
             };
             let Some(shield) = need.shield_over(&resident, choice) else {
                 return self.pick(choice.hash, resident, Some(choice));
             };
-            books.spare(choice);
+            budget.skip(choice);
             protected.get_or_insert((resident, choice));
             if !shield.pass_over() {
                 break;
@@ -340,41 +347,41 @@ impl<'c, 'r, K: Ord + Hash + Clone + 'static, V: 'static> Removal<'c, 'r, K, V> 
         let Some(protected) = protected else { return };
         // Protected keys were put behind the keys of the last commit, which came up again for that reason
         // only: not because the policy has chosen all others.
-        need.spared = before;
+        need.skipped = before;
         // The limit must hold: if no other key is found, evict a protected one.
-        let (resident, choice) = need.draw(books, &notes).unwrap_or(protected);
+        let (resident, choice) = need.draw(budget, &notes).unwrap_or(protected);
         self.pick(choice.hash, resident, Some(choice));
     }
 
     /// Under the commit lock: removes the prepared keys, and picks the next ones, as long as there is
     /// need. Returns how many keys were removed.
-    pub(crate) fn make_room(&mut self, order: &mut Order<K, V>, need: &mut Need<'_>) -> usize {
+    pub(crate) fn make_room(&mut self, section: &mut CommitSection<K, V>, need: &mut Need<'_>) -> usize {
         let mut all = 0;
         loop {
             // Removals are a commit of their own, except while the database is opened.
             let is_own = need.written.is_some() && !planted("eviction-at-the-last-timestamp");
             let timestamp = self.shared.clock.applied() + u64::from(is_own);
             let is_choice = self.goes_on();
-            let before = order.live_bytes();
-            let Ok(removed) = self.remove_picked(order, timestamp) else { return all };
+            let before = section.live_bytes();
+            let Ok(removed) = self.remove_picked(section, timestamp) else { return all };
             all += removed;
             match removed > 0 {
-                true => (need.spared, need.last) = (0, timestamp),
+                true => (need.skipped, need.last) = (0, timestamp),
                 // The picked key cannot be encoded, or was written since.
-                false => need.spared += usize::from(is_choice),
+                false => need.skipped += usize::from(is_choice),
             }
-            let excess = order.keeper.excess(self.shared.index.structure());
+            let excess = section.ledger.excess(self.shared.index.structure());
             need.left = match self.shared.clock.applied() == need.last {
                 true => excess,
-                false => need.left.saturating_sub(before.saturating_sub(order.live_bytes())).min(excess),
+                false => need.left.saturating_sub(before.saturating_sub(section.live_bytes())).min(excess),
             };
-            if need.left == 0 || !need.may_spare() {
+            if need.left == 0 || !need.may_skip() {
                 return all;
             }
             // Expired keys go first.
-            self.pick_expired(order, self.shared.hand.advance());
+            self.pick_expired(section, self.shared.expiry_clock.advance());
             if !self.goes_on() {
-                self.pick_choice(order, need);
+                self.pick_choice(section, need);
             }
             if !self.goes_on() || self.must_prepare() {
                 return all;
@@ -389,22 +396,23 @@ fn has_room<K, V>(shared: &Committer<K, V>, record: &[u8], operation: &[u8]) -> 
     shared.durable.as_ref().is_none_or(|durable| durable.log.check_size(size).is_ok())
 }
 
-impl<K: Ord + Hash + Clone + 'static, V: 'static> Order<K, V> {
+impl<K: Ord + Hash + Clone + 'static, V: 'static> CommitSection<K, V> {
     fn live_bytes(&self) -> u64 {
-        self.keeper.books.as_ref().map_or(0, |books| books.live_bytes())
+        self.ledger.budget.as_ref().map_or(0, |budget| budget.live_bytes())
     }
 
     /// Deletes a key, unless it has been written or deleted since it was picked. Returns whether it was
     /// deleted.
     fn delete(&mut self, victim: &Victim<'_, K, V>, timestamp: Timestamp) -> bool {
-        let Order { writer, keeper, .. } = self;
-        let tail = keeper.books.is_some().then(|| Tail { weight: TOMBSTONE, ..Tail::default() });
+        let CommitSection { writer, ledger, .. } = self;
+        let tail =
+            ledger.budget.is_some().then(|| VersionMeta { weight: TOMBSTONE, ..VersionMeta::default() });
         let is_choice = victim.cause == EvictionCause::Capacity;
-        keeper.books.iter_mut().for_each(|books| books.set_evicting(is_choice));
-        let deleted = writer.delete(&victim.resident, tail, timestamp, keeper);
-        keeper.books.iter_mut().for_each(|books| books.set_evicting(false));
+        ledger.budget.iter_mut().for_each(|budget| budget.set_evicting(is_choice));
+        let deleted = writer.delete(&victim.resident, tail, timestamp, ledger);
+        ledger.budget.iter_mut().for_each(|budget| budget.set_evicting(false));
         if deleted {
-            keeper.evictions.count(victim.cause);
+            ledger.evictions.count(victim.cause);
         }
         deleted
     }
@@ -412,15 +420,15 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Order<K, V> {
     /// Keeps a key that cannot be removed from being picked again soon.
     fn let_stay(&mut self, victim: &Victim<'_, K, V>, reader: &Reader<'_, K, Arc<V>>) {
         let Victim { hash, resident, .. } = victim;
-        let is_same = |now: &Resident<'_, K, Arc<V>>| {
+        let is_same = |now: &CurrentEntry<'_, K, Arc<V>>| {
             ptr::eq(now.key(), resident.key()) && now.timestamp() == resident.timestamp()
         };
         if reader.resident(*hash, is_same).is_none() {
             return;
         }
-        match (victim.choice, &mut self.keeper.books) {
-            (Some(choice), Some(books)) => books.spare(choice),
-            _ if resident.expires() != 0 => self.keeper.timers.forget((resident.expires(), *hash)),
+        match (victim.choice, &mut self.ledger.budget) {
+            (Some(choice), Some(budget)) => budget.skip(choice),
+            _ if resident.expires() != 0 => self.ledger.timers.forget((resident.expires(), *hash)),
             _ => {}
         }
     }

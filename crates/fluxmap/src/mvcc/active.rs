@@ -15,7 +15,7 @@ use crate::error::FluxError;
 use crate::host::Host;
 use crate::mvcc::clock::Clock;
 use crate::sync::{Instant, Mutex, thread_number};
-use fluxmap_index::{Horizon, Moment, Timestamp, planted};
+use fluxmap_index::{Horizon, ReadPoint, Timestamp, planted};
 use std::time::Duration;
 
 const SHARDS: usize = 16;
@@ -30,7 +30,7 @@ const LASTING: u64 = 0;
 
 /// The sort key of a snapshot in its shard: its timestamp, and a number of its own if it ages, else
 /// [`LASTING`].
-type Place = (Timestamp, u64);
+type SnapshotKey = (Timestamp, u64);
 
 /// The kind of reader for which a snapshot is registered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,8 +43,8 @@ pub(crate) enum ReaderKind {
 }
 
 /// Snapshots that read at the same timestamp and end together.
-struct Live {
-    place: Place,
+struct SnapshotGroup {
+    place: SnapshotKey,
     /// The number of these snapshots; zero for a gap.
     count: usize,
     /// When the first of these snapshots began.
@@ -58,7 +58,7 @@ struct Shard(Mutex<Registrations>);
 #[derive(Default)]
 struct Registrations {
     /// Sorted by place, without duplicates. The last element is no gap.
-    sorted: Vec<Live>,
+    sorted: Vec<SnapshotGroup>,
     gaps: usize,
     next: u64,
     /// How many readers of each [`ReaderKind`] have not been released. Readers that were ended for their
@@ -66,14 +66,14 @@ struct Registrations {
     held: [usize; 3],
 }
 
-impl Live {
+impl SnapshotGroup {
     fn is_gap(&self) -> bool {
         self.count == 0
     }
 }
 
 impl Registrations {
-    fn find(&self, place: Place) -> Result<usize, usize> {
+    fn find(&self, place: SnapshotKey) -> Result<usize, usize> {
         match self.sorted.last() {
             // The most frequent case: the new place is the last.
             None => Err(0),
@@ -83,14 +83,14 @@ impl Registrations {
         }
     }
 
-    fn live(&self) -> impl Iterator<Item = &Live> {
+    fn live(&self) -> impl Iterator<Item = &SnapshotGroup> {
         self.sorted.iter().filter(|live| !live.is_gap())
     }
 
-    fn enter(&mut self, place: Place, host: &Host) {
+    fn enter(&mut self, place: SnapshotKey, host: &Host) {
         match self.find(place) {
             Err(index) => {
-                let live = Live { place, count: 1, since: host.now() };
+                let live = SnapshotGroup { place, count: 1, since: host.now() };
                 match index == self.sorted.len() {
                     // The most frequent case.
                     true => self.sorted.push(live),
@@ -108,7 +108,7 @@ impl Registrations {
         }
     }
 
-    fn leave(&mut self, place: Place) {
+    fn leave(&mut self, place: SnapshotKey) {
         let Ok(index) = self.find(place) else { return };
         let live = &mut self.sorted[index];
         if live.is_gap() {
@@ -160,15 +160,15 @@ pub(crate) struct Active {
 /// The receipt for a registered snapshot, to be given back to [`Active::release`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Registration {
-    pub(crate) moment: Moment,
+    pub(crate) read_point: ReadPoint,
     number: u64,
     shard: u32,
     kind: ReaderKind,
 }
 
 impl Registration {
-    fn place(&self) -> Place {
-        (self.moment.timestamp, self.number)
+    fn place(&self) -> SnapshotKey {
+        (self.read_point.timestamp, self.number)
     }
 }
 
@@ -180,11 +180,11 @@ impl Active {
 
     /// Registers a snapshot at the read point that `now` returns. If it `ages`, it ends when it is too
     /// old.
-    pub(crate) fn register(&self, kind: ReaderKind, ages: bool, now: impl Fn() -> Moment) -> Registration {
+    pub(crate) fn register(&self, kind: ReaderKind, ages: bool, now: impl Fn() -> ReadPoint) -> Registration {
         let shard = thread_number() % SHARDS;
         let early = planted("snapshot-reads-before-it-locks").then(&now);
         let mut registrations = self.shards[shard].0.lock();
-        let moment = early.unwrap_or_else(now);
+        let read_point = early.unwrap_or_else(now);
         let number = match ages && self.max_age.is_some() {
             true => {
                 registrations.next += 1;
@@ -192,9 +192,9 @@ impl Active {
             }
             false => LASTING,
         };
-        registrations.enter((moment.timestamp, number), &self.host);
+        registrations.enter((read_point.timestamp, number), &self.host);
         registrations.held[kind as usize] += 1;
-        Registration { moment, number, shard: shard as u32, kind }
+        Registration { read_point, number, shard: shard as u32, kind }
     }
 
     /// Releases a snapshot, even one that was ended for its age.
@@ -233,7 +233,7 @@ impl Active {
         let mut next = now.checked_add(max_age.max(SHORTEST_AGE));
         for shard in &self.shards {
             let mut registrations = shard.0.lock();
-            let aging = |live: &&mut Live| !live.is_gap() && live.place.1 != LASTING;
+            let aging = |live: &&mut SnapshotGroup| !live.is_gap() && live.place.1 != LASTING;
             let mut ended = 0;
             for live in registrations.sorted.iter_mut().filter(aging) {
                 match live.since.checked_add(max_age) {
@@ -296,7 +296,7 @@ mod tests {
         clock.apply(9);
         let register = || active.register(ReaderKind::Snapshot, true, || clock.stable().into());
         let (young, twin) = (register(), register());
-        assert_eq!((old.moment.timestamp, young.moment.timestamp), (5, 9));
+        assert_eq!((old.read_point.timestamp, young.read_point.timestamp), (5, 9));
         assert_eq!(active.horizon(&clock).oldest(), 5);
         assert_eq!(active.count(), 3);
         active.release(old);
@@ -345,7 +345,7 @@ mod tests {
             if step == 1_500 {
                 model.drain(20..).for_each(|gone| active.release(gone));
             }
-            let live = || model.iter().map(|registration| registration.moment.timestamp);
+            let live = || model.iter().map(|registration| registration.read_point.timestamp);
             assert_eq!(active.count(), model.len());
             assert_eq!(active.horizon(&clock), Horizon::new(1_000, live().collect()));
         }

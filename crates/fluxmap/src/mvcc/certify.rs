@@ -45,7 +45,7 @@ impl<K: Ord + 'static> Certificate<'_, K> {
         writes: &Batch<'_, K, T>,
         until: Time,
     ) -> Result<(), FluxError> {
-        let snapshot = self.snapshot.moment;
+        let snapshot = self.snapshot.read_point;
         match self.level {
             IsolationLevel::Serializable => {
                 let mut points = self.reads.points();
@@ -78,7 +78,7 @@ impl<K: Ord + 'static> Certificate<'_, K> {
         mut written: impl Iterator<Item = u64>,
         is_it: impl Fn(Timestamp) -> bool,
     ) -> bool {
-        let since = self.snapshot.moment.timestamp;
+        let since = self.snapshot.read_point.timestamp;
         match self.level {
             IsolationLevel::Serializable => {
                 let (mut points, mut ranges) = (self.reads.points(), self.reads.ranges());

@@ -2,12 +2,12 @@
 //! one before, which its lease protects. At the snapshot level, where reads are not certified, the
 //! footprint is everything that the transaction writes.
 
-use crate::key::Part;
+use crate::key::SpanPart;
 use crate::sync::Mutex;
 use crate::txn::priority::{Guarded, Protects};
 use crate::txn::read_set::RangeId;
 use crate::txn::watch::Watch;
-use fluxmap_index::{HASH_BITS, Span};
+use fluxmap_index::{HASH_BITS, Span, planted};
 use foldhash::fast::FixedState;
 use std::any::Any;
 use std::collections::HashSet;
@@ -22,21 +22,21 @@ pub(crate) struct Footprint<K> {
 }
 
 struct Attempts<K> {
-    present: Reads<K>,
-    last: Reads<K>,
+    present: AttemptReads<K>,
+    last: AttemptReads<K>,
 }
 
 /// The reads of one attempt.
-struct Reads<K> {
+struct AttemptReads<K> {
     points: Points,
-    ranges: Vec<Arc<Part<K>>>,
+    ranges: Vec<Arc<SpanPart<K>>>,
     /// The ranges of unfinished scans, each counted as read wholly.
-    scans: Vec<(RangeId, Arc<Part<K>>)>,
+    scans: Vec<(RangeId, Arc<SpanPart<K>>)>,
 }
 
-impl<K> Default for Reads<K> {
+impl<K> Default for AttemptReads<K> {
     fn default() -> Self {
-        Reads { points: Points::default(), ranges: Vec::new(), scans: Vec::new() }
+        AttemptReads { points: Points::default(), ranges: Vec::new(), scans: Vec::new() }
     }
 }
 
@@ -72,7 +72,7 @@ impl Points {
 
 impl<K> Footprint<K> {
     pub(crate) fn new(watch: Arc<Watch>) -> Self {
-        let attempts = Attempts { present: Reads::default(), last: Reads::default() };
+        let attempts = Attempts { present: AttemptReads::default(), last: AttemptReads::default() };
         Footprint { attempts: Mutex::new(attempts), watch }
     }
 
@@ -92,13 +92,13 @@ impl<K> Footprint<K> {
     }
 
     /// Adds a scan of this range that has begun.
-    pub(crate) fn begin_scan(&self, scan: RangeId, whole: Part<K>) {
+    pub(crate) fn begin_scan(&self, scan: RangeId, whole: SpanPart<K>) {
         self.watch.sign();
         self.attempts.lock().present.scans.push((scan, Arc::new(whole)));
     }
 
     /// Replaces the range of a scan by the parts of it that were read.
-    pub(crate) fn end_scan(&self, scan: RangeId, consumed: Vec<Part<K>>) {
+    pub(crate) fn end_scan(&self, scan: RangeId, consumed: Vec<SpanPart<K>>) {
         self.watch.sign();
         let consumed = consumed.into_iter().map(Arc::new);
         let mut attempts = self.attempts.lock();
@@ -111,8 +111,8 @@ impl<K> Footprint<K> {
     }
 }
 
-impl<K> Reads<K> {
-    fn all_ranges(&self) -> impl Iterator<Item = &Arc<Part<K>>> {
+impl<K> AttemptReads<K> {
+    fn all_ranges(&self) -> impl Iterator<Item = &Arc<SpanPart<K>>> {
         self.ranges.iter().chain(self.scans.iter().map(|(_, whole)| whole))
     }
 }
@@ -121,24 +121,27 @@ impl<K> Footprint<K> {
     /// Returns whether a key with this hash was read.
     fn has_point(&self, hash: u64) -> bool {
         let mut attempts = self.attempts.lock();
-        attempts.present.points.contains(hash) || attempts.last.points.contains(hash)
+        let Attempts { present, last } = &mut *attempts;
+        present.points.contains(hash)
+            || last.points.contains(hash) && !planted("lease-forgets-the-attempt-before")
     }
 
-    fn ranges(&self) -> Vec<Arc<Part<K>>> {
+    fn ranges(&self) -> Vec<Arc<SpanPart<K>>> {
         let attempts = self.attempts.lock();
         attempts.present.all_ranges().chain(attempts.last.all_ranges()).map(Arc::clone).collect()
     }
 }
 
 /// Returns whether one of the ranges contains the key.
-fn contain_key<K: Ord + 'static>(ranges: &[Arc<Part<K>>], key: &dyn Any) -> bool {
+fn contain_key<K: Ord + 'static>(ranges: &[Arc<SpanPart<K>>], key: &dyn Any) -> bool {
     let Some(key) = key.downcast_ref::<K>() else { return false };
     ranges.iter().any(|range| !range.is_before(key) && !range.is_after(key))
 }
 
 impl<K: Ord + Send + Sync + 'static> Protects for Footprint<K> {
     fn covers(&self, hash: u64, key: &dyn Any) -> bool {
-        self.has_point(hash) || contain_key(&self.ranges(), key)
+        let hash = if planted("lease-protects-the-wrong-keys") { !hash } else { hash };
+        self.has_point(hash) || contain_key(&self.ranges(), key) && !planted("lease-leaves-out-ranges")
     }
 
     fn guard(self: Arc<Self>) -> Box<dyn Guarded> {
@@ -149,7 +152,7 @@ impl<K: Ord + Send + Sync + 'static> Protects for Footprint<K> {
 /// A footprint with a copy of its ranges: the copy keeps their keys alive, so that comparing drops none.
 struct Copied<K> {
     footprint: Arc<Footprint<K>>,
-    ranges: Vec<Arc<Part<K>>>,
+    ranges: Vec<Arc<SpanPart<K>>>,
 }
 
 impl<K: Ord + 'static> Guarded for Copied<K> {

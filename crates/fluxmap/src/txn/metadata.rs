@@ -2,8 +2,8 @@
 
 use crate::error::FluxError;
 use crate::info::KeyMetadata;
-use crate::key::{Key, Span, Value};
-use crate::txn::scan::{Survey, View};
+use crate::key::{Key, KeySpan, Value};
+use crate::txn::scan::{MetadataScan, View};
 use futures_core::stream::Stream;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -29,13 +29,13 @@ pub struct HandleMetadataStream<K: Key, V: Value> {
 struct Scan<K: Key, V: Value> {
     /// `None` once the scan is finished.
     view: Option<View<K, V>>,
-    survey: Survey<K>,
+    survey: MetadataScan<K>,
     taken: vec::IntoIter<KeyMetadata<K>>,
 }
 
 impl<K: Key, V: Value> Scan<K, V> {
     fn new(view: View<K, V>) -> Self {
-        Scan { view: Some(view), survey: Survey::new(Span::range(..)), taken: vec![].into_iter() }
+        Scan { view: Some(view), survey: MetadataScan::new(KeySpan::range(..)), taken: vec![].into_iter() }
     }
 
     /// Returns the next item. If the view was ended for its age, `go_on` returns another view to read,

@@ -5,7 +5,7 @@
 //! it is not.
 
 use crate::error::FluxError;
-use crate::key::{Key, Part, Span, Value};
+use crate::key::{Key, KeySpan, SpanPart, Value};
 use crate::txn::read_set::RangeId;
 use crate::txn::scan::Cursor;
 use crate::txn::transaction::Transaction;
@@ -26,7 +26,7 @@ use std::sync::Arc;
 /// transaction cannot commit; [`try_next`](Self::try_next) reports the error at once.
 pub struct TransactionRange<'t, K: Key, V: Value> {
     transaction: &'t Transaction<K, V>,
-    span: Arc<Span<K>>,
+    span: Arc<KeySpan<K>>,
     committed: Cursor<K, V>,
     /// The scan's entry in the read set, unless the isolation level keeps none.
     scan: Option<RangeId>,
@@ -38,7 +38,7 @@ pub struct TransactionRange<'t, K: Key, V: Value> {
 }
 
 impl<'t, K: Key, V: Value> TransactionRange<'t, K, V> {
-    pub(crate) fn new(transaction: &'t Transaction<K, V>, span: Span<K>) -> Self {
+    pub(crate) fn new(transaction: &'t Transaction<K, V>, span: KeySpan<K>) -> Self {
         let span = Arc::new(span);
         let scan = transaction.begin_scan(&span);
         TransactionRange {
@@ -298,9 +298,9 @@ impl<'t, K: Key, V: Value> TransactionRange<'t, K, V> {
     }
 
     /// Returns the parts of the span that have been passed at either end.
-    fn consumed(&mut self) -> impl Iterator<Item = Part<K>> + use<K, V> {
+    fn consumed(&mut self) -> impl Iterator<Item = SpanPart<K>> + use<K, V> {
         let (first, second) = (Arc::clone(&self.span), Arc::clone(&self.span));
-        let part = |span, lower, upper| Part { span, lower, upper };
+        let part = |span, lower, upper| SpanPart { span, lower, upper };
         let front = self.front.take().map(|front| part(first, Bound::Unbounded, Bound::Included(front)));
         let back = self.back.take().map(|back| part(second, Bound::Included(back), Bound::Unbounded));
         front.into_iter().chain(back)

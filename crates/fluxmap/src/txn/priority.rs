@@ -26,7 +26,7 @@
 //! has passed the check but is not published yet can still overtake the holder, once.
 
 use crate::host::Host;
-use crate::sync::{AtomicU64, Instant, Mutex, MutexGuard, Ordering};
+use crate::sync::{AtomicU64, Instant, Mutex, MutexGuard, Ordering, Pending};
 use crate::txn::own::{EVERYBODY, NOBODY, PriorityId, current};
 use crate::txn::watch::Watch;
 use fluxmap_index::contain;
@@ -103,14 +103,14 @@ pub(crate) struct Priority {
     host: Host,
     /// A copy of the holder's id, which commits read without the lock.
     holder: AtomicU64,
-    queue: Mutex<Queue>,
+    queue: Mutex<LeaseQueue>,
     figures: Figures,
     /// Called when a lease ends at another time than the background thread knows.
     alarm: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 #[derive(Default)]
-struct Queue {
+struct LeaseQueue {
     lease: Option<Lease>,
     claims: VecDeque<Claimant>,
     /// Commits that wait for the present lease to end.
@@ -168,7 +168,7 @@ struct Claimant {
 const WORTH_A_WARNING: Duration = Duration::from_millis(1);
 
 /// A lease that has ended, to be reported where no lock is held.
-struct Ended {
+struct EndedLease {
     lasted: Duration,
     is_exclusive: bool,
     held_back: u64,
@@ -237,15 +237,17 @@ impl Priority {
     /// made.
     ///
     /// Cancel-safe: it only waits.
+    #[cfg_attr(shuttle, track_caller)]
     pub(crate) fn pass<F: Fn(&dyn Protects) -> bool>(&self, undoes: F) -> Pass<'_, F> {
-        Pass { priority: self, undoes, waiting: None }
+        Pass { priority: self, undoes, waiting: None, pending: Pending::here() }
     }
 
     /// Waits for a lease.
     ///
     /// Cancel-safe: a claim that is dropped is withdrawn, and a lease that it was granted ends.
+    #[cfg_attr(shuttle, track_caller)]
     pub(crate) fn claim(&self, claim: Claim) -> Claiming<'_> {
-        Claiming { priority: self, claim, id: None }
+        Claiming { priority: self, claim, id: None, pending: Pending::here() }
     }
 
     /// Returns how much time a lease has left; `None` if it has ended.
@@ -351,7 +353,7 @@ impl Priority {
     }
 
     /// Grants the lease to a claimant.
-    fn grant(&self, queue: &mut Queue, id: PriorityId, claim: Claim, since: Instant) {
+    fn grant(&self, queue: &mut LeaseQueue, id: PriorityId, claim: Claim, since: Instant) {
         let Claim { length, is_exclusive, protects, watch } = claim;
         queue.lease = Some(Lease {
             id,
@@ -372,7 +374,7 @@ impl Priority {
     }
 
     /// Ends the present lease and grants the next one (L1). Returns whether there is a next one.
-    fn advance(&self, mut queue: MutexGuard<'_, Queue>, has_run_out: bool) -> bool {
+    fn advance(&self, mut queue: MutexGuard<'_, LeaseQueue>, has_run_out: bool) -> bool {
         let now = self.host.now();
         let old = queue.lease.take();
         let next = queue.claims.pop_front();
@@ -402,7 +404,7 @@ impl Priority {
             let Lease { is_exclusive, held_back, since, .. } = old;
             let lasted = now.saturating_duration_since(since);
             let waited = waited.saturating_add(old.waited);
-            Ended { lasted, is_exclusive, held_back, waited, has_run_out, is_followed, wakers }.tell();
+            EndedLease { lasted, is_exclusive, held_back, waited, has_run_out, is_followed, wakers }.tell();
         }
         is_followed
     }
@@ -413,11 +415,11 @@ fn count(counter: &Counter, more: u64) {
     counter.fetch_add(more, std::sync::atomic::Ordering::Relaxed);
 }
 
-impl Ended {
+impl EndedLease {
     /// Wakes the waiting tasks, and logs the lease. Call it without any lock held, because both run
     /// other code. A waker that panics must not keep the others from being woken.
     fn tell(self) {
-        let Ended { lasted, is_exclusive, held_back, waited, has_run_out, is_followed, wakers } = self;
+        let EndedLease { lasted, is_exclusive, held_back, waited, has_run_out, is_followed, wakers } = self;
         for waker in wakers {
             let _ = contain(|| waker.wake());
         }
@@ -482,7 +484,7 @@ impl Extension<'_> {
 impl Drop for Extension<'_> {
     fn drop(&mut self) {
         let mut queue = self.priority.queue.lock();
-        let Queue { lease, held_back, .. } = &mut *queue;
+        let LeaseQueue { lease, held_back, .. } = &mut *queue;
         let Some(lease) = lease.as_mut().filter(|lease| lease.id == self.lease) else { return };
         let is_this =
             |member: &Member| member.id == self.member && Arc::ptr_eq(&member.protects, &self.protects);
@@ -513,6 +515,7 @@ pub(crate) struct Pass<'p, F> {
     undoes: F,
     /// Present from when the commit was held back.
     waiting: Option<WaitingPass>,
+    pending: Pending,
 }
 
 // No field is pinned structurally.
@@ -559,6 +562,7 @@ impl<F: Fn(&dyn Protects) -> bool> Future for Pass<'_, F> {
                 let old = mem::replace(&mut registered.waker, waker);
                 drop(queue);
                 drop(old);
+                self.pending.note(|| "the end of a lease".into());
                 return Poll::Pending;
             }
             // L3: the lease has ended.
@@ -601,6 +605,7 @@ impl<F: Fn(&dyn Protects) -> bool> Future for Pass<'_, F> {
                 let _ = contain(|| waker.wake());
             }
             self.waiting = Some(WaitingPass { id, since, watch });
+            self.pending.note(|| "the end of a lease".into());
             return Poll::Pending;
         }
     }
@@ -652,6 +657,7 @@ pub(crate) struct Claiming<'p> {
     claim: Claim,
     /// Present from the first poll until the future is ready.
     id: Option<PriorityId>,
+    pending: Pending,
 }
 
 impl<'p> Future for Claiming<'p> {
@@ -681,6 +687,7 @@ impl<'p> Future for Claiming<'p> {
             let old = claimant.waker.replace(waker);
             drop(queue);
             drop(old);
+            self.pending.note(|| "a lease of its own".into());
             return Poll::Pending;
         }
         // The claim has been granted; the lease may even have ended since, if this task was polled late.

@@ -4,7 +4,7 @@
 //! is missed, and looking up a borrowed form needs no owned key. A range is kept as the part of it that
 //! was consumed.
 
-use crate::key::Part;
+use crate::key::SpanPart;
 
 /// The points and ranges that a transaction has read.
 pub(crate) struct ReadSet<K> {
@@ -12,7 +12,7 @@ pub(crate) struct ReadSet<K> {
     /// The number of points at which duplicates are removed next.
     compact_at: usize,
     /// Ended scans that consumed nothing leave a `None`.
-    ranges: Vec<Option<Part<K>>>,
+    ranges: Vec<Option<SpanPart<K>>>,
 }
 
 /// The index of an unfinished scan's range in the read set.
@@ -48,13 +48,13 @@ impl<K> ReadSet<K> {
 
     /// Adds a range whose scan begins. Until [`end_scan`](Self::end_scan) reports how far the scan came,
     /// the whole range counts as read, so a scan that is never ended is on the safe side.
-    pub(crate) fn begin_scan(&mut self, whole: Part<K>) -> RangeId {
+    pub(crate) fn begin_scan(&mut self, whole: SpanPart<K>) -> RangeId {
         self.ranges.push(Some(whole));
         RangeId(self.ranges.len() - 1)
     }
 
     /// Replaces the range of a scan by the parts of it that were consumed.
-    pub(crate) fn end_scan(&mut self, scan: RangeId, consumed: impl IntoIterator<Item = Part<K>>) {
+    pub(crate) fn end_scan(&mut self, scan: RangeId, consumed: impl IntoIterator<Item = SpanPart<K>>) {
         let mut consumed = consumed.into_iter();
         self.ranges[scan.0] = consumed.next();
         self.ranges.extend(consumed.map(Some));
@@ -69,7 +69,7 @@ impl<K> ReadSet<K> {
     }
 
     /// Returns the ranges.
-    pub(crate) fn ranges(&self) -> impl Iterator<Item = &Part<K>> {
+    pub(crate) fn ranges(&self) -> impl Iterator<Item = &SpanPart<K>> {
         self.ranges.iter().flatten()
     }
 
@@ -82,7 +82,7 @@ impl<K> ReadSet<K> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::key::Span;
+    use crate::key::KeySpan;
 
     #[test]
     fn reading_the_same_keys_again_takes_no_more_memory() {
@@ -100,7 +100,7 @@ mod tests {
     #[test]
     fn a_scan_counts_wholly_until_it_ends_and_then_as_far_as_it_came() {
         let mut reads = ReadSet::<u32>::default();
-        let whole = || Part::whole(Span::range(..));
+        let whole = || SpanPart::whole(KeySpan::range(..));
         let (first, second) = (reads.begin_scan(whole()), reads.begin_scan(whole()));
         assert_eq!(reads.ranges().count(), 2);
         reads.end_scan(first, []);

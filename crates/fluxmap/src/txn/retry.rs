@@ -3,7 +3,7 @@
 use crate::error::FluxError;
 use crate::host::Host;
 use crate::key::{Key, Value};
-use crate::shared::Shared;
+use crate::shared::Open;
 use crate::sync::Instant;
 use crate::txn::footprint::Footprint;
 use crate::txn::own::{self, OwnCommits, PriorityId};
@@ -255,7 +255,7 @@ async fn go_first<'p, K: Key>(priority: &'p Priority, loser: &Loser<K>) -> Optio
 
 /// Runs `body` in a transaction, again after every conflict.
 pub(crate) async fn transact<K, V, T, E, F>(
-    shared: &Arc<Shared<K, V>>,
+    shared: &Arc<Open<K, V>>,
     options: TransactOptions,
     body: F,
 ) -> Result<T, E>

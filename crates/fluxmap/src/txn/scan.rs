@@ -12,10 +12,10 @@
 
 use crate::commit::Committer;
 use crate::error::FluxError;
-use crate::key::{Key, Part, Query, Span, Value};
+use crate::key::{Key, KeySpan, Query, SpanPart, Value};
 use crate::mvcc::active::Registration;
-use crate::shared::Shared;
-use fluxmap_index::{Direction, Moment, Resident, Time, Timestamp, prefetch};
+use crate::shared::Open;
+use fluxmap_index::{CurrentEntry, Direction, ReadPoint, Time, Timestamp, prefetch};
 use std::any::Any;
 use std::borrow::Borrow;
 use std::collections::VecDeque;
@@ -26,7 +26,7 @@ use std::time::Duration;
 /// A registered timestamp of a database, through which snapshots and transactions read. Dropping it lets
 /// the versions be freed that only it could see.
 pub(crate) struct View<K: Key, V: Value> {
-    pub(crate) shared: Arc<Shared<K, V>>,
+    pub(crate) shared: Arc<Open<K, V>>,
     registration: Registration,
 }
 
@@ -46,14 +46,14 @@ impl<K, V> Copy for At<'_, K, V> {}
 
 impl<K: Key, V: Value> View<K, V> {
     /// A view for readers: the state that cannot be undone any more.
-    pub(crate) fn stable(shared: &Arc<Shared<K, V>>) -> Self {
+    pub(crate) fn stable(shared: &Arc<Open<K, V>>) -> Self {
         let registration = shared.committer.register_stable(true);
         View { shared: Arc::clone(shared), registration }
     }
 
     /// A view for a transaction: the newest state, on which it can build. This state is stable before
     /// the transaction is acknowledged.
-    pub(crate) fn newest(shared: &Arc<Shared<K, V>>) -> Self {
+    pub(crate) fn newest(shared: &Arc<Open<K, V>>) -> Self {
         let committer = &shared.committer;
         if committer.durable.as_ref().is_some_and(|durable| durable.log.failure().is_some()) {
             // After a failure of the log, commits that are not stable never will be.
@@ -69,11 +69,11 @@ impl<K: Key, V: Value> View<K, V> {
     }
 
     pub(crate) fn timestamp(&self) -> Timestamp {
-        self.registration.moment.timestamp
+        self.registration.read_point.timestamp
     }
 
-    pub(crate) fn moment(&self) -> Moment {
-        self.registration.moment
+    pub(crate) fn read_point(&self) -> ReadPoint {
+        self.registration.read_point
     }
 
     pub(crate) fn registration(&self) -> Registration {
@@ -100,7 +100,7 @@ impl<K: Key, V: Value> View<K, V> {
         let committer = &self.shared.committer;
         let hash = committer.hash(key);
         let reader = committer.reader();
-        let found = reader.get_at(hash, key, self.moment()).map(read);
+        let found = reader.get_at(hash, key, self.read_point()).map(read);
         self.check().map(|()| found)
     }
 
@@ -115,7 +115,7 @@ impl<K: Key, V: Value> View<K, V> {
         K: Borrow<Q>,
         Q: Query + ?Sized,
     {
-        self.ask_for(keys);
+        self.prefetch(keys);
         let mut found = [const { None }; N];
         for (found, key) in found.iter_mut().zip(keys) {
             *found = get(key)?;
@@ -139,7 +139,7 @@ impl<K: Key, V: Value> View<K, V> {
             // Fill the last group up with its first key: prefetching a key twice does no harm.
             let mut group = [keys[0]; ASKED_AT_ONCE];
             group[..keys.len()].copy_from_slice(keys);
-            self.ask_for(group);
+            self.prefetch(group);
             for key in keys {
                 found.push(get(key)?);
             }
@@ -147,13 +147,13 @@ impl<K: Key, V: Value> View<K, V> {
         Ok(found)
     }
 
-    fn ask_for<Q, const N: usize>(&self, keys: [&Q; N])
+    fn prefetch<Q, const N: usize>(&self, keys: [&Q; N])
     where
         K: Borrow<Q>,
         Q: Query + ?Sized,
     {
         let committer = &self.shared.committer;
-        committer.reader().ask_for(keys.map(|key| committer.hash(key)), ask_for::<V>);
+        committer.reader().prefetch(keys.map(|key| committer.hash(key)), prefetch_value::<V>);
     }
 
     /// Returns the time until the value under `key` expires; `None` if it does not.
@@ -164,15 +164,15 @@ impl<K: Key, V: Value> View<K, V> {
     {
         let committer = &self.shared.committer;
         let found =
-            committer.reader().resident_at(committer.hash(key), key, self.moment()).and_then(|found| {
+            committer.reader().resident_at(committer.hash(key), key, self.read_point()).and_then(|found| {
                 let expires = found.expires();
-                left(expires, self.moment().time)
+                left(expires, self.read_point().time)
             });
         self.check().map(|()| found)
     }
 
     /// Counts the pairs of a span.
-    pub(crate) fn count(&self, span: Span<K>) -> Result<usize, FluxError> {
+    pub(crate) fn count(&self, span: KeySpan<K>) -> Result<usize, FluxError> {
         Cursor::new(span).count(self.at())
     }
 }
@@ -198,26 +198,26 @@ const ASKED_AT_ONCE: usize = 16;
 const CHUNKS: [usize; 5] = [16, 30, 30, 30, 256];
 
 /// Pairs that have been read from the index but not returned yet.
-type Pairs<K, V> = VecDeque<(K, Arc<V>)>;
+type PairBuffer<K, V> = VecDeque<(K, Arc<V>)>;
 
 /// A double-ended walk over a span of one view.
 pub(crate) struct Cursor<K, V> {
     /// The part that has not been read yet, between the two buffers.
-    rest: Part<K>,
+    rest: SpanPart<K>,
     exhausted: bool,
     /// Whether the view was ended for its age before all pairs were read.
     broken_off: bool,
     /// The number of chunks read so far.
     chunks: usize,
     /// The buffers at the two ends, each with the pair nearest to its end first.
-    front: Pairs<K, V>,
-    back: Pairs<K, V>,
+    front: PairBuffer<K, V>,
+    back: PairBuffer<K, V>,
 }
 
 impl<K: Key, V: Value> Cursor<K, V> {
-    pub(crate) fn new(span: impl Into<Arc<Span<K>>>) -> Self {
+    pub(crate) fn new(span: impl Into<Arc<KeySpan<K>>>) -> Self {
         Cursor {
-            rest: Part::whole(span),
+            rest: SpanPart::whole(span),
             exhausted: false,
             broken_off: false,
             chunks: 0,
@@ -228,7 +228,7 @@ impl<K: Key, V: Value> Cursor<K, V> {
 
     /// Returns the pair at one end of a span.
     pub(crate) fn end(
-        span: Span<K>,
+        span: KeySpan<K>,
         at: At<'_, K, V>,
         direction: Direction,
     ) -> Result<Option<(K, Arc<V>)>, FluxError> {
@@ -272,7 +272,7 @@ impl<K: Key, V: Value> Cursor<K, V> {
         };
         let mut flow = near.iter().try_for_each(|(key, value)| see(key, value));
         if flow.is_continue() && !self.exhausted {
-            flow = self.look(at, direction, true, ask_for::<V>, |pairs| {
+            flow = self.look(at, direction, true, prefetch_value::<V>, |pairs| {
                 pairs.iter().try_for_each(|(key, value)| see(key, value))
             })?;
         }
@@ -322,7 +322,7 @@ impl<K: Key, V: Value> Cursor<K, V> {
         loop {
             let (mut flow, mut behind) = (ControlFlow::Continue(()), None);
             let reader = at.committer.reader();
-            reader.scan(&self.rest, direction, at.registration.moment, &ask, |pairs| {
+            reader.scan(&self.rest, direction, at.registration.read_point, &ask, |pairs| {
                 // Check before `see` is called: a view that was ended may show pairs with old versions
                 // missing.
                 check().map_or(ControlFlow::Break(()), ControlFlow::Continue)?;
@@ -373,7 +373,7 @@ impl<K: Key, V: Value> Cursor<K, V> {
         if near.is_empty() { far.pop_back() } else { near.pop_front() }
     }
 
-    fn buffers(&mut self, direction: Direction) -> (&mut Pairs<K, V>, &mut Pairs<K, V>) {
+    fn buffers(&mut self, direction: Direction) -> (&mut PairBuffer<K, V>, &mut PairBuffer<K, V>) {
         match direction {
             Direction::Forward => (&mut self.front, &mut self.back),
             Direction::Backward => (&mut self.back, &mut self.front),
@@ -424,18 +424,18 @@ impl<K: Key, V: Value> Cursor<K, V> {
     }
 }
 
-/// The number of pairs that a [`Survey`] reads at a time.
+/// The number of pairs that a [`MetadataScan`] reads at a time.
 const SURVEYED: usize = 256;
 
 /// A walk over a span of one view that reads more of each pair than its key and value.
 #[derive(Clone)]
-pub(crate) struct Survey<K> {
-    rest: Part<K>,
+pub(crate) struct MetadataScan<K> {
+    rest: SpanPart<K>,
 }
 
-impl<K: Key> Survey<K> {
-    pub(crate) fn new(span: Span<K>) -> Self {
-        Survey { rest: Part::whole(span) }
+impl<K: Key> MetadataScan<K> {
+    pub(crate) fn new(span: KeySpan<K>) -> Self {
+        MetadataScan { rest: SpanPart::whole(span) }
     }
 
     /// Returns the results of `take` for the next pairs, as many as are read in one go; empty at the
@@ -443,11 +443,11 @@ impl<K: Key> Survey<K> {
     pub(crate) fn next_chunk<V: Value, R>(
         &mut self,
         at: At<'_, K, V>,
-        take: impl Fn(&Resident<'_, K, Arc<V>>) -> R,
+        take: impl Fn(&CurrentEntry<'_, K, Arc<V>>) -> R,
     ) -> Vec<R> {
         let reader = at.committer.reader();
         let (mut taken, mut last) = (Vec::new(), None);
-        reader.residents(&self.rest, at.registration.moment, |resident| {
+        reader.residents(&self.rest, at.registration.read_point, |resident| {
             taken.push(take(&resident));
             last = Some(resident.key());
             match taken.len() < SURVEYED {
@@ -464,7 +464,7 @@ impl<K: Key> Survey<K> {
 
 /// Prefetches the memory that a visitor is about to read of a value: first the value, and in the next
 /// step the memory that values of the commonest types own.
-fn ask_for<V: 'static>(step: usize, value: &Arc<V>) {
+fn prefetch_value<V: 'static>(step: usize, value: &Arc<V>) {
     match step {
         0 => prefetch::<V>(value),
         _ => prefetch_owned::<V>(value),

@@ -1,7 +1,7 @@
 //! A snapshot: a read-only view of one moment.
 
 use crate::error::FluxError;
-use crate::key::{Key, KeyRange, Prefix, Query, Span, Value};
+use crate::key::{Key, KeyRange, KeySpan, Prefix, Query, Value};
 use crate::txn::scan::{Cursor, View};
 use crate::txn::stream::SnapshotStream;
 use fluxmap_index::Direction;
@@ -158,7 +158,7 @@ impl<K: Key, V: Value> Snapshot<K, V> {
     /// [`try_next`](SnapshotRange::try_next) or [`range_stream`](Self::range_stream) where that may
     /// happen.
     pub fn range(&self, range: impl KeyRange<K>) -> SnapshotRange<K, V> {
-        SnapshotRange::new(&self.view, Span::range(range))
+        SnapshotRange::new(&self.view, KeySpan::range(range))
     }
 
     /// Returns the pairs whose keys start with `prefix`, lazily, from either end.
@@ -167,7 +167,7 @@ impl<K: Key, V: Value> Snapshot<K, V> {
     ///
     /// As [`range`](Self::range).
     pub fn prefix(&self, prefix: impl Prefix<K>) -> SnapshotRange<K, V> {
-        SnapshotRange::new(&self.view, Span::prefix(prefix))
+        SnapshotRange::new(&self.view, KeySpan::prefix(prefix))
     }
 
     /// Like [`range`](Self::range), as a stream that yields to the executor now and then.
@@ -186,7 +186,7 @@ impl<K: Key, V: Value> Snapshot<K, V> {
     ///
     /// As [`get`](Self::get).
     pub fn first(&self) -> Result<Option<(K, Arc<V>)>, FluxError> {
-        Cursor::end(Span::range(..), self.view.at(), Direction::Forward)
+        Cursor::end(KeySpan::range(..), self.view.at(), Direction::Forward)
     }
 
     /// Returns the greatest key, with its value.
@@ -195,7 +195,7 @@ impl<K: Key, V: Value> Snapshot<K, V> {
     ///
     /// As [`get`](Self::get).
     pub fn last(&self) -> Result<Option<(K, Arc<V>)>, FluxError> {
-        Cursor::end(Span::range(..), self.view.at(), Direction::Backward)
+        Cursor::end(KeySpan::range(..), self.view.at(), Direction::Backward)
     }
 
     /// Counts the keys of a range. Takes time linear in their number.
@@ -204,7 +204,7 @@ impl<K: Key, V: Value> Snapshot<K, V> {
     ///
     /// As [`get`](Self::get).
     pub fn count(&self, range: impl KeyRange<K>) -> Result<usize, FluxError> {
-        self.view.count(Span::range(range))
+        self.view.count(KeySpan::range(range))
     }
 
     /// Counts all keys: [`count(..)`](Self::count).
@@ -240,7 +240,7 @@ pub struct SnapshotRange<K: Key, V: Value> {
 }
 
 impl<K: Key, V: Value> SnapshotRange<K, V> {
-    fn new(view: &Arc<View<K, V>>, span: Span<K>) -> Self {
+    fn new(view: &Arc<View<K, V>>, span: KeySpan<K>) -> Self {
         SnapshotRange { view: Arc::clone(view), cursor: Cursor::new(span) }
     }
 

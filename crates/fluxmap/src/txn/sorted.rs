@@ -24,7 +24,7 @@ pub(crate) struct Sorted<K, T> {
 }
 
 /// The index of a chunk, and the index of a pair in it.
-type Place = (usize, usize);
+type PairIndex = (usize, usize);
 
 impl<K, T> Sorted<K, T> {
     pub(crate) const fn new() -> Self {
@@ -77,13 +77,13 @@ impl<K, T> Sorted<K, T> {
     /// Returns the pairs, in order.
     pub(crate) fn into_pairs(self) -> impl ExactSizeIterator<Item = (K, T)> {
         let left = self.len();
-        Pairs { chunk: self.first.into_iter(), rest: self.rest.into_iter(), left }
+        IntoPairs { chunk: self.first.into_iter(), rest: self.rest.into_iter(), left }
     }
 }
 
 impl<K: Ord, T> Sorted<K, T> {
     /// Returns the place of a key, or the place where it belongs.
-    fn find<Q>(&self, key: &Q) -> Result<Place, Place>
+    fn find<Q>(&self, key: &Q) -> Result<PairIndex, PairIndex>
     where
         K: Borrow<Q>,
         Q: Ord + ?Sized,
@@ -147,13 +147,13 @@ impl<K: Ord, T> Sorted<K, T> {
 }
 
 /// The iterator of [`Sorted::into_pairs`].
-struct Pairs<K, T> {
+struct IntoPairs<K, T> {
     chunk: std::vec::IntoIter<(K, T)>,
     rest: std::vec::IntoIter<Vec<(K, T)>>,
     left: usize,
 }
 
-impl<K, T> Iterator for Pairs<K, T> {
+impl<K, T> Iterator for IntoPairs<K, T> {
     type Item = (K, T);
 
     fn next(&mut self) -> Option<(K, T)> {
@@ -171,7 +171,7 @@ impl<K, T> Iterator for Pairs<K, T> {
     }
 }
 
-impl<K, T> ExactSizeIterator for Pairs<K, T> {}
+impl<K, T> ExactSizeIterator for IntoPairs<K, T> {}
 
 #[cfg(all(test, not(shuttle)))]
 mod tests {

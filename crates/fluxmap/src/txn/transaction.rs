@@ -2,10 +2,10 @@
 
 use crate::error::FluxError;
 use crate::info::IsolationLevel;
-use crate::key::{Key, KeyRange, Part, Prefix, Query, Span, Value};
+use crate::key::{Key, KeyRange, KeySpan, Prefix, Query, SpanPart, Value};
 use crate::mem::expiry::to_time;
 use crate::mvcc::certify::Certificate;
-use crate::shared::Shared;
+use crate::shared::Open;
 use crate::sync::{Mutex, MutexGuard};
 use crate::txn::footprint::Footprint;
 use crate::txn::overlay::TransactionRange;
@@ -68,17 +68,17 @@ pub(crate) struct State<K, V> {
 }
 
 impl<K: Key, V: Value> Transaction<K, V> {
-    pub(crate) fn new(shared: &Arc<Shared<K, V>>) -> Self {
+    pub(crate) fn new(shared: &Arc<Open<K, V>>) -> Self {
         Self::noting(shared, None)
     }
 
     /// Begins a transaction that records the reads for a lease in `footprint`.
     // Inlined, so that `begin` does not test whether there is a footprint.
     #[inline(always)]
-    pub(crate) fn noting(shared: &Arc<Shared<K, V>>, footprint: Option<Arc<Footprint<K>>>) -> Self {
+    pub(crate) fn noting(shared: &Arc<Open<K, V>>, footprint: Option<Arc<Footprint<K>>>) -> Self {
         let view = View::newest(shared);
         let (reads, writes) = (ReadSet::default(), WriteSet::default());
-        let state = State { reads, writes, time: view.moment().time };
+        let state = State { reads, writes, time: view.read_point().time };
         let changes = AtomicUsize::new(0);
         Transaction { view, footprint, state: Mutex::new(state), changes, held_back: None }
     }
@@ -108,21 +108,21 @@ impl<K: Key, V: Value> Transaction<K, V> {
         self.isolation_level() == IsolationLevel::Serializable
     }
 
-    pub(crate) fn begin_scan(&self, span: &Arc<Span<K>>) -> Option<RangeId> {
-        let part = self.tracks_reads().then(|| Part::whole(Arc::clone(span)))?;
+    pub(crate) fn begin_scan(&self, span: &Arc<KeySpan<K>>) -> Option<RangeId> {
+        let part = self.tracks_reads().then(|| SpanPart::whole(Arc::clone(span)))?;
         let scan = self.state().reads.begin_scan(part);
         if let Some(footprint) = &self.footprint {
-            footprint.begin_scan(scan, Part::whole(Arc::clone(span)));
+            footprint.begin_scan(scan, SpanPart::whole(Arc::clone(span)));
         }
         Some(scan)
     }
 
     /// Replaces the range of a scan by the parts of it that were consumed.
-    pub(crate) fn end_scan(&self, scan: RangeId, consumed: impl Iterator<Item = Part<K>>) {
+    pub(crate) fn end_scan(&self, scan: RangeId, consumed: impl Iterator<Item = SpanPart<K>>) {
         match &self.footprint {
             None => self.state().reads.end_scan(scan, consumed),
             Some(footprint) => {
-                let consumed: Vec<Part<K>> = consumed.collect();
+                let consumed: Vec<SpanPart<K>> = consumed.collect();
                 self.state().reads.end_scan(scan, consumed.clone());
                 footprint.end_scan(scan, consumed);
             }
@@ -142,7 +142,7 @@ impl<K: Key, V: Value> Transaction<K, V> {
     {
         let committer = &self.view.shared.committer;
         let hash = committer.hash(key);
-        let moment = self.view.moment();
+        let read_point = self.view.read_point();
         {
             let mut state = self.state();
             if let Some((stored, own)) = state.writes.get(key) {
@@ -157,7 +157,7 @@ impl<K: Key, V: Value> Transaction<K, V> {
             }
         }
         let reader = committer.reader();
-        let found = reader.resident_at(hash, key, moment).map(|found| {
+        let found = reader.resident_at(hash, key, read_point).map(|found| {
             let expires = found.expires();
             take(found.key(), found.value(), expires)
         });
@@ -273,7 +273,7 @@ impl<K: Key, V: Value> Transaction<K, V> {
         self.note_write(&key);
         let mut state = self.state();
         if put.expires != 0 && state.time == 0 {
-            state.time = self.view.shared.committer.hand.now();
+            state.time = self.view.shared.committer.expiry_clock.now();
         }
         let replaced = state.writes.set(key, Some(put));
         self.note_change();
@@ -316,7 +316,7 @@ impl<K: Key, V: Value> Transaction<K, V> {
     ///
     /// As [`insert`](Self::insert).
     pub fn insert_with_ttl(&self, key: K, value: V, ttl: Duration) -> Result<(), FluxError> {
-        let expires = self.view.shared.committer.hand.after(ttl);
+        let expires = self.view.shared.committer.expiry_clock.after(ttl);
         self.put(key, Put { value: Arc::new(value), expires });
         Ok(())
     }
@@ -333,7 +333,7 @@ impl<K: Key, V: Value> Transaction<K, V> {
         Q: Query + ?Sized,
     {
         // Read the machine's clock, which `at` refers to: it may have been set since the last look.
-        self.view.shared.committer.hand.look();
+        self.view.shared.committer.expiry_clock.look();
         self.change_expiry(key, to_time(at))
     }
 
@@ -522,7 +522,7 @@ impl<K: Key, V: Value> Transaction<K, V> {
     ///
     /// As [`get`](Self::get).
     pub fn range(&self, range: impl KeyRange<K>) -> Result<TransactionRange<'_, K, V>, FluxError> {
-        Ok(TransactionRange::new(self, Span::range(range)))
+        Ok(TransactionRange::new(self, KeySpan::range(range)))
     }
 
     /// Returns the pairs whose keys start with `prefix`, like [`range`](Self::range).
@@ -531,18 +531,18 @@ impl<K: Key, V: Value> Transaction<K, V> {
     ///
     /// As [`get`](Self::get).
     pub fn prefix(&self, prefix: impl Prefix<K>) -> Result<TransactionRange<'_, K, V>, FluxError> {
-        Ok(TransactionRange::new(self, Span::prefix(prefix)))
+        Ok(TransactionRange::new(self, KeySpan::prefix(prefix)))
     }
 
     /// Like [`range`](Self::range), as a stream that yields to the executor now and then. The
     /// transaction may write while the stream runs.
     pub fn range_stream(&self, range: impl KeyRange<K>) -> TransactionStream<'_, K, V> {
-        TransactionStream::new(TransactionRange::new(self, Span::range(range)))
+        TransactionStream::new(TransactionRange::new(self, KeySpan::range(range)))
     }
 
     /// Like [`prefix`](Self::prefix), as a stream.
     pub fn prefix_scan_stream(&self, prefix: impl Prefix<K>) -> TransactionStream<'_, K, V> {
-        TransactionStream::new(TransactionRange::new(self, Span::prefix(prefix)))
+        TransactionStream::new(TransactionRange::new(self, KeySpan::prefix(prefix)))
     }
 
     /// Returns the smallest key, with its value.
@@ -723,7 +723,7 @@ pub(crate) struct Applied {
 
 impl Applied {
     /// Waits until everything that was read and written cannot be undone any more.
-    pub(crate) async fn acknowledged<K: Key, V: Value>(self, shared: &Shared<K, V>) -> Result<(), FluxError> {
+    pub(crate) async fn acknowledged<K: Key, V: Value>(self, shared: &Open<K, V>) -> Result<(), FluxError> {
         // Keep `held_back` until the end: a task that waits for this commit goes on only after its drop
         // has reported the commit.
         let _held_back = self.held_back;

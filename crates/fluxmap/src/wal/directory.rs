@@ -4,7 +4,7 @@ use crate::codec::is_readable;
 use crate::disk::{Disk, DiskFile, Lock, OpenMode};
 use crate::error::PersistenceError;
 use crate::host::Host;
-use crate::wal::format::{BadHeader, FORMAT_VERSION, FileHeader, FileKind, Identity, MAX_HEADER};
+use crate::wal::format::{BadHeader, FORMAT_VERSION, FileHeader, FileIdentity, FileKind, MAX_HEADER};
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -218,9 +218,9 @@ impl NamedFile {
     }
 }
 
-impl Identity {
+impl FileIdentity {
     /// Refuses a file that was written with other settings or types.
-    pub(crate) fn expect(&self, found: &Identity, path: &Path) -> Result<()> {
+    pub(crate) fn expect(&self, found: &FileIdentity, path: &Path) -> Result<()> {
         let same = |what, found: String, expected: String| match found == expected {
             true => Ok(()),
             false => {
@@ -236,7 +236,7 @@ impl Identity {
 
     /// Refuses a file whose values would be misread, because it was written with types of these names
     /// but other fields. Files of the unpublished version 0.4 do not record the fields.
-    pub(crate) fn expect_shapes(&self, found: &Identity, path: &Path) -> Result<()> {
+    pub(crate) fn expect_shapes(&self, found: &FileIdentity, path: &Path) -> Result<()> {
         let (Some(found), Some(expected)) = (&found.shapes, &self.shapes) else { return Ok(()) };
         let readable = |what, found: &str, expected: &str| match is_readable(found, expected) {
             true => Ok(()),

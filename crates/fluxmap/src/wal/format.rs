@@ -40,7 +40,7 @@ impl FileKind {
 
 /// The properties that all files of one database share.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Identity {
+pub(crate) struct FileIdentity {
     pub(crate) codec: Codec,
     pub(crate) schema_version: u32,
     /// A random number, drawn when the database was created.
@@ -90,7 +90,7 @@ pub(crate) fn clip_shape(shape: String) -> String {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FileHeader {
     pub(crate) kind: FileKind,
-    pub(crate) identity: Identity,
+    pub(crate) identity: FileIdentity,
     /// Seeds the checksums of the rest of the file, so that bytes left by an earlier use of the file are
     /// not accepted.
     pub(crate) salt: u64,
@@ -177,7 +177,7 @@ impl FileHeader {
         }
         let length = Self::length(bytes).ok_or(damaged("the length of the header is impossible"))?;
         let bytes = bytes.get(..length).ok_or(damaged("the file ends within its header"))?;
-        let mut fields = Fields(&bytes[8..]);
+        let mut fields = FieldReader(&bytes[8..]);
         let crc = fields.u32();
         if crc != Some(header_crc(bytes)) {
             return Err(damaged("the checksum of the header does not match"));
@@ -193,11 +193,11 @@ impl FileHeader {
 
     /// Returns the salt and the number of a damaged header, unchecked.
     pub(crate) fn as_it_stands(bytes: &[u8]) -> Option<(u64, u64)> {
-        let mut fields = Fields(bytes.get(32..)?);
+        let mut fields = FieldReader(bytes.get(32..)?);
         Some((fields.u64()?, fields.u64()?))
     }
 
-    fn decode_fields(kind: FileKind, mut fields: Fields<'_>) -> Option<Self> {
+    fn decode_fields(kind: FileKind, mut fields: FieldReader<'_>) -> Option<Self> {
         let _length = fields.u16()?;
         let codec = Codec::from_id(fields.u8()?)?;
         fields.take(3)?;
@@ -210,14 +210,14 @@ impl FileHeader {
         let (mut time, mut shapes) = (0, None);
         while !fields.0.is_empty() {
             let (tag, length) = (fields.u8()?, usize::from(fields.u16()?));
-            let mut field = Fields(fields.take(length)?);
+            let mut field = FieldReader(fields.take(length)?);
             match tag {
                 TIME => time = field.u64()?,
                 SHAPES => shapes = Some(Shapes { key: field.text()?, value: field.text()? }),
                 _ => {}
             }
         }
-        let identity = Identity { codec, schema_version, database, key_type, value_type, shapes };
+        let identity = FileIdentity { codec, schema_version, database, key_type, value_type, shapes };
         Some(FileHeader { kind, identity, salt, number, detail, time })
     }
 }
@@ -324,7 +324,7 @@ impl FrameHeader {
 
     /// Parses a frame's header. It is sound only if the checksum, which covers the payload, is correct.
     pub(crate) fn parse(salt: u64, bytes: &[u8; FRAME_HEADER]) -> Option<Unchecked> {
-        let mut fields = Fields(bytes);
+        let mut fields = FieldReader(bytes);
         let (crc, mark, length, commits) = (fields.u32()?, fields.u32()?, fields.u32()?, fields.u32()?);
         if mark != salt as u32 {
             return None;
@@ -350,8 +350,8 @@ pub(crate) struct Unchecked {
 
 /// Returns the commits in a frame's payload; an error if it is malformed, which a correct checksum rules
 /// out.
-pub(crate) fn commits(payload: &[u8]) -> impl Iterator<Item = Result<&[u8], Nonsense>> {
-    let mut fields = Fields(payload);
+pub(crate) fn commits(payload: &[u8]) -> impl Iterator<Item = Result<&[u8], Malformed>> {
+    let mut fields = FieldReader(payload);
     std::iter::from_fn(move || {
         if fields.0.is_empty() {
             return None;
@@ -360,13 +360,13 @@ pub(crate) fn commits(payload: &[u8]) -> impl Iterator<Item = Result<&[u8], Nons
         if commit.is_none() {
             fields.0 = &[];
         }
-        Some(commit.ok_or(Nonsense))
+        Some(commit.ok_or(Malformed))
     })
 }
 
 /// Malformed bytes with a correct checksum: the result of a bug, or of another program.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Nonsense;
+pub(crate) struct Malformed;
 
 /// One operation of a commit, encoded.
 ///
@@ -377,7 +377,7 @@ pub(crate) struct Nonsense;
 /// | | 4 + n | key: length, bytes |
 /// | | 4 + n | put: value: length, bytes |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Operation<'b> {
+pub(crate) enum LogOperation<'b> {
     /// `expires` is zero if the value does not expire.
     Put {
         key: &'b [u8],
@@ -427,33 +427,33 @@ pub(crate) fn push_sized<E>(
 }
 
 /// Returns the operations of a commit.
-pub(crate) fn operations(commit: &[u8]) -> impl Iterator<Item = Result<Operation<'_>, Nonsense>> {
-    let mut fields = Fields(commit);
+pub(crate) fn operations(commit: &[u8]) -> impl Iterator<Item = Result<LogOperation<'_>, Malformed>> {
+    let mut fields = FieldReader(commit);
     std::iter::from_fn(move || {
         if fields.0.is_empty() {
             return None;
         }
         let mut read = || match fields.u8()? {
-            PUT => Some(Operation::Put { key: fields.sized()?, value: fields.sized()?, expires: 0 }),
+            PUT => Some(LogOperation::Put { key: fields.sized()?, value: fields.sized()?, expires: 0 }),
             PUT_UNTIL => {
                 let expires = fields.u64()?;
-                Some(Operation::Put { key: fields.sized()?, value: fields.sized()?, expires })
+                Some(LogOperation::Put { key: fields.sized()?, value: fields.sized()?, expires })
             }
-            DELETE => Some(Operation::Delete { key: fields.sized()? }),
+            DELETE => Some(LogOperation::Delete { key: fields.sized()? }),
             _ => None,
         };
         let operation = read();
         if operation.is_none() {
             fields.0 = &[];
         }
-        Some(operation.ok_or(Nonsense))
+        Some(operation.ok_or(Malformed))
     })
 }
 
 /// Reads fields from the front of a byte slice.
-pub(crate) struct Fields<'b>(pub(crate) &'b [u8]);
+pub(crate) struct FieldReader<'b>(pub(crate) &'b [u8]);
 
-impl<'b> Fields<'b> {
+impl<'b> FieldReader<'b> {
     pub(crate) fn take(&mut self, length: usize) -> Option<&'b [u8]> {
         let (taken, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;
@@ -499,7 +499,7 @@ mod tests {
     use std::convert::Infallible;
 
     fn header() -> FileHeader {
-        let identity = Identity {
+        let identity = FileIdentity {
             codec: Codec::Postcard,
             schema_version: 7,
             database: 0x1122_3344_5566_7788,
@@ -590,8 +590,8 @@ mod tests {
         assert_eq!((read, payload.len()), (header, frame.len() - FRAME_HEADER));
         let commit = commits(payload).next().expect("one").expect("sound");
         let read: Vec<_> = operations(commit).collect();
-        let put = |key, expires| Ok(Operation::Put { key, value: b"value", expires });
-        assert_eq!(read, [put(b"key", 0), put(b"brief", 77), Ok(Operation::Delete { key: b"gone" })]);
+        let put = |key, expires| Ok(LogOperation::Put { key, value: b"value", expires });
+        assert_eq!(read, [put(b"key", 0), put(b"brief", 77), Ok(LogOperation::Delete { key: b"gone" })]);
 
         assert!(read_frame(78, &frame).is_none(), "another salt");
         for at in 0..frame.len() {

@@ -5,7 +5,7 @@ use crate::error::PersistenceError;
 use crate::jobs::{Done, Job};
 use crate::progress::Woken;
 use crate::sync::Instant;
-use crate::wal::{Log, Policy};
+use crate::wal::{Log, SyncPolicy};
 use std::mem;
 use std::sync::Arc;
 
@@ -46,7 +46,7 @@ enum State {
 }
 
 /// The work that the log needs.
-enum Work {
+enum LogWork {
     /// Write the queue, and sync it at `Full` or if `sync` is set.
     Write { sync: bool },
     /// Write everything and close the log.
@@ -74,16 +74,16 @@ impl LogJob {
         let log = &self.log;
         self.state = match self.state {
             State::Looking => match log.next_work() {
-                Work::None(deadline) => return Ok(Done::Idle(deadline)),
-                Work::Write { sync } => State::Writing { sync },
-                Work::Close => {
+                LogWork::None(deadline) => return Ok(Done::Idle(deadline)),
+                LogWork::Write { sync } => State::Writing { sync },
+                LogWork::Close => {
                     self.closing = true;
                     State::Writing { sync: true }
                 }
             },
             State::Waiting { .. } if !log.pool.may_go_on() => return Ok(Done::Idle(None)),
             State::Writing { sync } | State::Waiting { sync } => match log.write_some()? {
-                Wrote::All if sync || matches!(log.policy, Policy::Full) => State::Syncing,
+                Wrote::All if sync || matches!(log.policy, SyncPolicy::Full) => State::Syncing,
                 Wrote::All => State::Looking,
                 Wrote::Some => State::Writing { sync },
                 Wrote::Blocked => State::Blocked { sync },
@@ -141,29 +141,29 @@ impl Log {
         self.wake(|queue| queue.closing = true);
     }
 
-    fn next_work(&self) -> Work {
+    fn next_work(&self) -> LogWork {
         let mut queue = self.queue.lock();
         queue.asleep = false;
         if queue.closing {
-            return Work::Close;
+            return LogWork::Close;
         }
         let deadline = self.deadline(queue.dirty_since);
         let overdue = deadline.is_some_and(|deadline| deadline <= self.host.now());
         let sync = overdue || queue.sync_target > self.synced.reached();
         let write = match self.policy {
-            Policy::Full => !queue.records.is_empty(),
-            Policy::Relaxed(_) => mem::take(&mut queue.stuck),
+            SyncPolicy::Full => !queue.records.is_empty(),
+            SyncPolicy::Relaxed(_) => mem::take(&mut queue.stuck),
         };
         if sync {
             // Writes from now on start a new interval.
             queue.dirty_since = None;
         }
         if sync || write {
-            return Work::Write { sync };
+            return LogWork::Write { sync };
         }
         // Set under the queue's lock: a thread that queues a commit from now on wakes the job.
         queue.asleep = true;
-        Work::None(deadline)
+        LogWork::None(deadline)
     }
 
     /// Returns when commits written at `dirty_since` must be synced.
@@ -178,7 +178,7 @@ impl Log {
         if self.write_group(&mut writer, &mut woken)? {
             drop(writer);
             // W5. At `Full` only this job writes, and a sync follows.
-            let is_all = matches!(self.policy, Policy::Full) || self.is_idle();
+            let is_all = matches!(self.policy, SyncPolicy::Full) || self.is_idle();
             return Ok(if is_all { Wrote::All } else { Wrote::Some });
         }
         Ok(if self.make_room(&mut writer)? { Wrote::Some } else { Wrote::Blocked })

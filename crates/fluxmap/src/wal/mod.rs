@@ -1,7 +1,7 @@
 //! The log: group commit and acknowledgement.
 //!
 //! Under the commit lock, a commit puts its record into a queue ([`Log::reserve`]), so the log has the
-//! order of the commits. The holder of the [`Writer`] lock takes everything that is queued and writes it
+//! order of the commits. The holder of the [`LogWriter`] lock takes everything that is queued and writes it
 //! as one frame.
 //!
 //! - `Full`: the log thread writes, syncs, and only then moves the stable timestamp, which wakes all
@@ -35,7 +35,7 @@ pub(crate) mod segment;
 mod writer;
 
 pub(crate) use job::{LOG, LogJob};
-pub(crate) use writer::{Record, Writer};
+pub(crate) use writer::{CommitRecord, LogWriter};
 
 use crate::error::{FluxError, PersistenceError};
 use crate::host::Host;
@@ -54,7 +54,7 @@ use std::time::Duration;
 
 /// When commits are acknowledged.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Policy {
+pub(crate) enum SyncPolicy {
     /// After they have been synced.
     Full,
     /// After they have been written; they are synced within these limits.
@@ -73,13 +73,13 @@ const PATIENCE: Duration = Duration::from_micros(20);
 
 /// The log of an open database.
 pub(crate) struct Log {
-    policy: Policy,
+    policy: SyncPolicy,
     clock: Arc<Clock>,
     pub(crate) pool: Pool,
-    queue: Mutex<Queue>,
+    queue: Mutex<CommitQueue>,
     /// The host whose clock times flush intervals.
     host: Host,
-    writer: Mutex<Writer>,
+    writer: Mutex<LogWriter>,
     /// Held while syncing, so that there is one sync at a time (W4).
     syncing: Mutex<()>,
     /// The last commit up to which the log is synced.
@@ -93,8 +93,8 @@ pub(crate) struct Log {
 }
 
 #[derive(Default)]
-struct Queue {
-    records: VecDeque<Record>,
+struct CommitQueue {
+    records: VecDeque<CommitRecord>,
     /// Whether the log's job has found nothing to do, and has to be woken.
     asleep: bool,
     /// At `Relaxed`: since when there have been unsynced commits.
@@ -108,15 +108,15 @@ struct Queue {
 }
 
 /// The right to queue one commit: see [`Log::reserve`].
-pub(crate) struct Slot<'l> {
-    queue: MutexGuard<'l, Queue>,
+pub(crate) struct QueueSlot<'l> {
+    queue: MutexGuard<'l, CommitQueue>,
     log: &'l Log,
 }
 
-impl<'l> Slot<'l> {
+impl<'l> QueueSlot<'l> {
     /// Queues the commit. The caller must apply it before dropping the returned guard (W2).
     pub(crate) fn push(mut self, lsn: Lsn, operations: Vec<u8>) -> impl Sized + use<'l> {
-        let record = Record { lsn, operations };
+        let record = CommitRecord { lsn, operations };
         // Relaxed: only a thread that queues stores here, under the lock; a reader that misses the
         // newest value waits a little more or less.
         let queued = self.log.queued_bytes.load(Ordering::Relaxed) + record.size();
@@ -127,7 +127,13 @@ impl<'l> Slot<'l> {
 }
 
 impl Log {
-    pub(crate) fn new(policy: Policy, clock: Arc<Clock>, pool: Pool, writer: Writer, host: Host) -> Self {
+    pub(crate) fn new(
+        policy: SyncPolicy,
+        clock: Arc<Clock>,
+        pool: Pool,
+        writer: LogWriter,
+        host: Host,
+    ) -> Self {
         let synced = Progress::default();
         synced.advance_unwatched(writer.synced());
         Log {
@@ -162,7 +168,7 @@ impl Log {
             // transaction that reads the stable state would conflict with them for ever.
             return Err(FluxError::FatalPersistenceError { source: source.clone() });
         }
-        if matches!(self.policy, Policy::Full) {
+        if matches!(self.policy, SyncPolicy::Full) {
             // Beside a sync the system call is negligible. At `Relaxed`, the writer checks it.
             self.check_process().map_err(|source| FluxError::FatalPersistenceError { source })?;
         }
@@ -186,19 +192,19 @@ impl Log {
 
     /// Begins to queue a commit; an error after the log has failed. Called under the commit lock. The
     /// slot is held until the commit is applied.
-    pub(crate) fn reserve(&self) -> Result<Slot<'_>, FluxError> {
+    pub(crate) fn reserve(&self) -> Result<QueueSlot<'_>, FluxError> {
         let queue = self.queue.lock();
         match self.failed.get() {
             Some(error) => Err(FluxError::FatalPersistenceError { source: error.clone() }),
-            None => Ok(Slot { queue, log: self }),
+            None => Ok(QueueSlot { queue, log: self }),
         }
     }
 
     /// Gets a queued commit written. Called after it has been queued, outside the commit lock.
     pub(crate) fn after_commit(&self) {
         match self.policy {
-            Policy::Full => self.wake(|_| {}),
-            Policy::Relaxed(_) => self.write_queued(),
+            SyncPolicy::Full => self.wake(|_| {}),
+            SyncPolicy::Relaxed(_) => self.write_queued(),
         }
     }
 
@@ -234,7 +240,7 @@ impl Log {
     }
 
     /// Changes the queue, and wakes the log's job if it sleeps.
-    fn wake(&self, change: impl FnOnce(&mut Queue)) {
+    fn wake(&self, change: impl FnOnce(&mut CommitQueue)) {
         let mut queue = self.queue.lock();
         change(&mut queue);
         let asleep = mem::take(&mut queue.asleep);
@@ -297,7 +303,7 @@ impl Log {
 
     /// Writes the queue, and acknowledges the commits if writing is enough. Returns whether there was
     /// room for all of them; the others stay queued.
-    fn write_group(&self, writer: &mut Writer, woken: &mut Woken) -> Result<bool, PersistenceError> {
+    fn write_group(&self, writer: &mut LogWriter, woken: &mut Woken) -> Result<bool, PersistenceError> {
         if let Some(error) = self.failed.get() {
             return Err(error.clone());
         }
@@ -319,9 +325,9 @@ impl Log {
 
     /// Admits waiting commits. At `Relaxed`, it also acknowledges written commits, as far as the flush
     /// limits allow, and requests a sync.
-    fn after_write(&self, writer: &Writer, woken: &mut Woken) {
+    fn after_write(&self, writer: &LogWriter, woken: &mut Woken) {
         woken.absorb(self.written_bytes.advance(writer.bytes()));
-        let Policy::Relaxed(limits) = self.policy else {
+        let SyncPolicy::Relaxed(limits) = self.policy else {
             if planted("acknowledged-before-the-sync") {
                 woken.absorb(self.clock.stability().advance(writer.written()));
             }
@@ -363,8 +369,8 @@ impl Log {
 
     fn flush_interval(&self) -> Option<Duration> {
         match self.policy {
-            Policy::Full => None,
-            Policy::Relaxed(limits) => limits.interval,
+            SyncPolicy::Full => None,
+            SyncPolicy::Relaxed(limits) => limits.interval,
         }
     }
 
@@ -377,7 +383,7 @@ impl Log {
         }
         drop(woken);
         // W5: this function held the writer's lock for a moment.
-        if matches!(self.policy, Policy::Relaxed(_)) && !self.is_idle() {
+        if matches!(self.policy, SyncPolicy::Relaxed(_)) && !self.is_idle() {
             self.write_queued();
         }
         result
@@ -404,8 +410,8 @@ impl Log {
         let before = writer.synced();
         writer.end_sync(&unsynced);
         match self.policy {
-            Policy::Full => woken.absorb(self.clock.stability().advance(unsynced.lsn)),
-            Policy::Relaxed(_) => {
+            SyncPolicy::Full => woken.absorb(self.clock.stability().advance(unsynced.lsn)),
+            SyncPolicy::Relaxed(_) => {
                 self.after_write(&writer, woken);
                 if unsynced.lsn > before && self.failed.get().is_none() {
                     writer.mark_synced().map_err(|error| self.poison(error))?;
@@ -418,8 +424,8 @@ impl Log {
     }
 
     /// Continues in the next segment, if the pool allows it. Only the log thread calls this.
-    fn make_room(&self, writer: &mut Writer) -> Result<bool, PersistenceError> {
-        let needed = self.queue.lock().records.front().map_or(0, Record::segment_size);
+    fn make_room(&self, writer: &mut LogWriter) -> Result<bool, PersistenceError> {
+        let needed = self.queue.lock().records.front().map_or(0, CommitRecord::segment_size);
         let next = self.pool.next_segment(writer.active(), needed, || writer.end_segment());
         match next.map_err(|error| self.poison(error))? {
             Next::Segment(segment) => {

@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 /// A full segment whose commits are not all in a checkpoint.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Ended {
+pub(crate) struct FullSegment {
     pub(crate) number: u64,
     /// Its last commit or, if it has none, the last one before it.
     pub(crate) last: Lsn,
@@ -42,7 +42,7 @@ pub(crate) struct Covered {
 /// The segments of a log that has been read back.
 #[derive(Debug)]
 pub(crate) struct Found {
-    pub(crate) ended: VecDeque<Ended>,
+    pub(crate) ended: VecDeque<FullSegment>,
     /// The number and the length of the segment in which the log continues.
     pub(crate) active: (u64, u64),
     pub(crate) ready: Option<Segment>,
@@ -55,7 +55,7 @@ pub(crate) struct Found {
 #[derive(Debug)]
 struct State {
     bounds: Bounds,
-    ended: VecDeque<Ended>,
+    ended: VecDeque<FullSegment>,
     /// The number of the active segment, or of the next one if none is active.
     current: u64,
     /// The length of the active segment; zero between two segments.
@@ -174,7 +174,7 @@ impl Pool {
         if state.ready.is_some() && state.current == active {
             let last = end()?;
             let size = state.active_size;
-            state.ended.push_back(Ended { number: active, last, size });
+            state.ended.push_back(FullSegment { number: active, last, size });
             state.active_size = 0;
             state.current = active + 1;
         }
@@ -401,7 +401,7 @@ mod tests {
     #[test]
     fn a_log_that_is_to_be_closed_does_not_need_the_checkpoint_that_it_waits_for() {
         let found = Found {
-            ended: [Ended { number: 1, last: 5, size: 4096 }].into(),
+            ended: [FullSegment { number: 1, last: 5, size: 4096 }].into(),
             active: (2, 4096),
             ready: None,
             covered: Vec::new(),

@@ -12,10 +12,11 @@ use crate::error::PersistenceError;
 use crate::persistence::TornTail;
 use crate::wal::directory::{Directory, segment_name};
 use crate::wal::format::{
-    FRAME_HEADER, FileHeader, FileKind, FrameHeader, FrameKind, Identity, Lsn, Position, Unchecked, commits,
+    FRAME_HEADER, FileHeader, FileIdentity, FileKind, FrameHeader, FrameKind, Lsn, Position, Unchecked,
+    commits,
 };
 use crate::wal::pieces::Pieces;
-use crate::wal::pool::Ended;
+use crate::wal::pool::FullSegment;
 use fluxmap_index::planted;
 use std::path::Path;
 
@@ -54,7 +55,7 @@ pub(crate) struct SoundFrame {
 
 /// The end of the log after it has been read, where writing continues.
 #[derive(Debug)]
-pub(crate) struct Tail {
+pub(crate) struct LogEnd {
     /// The position of the break. `salt`, `start` (the length of the header) and `size` are those of its
     /// segment.
     pub(crate) position: Position,
@@ -68,7 +69,7 @@ pub(crate) struct Tail {
     /// Whether there are bytes to cut off at `position`.
     pub(crate) torn: bool,
     /// The full segments before it.
-    pub(crate) ended: Vec<Ended>,
+    pub(crate) ended: Vec<FullSegment>,
     /// The segments after it, which hold nothing to keep.
     pub(crate) later: Vec<u64>,
     /// The number of commits read, and their bytes.
@@ -76,7 +77,7 @@ pub(crate) struct Tail {
     pub(crate) bytes: u64,
 }
 
-impl Tail {
+impl LogEnd {
     /// Returns where the log is to be cut off, if it is.
     pub(crate) fn torn_tail(&self, directory: &Directory) -> Option<TornTail> {
         let Position { segment, offset } = self.position;
@@ -151,7 +152,7 @@ impl SegmentReader {
     }
 
     /// Opens a segment, and refuses one of another database.
-    fn open_own(directory: &Directory, number: u64, identity: &Identity) -> Result<Self> {
+    fn open_own(directory: &Directory, number: u64, identity: &FileIdentity) -> Result<Self> {
         let segment = Self::open(directory, number)?;
         let file = segment.pieces.file();
         identity.expect(&segment.header.identity, file.path())?;
@@ -195,11 +196,11 @@ impl SegmentReader {
 /// Changes nothing.
 pub(crate) fn replay(
     directory: &Directory,
-    identity: &Identity,
+    identity: &FileIdentity,
     first: u64,
     covered: Lsn,
     mut visit: impl FnMut(Lsn, &[u8], FrameAt<'_>) -> Result<()>,
-) -> Result<Tail> {
+) -> Result<LogEnd> {
     let numbers: Vec<u64> = directory.segments()?.into_iter().filter(|number| *number >= first).collect();
     let missing =
         |number, why| PersistenceError::Missing { path: directory.path_of(&segment_name(number)), why };
@@ -250,7 +251,7 @@ pub(crate) fn replay(
         }
         let last = next.map_or(covered, |next| next - 1);
         if is_ended {
-            ended.push(Ended { number, last, size: segment.pieces.length() });
+            ended.push(FullSegment { number, last, size: segment.pieces.length() });
             continue;
         }
         // The log breaks here.
@@ -262,7 +263,7 @@ pub(crate) fn replay(
             let what = format!("the log ends with commit {last}, and the checkpoint covers up to {covered}");
             return Err(at(offset).damaged(what));
         }
-        return Ok(Tail {
+        return Ok(LogEnd {
             position,
             salt: segment.header.salt,
             start: segment.start,
@@ -283,7 +284,7 @@ pub(crate) fn replay(
 /// bytes after it to cut off.
 fn judge_break(
     directory: &Directory,
-    identity: &Identity,
+    identity: &FileIdentity,
     segment: &mut SegmentReader,
     position: Position,
     later: &[u64],

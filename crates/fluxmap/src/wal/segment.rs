@@ -7,7 +7,7 @@
 use crate::disk::OpenMode;
 use crate::error::PersistenceError;
 use crate::wal::directory::{Directory, NamedFile, SEGMENT_DRAFT, segment_name};
-use crate::wal::format::{FileHeader, FileKind, Identity, MAX_HEADER};
+use crate::wal::format::{FileHeader, FileIdentity, FileKind, MAX_HEADER};
 use fluxmap_index::planted;
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ pub(crate) struct Segment {
 /// needed any more, or from nothing. A crash in between leaves at most a draft.
 pub(crate) fn make(
     directory: &Directory,
-    identity: &Identity,
+    identity: &FileIdentity,
     number: u64,
     size: u64,
     recycled: Option<u64>,
@@ -43,7 +43,7 @@ pub(crate) fn make(
 
 fn make_draft_first(
     directory: &Directory,
-    identity: &Identity,
+    identity: &FileIdentity,
     number: u64,
     size: u64,
     recycled: Option<u64>,

@@ -10,12 +10,12 @@ use std::sync::Arc;
 
 /// A commit on its way to the log: its operations, encoded.
 #[derive(Debug)]
-pub(crate) struct Record {
+pub(crate) struct CommitRecord {
     pub(crate) lsn: Lsn,
     pub(crate) operations: Vec<u8>,
 }
 
-impl Record {
+impl CommitRecord {
     /// Returns the bytes that the commit takes in a frame.
     pub(crate) fn size(&self) -> u64 {
         (COMMIT_PREFIX + self.operations.len()) as u64
@@ -45,7 +45,7 @@ pub(crate) struct Unsynced {
 
 /// The append position of the log, guarded by `Log::writer`.
 #[derive(Debug)]
-pub(crate) struct Writer {
+pub(crate) struct LogWriter {
     active: Segment,
     offset: u64,
     /// The number of the next commit.
@@ -64,12 +64,12 @@ pub(crate) struct Writer {
     process: Process,
 }
 
-impl Writer {
+impl LogWriter {
     /// Continues at `offset` in `active`, after commit `last`, with everything synced. `unmarked` is set
     /// if the log does not record that it is synced.
     pub(crate) fn new(active: Segment, offset: u64, last: Lsn, unmarked: bool) -> Self {
         let synced = Position { segment: active.number, offset };
-        Writer {
+        LogWriter {
             active,
             offset,
             next: last + 1,
@@ -116,7 +116,7 @@ impl Writer {
 
     /// Writes records, in frames, as long as there is room for the next one; the rest stays in
     /// `records`.
-    pub(crate) fn append(&mut self, records: &mut VecDeque<Record>) -> Result<(), PersistenceError> {
+    pub(crate) fn append(&mut self, records: &mut VecDeque<CommitRecord>) -> Result<(), PersistenceError> {
         while let Some(first) = records.front() {
             if first.size() > self.room() {
                 break;

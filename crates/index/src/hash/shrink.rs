@@ -12,7 +12,7 @@
 //! So between a split and a merge in one place, three quarters of a segment have to come or go,
 //! which is more than are moved. If the number of entries only varies a little, nothing is moved.
 
-use super::{Directory, SEGMENT_BUCKETS, Segment, Table, WIDTH, replace};
+use super::{HashSegment, SEGMENT_BUCKETS, SegmentDirectory, Table, WIDTH, replace};
 use crate::garbage::Garbage;
 use crate::reclaim::Guard;
 use crate::sync::{AtomicPtr, Ordering};
@@ -26,12 +26,12 @@ const QUARTERS: usize = 1;
 const QUARTERS: usize = 2;
 
 /// Whether `len` entries are few for this number of buckets: at most [`QUARTERS`] quarters of the
-/// entries that make them full, see [`Segment::is_full`].
+/// entries that make them full, see [`HashSegment::is_full`].
 fn are_few(len: usize, buckets: usize) -> bool {
     len * 4 * 8 <= buckets * WIDTH * 7 * QUARTERS
 }
 
-impl<K, T> Segment<K, T> {
+impl<K, T> HashSegment<K, T> {
     /// How many entries the segment has. For the writer, or for a segment that is not linked yet.
     fn len(&self) -> usize {
         // Relaxed: (I1).
@@ -46,7 +46,7 @@ impl<K, T> Segment<K, T> {
             buckets /= 2;
         }
         (buckets < self.buckets.len()).then(|| {
-            let narrower = Segment::boxed(self.depth, buckets);
+            let narrower = HashSegment::boxed(self.depth, buckets);
             self.entries(pinned).for_each(|(entry, hash)| narrower.insert(entry, hash));
             narrower
         })
@@ -81,10 +81,10 @@ impl<K, T> Table<K, T> {
     /// hashes differ only in the last bit of it. `None` if that has been split into deeper ones.
     fn buddy<'g>(
         &self,
-        segment: &Segment<K, T>,
+        segment: &HashSegment<K, T>,
         hash: u64,
         pinned: &'g Guard<'_>,
-    ) -> Option<&'g Segment<K, T>> {
+    ) -> Option<&'g HashSegment<K, T>> {
         let bit = last_bit(segment.depth)?;
         let other = self.segment(hash ^ bit, pinned);
         (other.depth == segment.depth).then_some(other)
@@ -93,8 +93,8 @@ impl<K, T> Table<K, T> {
     /// Writer: replaces two buddies by one segment with all of their entries.
     fn merge(
         &self,
-        segment: &Segment<K, T>,
-        buddy: &Segment<K, T>,
+        segment: &HashSegment<K, T>,
+        buddy: &HashSegment<K, T>,
         hash: u64,
         pinned: &Guard<'_>,
         retire: &mut impl FnMut(Garbage<K, T>),
@@ -103,7 +103,7 @@ impl<K, T> Table<K, T> {
         let (depth, Some(bit)) = (segment.depth, last_bit(segment.depth)) else {
             return;
         };
-        let merged = Segment::boxed(depth - 1, SEGMENT_BUCKETS);
+        let merged = HashSegment::boxed(depth - 1, SEGMENT_BUCKETS);
         for (entry, hash) in segment.entries(pinned).chain(buddy.entries(pinned)) {
             merged.insert(entry, hash);
         }
@@ -132,13 +132,13 @@ impl<K, T> Table<K, T> {
             };
             let slots = directory.segments.iter().step_by(2);
             let segments: Box<[_]> = slots.map(|slot| AtomicPtr::new(slot.load(Ordering::Relaxed))).collect();
-            let is_deepest = |slot: &&AtomicPtr<Segment<K, T>>| {
+            let is_deepest = |slot: &&AtomicPtr<HashSegment<K, T>>| {
                 // SAFETY: (I9) linked.
                 unsafe { &*slot.load(Ordering::Relaxed) }.depth == depth
             };
             Self::change(&self.deepest, segments.iter().filter(is_deepest).count() as isize);
             Self::change(&self.slots, -(segments.len() as isize));
-            let halved = Box::into_raw(Box::new(Directory { depth, segments }));
+            let halved = Box::into_raw(Box::new(SegmentDirectory { depth, segments }));
             let old = self.directory.load(Ordering::Relaxed);
             // Release: (I2).
             self.directory.store(halved, Ordering::Release);

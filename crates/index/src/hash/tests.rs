@@ -13,7 +13,7 @@ impl<K, T> Table<K, T> {
         let mut met = BTreeSet::new();
         let mut index = 0;
         let (mut depths, mut bytes) = (Vec::new(), 0);
-        let mut last: Option<&Segment<K, T>> = None;
+        let mut last: Option<&HashSegment<K, T>> = None;
         while index < directory.segments.len() {
             // SAFETY: (I5) as in `Table::segment`.
             let segment = unsafe { &*directory.segments[index].load(Ordering::Relaxed) };
@@ -50,7 +50,7 @@ impl<K, T> Table<K, T> {
     }
 }
 
-impl<K, T> Segment<K, T> {
+impl<K, T> HashSegment<K, T> {
     fn check(&self, pinned: &Guard<'_>) {
         let len = self.len.load(Ordering::Relaxed);
         assert_eq!(len, self.entries(pinned).count());

@@ -15,8 +15,8 @@
 use super::List;
 use crate::block::{Block, RUN_CAPACITY, Run};
 use crate::garbage::Garbage;
-use crate::lead::Shared;
 use crate::node::Entry;
+use crate::prefix::CommonPrefix;
 use crate::reclaim::Guard;
 use std::ptr::{self, NonNull};
 
@@ -125,12 +125,12 @@ impl<K: Ord + Clone, T> List<K, T> {
         let entries: Vec<_> = entries
             .map(|entry| {
                 // SAFETY: (I9) linked.
-                let lead = (self.lead)(&unsafe { entry.as_ref() }.key);
-                (entry, lead.map_or(0, |lead| Shared::NOTHING.head(&lead)))
+                let prefix = (self.prefix)(&unsafe { entry.as_ref() }.key);
+                (entry, prefix.map_or(0, |prefix| CommonPrefix::NOTHING.suffix(&prefix)))
             })
             .collect();
-        let run = self.run_of(&Shared::NOTHING, &entries, pinned);
-        let fresh = Block::boxed(Some(low.clone()), left.lead, run, left.height());
+        let run = self.run_of(&CommonPrefix::NOTHING, &entries, pinned);
+        let fresh = Block::boxed(Some(low.clone()), left.prefix, run, left.height());
         let before_left = self.predecessors_of(left, pinned);
         let before_right = self.predecessors_of(right, pinned);
         // Nothing panics from here on. (I2) Set all links of the new block before those to it.
@@ -200,5 +200,5 @@ impl<K: Ord + Clone, T> List<K, T> {
 fn run_without<K, T>(run: &Run<K, T>, index: usize) -> Box<Run<K, T>> {
     let mut entries = run.pairs();
     entries.remove(index);
-    Run::boxed(*run.shared(), entries.into_iter())
+    Run::boxed(*run.common(), entries.into_iter())
 }

@@ -19,9 +19,9 @@ impl<K: Ord, T> List<K, T> {
             assert!(!run.state().is_moving());
             for (index, (_, head)) in run.pairs().into_iter().enumerate() {
                 let entry = run.entry(index, pinned);
-                if let Some(lead) = (self.lead)(&entry.key) {
-                    assert!(run.shared().place(&lead).is_eq(), "the lead has another prefix");
-                    assert_eq!(head, run.shared().head(&lead));
+                if let Some(prefix) = (self.prefix)(&entry.key) {
+                    assert!(run.common().place(&prefix).is_eq(), "the lead has another prefix");
+                    assert_eq!(head, run.common().suffix(&prefix));
                 }
                 assert!(block.low.as_ref().is_none_or(|low| *low <= entry.key));
                 assert!(last.is_none_or(|last| *last < entry.key));

@@ -1,4 +1,4 @@
-//! Reads of runs whose entries move. A run holds four entries, and keys have leads.
+//! Reads of runs whose entries move. A run holds four entries, and keys have key prefixes.
 
 use crate::order::Scan;
 use crate::support::{ALL, Between, Store, check};

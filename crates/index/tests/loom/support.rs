@@ -1,7 +1,7 @@
 //! Shared by the models: keys and values that notice when they are read after they
 //! are dropped, or at the same time; and a small store.
 
-use fluxmap_index::{Batch, Direction, Horizon, Index, Lead, Reader, Span, Timestamp, Writer};
+use fluxmap_index::{Batch, Direction, Horizon, Index, KeyPrefix, Reader, Span, Timestamp, Writer};
 use loom::alloc::Track;
 use loom::cell::UnsafeCell;
 use loom::sync::atomic::{AtomicU64, Ordering};
@@ -111,9 +111,9 @@ impl Value {
     }
 }
 
-/// Keys have leads where runs are wide.
-fn lead(number: u8) -> Option<Lead> {
-    cfg!(wide).then(|| Lead::of(&[number]))
+/// Keys have key prefixes where runs are wide.
+fn prefix(number: u8) -> Option<KeyPrefix> {
+    cfg!(wide).then(|| KeyPrefix::of(&[number]))
 }
 
 /// Keys from the first to the second number.
@@ -128,8 +128,8 @@ impl Span<Key> for Between {
         key.number() > self.1
     }
 
-    fn leads(&self) -> Option<[Lead; 2]> {
-        Some([lead(self.0)?, lead(self.1)?])
+    fn prefixes(&self) -> Option<[KeyPrefix; 2]> {
+        Some([prefix(self.0)?, prefix(self.1)?])
     }
 }
 
@@ -159,7 +159,7 @@ pub(crate) type Write = (u8, Option<u64>);
 
 impl Store {
     pub(crate) fn with(hash: fn(u8) -> u64, probability: f64) -> (Arc<Self>, Writer<Key, Value>) {
-        let (index, writer) = Index::with_leads(probability, |key: &Key| lead(key.number()));
+        let (index, writer) = Index::with_prefixes(probability, |key: &Key| prefix(key.number()));
         (Arc::new(Store { index, clock: AtomicU64::new(0), hash }), writer)
     }
 

@@ -2,7 +2,7 @@
 
 #![allow(dead_code, unreachable_pub)]
 
-use fluxmap_index::{Direction, Horizon, Lead, Reader, Span, Timestamp, Writer};
+use fluxmap_index::{Direction, Horizon, KeyPrefix, Reader, Span, Timestamp, Writer};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -19,7 +19,7 @@ pub fn scaled(count: u64) -> u64 {
 pub trait TestKey: Ord + Clone + std::fmt::Debug + Send + Sync + 'static {
     fn of(number: u32) -> Self;
     fn number(&self) -> u32;
-    fn lead(&self) -> Option<Lead>;
+    fn prefix(&self) -> Option<KeyPrefix>;
 }
 
 impl TestKey for u32 {
@@ -31,8 +31,8 @@ impl TestKey for u32 {
         *self
     }
 
-    fn lead(&self) -> Option<Lead> {
-        Some(Lead::of(&self.to_be_bytes()))
+    fn prefix(&self) -> Option<KeyPrefix> {
+        Some(KeyPrefix::of(&self.to_be_bytes()))
     }
 }
 
@@ -45,9 +45,9 @@ impl TestKey for String {
         self[4..].parse().unwrap()
     }
 
-    /// A hundred neighbouring keys have the same lead.
-    fn lead(&self) -> Option<Lead> {
-        Some(Lead::of(&self.as_bytes()[..12]))
+    /// A hundred neighbouring keys have the same key prefix.
+    fn prefix(&self) -> Option<KeyPrefix> {
+        Some(KeyPrefix::of(&self.as_bytes()[..12]))
     }
 }
 
@@ -97,7 +97,7 @@ impl<K: Ord> Span<K> for Between<K> {
     }
 }
 
-/// The same span, with leads.
+/// The same span, with key prefixes.
 pub struct Led<K>(pub Between<K>);
 
 impl<K: TestKey> Span<K> for Led<K> {
@@ -109,10 +109,10 @@ impl<K: TestKey> Span<K> for Led<K> {
         self.0.is_after(key)
     }
 
-    fn leads(&self) -> Option<[Lead; 2]> {
-        let lead = |key: &Option<K>| key.as_ref().and_then(K::lead);
-        let (first, last) = (lead(&self.0.0), lead(&self.0.1));
-        Some([first.unwrap_or(Lead::LEAST), last.unwrap_or(Lead::GREATEST)])
+    fn prefixes(&self) -> Option<[KeyPrefix; 2]> {
+        let prefix = |key: &Option<K>| key.as_ref().and_then(K::prefix);
+        let (first, last) = (prefix(&self.0.0), prefix(&self.0.1));
+        Some([first.unwrap_or(KeyPrefix::LEAST), last.unwrap_or(KeyPrefix::GREATEST)])
     }
 }
 

@@ -17,11 +17,11 @@ pub(super) const SECTOR: usize = 512;
 pub(super) struct Content {
     seen: Vec<u8>,
     base: Vec<u8>,
-    changes: Vec<Change>,
+    changes: Vec<ContentChange>,
 }
 
 #[derive(Clone, Debug)]
-struct Change {
+struct ContentChange {
     effect: Effect,
     standing: Standing,
 }
@@ -76,7 +76,7 @@ impl Content {
 
     fn change(&mut self, effect: Effect) {
         effect.apply(&mut self.seen);
-        self.changes.push(Change { effect, standing: Standing::Pending });
+        self.changes.push(ContentChange { effect, standing: Standing::Pending });
     }
 
     pub(super) fn sync(&mut self) {

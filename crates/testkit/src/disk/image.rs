@@ -23,7 +23,7 @@ const LONGEST_FILE: u64 = 1 << 30;
 
 /// One call of the store.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Step<'a> {
+pub(super) enum DiskStep<'a> {
     CreateDir(&'a Path),
     Create(&'a Path),
     Write { path: &'a Path, file: FileId, offset: u64, bytes: &'a [u8] },
@@ -60,21 +60,21 @@ pub(super) struct Image {
 
 impl Image {
     /// Does one call. Returns the file if the call opens or locks one.
-    pub(super) fn apply(&mut self, step: Step<'_>) -> io::Result<Option<FileId>> {
+    pub(super) fn apply(&mut self, step: DiskStep<'_>) -> io::Result<Option<FileId>> {
         match step {
-            Step::CreateDir(path) => self.create_dir(path).map(|()| None),
-            Step::Create(path) => self.create(path, true).map(Some),
-            Step::Lock(path) => self.create(path, false).map(Some),
-            Step::Write { file, offset, bytes, .. } => self.write(file, offset, bytes).map(|()| None),
-            Step::Sync { file, .. } => {
+            DiskStep::CreateDir(path) => self.create_dir(path).map(|()| None),
+            DiskStep::Create(path) => self.create(path, true).map(Some),
+            DiskStep::Lock(path) => self.create(path, false).map(Some),
+            DiskStep::Write { file, offset, bytes, .. } => self.write(file, offset, bytes).map(|()| None),
+            DiskStep::Sync { file, .. } => {
                 self.content(file).sync();
                 Ok(None)
             }
-            Step::Rename { from, to } => self.rename(from, to).map(|()| None),
-            Step::Remove(path) => self.remove(path).map(|()| None),
-            Step::SyncDir(path) => self.sync_dir(path).map(|()| None),
-            Step::Open { path, .. } => self.find(path).map(Some),
-            Step::Look { .. } => Ok(None),
+            DiskStep::Rename { from, to } => self.rename(from, to).map(|()| None),
+            DiskStep::Remove(path) => self.remove(path).map(|()| None),
+            DiskStep::SyncDir(path) => self.sync_dir(path).map(|()| None),
+            DiskStep::Open { path, .. } => self.find(path).map(Some),
+            DiskStep::Look { .. } => Ok(None),
         }
     }
 
@@ -312,7 +312,7 @@ impl NameChange {
     }
 }
 
-impl Step<'_> {
+impl DiskStep<'_> {
     /// Whether the call changes something, and so is always counted.
     pub(super) fn is_change(self) -> bool {
         !matches!(self, Self::Open { .. } | Self::Look { .. })
@@ -324,7 +324,7 @@ impl Step<'_> {
     }
 }
 
-impl fmt::Display for Step<'_> {
+impl fmt::Display for DiskStep<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::CreateDir(path) => write!(f, "create_dir {}", path.display()),

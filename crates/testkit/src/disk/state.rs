@@ -9,7 +9,7 @@ use std::io;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::image::{FileId, Image, Step, index};
+use super::image::{DiskStep, FileId, Image, index};
 
 /// How many calls the trace keeps.
 const TRACE: usize = 1 << 16;
@@ -114,7 +114,7 @@ impl State {
 
     /// Does one call, unless a planned fault replaces it. If the call opens or locks a file, counts one
     /// more handle to the file and returns the file.
-    pub(super) fn run(&mut self, step: Step<'_>) -> io::Result<Option<FileId>> {
+    pub(super) fn run(&mut self, step: DiskStep<'_>) -> io::Result<Option<FileId>> {
         if !step.is_change() && !self.count_reads {
             return self.perform(step);
         }
@@ -128,7 +128,7 @@ impl State {
         outcome
     }
 
-    fn planned(&mut self, step: Step<'_>) -> io::Result<Option<FileId>> {
+    fn planned(&mut self, step: DiskStep<'_>) -> io::Result<Option<FileId>> {
         let call = self.calls;
         if self.crash_at.is_some_and(|at| call >= at) {
             if self.frozen.is_none() {
@@ -145,18 +145,18 @@ impl State {
     }
 
     /// Does a call for which no fault is planned.
-    fn perform(&mut self, step: Step<'_>) -> io::Result<Option<FileId>> {
+    fn perform(&mut self, step: DiskStep<'_>) -> io::Result<Option<FileId>> {
         if self.read_only && self.needs_writing(step) {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
         self.make_room(step)?;
         let file = self.image.apply(step)?;
         match (step, file) {
-            (Step::Lock(_), Some(file)) if !self.locked.insert(file) => {
+            (DiskStep::Lock(_), Some(file)) if !self.locked.insert(file) => {
                 return Err(io::ErrorKind::WouldBlock.into());
             }
             (_, Some(file)) => *self.open.entry(file).or_default() += 1,
-            (Step::SyncDir(_), None) => self.prune(),
+            (DiskStep::SyncDir(_), None) => self.prune(),
             (_, None) => {}
         }
         Ok(file)
@@ -180,20 +180,22 @@ impl State {
         self.image.used(|file| self.open.contains_key(&file))
     }
 
-    fn needs_writing(&self, step: Step<'_>) -> bool {
+    fn needs_writing(&self, step: DiskStep<'_>) -> bool {
         match step {
-            Step::CreateDir(path) => !self.image.is_directory(path),
-            Step::Create(_) | Step::Write { .. } | Step::Rename { .. } | Step::Remove(_) | Step::Lock(_) => {
-                true
-            }
-            Step::Open { write, .. } => write,
-            Step::Sync { .. } | Step::SyncDir(_) | Step::Look { .. } => false,
+            DiskStep::CreateDir(path) => !self.image.is_directory(path),
+            DiskStep::Create(_)
+            | DiskStep::Write { .. }
+            | DiskStep::Rename { .. }
+            | DiskStep::Remove(_)
+            | DiskStep::Lock(_) => true,
+            DiskStep::Open { write, .. } => write,
+            DiskStep::Sync { .. } | DiskStep::SyncDir(_) | DiskStep::Look { .. } => false,
         }
     }
 
     /// Fails for a write that does not fit, after writing a random part of it.
-    fn make_room(&mut self, step: Step<'_>) -> io::Result<()> {
-        let Step::Write { file, offset, bytes, .. } = step else { return Ok(()) };
+    fn make_room(&mut self, step: DiskStep<'_>) -> io::Result<()> {
+        let DiskStep::Write { file, offset, bytes, .. } = step else { return Ok(()) };
         if self.capacity == u64::MAX {
             return Ok(());
         }
@@ -208,17 +210,17 @@ impl State {
     }
 
     /// Applies the effect that a planned failure of the call has.
-    fn fail(&mut self, step: Step<'_>) {
+    fn fail(&mut self, step: DiskStep<'_>) {
         match step {
-            Step::Write { bytes, .. } => self.write_part(step, bytes.len()),
-            Step::Sync { file, .. } => self.image.doom(file),
+            DiskStep::Write { bytes, .. } => self.write_part(step, bytes.len()),
+            DiskStep::Sync { file, .. } => self.image.doom(file),
             _ => {}
         }
     }
 
     /// Writes a random beginning of a write: nothing, `most` bytes, or a number between.
-    fn write_part(&mut self, step: Step<'_>, most: usize) {
-        let Step::Write { file, path, offset, bytes } = step else { return };
+    fn write_part(&mut self, step: DiskStep<'_>, most: usize) {
+        let DiskStep::Write { file, path, offset, bytes } = step else { return };
         let length = match self.rng.random_range(0..3) {
             0 => 0,
             1 => most,
@@ -226,16 +228,16 @@ impl State {
         };
         let bytes = &bytes[..length];
         // A write beyond the greatest length fails, and has no effect.
-        let _ = self.image.apply(Step::Write { file, path, offset, bytes });
+        let _ = self.image.apply(DiskStep::Write { file, path, offset, bytes });
     }
 
     /// Preserves the states before and in the middle of the call.
-    fn freeze(&mut self, step: Step<'_>) {
+    fn freeze(&mut self, step: DiskStep<'_>) {
         let before = self.image.clone();
         match step {
-            Step::Sync { .. } | Step::SyncDir(_) => {}
+            DiskStep::Sync { .. } | DiskStep::SyncDir(_) => {}
             // The process may have handed over only a part of the write.
-            Step::Write { bytes, .. } if self.rng.random() => self.write_part(step, bytes.len()),
+            DiskStep::Write { bytes, .. } if self.rng.random() => self.write_part(step, bytes.len()),
             // A call that fails by itself has no effect.
             _ => drop(self.image.apply(step)),
         }

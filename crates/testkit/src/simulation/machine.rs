@@ -13,7 +13,7 @@ use fluxmap::{Background, Database, DatabaseBuilder, Key, Value};
 use rand::Rng;
 
 use super::report::Failed;
-use super::shared::Shared;
+use super::shared::SimulationShared;
 use super::waits::{Joined, Sleep, Slot};
 use crate::disk::SimDisk;
 
@@ -21,11 +21,11 @@ use crate::disk::SimDisk;
 /// and tasks. Clones are the same machine. Only tasks should hold it.
 #[derive(Clone)]
 pub struct Machine {
-    shared: Arc<Shared>,
+    shared: Arc<SimulationShared>,
 }
 
 impl Machine {
-    pub(super) fn new(shared: &Arc<Shared>) -> Self {
+    pub(super) fn new(shared: &Arc<SimulationShared>) -> Self {
         Machine { shared: Arc::clone(shared) }
     }
 

@@ -16,7 +16,7 @@ use crate::disk::SimDisk;
 
 type TaskId = u64;
 
-pub(super) struct Shared {
+pub(super) struct SimulationShared {
     background: Background,
     state: Mutex<State>,
     /// The tasks that were woken. They have their own lock, because a waker may be called while `state` is
@@ -105,7 +105,7 @@ impl State {
     }
 }
 
-impl Shared {
+impl SimulationShared {
     pub(super) fn new(disk: SimDisk, seed: u64) -> Self {
         let state = State {
             disk: disk.simulated(),
@@ -121,7 +121,7 @@ impl Shared {
         let ended = Background::new(0);
         ended.advance(Duration::MAX);
         let (background, ready) = (Background::new(seed), Arc::default());
-        Shared { background, state: Mutex::new(state), ready, end: ended.now() }
+        SimulationShared { background, state: Mutex::new(state), ready, end: ended.now() }
     }
 
     pub(super) fn end(&self) -> Duration {

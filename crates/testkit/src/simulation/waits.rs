@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use super::shared::{Shared, lock};
+use super::shared::{SimulationShared, lock};
 
 /// The future of [`Machine::sleep`](super::Machine::sleep).
 #[must_use = "futures do nothing unless they are awaited"]
 pub struct Sleep {
-    shared: Arc<Shared>,
+    shared: Arc<SimulationShared>,
     /// `Duration::MAX` if the sleep began when time had ended.
     until: Duration,
     /// The number under which the sleep is registered; `None` before the first poll.
@@ -19,7 +19,7 @@ pub struct Sleep {
 }
 
 impl Sleep {
-    pub(super) fn new(shared: &Arc<Shared>, time: Duration) -> Self {
+    pub(super) fn new(shared: &Arc<SimulationShared>, time: Duration) -> Self {
         let (now, end) = (shared.background().now(), shared.end());
         // At the end of time, a sleep that returned at once would make its loop spin in a single step.
         let is_over = now >= end && !time.is_zero();
@@ -106,11 +106,11 @@ pub struct Joined<T> {
     slot: Arc<Mutex<Slot<T>>>,
     /// The name of the task.
     name: String,
-    shared: Arc<Shared>,
+    shared: Arc<SimulationShared>,
 }
 
 impl<T> Joined<T> {
-    pub(super) fn new(slot: Arc<Mutex<Slot<T>>>, name: String, shared: &Arc<Shared>) -> Self {
+    pub(super) fn new(slot: Arc<Mutex<Slot<T>>>, name: String, shared: &Arc<SimulationShared>) -> Self {
         Joined { slot, name, shared: Arc::clone(shared) }
     }
 }

@@ -1,6 +1,6 @@
 //! The deserializer that finds out what a type asks for.
 
-use super::{Kind, NodeId, Progress, ROOT, State};
+use super::{ROOT, ShapeId, ShapeKind, ShapeProgress, State};
 use serde::de::value::{Error, U32Deserializer};
 use serde::de::{
     DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, Error as _, IntoDeserializer, MapAccess,
@@ -48,38 +48,38 @@ impl Probe {
 
     /// Finds out more; returns whether the type accepted all values that it was given.
     pub(super) fn run<T: DeserializeOwned>(&self) -> bool {
-        T::deserialize(At { probe: self, node: ROOT }).is_ok()
+        T::deserialize(PlaceDeserializer { probe: self, node: ROOT }).is_ok()
     }
 }
 
 /// The deserializer for one place in the type.
 #[derive(Clone, Copy)]
-struct At<'p> {
+struct PlaceDeserializer<'p> {
     probe: &'p Probe,
-    node: NodeId,
+    node: ShapeId,
 }
 
 fn end<R>() -> Result<R, Error> {
     Err(Error::custom("no more is known"))
 }
 
-impl<'p> At<'p> {
+impl<'p> PlaceDeserializer<'p> {
     fn state(self) -> RefMut<'p, State> {
         self.probe.state()
     }
 
-    fn at(self, node: NodeId) -> At<'p> {
-        At { node, ..self }
+    fn at(self, node: ShapeId) -> PlaceDeserializer<'p> {
+        PlaceDeserializer { node, ..self }
     }
 
     /// Records what is asked for here, if that is not known, and counts the question.
-    fn note(self, kind: impl FnOnce(&mut State) -> Kind) -> Result<RefMut<'p, State>, Error> {
+    fn note(self, kind: impl FnOnce(&mut State) -> ShapeKind) -> Result<RefMut<'p, State>, Error> {
         let mut state = self.state();
         state.steps += 1;
         if state.steps > MOST_STEPS {
             return end();
         }
-        if matches!(state.nodes[self.node].kind, Kind::Unknown) {
+        if matches!(state.nodes[self.node].kind, ShapeKind::Unknown) {
             let kind = kind(&mut state);
             state.nodes[self.node].kind = kind;
         }
@@ -93,7 +93,7 @@ impl<'p> At<'p> {
         candidates: usize,
         visit: impl FnOnce(usize) -> Result<R, Error>,
     ) -> Result<R, Error> {
-        let mut state = self.note(|_| Kind::Leaf { name, candidates })?;
+        let mut state = self.note(|_| ShapeKind::Leaf { name, candidates })?;
         state.last_leaf = Some(self.node);
         let candidate = state.nodes[self.node].candidate.min(candidates - 1);
         drop(state);
@@ -128,11 +128,11 @@ impl<'p> At<'p> {
     fn within<R>(
         self,
         key: (&'static str, &'static str),
-        go_on: impl FnOnce(At<'p>) -> Result<R, Error>,
+        go_on: impl FnOnce(PlaceDeserializer<'p>) -> Result<R, Error>,
     ) -> Result<R, Error> {
-        let mut state = self.note(|state| Kind::Named(state.name(key, &[""], false)))?;
+        let mut state = self.note(|state| ShapeKind::Named(state.name(key, &[""], false)))?;
         // The kind is the same in all runs, unless the type asks for something else each time.
-        let Kind::Named(named) = state.nodes[self.node].kind else { return end() };
+        let ShapeKind::Named(named) = state.nodes[self.node].kind else { return end() };
         if state.named[named].open > 0 {
             state.is_recursing = true;
             return end();
@@ -147,8 +147,8 @@ impl<'p> At<'p> {
 
     fn tuple<'de, V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, Error> {
         let told_apart = len.min(MOST_ELEMENTS);
-        let state = self.note(|state| Kind::Tuple((0..told_apart).map(|_| state.add()).collect()))?;
-        let Kind::Tuple(nodes) = &state.nodes[self.node].kind else { return end() };
+        let state = self.note(|state| ShapeKind::Tuple((0..told_apart).map(|_| state.add()).collect()))?;
+        let ShapeKind::Tuple(nodes) = &state.nodes[self.node].kind else { return end() };
         let nodes = nodes.clone();
         drop(state);
         visitor.visit_seq(Parts { at: self, nodes, next: 0, len })
@@ -160,9 +160,9 @@ impl<'p> At<'p> {
         visitor: V,
     ) -> Result<V::Value, Error> {
         let state =
-            self.note(|state| Kind::Fields(fields.iter().map(|name| (*name, state.add())).collect()))?;
-        let Kind::Fields(known) = &state.nodes[self.node].kind else { return end() };
-        let nodes: Vec<NodeId> = known.iter().map(|(_, node)| *node).collect();
+            self.note(|state| ShapeKind::Fields(fields.iter().map(|name| (*name, state.add())).collect()))?;
+        let ShapeKind::Fields(known) = &state.nodes[self.node].kind else { return end() };
+        let nodes: Vec<ShapeId> = known.iter().map(|(_, node)| *node).collect();
         drop(state);
         let len = nodes.len();
         visitor.visit_seq(Parts { at: self, nodes, next: 0, len })
@@ -171,14 +171,14 @@ impl<'p> At<'p> {
 
 /// The elements of a tuple, an array or a struct, or the single one of a sequence or map.
 struct Parts<'p> {
-    at: At<'p>,
-    nodes: Vec<NodeId>,
+    at: PlaceDeserializer<'p>,
+    nodes: Vec<ShapeId>,
     next: usize,
     len: usize,
 }
 
 impl<'p> Parts<'p> {
-    fn next(&mut self) -> Option<At<'p>> {
+    fn next(&mut self) -> Option<PlaceDeserializer<'p>> {
         if self.next == self.len {
             return None;
         }
@@ -214,25 +214,28 @@ impl<'de> MapAccess<'de> for Parts<'_> {
 
 /// A chosen variant, and the place of its content.
 struct Chosen<'p> {
-    at: At<'p>,
+    at: PlaceDeserializer<'p>,
     number: u32,
 }
 
 impl<'de, 'p> EnumAccess<'de> for Chosen<'p> {
     type Error = Error;
-    type Variant = At<'p>;
+    type Variant = PlaceDeserializer<'p>;
 
-    fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, At<'p>), Error> {
+    fn variant_seed<S: DeserializeSeed<'de>>(
+        self,
+        seed: S,
+    ) -> Result<(S::Value, PlaceDeserializer<'p>), Error> {
         let number: U32Deserializer<Error> = self.number.into_deserializer();
         Ok((seed.deserialize(number)?, self.at))
     }
 }
 
-impl<'de> VariantAccess<'de> for At<'_> {
+impl<'de> VariantAccess<'de> for PlaceDeserializer<'_> {
     type Error = Error;
 
     fn unit_variant(self) -> Result<(), Error> {
-        self.note(|_| Kind::Leaf { name: "", candidates: 1 }).map(drop)
+        self.note(|_| ShapeKind::Leaf { name: "", candidates: 1 }).map(drop)
     }
 
     fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value, Error> {
@@ -270,7 +273,7 @@ macro_rules! unknown {
     )*};
 }
 
-impl<'de> Deserializer<'de> for At<'_> {
+impl<'de> Deserializer<'de> for PlaceDeserializer<'_> {
     type Error = Error;
 
     unknown!(deserialize_any deserialize_identifier deserialize_ignored_any);
@@ -319,8 +322,8 @@ impl<'de> Deserializer<'de> for At<'_> {
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        let state = self.note(|state| Kind::Option(state.add()))?;
-        let Kind::Option(inner) = state.nodes[self.node].kind else { return end() };
+        let state = self.note(|state| ShapeKind::Option(state.add()))?;
+        let ShapeKind::Option(inner) = state.nodes[self.node].kind else { return end() };
         let closed = state.nodes[self.node].closed;
         drop(state);
         match closed {
@@ -351,8 +354,8 @@ impl<'de> Deserializer<'de> for At<'_> {
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        let state = self.note(|state| Kind::Seq(state.add()))?;
-        let Kind::Seq(inner) = state.nodes[self.node].kind else { return end() };
+        let state = self.note(|state| ShapeKind::Seq(state.add()))?;
+        let ShapeKind::Seq(inner) = state.nodes[self.node].kind else { return end() };
         let len = usize::from(!state.nodes[self.node].closed);
         drop(state);
         self.closable(|| visitor.visit_seq(Parts { at: self, nodes: vec![inner], next: 0, len }))
@@ -372,8 +375,8 @@ impl<'de> Deserializer<'de> for At<'_> {
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        let state = self.note(|state| Kind::Map(state.add(), state.add()))?;
-        let Kind::Map(key, value) = state.nodes[self.node].kind else { return end() };
+        let state = self.note(|state| ShapeKind::Map(state.add(), state.add()))?;
+        let ShapeKind::Map(key, value) = state.nodes[self.node].kind else { return end() };
         let len = if state.nodes[self.node].closed { 0 } else { 2 };
         drop(state);
         self.closable(|| visitor.visit_map(Parts { at: self, nodes: vec![key, value], next: 0, len }))
@@ -395,8 +398,8 @@ impl<'de> Deserializer<'de> for At<'_> {
         visitor: V,
     ) -> Result<V::Value, Error> {
         let key = (name, type_name::<V>());
-        let mut state = self.note(|state| Kind::Named(state.name(key, variants, true)))?;
-        let Kind::Named(named) = state.nodes[self.node].kind else { return end() };
+        let mut state = self.note(|state| ShapeKind::Named(state.name(key, variants, true)))?;
+        let ShapeKind::Named(named) = state.nodes[self.node].kind else { return end() };
         let Some(chosen) = state.choose(named) else {
             state.is_recursing = true;
             return end();
@@ -411,7 +414,7 @@ impl<'de> Deserializer<'de> for At<'_> {
         state.named[named].open -= 1;
         state.named[named].parts[chosen].is_open = was_open;
         match read {
-            Ok(_) => state.named[named].parts[chosen].progress = Progress::Done,
+            Ok(_) => state.named[named].parts[chosen].progress = ShapeProgress::Done,
             Err(_) => drop(state.failing.get_or_insert((named, chosen))),
         }
         read

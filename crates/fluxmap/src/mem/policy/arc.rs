@@ -8,20 +8,20 @@
 //! moved when its turn comes. Everything is measured by weight.
 
 use super::ghosts::Ghosts;
-use super::{LOOKS, Policy, Reads};
-use crate::mem::nodes::{List, NodeId, Nodes};
-use fluxmap_index::{Access, Noting};
+use super::{AccessSource, LOOKS, Policy};
+use crate::mem::nodes::{NodeId, NodeList, Nodes};
+use fluxmap_index::{Access, AccessTracking};
 
 /// Two lists and a memory of each. (T1, T2, B1, B2 and p are the names in the paper.)
-pub(crate) struct Arc {
+pub(crate) struct AdaptiveReplacement {
     /// What all keys may weigh, in units.
     limit: u64,
     /// What those used once are to weigh (p).
     target: u64,
     /// Used once (T1).
-    once: List,
+    once: NodeList,
     /// Used more often (T2).
-    often: List,
+    often: NodeList,
     /// Gone from `once` (B1).
     once_ghosts: Ghosts,
     /// Gone from `often` (B2).
@@ -33,19 +33,19 @@ const OFTEN: u32 = 1;
 /// Set in `note` if the key was written again since it was last looked at.
 const WRITTEN: u32 = 2;
 
-impl Arc {
+impl AdaptiveReplacement {
     pub(crate) fn new(limit: u64) -> Self {
-        Arc {
+        AdaptiveReplacement {
             limit,
             target: 0,
-            once: List::default(),
-            often: List::default(),
+            once: NodeList::default(),
+            often: NodeList::default(),
             once_ghosts: Ghosts::new(),
             often_ghosts: Ghosts::new(),
         }
     }
 
-    fn list_of(&mut self, nodes: &Nodes, node: NodeId) -> &mut List {
+    fn list_of(&mut self, nodes: &Nodes, node: NodeId) -> &mut NodeList {
         if nodes.get(node).note & OFTEN != 0 { &mut self.often } else { &mut self.once }
     }
 
@@ -77,9 +77,9 @@ fn step(weight: u32, other: u64, found: u64) -> u64 {
     weight.max(weight.saturating_mul(other) / found.max(1))
 }
 
-impl Policy for Arc {
-    fn noting(&self) -> Noting {
-        Noting::UpTo(1)
+impl Policy for AdaptiveReplacement {
+    fn noting(&self) -> AccessTracking {
+        AccessTracking::UpTo(1)
     }
 
     fn admit(&mut self, nodes: &mut Nodes, node: NodeId) {
@@ -109,7 +109,7 @@ impl Policy for Arc {
         self.often_ghosts.trim(self.limit.saturating_mul(2).saturating_sub(rest));
     }
 
-    fn victim(&mut self, nodes: &mut Nodes, reads: &dyn Reads) -> Option<NodeId> {
+    fn victim(&mut self, nodes: &mut Nodes, reads: &dyn AccessSource) -> Option<NodeId> {
         let mut best = None;
         for _ in 0..LOOKS {
             // What has just come in is not what the target is about, even if it is 0.
@@ -128,7 +128,7 @@ impl Policy for Arc {
         best
     }
 
-    fn spare(&mut self, nodes: &mut Nodes, node: NodeId) {
+    fn skip(&mut self, nodes: &mut Nodes, node: NodeId) {
         // To the end of a list where others are before it; of the other one if it was used
         // more often, as that may have nothing else and still be the one to choose from.
         let was_often = nodes.get(node).note & OFTEN != 0;
@@ -164,12 +164,12 @@ mod tests {
 
     #[test]
     fn holds_what_is_there_in_two_lists() {
-        holds_what_is_there(Arc::new(500), |arc| arc.once.weight() + arc.often.weight());
+        holds_what_is_there(AdaptiveReplacement::new(500), |arc| arc.once.weight() + arc.often.weight());
     }
 
     #[test]
     fn a_scan_does_not_drive_out_what_is_used() {
-        let mut rig = Rig::new(Arc::new(100));
+        let mut rig = Rig::new(AdaptiveReplacement::new(100));
         (0..3).for_each(|_| rig.requests(0..30, 100));
         rig.requests(1_000..3_000, 100);
         assert!((0..30).all(|key| rig.has(key)));
@@ -179,7 +179,7 @@ mod tests {
     /// after it had been used often takes it away.
     #[test]
     fn the_target_follows_what_comes_back() {
-        let mut rig = Rig::new(Arc::new(100));
+        let mut rig = Rig::new(AdaptiveReplacement::new(100));
         (0..2).for_each(|_| rig.requests(0..90, 100));
         // New keys, each of which comes back when it has just gone.
         for key in 1_000..2_000 {
@@ -195,11 +195,11 @@ mod tests {
 
     #[test]
     fn what_is_remembered_weighs_no_more_than_what_there_is_room_for() {
-        let mut rig = Rig::new(Arc::new(100));
+        let mut rig = Rig::new(AdaptiveReplacement::new(100));
         for _ in 0..20_000 {
             let key = rig.random(40) * rig.random(40);
             rig.request(key, 100);
-            let Arc { once, often, once_ghosts, often_ghosts, .. } = &rig.policy;
+            let AdaptiveReplacement { once, often, once_ghosts, often_ghosts, .. } = &rig.policy;
             assert!(once.weight() + once_ghosts.weight() <= 101);
             assert!(once.weight() + often.weight() + once_ghosts.weight() + often_ghosts.weight() <= 201);
         }
@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn what_has_just_come_in_does_not_go_before_what_was_used_often() {
-        let mut rig = Rig::new(Arc::new(10));
+        let mut rig = Rig::new(AdaptiveReplacement::new(10));
         rig.requests((0..10).chain(0..10), 10);
         rig.request(100, 10);
         assert!(rig.has(100));
@@ -215,7 +215,7 @@ mod tests {
 
     #[test]
     fn a_write_is_a_use() {
-        let mut rig = Rig::new(Arc::new(10));
+        let mut rig = Rig::new(AdaptiveReplacement::new(10));
         rig.insert(1, 1);
         rig.rewrite(1, 1);
         rig.insert(2, 1);
@@ -225,7 +225,7 @@ mod tests {
 
     #[test]
     fn what_was_deleted_is_not_remembered() {
-        let mut rig = Rig::new(Arc::new(10));
+        let mut rig = Rig::new(AdaptiveReplacement::new(10));
         rig.insert(1, 1);
         rig.remove(1, false);
         rig.insert(1, 1);

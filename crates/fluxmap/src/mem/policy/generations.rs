@@ -3,7 +3,7 @@
 //!
 //! There is a bounded number of lists: when there are more, the two oldest become one.
 
-use crate::mem::nodes::{List, NodeId, Nodes};
+use crate::mem::nodes::{NodeId, NodeList, Nodes};
 use fluxmap_index::STAMPS;
 use std::collections::VecDeque;
 
@@ -18,7 +18,7 @@ const OLD: u32 = 1 << 30;
 struct Generation {
     /// Its number; of several, one such that all nodes of newer lists have greater ones. It wraps.
     first: u32,
-    list: List,
+    list: NodeList,
 }
 
 /// Nodes by the generation in which they were used, which is their `note`.
@@ -38,7 +38,7 @@ impl Generations {
     pub(crate) fn new() -> Self {
         // All the room that it will ever take, so that it does not count as growth later.
         let mut lists = VecDeque::with_capacity(LISTS + 1);
-        lists.push_back(Generation { first: 0, list: List::default() });
+        lists.push_back(Generation { first: 0, list: NodeList::default() });
         Generations { lists, current: 0, writes: 0, cursor: 0 }
     }
 
@@ -58,7 +58,7 @@ impl Generations {
         self.current = self.current.wrapping_add(1);
         match self.lists.back_mut() {
             Some(last) if last.list.is_empty() => last.first = self.current,
-            _ => self.lists.push_back(Generation { first: self.current, list: List::default() }),
+            _ => self.lists.push_back(Generation { first: self.current, list: NodeList::default() }),
         }
         if self.lists.len() > LISTS || self.lists.get(1).is_some_and(|second| self.age(second.first) >= OLD) {
             self.merge_oldest(nodes);

@@ -5,13 +5,13 @@
 //! everything. Chains have a greatest length: what would make one longer is not remembered.
 //! So everything is constant time even if keys have bad hashes.
 
-use crate::mem::nodes::{self, List, NO_NODE, Node, NodeId, Nodes};
+use crate::mem::nodes::{self, NO_NODE, Node, NodeId, NodeList, Nodes};
 
 /// Hashes in the order in which they came.
 pub(crate) struct Ghosts {
     /// `note` is the next one in the same bucket.
     nodes: Nodes,
-    order: List,
+    order: NodeList,
     /// The first of each bucket, in chunks of [`CHUNK`], so that growing moves none.
     buckets: Vec<Vec<NodeId>>,
 }
@@ -29,7 +29,7 @@ impl Ghosts {
     pub(crate) fn new() -> Self {
         let mut first = Vec::with_capacity(CHUNK);
         first.push(NO_NODE);
-        Ghosts { nodes: Nodes::new(), order: List::default(), buckets: vec![first] }
+        Ghosts { nodes: Nodes::new(), order: NodeList::default(), buckets: vec![first] }
     }
 
     /// What they weighed together, each at least 1.

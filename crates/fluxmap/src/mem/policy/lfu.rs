@@ -8,9 +8,9 @@
 //! are counted on the entry, by their order of magnitude, and a key whose turn comes is put as
 //! many levels up as it has counts, and loses half of them.
 
-use super::{LOOKS, Policy, Reads};
-use crate::mem::nodes::{List, NodeId, Nodes};
-use fluxmap_index::{Access, MOST_READS, Noting};
+use super::{AccessSource, LOOKS, Policy};
+use crate::mem::nodes::{NodeId, NodeList, Nodes};
+use fluxmap_index::{Access, AccessTracking, MOST_READS};
 
 /// Levels: one for each count, and one for what has none.
 const LEVELS: usize = MOST_READS as usize + 1;
@@ -20,17 +20,17 @@ const NEW: usize = 1;
 /// Keys by level.
 pub(crate) struct Lfu {
     /// A node's `note` is the place of its list here.
-    ring: [List; LEVELS],
+    ring: [NodeList; LEVELS],
     /// The place of the lowest level.
     lowest: usize,
 }
 
 impl Lfu {
     pub(crate) fn new() -> Self {
-        Lfu { ring: [List::default(); LEVELS], lowest: 0 }
+        Lfu { ring: [NodeList::default(); LEVELS], lowest: 0 }
     }
 
-    fn list_of(&mut self, nodes: &Nodes, node: NodeId) -> &mut List {
+    fn list_of(&mut self, nodes: &Nodes, node: NodeId) -> &mut NodeList {
         &mut self.ring[nodes.get(node).note as usize]
     }
 
@@ -60,8 +60,8 @@ impl Lfu {
 }
 
 impl Policy for Lfu {
-    fn noting(&self) -> Noting {
-        Noting::Magnitude
+    fn noting(&self) -> AccessTracking {
+        AccessTracking::Magnitude
     }
 
     fn admit(&mut self, nodes: &mut Nodes, node: NodeId) {
@@ -79,7 +79,7 @@ impl Policy for Lfu {
         self.list_of(nodes, node).remove(nodes, node);
     }
 
-    fn victim(&mut self, nodes: &mut Nodes, reads: &dyn Reads) -> Option<NodeId> {
+    fn victim(&mut self, nodes: &mut Nodes, reads: &dyn AccessSource) -> Option<NodeId> {
         let mut best = None;
         for _ in 0..LOOKS {
             let node = self.front()?;
@@ -98,7 +98,7 @@ impl Policy for Lfu {
         best.map(|(_, node)| node)
     }
 
-    fn spare(&mut self, nodes: &mut Nodes, node: NodeId) {
+    fn skip(&mut self, nodes: &mut Nodes, node: NodeId) {
         // Behind all that is at the next level that has something, lest it be the next again.
         self.list_of(nodes, node).remove(nodes, node);
         let level = (NEW..LEVELS).find(|&level| !self.ring[self.place(level)].is_empty());
@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn holds_what_is_there_by_level() {
-        holds_what_is_there(Lfu::new(), |lfu| lfu.ring.iter().map(List::weight).sum());
+        holds_what_is_there(Lfu::new(), |lfu| lfu.ring.iter().map(NodeList::weight).sum());
     }
 
     #[test]

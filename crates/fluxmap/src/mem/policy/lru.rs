@@ -8,9 +8,9 @@
 //! In a database of a few keys every write begins a generation, and the order is exact.
 
 use super::generations::Generations;
-use super::{LOOKS, Policy, Reads};
+use super::{AccessSource, LOOKS, Policy};
 use crate::mem::nodes::{NodeId, Nodes};
-use fluxmap_index::{Access, Noting};
+use fluxmap_index::{Access, AccessTracking};
 
 /// Keys by the generation of their last use.
 pub(crate) struct Lru {
@@ -24,8 +24,8 @@ impl Lru {
 }
 
 impl Policy for Lru {
-    fn noting(&self) -> Noting {
-        Noting::UpTo(1)
+    fn noting(&self) -> AccessTracking {
+        AccessTracking::UpTo(1)
     }
 
     fn generation(&self) -> u16 {
@@ -48,7 +48,7 @@ impl Policy for Lru {
         self.keys.remove(nodes, node);
     }
 
-    fn victim(&mut self, nodes: &mut Nodes, reads: &dyn Reads) -> Option<NodeId> {
+    fn victim(&mut self, nodes: &mut Nodes, reads: &dyn AccessSource) -> Option<NodeId> {
         let mut best = None;
         for _ in 0..LOOKS {
             let node = self.keys.front()?;
@@ -66,7 +66,7 @@ impl Policy for Lru {
         best.map(|(_, node)| node)
     }
 
-    fn spare(&mut self, nodes: &mut Nodes, node: NodeId) {
+    fn skip(&mut self, nodes: &mut Nodes, node: NodeId) {
         self.keys.remove(nodes, node);
         self.keys.push(nodes, node);
     }

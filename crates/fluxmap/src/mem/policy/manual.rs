@@ -1,8 +1,8 @@
 //! Nothing goes by itself. Reads are noted, for the user to choose by.
 
-use super::{Policy, Reads};
+use super::{AccessSource, Policy};
 use crate::mem::nodes::{NodeId, Nodes};
-use fluxmap_index::{Noting, STAMPS};
+use fluxmap_index::{AccessTracking, STAMPS};
 
 /// A generation lasts until one in this many of the keys has come in.
 const GENERATIONS: usize = 32;
@@ -20,8 +20,8 @@ impl Manual {
 }
 
 impl Policy for Manual {
-    fn noting(&self) -> Noting {
-        Noting::Magnitude
+    fn noting(&self) -> AccessTracking {
+        AccessTracking::Magnitude
     }
 
     fn evicts(&self) -> bool {
@@ -44,11 +44,11 @@ impl Policy for Manual {
 
     fn remove(&mut self, _nodes: &mut Nodes, _node: NodeId, _evicted: bool) {}
 
-    fn victim(&mut self, _nodes: &mut Nodes, _reads: &dyn Reads) -> Option<NodeId> {
+    fn victim(&mut self, _nodes: &mut Nodes, _reads: &dyn AccessSource) -> Option<NodeId> {
         None
     }
 
-    fn spare(&mut self, _nodes: &mut Nodes, _node: NodeId) {}
+    fn skip(&mut self, _nodes: &mut Nodes, _node: NodeId) {}
 
     fn heap_bytes(&self) -> usize {
         0

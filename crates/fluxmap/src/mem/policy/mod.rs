@@ -19,7 +19,7 @@ mod tests;
 
 use crate::mem::EvictionPolicy;
 use crate::mem::nodes::{NodeId, Nodes};
-use fluxmap_index::{Access, Noting};
+use fluxmap_index::{Access, AccessTracking};
 
 /// How many nodes are looked at, at most, to choose one. Where all of them have been read
 /// since they were last looked at, the best of these goes, and not the best of all.
@@ -29,7 +29,7 @@ const LOOKS: usize = 32;
 /// of its lists until [`remove`](Self::remove).
 pub(crate) trait Policy: Send {
     /// How reads are to be noted on entries.
-    fn noting(&self) -> Noting;
+    fn noting(&self) -> AccessTracking;
 
     /// Whether it chooses at all.
     fn evicts(&self) -> bool {
@@ -51,12 +51,12 @@ pub(crate) trait Policy: Send {
     fn remove(&mut self, nodes: &mut Nodes, node: NodeId, evicted: bool);
 
     /// The key that is to go next, or `None` if there is none. It stays where it is: either
-    /// [`remove`](Self::remove) or [`spare`](Self::spare) is called for it next. Bounded
+    /// [`remove`](Self::remove) or [`skip`](Self::skip) is called for it next. Bounded
     /// work, however many keys there are and however they have been read.
-    fn victim(&mut self, nodes: &mut Nodes, reads: &dyn Reads) -> Option<NodeId>;
+    fn victim(&mut self, nodes: &mut Nodes, reads: &dyn AccessSource) -> Option<NodeId>;
 
     /// What `victim` chose is not to go now: puts it where it will not be chosen soon.
-    fn spare(&mut self, nodes: &mut Nodes, node: NodeId);
+    fn skip(&mut self, nodes: &mut Nodes, node: NodeId);
 
     /// Bytes on the heap, nodes aside.
     fn heap_bytes(&self) -> usize;
@@ -77,7 +77,7 @@ pub(crate) trait Policy: Send {
 }
 
 /// What reads have left on the entry of each node.
-pub(crate) trait Reads {
+pub(crate) trait AccessSource {
     /// How it was read since it came in or was last reset.
     fn of(&self, nodes: &Nodes, node: NodeId) -> Access;
 
@@ -91,7 +91,7 @@ pub(crate) fn policy(kind: EvictionPolicy, limit: u64) -> Box<dyn Policy> {
         EvictionPolicy::Lru => Box::new(lru::Lru::new()),
         EvictionPolicy::Lfu => Box::new(lfu::Lfu::new()),
         EvictionPolicy::Random => Box::new(random::Random::new()),
-        EvictionPolicy::Arc => Box::new(arc::Arc::new(limit)),
+        EvictionPolicy::Arc => Box::new(arc::AdaptiveReplacement::new(limit)),
         EvictionPolicy::Ttl => Box::new(ttl::Ttl::new()),
         EvictionPolicy::S3Fifo => Box::new(s3fifo::S3Fifo::new(limit)),
         EvictionPolicy::Manual => Box::new(manual::Manual::new()),

@@ -4,16 +4,16 @@
 //! is free. Where so many are free that a few draws find none, the front of a list of all
 //! keys goes instead.
 
-use super::{LOOKS, Policy, Reads};
-use crate::mem::nodes::{List, NO_NODE, NodeId, Nodes};
-use fluxmap_index::Noting;
+use super::{AccessSource, LOOKS, Policy};
+use crate::mem::nodes::{NO_NODE, NodeId, NodeList, Nodes};
+use fluxmap_index::AccessTracking;
 
 /// A list of all keys, and a generator of random numbers.
 pub(crate) struct Random {
-    keys: List,
+    keys: NodeList,
     state: u64,
-    /// The node that was spared last: there is a reason not to draw it again at once.
-    spared: NodeId,
+    /// The node that was skipped last: there is a reason not to draw it again at once.
+    skipped: NodeId,
 }
 
 /// What `note` says of a node that is in the list.
@@ -22,7 +22,7 @@ const LISTED: u32 = 1;
 impl Random {
     pub(crate) fn new() -> Self {
         // Any seed but 0 will do.
-        Random { keys: List::default(), state: 0x2545_f491_4f6c_dd1d, spared: NO_NODE }
+        Random { keys: NodeList::default(), state: 0x2545_f491_4f6c_dd1d, skipped: NO_NODE }
     }
 
     /// A number below `end` (Marsaglia, "Xorshift RNGs", Journal of Statistical Software
@@ -43,8 +43,8 @@ fn is_listed(nodes: &Nodes, node: NodeId) -> bool {
 }
 
 impl Policy for Random {
-    fn noting(&self) -> Noting {
-        Noting::Nothing
+    fn noting(&self) -> AccessTracking {
+        AccessTracking::Nothing
     }
 
     fn admit(&mut self, nodes: &mut Nodes, node: NodeId) {
@@ -59,24 +59,24 @@ impl Policy for Random {
     fn remove(&mut self, nodes: &mut Nodes, node: NodeId, _evicted: bool) {
         nodes.get_mut(node).note = 0;
         self.keys.remove(nodes, node);
-        if self.spared == node {
-            self.spared = NO_NODE;
+        if self.skipped == node {
+            self.skipped = NO_NODE;
         }
     }
 
-    fn victim(&mut self, nodes: &mut Nodes, _reads: &dyn Reads) -> Option<NodeId> {
+    fn victim(&mut self, nodes: &mut Nodes, _reads: &dyn AccessSource) -> Option<NodeId> {
         for _ in 0..LOOKS {
             let node = self.draw(nodes.end());
-            if node != self.spared && is_listed(nodes, node) {
+            if node != self.skipped && is_listed(nodes, node) {
                 return Some(node);
             }
         }
         self.keys.front()
     }
 
-    fn spare(&mut self, nodes: &mut Nodes, node: NodeId) {
+    fn skip(&mut self, nodes: &mut Nodes, node: NodeId) {
         self.keys.move_to_back(nodes, node);
-        self.spared = node;
+        self.skipped = node;
     }
 
     fn heap_bytes(&self) -> usize {
@@ -124,7 +124,7 @@ mod tests {
         let mut rig = Rig::new(Random::new());
         rig.insert(1, 1);
         rig.insert(2, 1);
-        rig.spare(2);
+        rig.skip(2);
         rig.remove(2, false);
         rig.insert(3, 1);
         assert!((0..100).any(|_| rig.victim() == Some(3)));

@@ -9,14 +9,14 @@
 //! little.
 
 use super::ghosts::Ghosts;
-use super::{LOOKS, Policy, Reads};
-use crate::mem::nodes::{List, NodeId, Nodes};
-use fluxmap_index::{Access, Noting};
+use super::{AccessSource, LOOKS, Policy};
+use crate::mem::nodes::{NodeId, NodeList, Nodes};
+use fluxmap_index::{Access, AccessTracking};
 
 /// Two queues and a memory.
 pub(crate) struct S3Fifo {
-    small: List,
-    main: List,
+    small: NodeList,
+    main: NodeList,
     ghosts: Ghosts,
     /// What the small queue may weigh, in units.
     small_limit: u64,
@@ -38,15 +38,15 @@ impl S3Fifo {
     pub(crate) fn new(limit: u64) -> Self {
         let small_limit = limit / SMALL_SHARE;
         S3Fifo {
-            small: List::default(),
-            main: List::default(),
+            small: NodeList::default(),
+            main: NodeList::default(),
             ghosts: Ghosts::new(),
             small_limit,
             ghost_limit: limit - small_limit,
         }
     }
 
-    fn queue_of(&mut self, nodes: &Nodes, node: NodeId) -> &mut List {
+    fn queue_of(&mut self, nodes: &Nodes, node: NodeId) -> &mut NodeList {
         if nodes.get(node).note & IN_MAIN != 0 { &mut self.main } else { &mut self.small }
     }
 
@@ -58,8 +58,8 @@ impl S3Fifo {
 }
 
 impl Policy for S3Fifo {
-    fn noting(&self) -> Noting {
-        Noting::UpTo(MOST_USES)
+    fn noting(&self) -> AccessTracking {
+        AccessTracking::UpTo(MOST_USES)
     }
 
     fn admit(&mut self, nodes: &mut Nodes, node: NodeId) {
@@ -82,7 +82,7 @@ impl Policy for S3Fifo {
         }
     }
 
-    fn victim(&mut self, nodes: &mut Nodes, reads: &dyn Reads) -> Option<NodeId> {
+    fn victim(&mut self, nodes: &mut Nodes, reads: &dyn AccessSource) -> Option<NodeId> {
         let mut best = None;
         for _ in 0..LOOKS {
             let is_small = self.small.weight() > self.small_limit || self.main.is_empty();
@@ -104,9 +104,9 @@ impl Policy for S3Fifo {
         best.map(|(_, node)| node)
     }
 
-    fn spare(&mut self, nodes: &mut Nodes, node: NodeId) {
+    fn skip(&mut self, nodes: &mut Nodes, node: NodeId) {
         // To the end of a queue where others are before it. A key of the main queue goes to the small one:
-        // the main queue may hold nothing else but keys that are spared, and would be chosen from for as
+        // the main queue may hold nothing else but keys that are skipped, and would be chosen from for as
         // long as the small queue is within its share.
         let was_in_main = nodes.get(node).note & IN_MAIN != 0;
         self.queue_of(nodes, node).remove(nodes, node);
@@ -150,11 +150,11 @@ mod tests {
         // All of them have been used, so they move on to the main queue.
         rig.victim();
         rig.insert(100, 4);
-        let mut spared = 0;
+        let mut skipped = 0;
         while let Some(victim) = rig.victim().filter(|victim| *victim != 100) {
-            rig.spare(victim);
-            spared += 1;
-            assert!(spared < 100, "it is never chosen");
+            rig.skip(victim);
+            skipped += 1;
+            assert!(skipped < 100, "it is never chosen");
         }
     }
 

@@ -21,7 +21,7 @@ impl Marks {
     }
 }
 
-impl Reads for Marks {
+impl AccessSource for Marks {
     fn of(&self, _: &Nodes, node: NodeId) -> Access {
         self.looks.set(self.looks.get() + 1);
         self.marks.borrow()[node as usize]
@@ -86,9 +86,9 @@ impl<P: Policy> Rig<P> {
         let node = self.keys[&key];
         let count = self.marks.marks.borrow()[node as usize].count();
         let is_more = match self.policy.noting() {
-            Noting::Nothing => return,
-            Noting::UpTo(most) => count < most,
-            Noting::Magnitude => count < MOST_READS && self.random(1 << count) == 0,
+            AccessTracking::Nothing => return,
+            AccessTracking::UpTo(most) => count < most,
+            AccessTracking::Magnitude => count < MOST_READS && self.random(1 << count) == 0,
         };
         self.marks.set(node, Access::new(self.policy.generation(), count + u8::from(is_more)));
     }
@@ -102,8 +102,8 @@ impl<P: Policy> Rig<P> {
         victim.map(key)
     }
 
-    pub(super) fn spare(&mut self, key: u64) {
-        self.policy.spare(&mut self.nodes, self.keys[&key]);
+    pub(super) fn skip(&mut self, key: u64) {
+        self.policy.skip(&mut self.nodes, self.keys[&key]);
     }
 
     pub(super) fn evict(&mut self) -> u64 {
@@ -135,7 +135,7 @@ impl<P: Policy> Rig<P> {
 }
 
 /// Checks that after any operations a policy's lists weigh what the keys weigh that are
-/// there, that it names keys that are there, and no key that it has just been told to spare,
+/// there, that it names keys that are there, and no key that it has just been told to skip,
 /// and that in the end it finds them all.
 pub(super) fn holds_what_is_there<P: Policy>(policy: P, weight_of: impl Fn(&P) -> u64) {
     let mut rig = Rig::new(policy);
@@ -148,9 +148,9 @@ pub(super) fn holds_what_is_there<P: Policy>(policy: P, weight_of: impl Fn(&P) -
             (_, true) => rig.read(key),
             (0..4, false) => rig.insert(key, weight),
             (4, false) if rig.keys.len() > 100 => {
-                let spared = rig.victim().unwrap();
-                rig.spare(spared);
-                assert_ne!(rig.victim(), Some(spared));
+                let skipped = rig.victim().unwrap();
+                rig.skip(skipped);
+                assert_ne!(rig.victim(), Some(skipped));
             }
             _ if rig.weight > 500 => {
                 rig.evict();
@@ -173,7 +173,7 @@ fn all(limit: u64) -> impl Iterator<Item = Box<dyn Policy>> {
 }
 
 impl Policy for Box<dyn Policy> {
-    fn noting(&self) -> Noting {
+    fn noting(&self) -> AccessTracking {
         (**self).noting()
     }
     fn generation(&self) -> u16 {
@@ -188,11 +188,11 @@ impl Policy for Box<dyn Policy> {
     fn remove(&mut self, nodes: &mut Nodes, node: NodeId, evicted: bool) {
         (**self).remove(nodes, node, evicted);
     }
-    fn victim(&mut self, nodes: &mut Nodes, reads: &dyn Reads) -> Option<NodeId> {
+    fn victim(&mut self, nodes: &mut Nodes, reads: &dyn AccessSource) -> Option<NodeId> {
         (**self).victim(nodes, reads)
     }
-    fn spare(&mut self, nodes: &mut Nodes, node: NodeId) {
-        (**self).spare(nodes, node);
+    fn skip(&mut self, nodes: &mut Nodes, node: NodeId) {
+        (**self).skip(nodes, node);
     }
     fn heap_bytes(&self) -> usize {
         (**self).heap_bytes()
@@ -219,11 +219,11 @@ fn a_spared_key_is_chosen_last_of_two_and_again_if_it_is_alone() {
         let mut rig = Rig::new(policy);
         rig.insert(1, 1);
         rig.insert(2, 1);
-        let spared = rig.victim().unwrap();
-        rig.spare(spared);
-        assert_ne!(rig.evict(), spared);
-        rig.spare(spared);
-        assert_eq!(rig.evict(), spared);
+        let skipped = rig.victim().unwrap();
+        rig.skip(skipped);
+        assert_ne!(rig.evict(), skipped);
+        rig.skip(skipped);
+        assert_eq!(rig.evict(), skipped);
         assert_eq!(rig.victim(), None);
     }
 }

@@ -1,23 +1,23 @@
 //! What was written longest ago goes first: one list, in the order of writes.
 
-use super::{Policy, Reads};
-use crate::mem::nodes::{List, NodeId, Nodes};
-use fluxmap_index::Noting;
+use super::{AccessSource, Policy};
+use crate::mem::nodes::{NodeId, NodeList, Nodes};
+use fluxmap_index::AccessTracking;
 
 /// Keys by the time of their last write.
 pub(crate) struct Ttl {
-    written: List,
+    written: NodeList,
 }
 
 impl Ttl {
     pub(crate) fn new() -> Self {
-        Ttl { written: List::default() }
+        Ttl { written: NodeList::default() }
     }
 }
 
 impl Policy for Ttl {
-    fn noting(&self) -> Noting {
-        Noting::Nothing
+    fn noting(&self) -> AccessTracking {
+        AccessTracking::Nothing
     }
 
     fn admit(&mut self, nodes: &mut Nodes, node: NodeId) {
@@ -33,11 +33,11 @@ impl Policy for Ttl {
         self.written.remove(nodes, node);
     }
 
-    fn victim(&mut self, _nodes: &mut Nodes, _reads: &dyn Reads) -> Option<NodeId> {
+    fn victim(&mut self, _nodes: &mut Nodes, _reads: &dyn AccessSource) -> Option<NodeId> {
         self.written.front()
     }
 
-    fn spare(&mut self, nodes: &mut Nodes, node: NodeId) {
+    fn skip(&mut self, nodes: &mut Nodes, node: NodeId) {
         self.written.move_to_back(nodes, node);
     }
 

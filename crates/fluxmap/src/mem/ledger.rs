@@ -8,25 +8,25 @@
 use crate::mem::evict::Evictions;
 use crate::mem::expiry::{TIMER_BYTES, Timers};
 use crate::mem::nodes::{NO_NODE, Node, NodeId, Nodes};
-use crate::mem::policy::{Policy, Reads, policy};
+use crate::mem::policy::{AccessSource, Policy, policy};
 use crate::mem::{EvictionPolicy, UNIT};
-use fluxmap_index::{Before, Change, HASH_BITS, Ledger, Structure, Tail, Time};
+use fluxmap_index::{Before, Change, HASH_BITS, Ledger, Structure, Time, VersionMeta};
 
 /// The figures about a database's memory, guarded by the commit lock.
 #[derive(Default)]
-pub(crate) struct Keeper {
+pub(crate) struct MemoryLedger {
     pub(crate) timers: Timers,
     /// Whether any expiring version was ever recorded.
     pub(crate) has_expiring: bool,
     pub(crate) evictions: Evictions,
     /// Present if there is a memory limit.
-    pub(crate) books: Option<Books>,
+    pub(crate) budget: Option<Budget>,
     /// The memory of the empty index.
     empty_index: u64,
 }
 
 /// The figures that a memory limit needs.
-pub(crate) struct Books {
+pub(crate) struct Budget {
     limit: u64,
     /// By how many bytes the limit may be exceeded for now.
     allowance: u64,
@@ -76,9 +76,9 @@ pub(crate) fn bytes(structure: Structure) -> u64 {
     (structure.bytes + structure.allocations * size_of::<usize>()) as u64
 }
 
-impl Keeper {
+impl MemoryLedger {
     pub(crate) fn limited(limit: u64, kind: EvictionPolicy, structure: Structure) -> Self {
-        let mut books = Books {
+        let mut budget = Budget {
             limit,
             allowance: 0,
             nodes: Nodes::new(),
@@ -90,12 +90,12 @@ impl Keeper {
             refused: Refused::default(),
             drawn: 0,
         };
-        books.empty_policy = books.policy.heap_bytes() as u64;
-        Keeper { books: Some(books), ..Keeper::unlimited(structure) }
+        budget.empty_policy = budget.policy.heap_bytes() as u64;
+        MemoryLedger { budget: Some(budget), ..MemoryLedger::unlimited(structure) }
     }
 
     pub(crate) fn unlimited(structure: Structure) -> Self {
-        Keeper { empty_index: bytes(structure), ..Keeper::default() }
+        MemoryLedger { empty_index: bytes(structure), ..MemoryLedger::default() }
     }
 
     /// Returns the bytes taken by the index, the policy and the timers: the part that counts against the
@@ -103,42 +103,42 @@ impl Keeper {
     pub(crate) fn overhead(&self, structure: Structure) -> (u64, u64) {
         let timers = self.timers.heap_bytes() as u64;
         let index = bytes(structure).saturating_sub(self.empty_index);
-        let (counted, spare) = self.books.as_ref().map_or((index, 0), |books| books.overhead(index));
-        (counted + timers, spare)
+        let (counted, skip) = self.budget.as_ref().map_or((index, 0), |budget| budget.overhead(index));
+        (counted + timers, skip)
     }
 
     /// Returns by how many bytes the limit is exceeded; 0 if the policy evicts nothing.
     pub(crate) fn excess(&self, structure: Structure) -> u64 {
-        self.books.as_ref().map_or(0, |books| books.excess(self.overhead(structure).0))
+        self.budget.as_ref().map_or(0, |budget| budget.excess(self.overhead(structure).0))
     }
 
     /// Returns whether expired keys take room in a database whose policy evicts nothing.
     pub(crate) fn is_taken_by_expired(&self, now: Time) -> bool {
-        let evicts_nothing = self.books.as_ref().is_some_and(|books| !books.policy().evicts());
+        let evicts_nothing = self.budget.as_ref().is_some_and(|budget| !budget.policy().evicts());
         evicts_nothing && self.timers.expired(now).is_some()
     }
 
     /// Returns whether these changes, staged in an index of this structure, have room.
     pub(crate) fn room(
         &mut self,
-        changes: impl Iterator<Item = (Change, Option<Tail>)>,
+        changes: impl Iterator<Item = (Change, Option<VersionMeta>)>,
         structure: Structure,
     ) -> Room {
         let index = bytes(structure).saturating_sub(self.empty_index);
         let timers = self.timers.heap_bytes() as u64;
-        self.books.as_mut().map_or(Room::Enough, |books| books.room(changes, index, timers))
+        self.budget.as_mut().map_or(Room::Enough, |budget| budget.room(changes, index, timers))
     }
 
     /// Records that a batch was refused whose keys had been linked into the index and removed again: the
     /// index's growth is spare room now. If that room counted, keys within the limit would be evicted
     /// for a batch that was never applied.
     pub(crate) fn after_refusal(&mut self, before: Structure, after: Structure) {
-        if let Some(books) = &mut self.books {
+        if let Some(budget) = &mut self.budget {
             let grown = bytes(after).saturating_sub(bytes(before));
             let index = bytes(after).saturating_sub(self.empty_index);
-            let keys = books.nodes.len() as u64;
-            let bytes = books.left_by_refused(index.saturating_sub(grown)) + grown;
-            books.refused = Refused { bytes, keys, index };
+            let keys = budget.nodes.len() as u64;
+            let bytes = budget.left_by_refused(index.saturating_sub(grown)) + grown;
+            budget.refused = Refused { bytes, keys, index };
         }
     }
 
@@ -148,8 +148,8 @@ impl Keeper {
     }
 }
 
-impl Ledger for Keeper {
-    fn record(&mut self, change: Change, mut tail: Option<&mut Tail>) {
+impl Ledger for MemoryLedger {
+    fn record(&mut self, change: Change, mut tail: Option<&mut VersionMeta>) {
         let before = change.before.and_then(|before| before.tail).map_or(0, |tail| tail.expires);
         let after = tail.as_ref().map_or(0, |tail| tail.expires);
         if before != 0 || after != 0 {
@@ -158,14 +158,14 @@ impl Ledger for Keeper {
             self.timers.change(change.hash & HASH_BITS, before, after);
             self.has_expiring = true;
         }
-        if let (Some(books), Some(tail)) = (&mut self.books, &mut tail) {
-            books.record(change, tail);
+        if let (Some(budget), Some(tail)) = (&mut self.budget, &mut tail) {
+            budget.record(change, tail);
         }
     }
 }
 
-impl Books {
-    fn record(&mut self, change: Change, tail: &mut Tail) {
+impl Budget {
+    fn record(&mut self, change: Change, tail: &mut VersionMeta) {
         let node = change.before.and_then(|before| before.tail).map_or(NO_NODE, |tail| tail.node);
         match (change.before, change.is_value) {
             (Some(before), true) if node != NO_NODE => {
@@ -206,7 +206,7 @@ impl Books {
     /// evicted for their own sake. `index` is the memory of the index with the new keys linked.
     fn room(
         &mut self,
-        changes: impl Iterator<Item = (Change, Option<Tail>)>,
+        changes: impl Iterator<Item = (Change, Option<VersionMeta>)>,
         index: u64,
         timers: u64,
     ) -> Room {
@@ -243,7 +243,7 @@ impl Books {
         Room::Enough
     }
 
-    fn sums(&self, changes: impl Iterator<Item = (Change, Option<Tail>)>) -> Sums {
+    fn sums(&self, changes: impl Iterator<Item = (Change, Option<VersionMeta>)>) -> Sums {
         let mut sums = Sums::default();
         for (change, tail) in changes {
             let before = change.before.and_then(|before| before.tail);
@@ -278,23 +278,23 @@ impl Books {
     }
 
     /// Returns the next key to evict.
-    pub(crate) fn victim(&mut self, reads: &dyn Reads) -> Option<Victim> {
+    pub(crate) fn victim(&mut self, reads: &dyn AccessSource) -> Option<PolicyChoice> {
         let id = self.policy.victim(&mut self.nodes, reads)?;
-        Some(Victim { id, hash: self.nodes.get(id).hash })
+        Some(PolicyChoice { id, hash: self.nodes.get(id).hash })
     }
 
     /// Returns any key, or nothing, regardless of the policy. Repeated calls are spread evenly over all
     /// keys, so among them is soon one of any large group.
-    pub(crate) fn draw(&mut self) -> Option<Victim> {
+    pub(crate) fn draw(&mut self) -> Option<PolicyChoice> {
         self.drawn = self.drawn.wrapping_add(GOLDEN);
         let end = self.nodes.end();
         let id = ((u64::from(self.drawn) * u64::from(end)) >> u32::BITS) as NodeId;
-        (id < end && self.nodes.is_taken(id)).then(|| Victim { id, hash: self.nodes.get(id).hash })
+        (id < end && self.nodes.is_taken(id)).then(|| PolicyChoice { id, hash: self.nodes.get(id).hash })
     }
 
     /// Lets a victim stay for now.
-    pub(crate) fn spare(&mut self, victim: Victim) {
-        self.policy.spare(&mut self.nodes, victim.id);
+    pub(crate) fn skip(&mut self, victim: PolicyChoice) {
+        self.policy.skip(&mut self.nodes, victim.id);
     }
 
     /// Lets the limit be exceeded by this many bytes.
@@ -371,7 +371,7 @@ struct Sums {
 }
 
 /// Returns the memory of a version's timer, in bytes.
-fn timer(tail: Option<Tail>) -> u64 {
+fn timer(tail: Option<VersionMeta>) -> u64 {
     tail.filter(|tail| tail.expires != 0).map_or(0, |_| TIMER_BYTES as u64)
 }
 
@@ -381,7 +381,7 @@ fn counted(index: u64, keys: u64) -> u64 {
     index.min(keys * DENSE_KEY) + keys.saturating_sub(FREE_NODES) * size_of::<Node>() as u64
 }
 
-/// The number of times that a policy forgets some keys in a step of [`Books::forget_gone`].
+/// The number of times that a policy forgets some keys in a step of [`Budget::forget_gone`].
 const FORGETS: usize = 16;
 /// The golden ratio as a fraction of 2^32: its multiples, modulo 1, lie evenly however many there are.
 const GOLDEN: u32 = 0x9e37_79b9;
@@ -394,7 +394,7 @@ const DENSE_KEY: u64 = 64;
 
 /// A key chosen for eviction.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Victim {
+pub(crate) struct PolicyChoice {
     pub(crate) id: NodeId,
     pub(crate) hash: u64,
 }

@@ -1,7 +1,7 @@
 //! Trimming outside of commits, and the snapshots that hold it up.
 
-use super::dispose::dispose;
-use super::{Committer, NO_SNAPSHOT, Order};
+use super::drop_deferred::drop_deferred;
+use super::{CommitSection, Committer, NO_SNAPSHOT};
 use crate::mvcc::gc::Collector;
 use crate::sync::Ordering;
 use fluxmap_index::{Timestamp, Trimmed};
@@ -11,41 +11,41 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
     /// Takes the horizon anew, so that trimming learns which snapshots have ended. Returns how many
     /// chains wait to be trimmed.
     pub(crate) fn refresh_horizon(&self) -> usize {
-        let mut order = self.order.lock();
-        self.hand.advance();
-        let Order { writer, collector, .. } = &mut *order;
+        let mut section = self.section.lock();
+        self.expiry_clock.advance();
+        let CommitSection { writer, collector, .. } = &mut *section;
         collector.refresh(writer, &self.active, &self.clock);
         writer.backlog()
     }
 
     /// Trims up to `budget` chains.
     pub(crate) fn trim(&self, budget: usize) -> Trimmed {
-        let mut order = self.order.lock();
+        let mut section = self.section.lock();
         // Move the expiry clock here too, because the background thread may trim for a long time before
         // it gets back to moving it.
-        self.hand.advance();
-        let Order { writer, collector, .. } = &mut *order;
+        self.expiry_clock.advance();
+        let CommitSection { writer, collector, .. } = &mut *section;
         let trimmed = writer.trim(collector.horizon(), budget);
         let backlog = writer.backlog();
         self.note_blocker(collector, backlog);
         let freed = writer.collect_all();
-        drop(order);
-        dispose(freed);
+        drop(section);
+        drop_deferred(freed);
         trimmed
     }
 
-    /// Lets the policy forget keys that have gone: see [`Books::forget_gone`].
+    /// Lets the policy forget keys that have gone: see [`Budget::forget_gone`].
     ///
-    /// [`Books::forget_gone`]: crate::mem::keeper::Books::forget_gone
+    /// [`Budget::forget_gone`]: crate::mem::ledger::Budget::forget_gone
     pub(crate) fn forget_gone(&self) -> bool {
-        self.order.lock().keeper.books.as_mut().is_some_and(|books| books.forget_gone())
+        self.section.lock().ledger.budget.as_mut().is_some_and(|budget| budget.forget_gone())
     }
 
     /// Makes the release of the oldest snapshot wake the background thread, if any chain waits to be
     /// trimmed. Returns whether that snapshot has ended already.
     pub(crate) fn watch_blocker(&self) -> bool {
-        let mut order = self.order.lock();
-        let Order { writer, collector, .. } = &mut *order;
+        let mut section = self.section.lock();
+        let CommitSection { writer, collector, .. } = &mut *section;
         if writer.backlog() == 0 || collector.horizon().is_empty() {
             return false;
         }
@@ -59,7 +59,7 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
 
     /// Returns whether chains wait to be trimmed until more commits are stable.
     pub(crate) fn awaits_stability(&self) -> bool {
-        self.clock.applied() != self.clock.stable() && self.order.lock().writer.backlog() > 0
+        self.clock.applied() != self.clock.stable() && self.section.lock().writer.backlog() > 0
     }
 
     pub(super) fn note_blocker(&self, collector: &Collector, backlog: usize) {

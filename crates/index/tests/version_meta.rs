@@ -1,7 +1,8 @@
-//! Versions with tails: weights, expiry, and the deletion of residents.
+//! The metadata of versions, such as weights and expiry times, and the deletion of current entries.
 
 use fluxmap_index::{
-    Access, Change, Direction, Horizon, Index, Ledger, Moment, Noting, Reader, Span, Tail, Writer,
+    Access, AccessTracking, Change, Direction, Horizon, Index, Ledger, ReadPoint, Reader, Span, VersionMeta,
+    Writer,
 };
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -22,8 +23,8 @@ fn hash(key: u32) -> u64 {
     (u64::from(key) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
-fn tail(weight: u32, expires: u64) -> Tail {
-    Tail { weight, expires, ..Tail::default() }
+fn tail(weight: u32, expires: u64) -> VersionMeta {
+    VersionMeta { weight, expires, ..VersionMeta::default() }
 }
 
 type Value = Arc<u32>;
@@ -33,7 +34,7 @@ type Value = Arc<u32>;
 struct Told(Vec<Change>);
 
 impl Ledger for Told {
-    fn record(&mut self, change: Change, tail: Option<&mut Tail>) {
+    fn record(&mut self, change: Change, tail: Option<&mut VersionMeta>) {
         self.0.push(change);
         if let Some(tail) = tail {
             tail.node = self.0.len() as u32;
@@ -54,7 +55,7 @@ impl Store {
         Store { index, writer, told: Told::default(), now: 0 }
     }
 
-    fn write(&mut self, key: u32, value: Option<&Value>, tail: Option<Tail>) {
+    fn write(&mut self, key: u32, value: Option<&Value>, tail: Option<VersionMeta>) {
         self.now += 1;
         let reader = self.index.reader();
         let mut batch = reader.batch(1);
@@ -69,15 +70,15 @@ impl Store {
     }
 
     fn read(&self, key: u32, time: u64) -> Option<u32> {
-        let moment = Moment { timestamp: self.now, time };
-        self.index.reader().get_at(hash(key), &key, moment).map(|value| **value)
+        let read_point = ReadPoint { timestamp: self.now, time };
+        self.index.reader().get_at(hash(key), &key, read_point).map(|value| **value)
     }
 }
 
 fn there<'r>(
     reader: &'r Reader<'_, u32, Value>,
     key: u32,
-) -> Option<fluxmap_index::Resident<'r, u32, Value>> {
+) -> Option<fluxmap_index::CurrentEntry<'r, u32, Value>> {
     reader.resident(hash(key), |resident| *resident.key() == key)
 }
 
@@ -93,7 +94,7 @@ fn a_value_is_there_until_it_expires_for_whoever_asks_at_that_time() {
         store.index.reader().scan(
             &All,
             Direction::Forward,
-            Moment { timestamp: store.now, time },
+            ReadPoint { timestamp: store.now, time },
             |_, _| {},
             |pairs| {
                 seen.extend(pairs.iter().map(|(key, _)| **key));
@@ -113,7 +114,7 @@ fn an_expiry_counts_as_a_change_between_two_times() {
     let mut store = Store::new();
     store.write(1, Some(&Arc::new(7)), Some(tail(1, 50)));
     let reader = store.index.reader();
-    let since = |time| Moment { timestamp: store.now, time };
+    let since = |time| ReadPoint { timestamp: store.now, time };
     assert!(!reader.changed(hash(1), since(10), 49));
     assert!(reader.changed(hash(1), since(10), 50));
     assert!(!reader.changed(hash(1), since(50), 60), "the value had expired before");
@@ -218,7 +219,7 @@ fn a_resident_of_another_index_is_refused() {
 #[test]
 fn reads_leave_the_generation_and_a_count_and_scans_do_not() {
     let mut store = Store::new();
-    store.writer.note_reads(Noting::UpTo(2));
+    store.writer.note_reads(AccessTracking::UpTo(2));
     store.writer.set_generation(5);
     store.write(1, Some(&Arc::new(7)), None);
     let index = Arc::clone(&store.index);
@@ -241,7 +242,7 @@ fn reads_leave_the_generation_and_a_count_and_scans_do_not() {
 #[test]
 fn counts_of_magnitude_grow_ever_more_slowly() {
     let mut store = Store::new();
-    store.writer.note_reads(Noting::Magnitude);
+    store.writer.note_reads(AccessTracking::Magnitude);
     store.write(1, Some(&Arc::new(7)), None);
     let count_after = |reads: u32| {
         for _ in 0..reads {

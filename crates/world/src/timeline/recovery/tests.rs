@@ -1,6 +1,7 @@
 //! Openings that failed before a state was recovered.
 
 use super::*;
+use crate::board::Board;
 
 const HELD: [Held; 3] = [Held { id: 1, expires: 0 }, Held { id: 2, expires: 0 }, Held { id: 3, expires: 0 }];
 const LEEWAY: Leeway = Leeway { has_limit: false, gives_lives: false, now: 0 };

@@ -2,14 +2,14 @@
 
 use super::Committer;
 use crate::mvcc::active::{ReaderKind, Registration};
-use fluxmap_index::{Moment, Time, Timestamp, planted};
+use fluxmap_index::{ReadPoint, Time, Timestamp, planted};
 use std::hash::Hash;
 
 impl<K: Ord + Hash + Clone, V> Committer<K, V> {
     /// Registers a snapshot of the newest state, for a transaction.
     pub(crate) fn register_newest(&self) -> Registration {
         self.time();
-        self.active.register(ReaderKind::Transaction, true, || self.hand.applied_moment(&self.clock))
+        self.active.register(ReaderKind::Transaction, true, || self.expiry_clock.applied_point(&self.clock))
     }
 
     /// Registers a snapshot of the stable state. `ages` is false for checkpoints and backups, which are
@@ -17,7 +17,7 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
     pub(crate) fn register_stable(&self, ages: bool) -> Registration {
         self.time();
         let kind = if ages { ReaderKind::Snapshot } else { ReaderKind::Checkpoint };
-        self.active.register(kind, ages, || self.stable_moment())
+        self.active.register(kind, ages, || self.stable_point())
     }
 
     /// The newest commit that reads outside of transactions may see.
@@ -25,15 +25,15 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
         if planted("get-reads-applied") { self.clock.applied() } else { self.clock.stable() }
     }
 
-    fn stable_moment(&self) -> Moment {
+    fn stable_point(&self) -> ReadPoint {
         match self.durable {
             // Without a log, every applied commit is stable.
-            None => self.hand.applied_moment(&self.clock),
+            None => self.expiry_clock.applied_point(&self.clock),
             Some(ref durable) if durable.log.failure().is_some() => {
                 // Commits that are not stable will never be seen, so they do not hold the time back.
-                Moment { timestamp: self.clock.stable(), time: self.hand.shown() }
+                ReadPoint { timestamp: self.clock.stable(), time: self.expiry_clock.current() }
             }
-            Some(_) => self.hand.stable_moment(&self.clock),
+            Some(_) => self.expiry_clock.stable_point(&self.clock),
         }
     }
 
@@ -41,10 +41,10 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
     /// background thread moves the expiry clock, no clock is read here: that would cost as much as the
     /// rest of the read.
     pub(crate) fn time_of_get(&self) -> Time {
-        if !self.hand.is_driven() {
+        if !self.expiry_clock.is_driven() {
             self.time();
         }
-        self.stable_moment().time
+        self.stable_point().time
     }
 
     /// Returns the time that decides which keys have expired. Does not wait: while a commit is under
@@ -52,18 +52,18 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
     #[inline]
     pub(crate) fn time(&self) -> Time {
         // Every begin calls this: it must cost no more than one load where nothing expires.
-        if self.hand.is_needed() { self.time_that_is_needed() } else { self.hand.shown() }
+        if self.expiry_clock.is_enabled() { self.time_that_moves() } else { self.expiry_clock.current() }
     }
 
-    fn time_that_is_needed(&self) -> Time {
-        if self.hand.is_due()
-            && let Some(_order) = self.order.try_lock()
+    fn time_that_moves(&self) -> Time {
+        if self.expiry_clock.is_due()
+            && let Some(_section) = self.section.try_lock()
         {
-            return self.hand.advance();
+            return self.expiry_clock.advance();
         }
         if planted("time-moves-without-the-lock") {
-            return self.hand.advance();
+            return self.expiry_clock.advance();
         }
-        self.hand.shown()
+        self.expiry_clock.current()
     }
 }

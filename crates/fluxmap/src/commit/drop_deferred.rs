@@ -9,22 +9,22 @@ use fluxmap_index::Freed;
 use std::any::Any;
 use std::cell::RefCell;
 
-type Waiting = Vec<Box<dyn Any>>;
+type DeferredDrops = Vec<Box<dyn Any>>;
 
 thread_local! {
     /// The queue, present while destructors run on this thread.
-    static WAITING: RefCell<Option<Waiting>> = RefCell::new(None);
+    static WAITING: RefCell<Option<DeferredDrops>> = RefCell::new(None);
 }
 
 /// Accesses the queue; `None` if the thread-local has been destroyed because the thread is ending.
-fn with_waiting<R>(change: impl FnOnce(&mut Option<Waiting>) -> R) -> Option<R> {
+fn with_waiting<R>(change: impl FnOnce(&mut Option<DeferredDrops>) -> R) -> Option<R> {
     WAITING.try_with(|waiting| change(&mut waiting.borrow_mut())).ok()
 }
 
 /// While this guard lives, memory freed on this thread is queued.
-struct Running;
+struct Draining;
 
-impl Drop for Running {
+impl Drop for Draining {
     fn drop(&mut self) {
         // After a panic the queue may not be empty: drop its contents after the borrow has ended.
         let _waiting = with_waiting(Option::take);
@@ -33,7 +33,7 @@ impl Drop for Running {
 
 /// Drops `freed`, now or once the destructors that run on this thread have ended. Call it without any
 /// lock held.
-pub(crate) fn dispose<K: 'static, T: 'static>(freed: Freed<K, T>) {
+pub(crate) fn drop_deferred<K: 'static, T: 'static>(freed: Freed<K, T>) {
     if freed.is_empty() {
         return;
     }
@@ -43,8 +43,8 @@ pub(crate) fn dispose<K: 'static, T: 'static>(freed: Freed<K, T>) {
             with_waiting(|waiting| waiting.as_mut().map(|waiting| waiting.push(freed)));
         }
         Some(false) => {
-            with_waiting(|waiting| *waiting = Some(Waiting::new()));
-            let _running = Running;
+            with_waiting(|waiting| *waiting = Some(DeferredDrops::new()));
+            let _running = Draining;
             drop(freed);
             while let Some(next) = with_waiting(|waiting| waiting.as_mut()?.pop()).flatten() {
                 drop(next);

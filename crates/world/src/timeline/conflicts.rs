@@ -1,0 +1,141 @@
+//! Conflicts: which commits may not stand, and which refusals are explained.
+
+use super::{Held, Inner, Timeline};
+use fluxmap_shuttle::ReadPoint;
+use fluxmap_testkit::op::Scan;
+use std::collections::BTreeMap;
+
+/// Up to where a transaction is judged.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Until {
+    /// By what was there before the commit at this timestamp, which it made.
+    Commit(u64),
+    /// By whatever has been there since.
+    Now,
+}
+
+/// Why a commit may not stand, or why it was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Clash {
+    pub(crate) key: String,
+    pub(crate) at: u64,
+}
+
+impl Timeline {
+    /// A key that a transaction at `point` had noted and that has changed since: by another's write, an eviction, or
+    /// an expiry that somebody has seen.
+    pub(crate) fn clash(&self, point: ReadPoint, until: Until, noted: &[Scan<String>]) -> Option<Clash> {
+        let inner = self.inner();
+        let from = (point.timestamp - inner.first) as usize;
+        let to = inner.end(until);
+        let is_noted = |key: &str| noted.iter().any(|scan| scan.contains(&key.to_owned()));
+        if let Some(clash) = inner.changed(point, until, |key, _| is_noted(key)) {
+            return Some(clash);
+        }
+        // Somebody has read a state without the commit at a time at which the key had expired.
+        let seen = inner.times[..=to].iter().max().copied().unwrap_or(0);
+        let base = &inner.states[from];
+        let expired = |held: &Held| held.expires > point.time && held.expires <= seen;
+        let gone = base.iter().find(|(key, held)| expired(held) && is_noted(key));
+        gone.map(|(key, _)| Clash { key: key.clone(), at: point.timestamp })
+    }
+
+    /// Whether any key that was noted could have expired since `point`.
+    pub(crate) fn could_expire(&self, point: ReadPoint, noted: &[Scan<String>]) -> bool {
+        let inner = self.inner();
+        let base = &inner.states[(point.timestamp - inner.first) as usize];
+        base.iter()
+            .any(|(key, held)| held.expires > point.time && noted.iter().any(|scan| scan.contains(key)))
+    }
+
+    /// Whether anything has been written since `point` under keys that were noted, be it only the removal of
+    /// what had expired before. Once a snapshot has become too old, the versions that would tell the two
+    /// apart may be gone.
+    pub(crate) fn is_touched(&self, point: ReadPoint, mut noted: impl FnMut(&String) -> bool) -> bool {
+        let inner = self.inner();
+        let from = (point.timestamp - inner.first) as usize;
+        inner.commits[from..].iter().any(|commit| commit.changes.keys().any(&mut noted))
+    }
+
+    /// Whether one of these keys was written by somebody else since `point`: the first committer
+    /// wins. That a key which expires is removed may count as written, or not: an expiry is no
+    /// commit, and may be removed by the very commit that is judged.
+    pub(crate) fn overtaken(
+        &self,
+        point: ReadPoint,
+        until: Until,
+        mut written: impl FnMut(&str) -> bool,
+    ) -> Option<Clash> {
+        let inner = self.inner();
+        let expires =
+            |key: &str| inner.states.iter().any(|state| state.get(key).is_some_and(|held| held.expires != 0));
+        let judged = |key: &str, held: &Option<Held>| match until {
+            Until::Now => true,
+            Until::Commit(_) => held.is_some() || !expires(key),
+        };
+        inner.changed(point, until, |key, held| judged(key, held) && written(key))
+    }
+
+    /// A key for which `asked` holds, and that another task has changed in a commit which it began after this
+    /// operation. Without `evictions`, this includes removals, if the key was not going to expire.
+    pub(crate) fn changed_by_others(
+        &self,
+        operation: u64,
+        evictions: bool,
+        asked: impl Fn(&String) -> bool,
+    ) -> Option<Clash> {
+        let task = usize::from(shuttle::current::me());
+        let inner = self.inner();
+        let commits = inner.commits.iter().zip(&inner.states).zip(inner.first + 1..);
+        for ((commit, before), at) in commits {
+            let is_asked_for = |key: &str, held: &Option<Held>| {
+                held.is_some() || !evictions && before.get(key).is_some_and(|held| held.expires == 0)
+            };
+            let mut changes = commit.changes.iter();
+            if commit.task != task
+                && commit.operation > operation
+                && let Some((key, _)) = changes.find(|(key, held)| is_asked_for(key, held) && asked(key))
+            {
+                return Some(Clash { key: key.clone(), at });
+            }
+        }
+        None
+    }
+}
+
+impl Inner {
+    /// The number of commits before that.
+    fn end(&self, until: Until) -> usize {
+        match until {
+            Until::Now => self.commits.len(),
+            Until::Commit(timestamp) => (timestamp - 1 - self.first) as usize,
+        }
+    }
+
+    /// A key that was changed since `point`. That what had expired there is gone in the end
+    /// changes nothing.
+    fn changed(
+        &self,
+        point: ReadPoint,
+        until: Until,
+        mut asked: impl FnMut(&str, &Option<Held>) -> bool,
+    ) -> Option<Clash> {
+        let (from, to) = ((point.timestamp - self.first) as usize, self.end(until));
+        let base = &self.states[from];
+        let had_expired =
+            |key: &str| base.get(key).is_some_and(|held| held.expires != 0 && held.expires <= point.time);
+        let clashes = |key: &str, held: &Option<Held>| held.is_some() || !had_expired(key);
+        let commits = self.commits.iter().enumerate().take(to).skip(from);
+        let changes = commits
+            .flat_map(|(index, commit)| commit.changes.iter().map(move |(key, held)| (key, (index, held))));
+        let clash = match until {
+            Until::Commit(_) => {
+                let newest: BTreeMap<_, _> = changes.collect();
+                newest.into_iter().find(|(key, (_, held))| clashes(key, held) && asked(key, held))
+            }
+            // It may have been found before it was gone again.
+            Until::Now => changes.into_iter().find(|(key, (_, held))| clashes(key, held) && asked(key, held)),
+        };
+        clash.map(|(key, (index, _))| Clash { key: key.clone(), at: self.first + index as u64 + 1 })
+    }
+}
