@@ -46,11 +46,11 @@ use std::time::{Duration, SystemTime};
 /// ```
 pub struct Handle<'db, K: Key, V: Value> {
     database: &'db Database<K, V>,
-    open: Option<Open<K, V>>,
+    open: Option<OpenTransaction<K, V>>,
 }
 
 /// The open transaction of a handle.
-struct Open<K: Key, V: Value> {
+struct OpenTransaction<K: Key, V: Value> {
     transaction: Transaction<K, V>,
     savepoints: Vec<(String, Savepoint)>,
 }
@@ -331,7 +331,7 @@ impl<'db, K: Key, V: Value> Handle<'db, K, V> {
         if self.open.is_some() {
             return Err(FluxError::TransactionAlreadyActive);
         }
-        self.open = Some(Open { transaction: self.database.begin(), savepoints: Vec::new() });
+        self.open = Some(OpenTransaction { transaction: self.database.begin(), savepoints: Vec::new() });
         Ok(())
     }
 

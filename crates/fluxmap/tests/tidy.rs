@@ -1,5 +1,6 @@
 //! Rules for the source code that a test can check.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -71,4 +72,61 @@ fn the_time_and_random_numbers_are_asked_of_the_host() {
         }
     }
     assert!(wrong.is_empty(), "ask `crate::host` for it:\n{}", wrong.join("\n"));
+}
+
+/// The library's crates, whose modules use each other's types.
+fn library() -> Vec<PathBuf> {
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut found = sources(&crates.join("fluxmap/src"));
+    found.extend(sources(&crates.join("index/src")));
+    found
+}
+
+/// The name of the type that a line at the top level of a module defines.
+fn defined_type(line: &str) -> Option<&str> {
+    if line.starts_with(' ') {
+        return None;
+    }
+    let mut words = line.split([' ', '<', '(', ';', ':', '{']).filter(|word| !word.is_empty());
+    if line.starts_with("pub") {
+        let _visibility = words.next();
+        if line.starts_with("pub(") {
+            let _scope = words.next();
+        }
+    }
+    let kind = words.next()?;
+    let is_type = ["struct", "enum", "trait", "type", "union"].contains(&kind);
+    words.next().filter(|_| is_type)
+}
+
+/// A reader who meets a name must not have to ask which type of that name is meant. `State` is excepted,
+/// for what a lock guards and no other module sees, and so is the `Result` of a module.
+#[test]
+fn each_type_has_a_name_of_its_own() {
+    let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for path in library() {
+        if path.file_name().is_some_and(|name| name == "tests.rs") {
+            continue;
+        }
+        let text = fs::read_to_string(&path).expect("a source is text");
+        for (number, line) in lines_of_code(&text) {
+            if let Some(name) = defined_type(line).filter(|name| !["State", "Result"].contains(name)) {
+                places.entry(name.to_owned()).or_default().push(format!("{}:{number}", path.display()));
+            }
+        }
+    }
+    assert!(places.len() > 300, "only {} types were found", places.len());
+    places.retain(|_, places| places.len() > 1);
+    assert!(places.is_empty(), "rename all but one: {places:#?}");
+}
+
+/// Each file says at its top what it is for.
+#[test]
+fn each_file_opens_with_a_comment() {
+    let is_silent = |path: &PathBuf| {
+        let text = fs::read_to_string(path).expect("a source is text");
+        !text.starts_with("//! ") && path.file_name().is_some_and(|name| name != "tests.rs")
+    };
+    let silent: Vec<PathBuf> = library().into_iter().filter(is_silent).collect();
+    assert!(silent.is_empty(), "say what these are for: {silent:#?}");
 }

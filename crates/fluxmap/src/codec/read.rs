@@ -26,11 +26,11 @@ pub(super) struct WatchedDeserializer<'a, I> {
 struct Asked<'a, V> {
     visitor: V,
     place: ValuePlace<'a>,
-    what: What,
+    what: AskedFor,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum What {
+enum AskedFor {
     /// Any kind of value.
     Any,
     /// A sequence or map of any length.
@@ -65,9 +65,9 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for WatchedDeserializer<'_, D>
         deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64 deserialize_i128
         deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64 deserialize_u128
     }
-    ask! { What::Any; deserialize_any() }
-    ask! { What::Many; deserialize_seq() deserialize_map() }
-    ask! { What::Other;
+    ask! { AskedFor::Any; deserialize_any() }
+    ask! { AskedFor::Many; deserialize_seq() deserialize_map() }
+    ask! { AskedFor::Other;
         deserialize_char() deserialize_str() deserialize_string() deserialize_bytes() deserialize_byte_buf()
         deserialize_option() deserialize_unit() deserialize_identifier() deserialize_ignored_any()
         deserialize_unit_struct(name: &'static str)
@@ -115,7 +115,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Asked<'_, V> {
     #[inline]
     fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<V::Value, E> {
         match self.what {
-            What::Any => self.visit_sequence(bytes),
+            AskedFor::Any => self.visit_sequence(bytes),
             _ => self.visitor.visit_bytes(bytes),
         }
     }
@@ -123,7 +123,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Asked<'_, V> {
     #[inline]
     fn visit_borrowed_bytes<E: serde::de::Error>(self, bytes: &'de [u8]) -> Result<V::Value, E> {
         match self.what {
-            What::Any => self.visit_sequence(bytes),
+            AskedFor::Any => self.visit_sequence(bytes),
             _ => self.visitor.visit_borrowed_bytes(bytes),
         }
     }
@@ -131,7 +131,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Asked<'_, V> {
     #[inline]
     fn visit_byte_buf<E: serde::de::Error>(self, bytes: Vec<u8>) -> Result<V::Value, E> {
         match self.what {
-            What::Any => self.visit_sequence(&bytes),
+            AskedFor::Any => self.visit_sequence(&bytes),
             _ => self.visitor.visit_byte_buf(bytes),
         }
     }
@@ -158,7 +158,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Asked<'_, V> {
 
     #[inline]
     fn visit_seq<A: SeqAccess<'de>>(self, inner: A) -> Result<V::Value, A::Error> {
-        let mut elements = Elements { inner, place: self.place, counted: self.what == What::Many };
+        let mut elements = Elements { inner, place: self.place, counted: self.what == AskedFor::Many };
         let value = self.visitor.visit_seq(&mut elements)?;
         // Not in postcard, where the aliases of a struct's fields count as further fields.
         let left_over = elements.inner.size_hint() != Some(0) && !self.place.account.is_postcard();
@@ -170,7 +170,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Asked<'_, V> {
 
     #[inline]
     fn visit_map<A: MapAccess<'de>>(self, inner: A) -> Result<V::Value, A::Error> {
-        let counted = self.what == What::Many;
+        let counted = self.what == AskedFor::Many;
         self.visitor.visit_map(Elements { inner, place: self.place, counted })
     }
 
@@ -277,7 +277,7 @@ impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for WatchedDeserializer<'_, 
 
     #[inline]
     fn tuple_variant<V: Visitor<'de>>(self, length: usize, visitor: V) -> Result<V::Value, A::Error> {
-        self.inner.tuple_variant(length, Asked { visitor, place: self.place, what: What::Other })
+        self.inner.tuple_variant(length, Asked { visitor, place: self.place, what: AskedFor::Other })
     }
 
     #[inline]
@@ -286,6 +286,6 @@ impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for WatchedDeserializer<'_, 
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, A::Error> {
-        self.inner.struct_variant(fields, Asked { visitor, place: self.place, what: What::Other })
+        self.inner.struct_variant(fields, Asked { visitor, place: self.place, what: AskedFor::Other })
     }
 }

@@ -17,7 +17,7 @@ const BEGIN: Duration = Duration::from_secs(1_700_000_000);
 const SELDOM: u32 = 8;
 
 /// Not shuttle's lock, because reading the time is not a step of a schedule.
-struct Clock(Mutex<Times>);
+struct VirtualClock(Mutex<Times>);
 
 #[derive(Default)]
 struct Times {
@@ -29,7 +29,7 @@ struct Times {
 }
 
 shuttle::lazy_static! {
-    static ref CLOCK: Clock = Clock(Mutex::default());
+    static ref CLOCK: VirtualClock = VirtualClock(Mutex::default());
 }
 
 fn times() -> MutexGuard<'static, Times> {

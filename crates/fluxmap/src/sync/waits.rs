@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::panic::Location;
 
 /// The object of a wait.
-enum What {
+enum Awaited {
     /// A mutex, by its address and the type of the data in it.
     Lock(usize, &'static str),
     /// Anything else, described.
@@ -20,7 +20,7 @@ enum What {
 struct Wait {
     id: u64,
     task: usize,
-    what: What,
+    what: Awaited,
     at: &'static Location<'static>,
 }
 
@@ -72,8 +72,8 @@ pub fn report() -> Vec<String> {
         let line = |wait: &Wait| {
             let waits = format!("{} waits for", notes.named(wait.task));
             match &wait.what {
-                What::Event(event) => format!("{waits} {event} at {}", place(wait.at)),
-                What::Lock(address, of) => {
+                Awaited::Event(event) => format!("{waits} {event} at {}", place(wait.at)),
+                Awaited::Lock(address, of) => {
                     let holder = notes.holds.iter().find(|hold| hold.address == *address);
                     let held = holder.map_or(", which nobody holds".into(), |hold| {
                         format!(", which {} took at {}", notes.named(hold.task), place(hold.at))
@@ -100,12 +100,12 @@ pub(crate) struct Noted(u64);
 
 impl Noted {
     pub(crate) fn event(event: String, at: &'static Location<'static>) -> Self {
-        Noted::begin(What::Event(event), at)
+        Noted::begin(Awaited::Event(event), at)
     }
 
     /// A wait for the mutex at this address, which guards a `T`.
     pub(crate) fn lock<T>(address: usize, at: &'static Location<'static>) -> Self {
-        Noted::begin(What::Lock(address, type_name::<T>()), at)
+        Noted::begin(Awaited::Lock(address, type_name::<T>()), at)
     }
 
     /// A wait for a change of the `T` that a mutex guards.
@@ -113,7 +113,7 @@ impl Noted {
         Noted::event(format!("a change of {}", short(type_name::<T>())), at)
     }
 
-    fn begin(what: What, at: &'static Location<'static>) -> Self {
+    fn begin(what: Awaited, at: &'static Location<'static>) -> Self {
         NOTES.with_borrow_mut(|notes| {
             notes.last_id += 1;
             let (id, task) = (notes.last_id, notes.task());

@@ -1,17 +1,15 @@
 //! The memory that a database reports must be the memory that the allocator has given out for it.
 //!
-//! These tests are here and not in the database's crate, because an allocator is unsafe code,
-//! which only this crate has. Nothing but the database allocates while the figures are compared.
-
-#![cfg(not(loom))]
+//! Nothing but the database allocates while the figures are compared. These tests are a package of their
+//! own to be built optimized: they compare a hundred thousand times.
 
 use fluxmap::mem::{EvictionPolicy, MemSize, TimeSource, allocated};
 use fluxmap::{Database, FluxError, Key, Value};
+use fluxmap_accounting::{Counting, given};
 use futures::executor::block_on;
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;
 use std::io::Write as _;
-use std::sync::atomic::{AtomicIsize, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -29,70 +27,17 @@ const CHECKS: u64 = 50;
 /// The number of transactions, each of many writes, that write all keys.
 const BATCHES: u64 = 10;
 
-struct Counting;
-
-/// The bytes that the allocator has given out and not got back, with the headers in front of them.
-static GIVEN: AtomicIsize = AtomicIsize::new(0);
-
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
-
-/// The usable bytes of an allocation, often more than were requested.
-///
-/// # Safety
-///
-/// The allocation is alive.
-#[cfg(all(target_os = "linux", target_env = "gnu", not(miri)))]
-unsafe fn usable(pointer: *mut u8) -> usize {
-    // SAFETY: the caller's promise; `System` takes from `malloc` or its like for alignments.
-    unsafe { libc::malloc_usable_size(pointer.cast()) }
-}
-
-/// Other allocators do not tell how much they have given out.
-#[cfg(not(all(target_os = "linux", target_env = "gnu", not(miri))))]
-unsafe fn usable(_pointer: *mut u8) -> usize {
-    0
-}
-
-/// The bytes that an allocation takes, with its header.
-///
-/// # Safety
-///
-/// The allocation is alive.
-unsafe fn taken(pointer: *mut u8) -> isize {
-    // SAFETY: the caller's promise.
-    unsafe { usable(pointer) as isize + size_of::<usize>() as isize }
-}
-
-// SAFETY: `System` does all the work.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's promise.
-        let pointer = unsafe { System.alloc(layout) };
-        if !pointer.is_null() {
-            // SAFETY: the pointer was allocated just now.
-            GIVEN.fetch_add(unsafe { taken(pointer) }, Ordering::SeqCst);
-        }
-        pointer
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise: the allocation is alive until the second statement frees it.
-        unsafe {
-            GIVEN.fetch_sub(taken(pointer), Ordering::SeqCst);
-            System.dealloc(pointer, layout);
-        }
-    }
-}
 
 /// Whether the allocator tells how much it gives out, as that of glibc does. It does not under
 /// tools that replace it.
 fn is_told() -> bool {
     let sizes = [1, 24, 25, 100, 1000];
     let is_known = sizes.iter().all(|size| {
-        let before = GIVEN.load(Ordering::SeqCst);
+        let before = given();
         let block = black_box(vec![0_u8; *size]);
-        let given = GIVEN.load(Ordering::SeqCst) - before;
+        let given = given() - before;
         drop(block);
         // The allocator may give a free block that is one unit larger.
         (allocated(*size)..=allocated(*size) + 16).contains(&(given as usize))
@@ -174,7 +119,7 @@ impl<'c, K: Key + MemSize, V: Value + MemSize> Watched<'c, K, V> {
             steps: Vec::with_capacity(20),
             failures: Vec::with_capacity(20),
         };
-        watched.empty = GIVEN.load(Ordering::SeqCst);
+        watched.empty = given();
         watched
     }
 
@@ -182,7 +127,7 @@ impl<'c, K: Key + MemSize, V: Value + MemSize> Watched<'c, K, V> {
     fn check(&mut self) {
         let look = || {
             let info = self.db.memory_info();
-            let given = GIVEN.load(Ordering::SeqCst) - self.empty;
+            let given = given() - self.empty;
             let off = info.total_bytes as isize - given;
             let beyond = (off.abs() - SLACK).max(0) * off.signum();
             (beyond as f64 / given.max(1) as f64, given, info)
@@ -191,7 +136,7 @@ impl<'c, K: Key + MemSize, V: Value + MemSize> Watched<'c, K, V> {
         // The background thread may be about to free memory that the database no longer counts. On
         // a busy machine it may not run for a while.
         for _ in 0..2000 {
-            if seen.0.abs() <= TOLERANCE / 2.0 {
+            if seen.0.abs() <= TOLERANCE {
                 break;
             }
             thread::sleep(Duration::from_millis(1));
