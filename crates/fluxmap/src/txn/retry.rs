@@ -56,7 +56,7 @@ const PATIENCE: u32 = 4;
 const HELD_BACK_LOSSES: u32 = 4;
 /// The number of losses after which a transaction records its footprint, so that the lease can protect
 /// the reads of the last two attempts.
-const FORESIGHT: u32 = 2;
+const FORESIGHT: u32 = PATIENCE - 1;
 /// The shortest and longest lease.
 const SHORTEST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(10);
