@@ -304,7 +304,7 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
     fn prepare(&self, batch: &mut Batch<'_, K, Arc<V>>, key: K, write: Write<V>) -> u64 {
         let hash = self.hash(&key);
         let expires = write.as_ref().map_or(0, |put| put.expires);
-        let (tail, key_weight) = match &self.limit {
+        let (meta, key_weight) = match &self.limit {
             Some((_, weigher)) => {
                 let weight = write.as_ref().map_or(TOMBSTONE, |put| weigher.value(&put.value));
                 (Some(VersionMeta { expires, weight, ..VersionMeta::default() }), weigher.key(&key))
@@ -312,8 +312,8 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
             None => ((expires != 0).then(|| VersionMeta { expires, ..VersionMeta::default() }), 0),
         };
         let is_put = write.is_some();
-        batch.push_with(hash, key, write.map(|put| put.value), tail, key_weight);
-        tail.filter(|_| is_put).map_or(0, |tail| u64::from(tail.weight))
+        batch.push_with(hash, key, write.map(|put| put.value), meta, key_weight);
+        meta.filter(|_| is_put).map_or(0, |meta| u64::from(meta.weight))
     }
 
     /// Refuses a commit that is larger than the limit by itself, before it has left a trace.

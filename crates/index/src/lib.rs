@@ -81,7 +81,7 @@
 //! - **I11, the queue.** An entry in the trim queue is linked and marked as
 //!   queued; because of the mark it is there only once. Only trimming unlinks entries,
 //!   and it takes them from the queue first.
-//! - **I12, allocated type.** A version says whether it has a tail from the time it
+//! - **I12, allocated type.** A version says whether it has metadata from the time it
 //!   is allocated, and is reached through the pointer that its allocation gave.
 //!
 //! Memory safety does not rely on any of the following: that `Ord`, `Eq` and `Hash` of the

@@ -40,9 +40,9 @@ impl<'r, K, T> CurrentEntry<'r, K, T> {
         self.version.timestamp()
     }
 
-    /// The tail that was written with the value.
-    pub fn tail(&self) -> Option<VersionMeta> {
-        self.version.tail().copied()
+    /// The metadata that was written with the value.
+    pub fn meta(&self) -> Option<VersionMeta> {
+        self.version.meta().copied()
     }
 
     /// When the value expires; zero if it does not expire.

@@ -1,10 +1,10 @@
 //! Versions: the value of a key from one commit on, and the ownership of its memory.
 //!
 //! A version may have a [`VersionMeta`], for databases that count memory or let keys expire;
-//! other databases do not pay for it. The tail stands behind the version in one allocation.
+//! other databases do not pay for it. The metadata stands behind the version in one allocation.
 //! So a version must be freed as the type with which it was allocated, and a bit of its
-//! timestamp tells which (I12). The tail is reached through the pointer that the allocation
-//! gave, never through a reference to the version, which does not cover the tail's memory.
+//! timestamp tells which (I12). The metadata is reached through the pointer that the allocation
+//! gave, never through a reference to the version, which does not cover the memory of the metadata.
 
 use crate::Timestamp;
 use crate::reclaim::Guard;
@@ -51,7 +51,7 @@ pub struct VersionMeta {
     pub node: u32,
 }
 
-/// Set in the stamp of a version that has a tail.
+/// Set in the stamp of a version that has metadata.
 const HAS_TAIL: u64 = 1 << 63;
 
 /// The value of a key from a timestamp on; `None` is a tombstone.
@@ -63,11 +63,11 @@ pub(crate) struct Version<T> {
     pub(crate) older: AtomicPtr<Version<T>>,
 }
 
-/// A version with its tail.
+/// A version with its metadata.
 #[repr(C)]
-struct Tailed<T> {
+struct WithMeta<T> {
     version: Version<T>,
-    tail: VersionMeta,
+    meta: VersionMeta,
 }
 
 impl<T> Version<T> {
@@ -84,13 +84,13 @@ unsafe impl<T: Send> Send for Owned<T> {}
 
 impl<T> Owned<T> {
     /// A version that gets its timestamp when it is linked.
-    pub(crate) fn new(value: Option<T>, tail: Option<VersionMeta>) -> Self {
+    pub(crate) fn new(value: Option<T>, meta: Option<VersionMeta>) -> Self {
         let older = AtomicPtr::new(ptr::null_mut());
-        let pointer = match tail {
+        let pointer = match meta {
             None => Box::into_raw(Box::new(Version { stamp: 0, value, older })),
-            Some(tail) => {
+            Some(meta) => {
                 let version = Version { stamp: HAS_TAIL, value, older };
-                Box::into_raw(Box::new(Tailed { version, tail })).cast()
+                Box::into_raw(Box::new(WithMeta { version, meta })).cast()
             }
         };
         // SAFETY: (I10) a box is never null.
@@ -129,28 +129,28 @@ impl<T> Owned<T> {
         unsafe { self.0.as_ref() }.value.is_none()
     }
 
-    pub(crate) fn tail(&self) -> Option<VersionMeta> {
+    pub(crate) fn meta(&self) -> Option<VersionMeta> {
         // SAFETY: (I10) owned.
-        unsafe { Linked::new(self.0.as_ptr()) }.and_then(|version| version.tail().copied())
+        unsafe { Linked::new(self.0.as_ptr()) }.and_then(|version| version.meta().copied())
     }
 
-    pub(crate) fn tail_mut(&mut self) -> Option<&mut VersionMeta> {
-        // SAFETY: (I10, I12) owned, and the bit tells whether there is a tail.
+    pub(crate) fn meta_mut(&mut self) -> Option<&mut VersionMeta> {
+        // SAFETY: (I10, I12) owned, and the bit tells whether there is metadata.
         unsafe {
-            let has_tail = self.0.as_ref().stamp & HAS_TAIL != 0;
-            has_tail.then(|| &mut (*self.0.cast::<Tailed<T>>().as_ptr()).tail)
+            let has_meta = self.0.as_ref().stamp & HAS_TAIL != 0;
+            has_meta.then(|| &mut (*self.0.cast::<WithMeta<T>>().as_ptr()).meta)
         }
     }
 }
 
 impl<T> Drop for Owned<T> {
     fn drop(&mut self) {
-        // SAFETY: (I10, I12) owned, made by `new` with a tail if the bit says so.
+        // SAFETY: (I10, I12) owned, made by `new` with metadata if the bit says so.
         unsafe {
             if self.0.as_ref().stamp & HAS_TAIL == 0 {
                 drop(Box::from_raw(self.0.as_ptr()));
             } else {
-                drop(Box::from_raw(self.0.cast::<Tailed<T>>().as_ptr()));
+                drop(Box::from_raw(self.0.cast::<WithMeta<T>>().as_ptr()));
             }
         }
     }
@@ -196,20 +196,20 @@ impl<'g, T> Linked<'g, T> {
         self.pointer
     }
 
-    pub(crate) fn tail(self) -> Option<&'g VersionMeta> {
-        let has_tail = self.stamp & HAS_TAIL != 0;
-        // SAFETY: (I3, I12) as in `get`, and the bit tells whether there is a tail.
-        has_tail.then(|| unsafe { &(*self.pointer.cast::<Tailed<T>>().as_ptr()).tail })
+    pub(crate) fn meta(self) -> Option<&'g VersionMeta> {
+        let has_meta = self.stamp & HAS_TAIL != 0;
+        // SAFETY: (I3, I12) as in `get`, and the bit tells whether there is metadata.
+        has_meta.then(|| unsafe { &(*self.pointer.cast::<WithMeta<T>>().as_ptr()).meta })
     }
 
     /// When the value expires; zero if never.
     pub(crate) fn expires(self) -> Time {
-        self.tail().map_or(0, |tail| tail.expires)
+        self.meta().map_or(0, |meta| meta.expires)
     }
 
-    /// The weight in the tail; zero without one.
+    /// The weight in the metadata; zero without one.
     pub(crate) fn weight(self) -> u32 {
-        self.tail().map_or(0, |tail| tail.weight)
+        self.meta().map_or(0, |meta| meta.weight)
     }
 
     /// The value, unless it has expired at `time`, which is called only if the value can expire.

@@ -157,14 +157,14 @@ impl<K: Ord + Clone, T> Batch<'_, K, T> {
         self.push_with(hash, key, value, None, 0);
     }
 
-    /// Like [`push`](Self::push), with the version's tail, and with the key's weight, which is
+    /// Like [`push`](Self::push), with the version's metadata, and with the key's weight, which is
     /// passed on to [`Ledger::record`].
     pub fn push_with(
         &mut self,
         hash: u64,
         key: K,
         value: Option<T>,
-        tail: Option<VersionMeta>,
+        meta: Option<VersionMeta>,
         key_weight: u32,
     ) {
         let guard = &self.reader.guard;
@@ -193,7 +193,7 @@ impl<K: Ord + Clone, T> Batch<'_, K, T> {
                 BatchTarget::Fresh(unlinked, Some(place))
             }
         };
-        let version = Some(Owned::new(value, tail));
+        let version = Some(Owned::new(value, meta));
         self.items.push(BatchItem { hash, target, entry: None, fresh: false, key_weight, version });
     }
 }
@@ -207,14 +207,14 @@ pub struct Staged<'w, 'b, 'r, K, T> {
 
 /// Accounts for the versions that are published.
 pub trait Ledger {
-    /// Called before a version is published. May change the version's tail.
+    /// Called before a version is published. May change the version's metadata.
     /// Must not panic: the versions that the batch has published before would stay.
-    fn record(&mut self, change: Change, tail: Option<&mut VersionMeta>);
+    fn record(&mut self, change: Change, meta: Option<&mut VersionMeta>);
 }
 
 /// For users who keep no accounts.
 impl Ledger for () {
-    fn record(&mut self, _change: Change, _tail: Option<&mut VersionMeta>) {}
+    fn record(&mut self, _change: Change, _meta: Option<&mut VersionMeta>) {}
 }
 
 /// The change that publishing a version makes.
@@ -233,8 +233,8 @@ pub struct Change {
 /// A value that is superseded.
 #[derive(Clone, Copy, Debug)]
 pub struct Before {
-    /// The tail that was written with the value.
-    pub tail: Option<VersionMeta>,
+    /// The metadata that was written with the value.
+    pub meta: Option<VersionMeta>,
 }
 
 /// What [`Writer::trim`] did.
@@ -457,7 +457,7 @@ impl<K: Ord + Clone, T> Staged<'_, '_, '_, K, T> {
             };
             // SAFETY: (I1, I9) staged, so linked.
             let change = change(unsafe { entry.as_ref() }, item.hash, item.key_weight, version);
-            Some((change, version.tail()))
+            Some((change, version.meta()))
         })
     }
 
@@ -477,7 +477,7 @@ impl<K: Ord + Clone, T> Staged<'_, '_, '_, K, T> {
 /// The change that linking `version` as the newest of `entry` makes.
 fn change<K, T>(entry: &Entry<K, T>, hash: u64, key_weight: u32, version: &Owned<T>) -> Change {
     let before = entry.chain.front().filter(|before| before.value.is_some());
-    let before = before.map(|before| Before { tail: before.tail().copied() });
+    let before = before.map(|before| Before { meta: before.meta().copied() });
     Change { hash, key_weight, is_value: !version.is_tombstone(), before }
 }
 
@@ -495,7 +495,7 @@ impl<K, T> Writer<K, T> {
         // SAFETY: (I1, I9) linked, and only the writer unlinks.
         let entry = unsafe { pointer.as_ref() };
         let change = change(entry, hash, key_weight, &version);
-        ledger.record(change, version.tail_mut());
+        ledger.record(change, version.meta_mut());
         // The weight that is superseded from now on. A tombstone has counted as superseded since
         // it was published, so only a value is added when it is superseded.
         let superseded = entry.chain.front();
@@ -507,12 +507,12 @@ impl<K, T> Writer<K, T> {
                 entry.set_access(Access::new(self.index.notes.generation(), 0));
             }
         } else {
-            weight += version.tail().map_or(0, |tail| u64::from(tail.weight));
+            weight += version.meta().map_or(0, |meta| u64::from(meta.weight));
         }
         let is_superseding = superseded.is_some();
         #[cfg(shuttle)]
         if let Some(observer) = &mut self.observer {
-            let expires = version.tail().map_or(0, |tail| tail.expires);
+            let expires = version.meta().map_or(0, |meta| meta.expires);
             observer(timestamp, &entry.key, version.value(), expires);
         }
         entry.chain.push(version, timestamp);
@@ -547,7 +547,7 @@ impl<K, T> Writer<K, T> {
     pub fn delete(
         &mut self,
         resident: &CurrentEntry<'_, K, T>,
-        tail: Option<VersionMeta>,
+        meta: Option<VersionMeta>,
         timestamp: Timestamp,
         ledger: &mut impl Ledger,
     ) -> bool {
@@ -557,7 +557,7 @@ impl<K, T> Writer<K, T> {
         if entry.is_unlinked() || newest != Some(resident.timestamp()) {
             return false;
         }
-        let version = Owned::new(None, tail);
+        let version = Owned::new(None, meta);
         self.push(NonNull::from(entry), entry.hash(), 0, version, timestamp, ledger);
         true
     }

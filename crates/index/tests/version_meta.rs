@@ -23,7 +23,7 @@ fn hash(key: u32) -> u64 {
     (u64::from(key) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
-fn tail(weight: u32, expires: u64) -> VersionMeta {
+fn meta(weight: u32, expires: u64) -> VersionMeta {
     VersionMeta { weight, expires, ..VersionMeta::default() }
 }
 
@@ -34,10 +34,10 @@ type Value = Arc<u32>;
 struct Told(Vec<Change>);
 
 impl Ledger for Told {
-    fn record(&mut self, change: Change, tail: Option<&mut VersionMeta>) {
+    fn record(&mut self, change: Change, meta: Option<&mut VersionMeta>) {
         self.0.push(change);
-        if let Some(tail) = tail {
-            tail.node = self.0.len() as u32;
+        if let Some(meta) = meta {
+            meta.node = self.0.len() as u32;
         }
     }
 }
@@ -55,11 +55,11 @@ impl Store {
         Store { index, writer, told: Told::default(), now: 0 }
     }
 
-    fn write(&mut self, key: u32, value: Option<&Value>, tail: Option<VersionMeta>) {
+    fn write(&mut self, key: u32, value: Option<&Value>, meta: Option<VersionMeta>) {
         self.now += 1;
         let reader = self.index.reader();
         let mut batch = reader.batch(1);
-        batch.push_with(hash(key), key, value.cloned(), tail, 100);
+        batch.push_with(hash(key), key, value.cloned(), meta, 100);
         self.writer.stage(&mut batch).publish(self.now, &mut self.told);
     }
 
@@ -85,7 +85,7 @@ fn there<'r>(
 #[test]
 fn a_value_is_there_until_it_expires_for_whoever_asks_at_that_time() {
     let mut store = Store::new();
-    store.write(1, Some(&Arc::new(7)), Some(tail(1, 50)));
+    store.write(1, Some(&Arc::new(7)), Some(meta(1, 50)));
     store.write(2, Some(&Arc::new(8)), None);
     assert_eq!((store.read(1, 0), store.read(1, 49), store.read(1, 50)), (Some(7), Some(7), None));
     assert_eq!(store.read(2, u64::MAX), Some(8));
@@ -112,7 +112,7 @@ fn a_value_is_there_until_it_expires_for_whoever_asks_at_that_time() {
 #[test]
 fn an_expiry_counts_as_a_change_between_two_times() {
     let mut store = Store::new();
-    store.write(1, Some(&Arc::new(7)), Some(tail(1, 50)));
+    store.write(1, Some(&Arc::new(7)), Some(meta(1, 50)));
     let reader = store.index.reader();
     let since = |time| ReadPoint { timestamp: store.now, time };
     assert!(!reader.changed(hash(1), since(10), 49));
@@ -122,14 +122,14 @@ fn an_expiry_counts_as_a_change_between_two_times() {
 }
 
 #[test]
-fn versions_with_and_without_tails_are_freed_once_each() {
+fn versions_with_and_without_metadata_are_freed_once_each() {
     let value = Arc::new(7);
     let mut store = Store::new();
     for round in 0..6 {
         for key in 0..200 {
-            let with_tail = ((key + round) % 2 == 0).then(|| tail(3, 0));
+            let with_meta = ((key + round) % 2 == 0).then(|| meta(3, 0));
             let written = (key + round) % 5 > 0;
-            store.write(key, written.then_some(&value), with_tail);
+            store.write(key, written.then_some(&value), with_meta);
         }
         store.writer.trim(&Horizon::new(store.now, vec![store.now / 2]), 150);
         drop(if round % 2 == 0 { store.writer.collect_all() } else { store.writer.collect(5) });
@@ -145,11 +145,11 @@ fn versions_with_and_without_tails_are_freed_once_each() {
 fn what_is_superseded_weighs_until_it_is_freed() {
     let value = Arc::new(7);
     let mut store = Store::new();
-    store.write(1, Some(&value), Some(tail(10, 0)));
+    store.write(1, Some(&value), Some(meta(10, 0)));
     assert_eq!(store.index.superseded_weight(), 0);
-    store.write(1, Some(&value), Some(tail(20, 0)));
+    store.write(1, Some(&value), Some(meta(20, 0)));
     assert_eq!(store.index.superseded_weight(), 10);
-    store.write(1, None, Some(tail(2, 0)));
+    store.write(1, None, Some(meta(2, 0)));
     assert_eq!(store.index.superseded_weight(), 10 + 20 + 2);
     let reader = store.index.reader();
     store.writer.trim(&Horizon::new(store.now, Vec::new()), usize::MAX);
@@ -164,13 +164,13 @@ fn what_is_superseded_weighs_until_it_is_freed() {
 fn the_ledger_is_told_what_each_version_supersedes() {
     let value = Arc::new(7);
     let mut store = Store::new();
-    store.write(1, Some(&value), Some(tail(10, 0)));
-    store.write(1, Some(&value), Some(tail(20, 0)));
-    store.write(1, None, Some(tail(2, 0)));
-    store.write(1, None, Some(tail(2, 0)));
+    store.write(1, Some(&value), Some(meta(10, 0)));
+    store.write(1, Some(&value), Some(meta(20, 0)));
+    store.write(1, None, Some(meta(2, 0)));
+    store.write(1, None, Some(meta(2, 0)));
     store.write(1, Some(&value), None);
     let told = |change: &Change| {
-        let before = change.before.map(|before| before.tail.map(|tail| (tail.weight, tail.node)));
+        let before = change.before.map(|before| before.meta.map(|meta| (meta.weight, meta.node)));
         (change.is_value, before, change.key_weight)
     };
     let expected = [

@@ -14,7 +14,7 @@ impl<K: Ord + Hash + Clone, V> Committer<K, V> {
         let access = pair.access();
         let age = self.index.generation().wrapping_sub(access.stamp()) % STAMPS;
         let count = u64::from(access.count());
-        let value = pair.tail().map_or(0, |tail| u64::from(tail.weight));
+        let value = pair.meta().map_or(0, |meta| u64::from(meta.weight));
         let size = match &self.limit {
             Some((_, weigher)) => to_bytes(u64::from(weigher.key(pair.key())) + value),
             None => (bare_entry::<K>() + bare_version::<V>()) as u64,

@@ -149,55 +149,55 @@ impl MemoryLedger {
 }
 
 impl Ledger for MemoryLedger {
-    fn record(&mut self, change: Change, mut tail: Option<&mut VersionMeta>) {
-        let before = change.before.and_then(|before| before.tail).map_or(0, |tail| tail.expires);
-        let after = tail.as_ref().map_or(0, |tail| tail.expires);
+    fn record(&mut self, change: Change, mut meta: Option<&mut VersionMeta>) {
+        let before = change.before.and_then(|before| before.meta).map_or(0, |meta| meta.expires);
+        let after = meta.as_ref().map_or(0, |meta| meta.expires);
         if before != 0 || after != 0 {
             // Use the hash bits that entries keep, so that every recorder of a change finds the same
             // timer.
             self.timers.change(change.hash & HASH_BITS, before, after);
             self.has_expiring = true;
         }
-        if let (Some(budget), Some(tail)) = (&mut self.budget, &mut tail) {
-            budget.record(change, tail);
+        if let (Some(budget), Some(meta)) = (&mut self.budget, &mut meta) {
+            budget.record(change, meta);
         }
     }
 }
 
 impl Budget {
-    fn record(&mut self, change: Change, tail: &mut VersionMeta) {
-        let node = change.before.and_then(|before| before.tail).map_or(NO_NODE, |tail| tail.node);
+    fn record(&mut self, change: Change, meta: &mut VersionMeta) {
+        let node = change.before.and_then(|before| before.meta).map_or(NO_NODE, |meta| meta.node);
         match (change.before, change.is_value) {
             (Some(before), true) if node != NO_NODE => {
                 let weight = self.nodes.get(node).weight;
-                let now = self.key_weight(node, before).saturating_add(tail.weight);
+                let now = self.key_weight(node, before).saturating_add(meta.weight);
                 self.nodes.get_mut(node).weight = now;
                 self.policy.rewrite(&mut self.nodes, node, weight);
                 self.live = self.live - u64::from(weight) + u64::from(now);
-                tail.node = node;
+                meta.node = node;
             }
             (Some(before), false) if node != NO_NODE => {
                 // The entry stays for a while, with the tombstone.
-                tail.weight = tail.weight.saturating_add(self.key_weight(node, before));
+                meta.weight = meta.weight.saturating_add(self.key_weight(node, before));
                 self.policy.remove(&mut self.nodes, node, self.evicting);
                 self.live -= u64::from(self.nodes.get(node).weight);
                 self.nodes.free(node);
             }
             (_, true) => {
-                let weight = change.key_weight.saturating_add(tail.weight);
-                tail.node = self.nodes.add(change.hash, weight).unwrap_or(NO_NODE);
-                if tail.node != NO_NODE {
-                    self.policy.admit(&mut self.nodes, tail.node);
+                let weight = change.key_weight.saturating_add(meta.weight);
+                meta.node = self.nodes.add(change.hash, weight).unwrap_or(NO_NODE);
+                if meta.node != NO_NODE {
+                    self.policy.admit(&mut self.nodes, meta.node);
                     self.live += u64::from(weight);
                 }
             }
-            (_, false) => tail.weight = tail.weight.saturating_add(change.key_weight),
+            (_, false) => meta.weight = meta.weight.saturating_add(change.key_weight),
         }
     }
 
     /// Returns the weight of a node's key without its value.
     fn key_weight(&self, node: NodeId, before: Before) -> u32 {
-        let value = before.tail.map_or(0, |tail| tail.weight);
+        let value = before.meta.map_or(0, |meta| meta.weight);
         self.nodes.get(node).weight.saturating_sub(value)
     }
 
@@ -245,11 +245,11 @@ impl Budget {
 
     fn sums(&self, changes: impl Iterator<Item = (Change, Option<VersionMeta>)>) -> Sums {
         let mut sums = Sums::default();
-        for (change, tail) in changes {
-            let before = change.before.and_then(|before| before.tail);
+        for (change, meta) in changes {
+            let before = change.before.and_then(|before| before.meta);
             sums.timers_less += timer(before);
-            let known = before.filter(|tail| tail.node != NO_NODE);
-            let weight = known.map(|tail| self.nodes.get(tail.node).weight);
+            let known = before.filter(|meta| meta.node != NO_NODE);
+            let weight = known.map(|meta| self.nodes.get(meta.node).weight);
             sums.superseded += u64::from(weight.is_some());
             sums.less += weight.map_or(0, u64::from);
             if change.is_value {
@@ -258,8 +258,8 @@ impl Budget {
                     _ => change.key_weight,
                 };
                 sums.keys += 1;
-                sums.timers += timer(tail);
-                sums.more += u64::from(key) + tail.map_or(0, |tail| u64::from(tail.weight));
+                sums.timers += timer(meta);
+                sums.more += u64::from(key) + meta.map_or(0, |meta| u64::from(meta.weight));
             }
         }
         sums
@@ -371,8 +371,8 @@ struct Sums {
 }
 
 /// Returns the memory of a version's timer, in bytes.
-fn timer(tail: Option<VersionMeta>) -> u64 {
-    tail.filter(|tail| tail.expires != 0).map_or(0, |_| TIMER_BYTES as u64)
+fn timer(meta: Option<VersionMeta>) -> u64 {
+    meta.filter(|meta| meta.expires != 0).map_or(0, |_| TIMER_BYTES as u64)
 }
 
 /// Returns the bytes that count for an index of this size with so many keys, nodes included. Each key

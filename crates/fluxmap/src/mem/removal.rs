@@ -144,7 +144,7 @@ struct EntryAccesses<'r, 'i, K, V>(&'r Reader<'i, K, Arc<V>>);
 
 impl<'r, K, V> EntryAccesses<'r, '_, K, V> {
     fn resident(&self, hash: u64, node: NodeId) -> Option<CurrentEntry<'r, K, Arc<V>>> {
-        self.0.resident(hash, |resident| resident.tail().is_some_and(|tail| tail.node == node))
+        self.0.resident(hash, |resident| resident.meta().is_some_and(|meta| meta.node == node))
     }
 }
 
@@ -405,11 +405,11 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> CommitSection<K, V> {
     /// deleted.
     fn delete(&mut self, victim: &Victim<'_, K, V>, timestamp: Timestamp) -> bool {
         let CommitSection { writer, ledger, .. } = self;
-        let tail =
+        let meta =
             ledger.budget.is_some().then(|| VersionMeta { weight: TOMBSTONE, ..VersionMeta::default() });
         let is_choice = victim.cause == EvictionCause::Capacity;
         ledger.budget.iter_mut().for_each(|budget| budget.set_evicting(is_choice));
-        let deleted = writer.delete(&victim.resident, tail, timestamp, ledger);
+        let deleted = writer.delete(&victim.resident, meta, timestamp, ledger);
         ledger.budget.iter_mut().for_each(|budget| budget.set_evicting(false));
         if deleted {
             ledger.evictions.count(victim.cause);

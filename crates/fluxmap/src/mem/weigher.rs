@@ -27,7 +27,7 @@ impl<K, V> fmt::Debug for Weigher<K, V> {
 
 /// The memory of an entry beside its key: its chain and a word of hash and marks.
 const ENTRY: usize = 2 * size_of::<usize>();
-/// The memory of a version with its tail: a timestamp, a pointer to the value, a link, and the tail.
+/// The memory of a version with its metadata: a timestamp, a pointer to the value, a link, and the metadata.
 const VERSION: usize = 5 * size_of::<u64>();
 /// The reference counts that come before the value in an `Arc`.
 const COUNTS: usize = 2 * size_of::<AtomicUsize>();
@@ -39,7 +39,7 @@ pub(crate) const TOMBSTONE: u32 = (allocated(VERSION) / UNIT) as u32;
 pub(crate) const fn bare_entry<K>() -> usize {
     allocated(ENTRY + size_of::<K>())
 }
-/// The memory of a version without a tail, and of the allocation of its value.
+/// The memory of a version without metadata, and of the allocation of its value.
 pub(crate) const fn bare_version<V>() -> usize {
     allocated(VERSION - 2 * size_of::<u64>()) + allocated(COUNTS + size_of::<V>())
 }
