@@ -250,6 +250,8 @@ impl Client {
             model.written().map(|(key, id)| (key.clone(), id.copied())).collect();
         board.count(|counts| counts.transactions += 1);
         if written.is_empty() {
+            // A transaction that has written nothing has no timestamp of its own: it stays at its read
+            // point.
             timeline.acknowledge_reads(point, point.timestamp);
         } else {
             let Some(commit) = timeline.find(point.timestamp, &written) else {

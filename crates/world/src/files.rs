@@ -73,6 +73,8 @@ impl LogFiles {
                 sim.files()
             ));
         }
+        // An earlier life may have left more than the limit. As its segments go, the bound comes down to
+        // the limit, and it never rises again.
         self.set_allowed(Some(self.limit.max(allowed.min(taken))));
     }
 

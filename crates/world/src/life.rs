@@ -78,9 +78,11 @@ fn live(
 ) {
     let mut rng = world.rng(10_000 + number as u64);
     let disk = outline.is_durable.then(|| prepare_disk(life, account, board, &mut rng));
+    // A database in memory is empty at the beginning of each life.
     if disk.is_none() {
         account.timeline = Timeline::new(board.clone());
     }
+    // The database must cope with a machine clock that was set forward or back between two lives.
     if rng.random_bool(0.2) {
         virtual_time::set_time_of_day(rng.random_range(-3_600_000..3_600_000));
     }
@@ -261,6 +263,7 @@ fn run(db: Db, scene: &Scene, disk: Option<&WorldDisk>, number: usize, rng: &mut
     board.events("commits held back", leases.held_back);
     board.raise();
     let has_failed = block_on(db.flush()).is_err();
+    // After a failure, a client may not know whether its commit has happened, so there is no full history.
     if !keys_go && !has_failed && !disk.is_some_and(|disk| disk.sim.has_crashed()) {
         check_history(processes, &db, scene);
     }
@@ -278,6 +281,7 @@ fn run(db: Db, scene: &Scene, disk: Option<&WorldDisk>, number: usize, rng: &mut
     };
     let closed = scene.judge("world", closed).is_ok();
     let has_failed = has_failed || !closed || disk.is_some_and(|disk| disk.sim.has_crashed());
+    // Closing or dropping a database syncs everything, unless a fault may have prevented it.
     if !has_failed && disk.is_none_or(|_| !scene.has_faults) {
         timeline.closed();
     }
@@ -334,6 +338,8 @@ impl Account {
                 counts.power_cuts += u64::from(life.death != Death::Process);
             });
         }
+        // Only a power cut can lose acknowledged commits, and only those that relaxed durability may leave
+        // unsynced.
         let slack = match (life.death, self.written_with) {
             (Death::Process, _) | (_, Durability::Full | Durability::InMemory) => 0,
             (Death::Power(_), Durability::Relaxed { commits, .. }) => {

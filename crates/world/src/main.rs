@@ -115,10 +115,12 @@ fn many(arguments: &Arguments) -> ExitCode {
                 }
             });
         }
+        // While this sender exists, the iteration over `results` does not end.
         drop(sender);
         for (world, report) in results {
             worlds += 1;
             counts.add(&report.counts);
+            // Other jobs may also find a failure before they stop; keep only the first.
             if let (Some(failure), None) = (report.failure, &failed) {
                 failed = Some(world);
                 first_failure = Some(failure);

@@ -113,7 +113,7 @@ pub(crate) struct Life {
     pub(crate) failure: Option<Failure>,
     /// The number of the disk call at which the machine stops.
     pub(crate) crash: Option<u64>,
-    /// Whether the disk has done that call in part.
+    /// Whether that call has taken effect in part when the machine stops.
     pub(crate) midway: bool,
     pub(crate) death: Death,
     /// Whether the database is closed at the end of the life, and not only dropped.
@@ -352,7 +352,7 @@ fn durability(rng: &mut StdRng, habit: Habit) -> Durability {
     }
 }
 
-/// The number of the disk call at which the machine stops.
+/// Draws the number of the disk call at which the machine stops, if it is to stop.
 fn crash(rng: &mut StdRng, profile: Profile, is_even: bool) -> Option<u64> {
     let is_there = match profile {
         Profile::Recovery => 0.85,

@@ -89,6 +89,7 @@ fn execute(seed: u64, most_steps: usize, body: impl Fn(&Board) + Send + Sync + '
     let mut config = Config::new();
     config.stack_size = STACK;
     config.max_steps = MaxSteps::FailAfter(most_steps);
+    // The seed replays the schedule, so shuttle need not print it.
     config.failure_persistence = FailurePersistence::None;
     config.silence_warnings = true;
     let steps = Arc::new(AtomicU64::new(0));

@@ -30,6 +30,7 @@ impl Timeline {
             ));
         }
         let early = std::mem::take(&mut inner.early);
+        // Recovery has published the commits up to `recovered`. The database has made the others since.
         let (replayed, later): (Vec<_>, Vec<_>) =
             early.into_iter().partition(|(timestamp, ..)| *timestamp <= recovered);
         let mut state = State::new();
@@ -93,7 +94,8 @@ impl Timeline {
         Timeline { inner: Arc::new(Mutex::new(next)), board: self.board.clone(), may_fail: false }
     }
 
-    /// Records that the database was closed: the next opening must recover every published commit.
+    /// Records that the database was closed or dropped without a failure: the next opening must recover
+    /// every published commit.
     pub(crate) fn closed(&self) {
         let mut inner = self.inner();
         inner.promised = inner.last();
