@@ -1,5 +1,5 @@
-//! Begin, commit, snapshot and vacuum of small transactions, under thousands of schedules each. A
-//! failure prints its schedule, which replays it: see the documentation of shuttle.
+//! Models of begin, commit, snapshot and vacuum of small transactions, under thousands of schedules
+//! each. A failure prints its schedule, which replays it: see the documentation of shuttle.
 
 mod support;
 
@@ -177,7 +177,7 @@ fn a_get_sees_what_a_transaction_has_seen_before() {
         };
         let tx = db.begin();
         let seen = read(&tx, 1);
-        assert!(commit(tx), "it has written nothing");
+        assert!(commit(tx), "a read-only transaction commits");
         let later = *db.get(&1).expect("a read").expect("never deleted");
         assert!(later >= seen, "after a transaction saw {seen}, a get saw {later}");
         writer.join().expect("no panic");

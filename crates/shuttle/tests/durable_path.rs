@@ -1,5 +1,5 @@
-//! Group commit, checkpoints and closing, under hundreds of schedules each, on a disk in memory
-//! that can say at any moment what a power loss would leave.
+//! Models of group commit, checkpoints and closing, under thousands of schedules each, on a disk in memory
+//! that can return, at any moment, the state that a power loss would leave.
 
 mod support;
 

@@ -1,4 +1,4 @@
-//! Eviction and expiry among transactions, under thousands of schedules each.
+//! Models of eviction and expiry beside transactions, under thousands of schedules each.
 
 mod support;
 
@@ -16,11 +16,11 @@ type Store = Database<u8, u32>;
 /// The number of schedules of each model.
 const SCHEDULES: usize = 30_000;
 
-/// `GOES` is the key that is removed; `NOTED` is written by a transaction that has seen `GOES`.
+/// `GOES` is the key that is removed. `NOTED` is written by a transaction that has seen `GOES`.
 const GOES: u8 = 1;
 const NOTED: u8 = 2;
 
-/// Writes `NOTED` if `GOES` is there. Returns whether that was committed.
+/// Writes `NOTED` if `GOES` is there. Returns whether a write was committed.
 fn note(db: &Store) -> bool {
     let tx = db.begin();
     let is_there = tx.contains_key(&GOES).expect("a read");
@@ -55,7 +55,7 @@ fn nobody_notes_what_has_been_seen_gone(db: &Store, act: impl FnOnce(Store) + Se
     assert!(is_there || is_noted || !has_committed, "the key had gone before the note was committed");
 }
 
-/// A limit with room for two of the keys in these models.
+/// Opens a store whose limit leaves room for two of the keys in these models.
 fn two_keys(policy: EvictionPolicy) -> Store {
     let builder = Store::builder().max_memory(240).eviction_policy(policy);
     block_on(builder.build()).expect("valid settings")
@@ -108,7 +108,7 @@ impl TimeSource for Time {
     }
 }
 
-/// Lets a key expire, in a database that `open` opens with this time source.
+/// Lets a key expire in a database that `open` opens with a time source of this model.
 fn expire(open: fn(Arc<dyn TimeSource>) -> Store) {
     let time = Arc::new(Time(AtomicU64::new(5)));
     let db = open(Arc::clone(&time) as Arc<dyn TimeSource>);
@@ -137,7 +137,7 @@ fn what_is_not_stable_yet_is_certified_against_the_time_of_stable_views() {
     });
 }
 
-/// The machine sleeps, or its clock is set, while keys wait to expire. Its steady clock shows
+/// The machine sleeps, or its clock is set, while keys wait to expire. Its monotonic clock shows
 /// neither.
 #[test]
 fn the_clock_of_the_machine_is_followed_forward_and_not_back() {

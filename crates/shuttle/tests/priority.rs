@@ -1,6 +1,6 @@
-//! Priority leases under thousands of schedules: every commit that waits goes on, whatever the
-//! others do. A lost wake-up, and two transactions that wait for each other, show as a deadlock,
-//! which shuttle reports.
+//! Models of priority leases, under thousands of schedules each: every commit that waits goes on,
+//! whatever the other tasks do. A lost wake-up, or two transactions that wait for each other, shows as a
+//! deadlock, which shuttle reports.
 
 mod support;
 
@@ -31,14 +31,14 @@ fn open() -> Store {
     })
 }
 
-/// Changes a key on another thread, and waits for that.
+/// Changes a key on another thread, and waits for that thread.
 fn overtake(db: &Store, key: u8) {
     let db = db.clone();
     let rival = thread::spawn(move || block_on(db.insert(key, 100)).expect("a blind write"));
     rival.join().expect("no panic");
 }
 
-/// Reads a key, loses until it has a lease, lets others run, and adds one to `to`.
+/// Reads a key, loses until it has a lease, lets other threads run, and writes the value plus one to `to`.
 async fn favourite(db: &Store, from: u8, to: u8) -> Result<u32, FluxError> {
     let attempts = Cell::new(0);
     db.transact(async |tx| {
@@ -81,7 +81,7 @@ fn commits_that_were_held_back_are_made_when_the_lease_ends() {
         writers.into_iter().for_each(|writer| writer.join().expect("no panic"));
         assert!(attempts > UNPROTECTED);
         assert!(db.priority_info().leases >= 1);
-        // Nothing waits any more.
+        // No commit waits any more.
         block_on(db.insert(1, 7)).expect("a blind write");
         assert_eq!(db.memory_info().live_snapshots, 0);
     });
@@ -110,8 +110,8 @@ fn nobody_waits_for_their_own_lease() {
             if attempts.get() <= UNPROTECTED {
                 overtake(&db, 1);
             } else {
-                // The nested transaction loses as often, and then shares the lease. It is boxed
-                // below because the stacks of models are small.
+                // The nested transaction loses as often as the outer one, and then shares the lease. It
+                // is boxed below because the stacks of models are small.
                 let nested = db.transact(async |inner| {
                     nested.set(nested.get() + 1);
                     let read = *inner.get(&2)?.expect("it is there");
@@ -150,20 +150,20 @@ fn a_body_that_waits_for_what_it_holds_back_does_not_go_on_for_ever() {
             tx.insert(2, read + 1)
         }));
         writer.join().expect("no panic");
-        // If the clock jumps between the commit and the body's sign of life, the body is taken for
+        // If the clock jumps between the commit and the body's sign of life, the engine takes the body for
         // a slow one, and its retries run out.
         let is_told =
             matches!(ended, Err(FluxError::ConflictsWithItself | FluxError::RetriesExhausted { .. }));
         assert!(is_told, "{ended:?}");
-        assert!(attempts.get() >= UNPROTECTED + 3, "it may have been slow: {attempts:?}");
+        assert!(attempts.get() >= UNPROTECTED + 3, "too few attempts: {attempts:?}");
         let info = db.priority_info();
         assert_eq!(info.exclusive_leases, 0);
         assert!(info.held_back <= info.leases, "the writer never waits: {info:?}");
     });
 }
 
-/// Polls a favourite a few times, and then abandons or drops it. The others go on, if need be after
-/// its lease has run out.
+/// Polls a `favourite` a few times, and then abandons or drops it. The other tasks go on, if necessary
+/// after its lease has run out.
 fn left_at(polls: usize, is_dropped: bool) {
     let db = open();
     let rival = spawn(&db, |db| block_on(favourite(db, 1, 2)).expect("it wins"));

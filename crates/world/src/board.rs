@@ -1,5 +1,5 @@
-//! What everybody is doing, for the report of a world that fails or hangs, and what has been
-//! counted.
+//! The log, the present activity of each task and the counts of a world, for the report of a world
+//! that fails or hangs.
 
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -10,23 +10,23 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub struct Counts {
     /// Lives that were begun.
     pub lives: u64,
-    /// Transactions and operations of one step that were acknowledged, those included that only read
-    /// or that found nothing to write.
+    /// Transactions and operations of one step that were acknowledged, including those that only read
+    /// and those that found nothing to write.
     pub transactions: u64,
-    /// Commits of transactions that were refused for a conflict, each of which the world explains. Not
-    /// those that `transact` runs again.
+    /// Commits of transactions that were refused for a conflict; the world explains each of them. Refusals
+    /// after which `transact` retries are not counted.
     pub refusals: u64,
-    /// Deaths of the process or of the power: one at the end of each durable life that was not closed
-    /// before, wherever it was.
+    /// Process deaths and power cuts: one at the end of each durable life that did not end with a
+    /// successful close, at any point of the life.
     pub crashes: u64,
     /// The crashes that were power cuts.
     pub power_cuts: u64,
-    /// The crashes amid the calls of the disk, and not after the last one.
+    /// The crashes during a disk call, and not after the last one.
     pub crashes_amid_calls: u64,
-    /// Reads that were compared with what may be seen.
+    /// Reads whose result was compared with the results that are allowed.
     pub reads: u64,
-    /// States that were compared with what they have to be: those that were recovered from a disk,
-    /// those at rest that were looked through, backups that were opened, and histories that were checked.
+    /// States that were checked: states recovered from a disk, states of a database at rest, backups that
+    /// were opened, and histories.
     pub checks: u64,
     /// Faults, by kind.
     pub faults: BTreeMap<&'static str, u64>,
@@ -35,7 +35,7 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Adds what another world has counted.
+    /// Adds the counts of another world.
     pub fn add(&mut self, other: &Counts) {
         self.lives += other.lives;
         self.transactions += other.transactions;
@@ -57,13 +57,13 @@ impl Counts {
 #[derive(Default)]
 struct Inner {
     counts: Counts,
-    /// By who does it.
+    /// The present activity of each task, by the task's name.
     doing: BTreeMap<String, String>,
     log: Vec<String>,
     anomaly: Option<String>,
 }
 
-/// What the world and whoever started it share.
+/// The log and the counts that a world shares with its starter.
 #[derive(Clone, Default)]
 pub(crate) struct Board(Arc<Mutex<Inner>>);
 
@@ -92,7 +92,7 @@ impl Board {
         self.inner().counts.clone()
     }
 
-    /// Says what somebody does now.
+    /// Sets the present activity of `who`, and logs it.
     pub(crate) fn note(&self, who: &str, what: impl Into<String>) {
         let what = what.into();
         let mut inner = self.inner();
@@ -100,18 +100,19 @@ impl Board {
         inner.doing.insert(who.to_owned(), what);
     }
 
-    /// Nobody does anything any more: a life has ended.
+    /// Forgets all activities, because a life has ended.
     pub(crate) fn clear(&self) {
         self.inner().doing.clear();
     }
 
-    /// Says what somebody does amid what they are doing.
+    /// Logs a step of `who` without changing its activity.
     pub(crate) fn remark(&self, who: &str, what: &str) {
         self.inner().log.push(format!("{who}: {what}"));
     }
 
-    /// What went wrong first. It is raised by a client as soon as one runs: the place where it is
-    /// found may be within the engine's own code, which contains panics.
+    /// Notes an anomaly; the first one is the failure of the world. The function does not panic itself,
+    /// because it may be called from the engine's own code, which contains panics: a client raises the
+    /// anomaly later, in [`raise`](Self::raise).
     pub(crate) fn anomaly(&self, what: String) {
         let mut inner = self.inner();
         inner.log.push(format!("ANOMALY: {what}"));
@@ -120,7 +121,7 @@ impl Board {
 
     /// # Panics
     ///
-    /// If anything has gone wrong.
+    /// If an anomaly was noted.
     pub(crate) fn raise(&self) {
         let found = self.inner().anomaly.clone();
         if let Some(anomaly) = found {

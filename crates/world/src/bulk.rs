@@ -1,4 +1,4 @@
-//! Operations of one step on many keys, on when a key expires, and reads of ranges outside of
+//! One-step operations on many keys, changes of expiry times, and reads of ranges outside of
 //! transactions.
 
 use crate::client::{Client, Outcome, Stop};
@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-/// The result of a scan of a database: the pairs, or only their number.
+/// The result of a scan: the pairs, or only their number.
 #[derive(Debug)]
 enum Found {
     Pairs(Pairs),
@@ -29,7 +29,8 @@ impl Found {
         }
     }
 
-    /// The read of this scan, for the history. Of a number of keys the history knows nothing, unless it is zero.
+    /// Returns the read of this scan for the history. The history cannot express a number of keys,
+    /// unless it is 0.
     fn ops(self, scan: Scan<String>) -> Vec<Op<String, u64>> {
         match self {
             Found::Pairs(items) => vec![Op::Scan { scan, items }],
@@ -39,7 +40,8 @@ impl Found {
     }
 }
 
-/// Whether the scan of this state finds pairs for which `is_it` holds, at some time from `from` to `to`.
+/// Returns whether `is_it` holds for the pairs that the scan finds in this state at a time from `from`
+/// to `to`.
 fn find(state: &State, scan: &Scan<String>, (from, to): (u64, u64), is_it: impl Fn(&Pairs) -> bool) -> bool {
     moments(state, from, to).any(|time| is_it(&scan.over(&visible(state, time))))
 }
@@ -51,7 +53,7 @@ fn one(pair: Pair) -> Found {
 }
 
 impl Client {
-    /// Reads a range, or counts what is in it.
+    /// Reads a range, or counts its keys.
     pub(crate) fn read_range(&mut self) -> Result<(), Stop> {
         let (begin, since) = (self.scene.stamps.next(), self.scene.timeline.since());
         let scan = self.pen.scan(&mut self.rng);
@@ -61,7 +63,9 @@ impl Client {
         self.scene.board.note(&self.name, format!("reads a range ({choice}): {scan:?}, {prefix}"));
         // A weak handle can be upgraded as long as the database is open.
         let Some(db) = self.db.downgrade().upgrade() else {
-            self.scene.board.anomaly(format!("{}: an open database has gone", self.name));
+            self.scene
+                .board
+                .anomaly(format!("{}: a weak handle to an open database cannot be upgraded", self.name));
             return Ok(());
         };
         let end = |reverse| Scan { reverse, limit: Some(1), ..Scan::all() };
@@ -84,7 +88,7 @@ impl Client {
         Ok(())
     }
 
-    /// A scan outside of transactions has this result, which one moment explains.
+    /// Checks that one state, at one time, explains the result of a scan outside of transactions.
     fn check_range(&mut self, begin: u64, since: Since, scan: Scan<String>, found: Found) {
         let times = (since.time, self.scene.now());
         self.scene.board.count(|counts| counts.reads += 1);
@@ -107,7 +111,7 @@ impl Client {
         }
     }
 
-    /// Writes so many pairs at most.
+    /// Writes at most `most` pairs in one step.
     pub(crate) fn extend(&mut self, most: usize) -> Result<(), Stop> {
         let (begin, since) = (self.scene.stamps.next(), self.scene.timeline.since());
         let before = self.scene.earliest();
@@ -165,14 +169,15 @@ impl Client {
         Ok(())
     }
 
-    /// The operation says that it has removed the keys of this scan. All of them were removed in one commit.
+    /// Checks that the keys of this scan, which an operation reports as removed, were removed in one
+    /// commit.
     fn check_removal(&mut self, begin: u64, since: Since, scan: Scan<String>, found: Found) {
         self.scene.board.count(|counts| counts.transactions += 1);
         if found.is(&Pairs::new()) {
             return self.check_range(begin, since, scan, found);
         }
         let times = (since.time, self.scene.now());
-        // At the snapshot level, others may write into the range meanwhile, to other keys.
+        // At the snapshot level, other tasks may write other keys of the range before the commit.
         let is_exact = self.scene.life.isolation == IsolationLevel::Serializable;
         let is_it = |states: &[State], changes: &BTreeMap<String, Option<Held>>| {
             let Some(before) = states.last() else { return false };
@@ -202,7 +207,7 @@ impl Client {
         self.process.committed.push(Committed { begin, end, ops });
     }
 
-    /// Lets a key expire at a time.
+    /// Sets the expiry time of a key.
     fn change_expiry(&mut self) -> Result<(), Stop> {
         let key = self.pen.key(&mut self.rng);
         let at = match self.rng.random_bool(0.2) {
@@ -217,7 +222,7 @@ impl Client {
         Ok(())
     }
 
-    /// Lets a key live for ever.
+    /// Removes the expiry time of a key.
     fn persist(&mut self) -> Result<(), Stop> {
         let key = self.pen.key(&mut self.rng);
         let (since, before) = (self.scene.timeline.since(), self.scene.earliest());
@@ -229,8 +234,8 @@ impl Client {
         Ok(())
     }
 
-    /// The value under a key has another expiry now, if it `has_changed`; else there was no value, or one
-    /// that `stays` as it is.
+    /// Checks the result of a change of an expiry time. If it `has_changed`, one commit has set `expiry`.
+    /// Otherwise the key had no value, or one for which `stays` holds.
     fn check_life(
         &mut self,
         key: &str,

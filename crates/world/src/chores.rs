@@ -1,4 +1,4 @@
-//! What goes on beside the clients: checkpoints, backups, vacuums, evictions, passing time.
+//! Background work beside the clients: checkpoints, backups, vacuums, evictions, and the passing of time.
 
 use crate::client::{Db, Outcome, Scene};
 use crate::disk::WorldDisk;
@@ -15,15 +15,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A block of a checkpoint that has grown to so many bytes is followed by another one.
+/// The size in bytes at which a block of a checkpoint is full, and a new one begins.
 const FULL_BLOCK: u64 = 256 << 10;
 
-/// One time of a chore.
+/// One run of a chore that is repeated.
 type Work = fn(&Db, &Scene, &mut StdRng);
 
 type Chore = Box<dyn FnOnce(&Db, &Scene, &mut StdRng) + Send>;
 
-/// Starts everything that the life has beside its clients.
+/// Starts the background work of a life.
 pub(crate) fn start(
     db: &Db,
     scene: &Scene,
@@ -88,7 +88,7 @@ fn vacuum(db: &Db, scene: &Scene, _rng: &mut StdRng) {
     let _ = scene.judge("vacuum", block_on(db.vacuum()));
     let (applied, stable) = db.watermarks();
     if stable > applied {
-        scene.board.anomaly(format!("{stable} is stable, and {applied} was applied last"));
+        scene.board.anomaly(format!("{stable} is stable, but only {applied} is applied"));
     }
 }
 
@@ -116,21 +116,22 @@ fn flush(db: &Db, scene: &Scene, _rng: &mut StdRng) {
 }
 
 fn checkpoint(db: &Db, scene: &Scene, _rng: &mut StdRng) {
-    scene.board.note("checkpoint", "asks for one");
+    scene.board.note("checkpoint", "asks for a checkpoint");
     if let Ok(Outcome::Done(info)) = scene.judge("checkpoint", block_on(db.checkpoint())) {
         scene.board.note("checkpoint", format!("covers {}", info.commit));
         if info.bytes > FULL_BLOCK {
             scene.board.event("checkpoints of several blocks");
         }
-        // It says which commit it covers, so that is shown to whoever asked.
+        // The caller has been told which commit the checkpoint covers, so the commit must survive from
+        // now on.
         scene.timeline.synced(info.commit);
     }
 }
 
-/// A backup is one moment, and opens.
+/// Makes a backup, and checks that it can be opened and holds one whole state.
 fn backup(db: &Db, scene: &Scene, disk: &WorldDisk, rng: &mut StdRng) {
     let floor = scene.timeline.floor();
-    scene.board.note("backup", "begins one");
+    scene.board.note("backup", "begins a backup");
     let path = PathBuf::from(format!("backup-{}", rng.random::<u32>()));
     let made = scene.judge("backup", block_on(db.backup_to(&path, |_| {})));
     if !matches!(made, Ok(Outcome::Done(()))) || disk.sim.has_crashed() {
@@ -140,7 +141,7 @@ fn backup(db: &Db, scene: &Scene, disk: &WorldDisk, rng: &mut StdRng) {
     let builder = Database::<String, Value>::builder().disk(Arc::new(disk.clone())).durability_full(options);
     let copy = match block_on(builder.build()) {
         Ok(copy) => copy,
-        // Faults go on, in this directory too.
+        // The faults of the disk go on, and affect the directory of the backup too.
         Err(error) if scene.has_faults => {
             return scene.board.note("backup", format!("not opened: {error:?}"));
         }
@@ -152,14 +153,14 @@ fn backup(db: &Db, scene: &Scene, disk: &WorldDisk, rng: &mut StdRng) {
     let holds: BTreeMap<String, u64> = holds.into_iter().collect();
     let now = scene.now();
     let expected = scene.timeline.state(covered).unwrap_or_default();
-    // At which time the copy was made is not known: what has expired by now may have gone.
+    // The time of the copy is unknown, so keys that have expired by now may be missing.
     let is_same = expected.iter().all(|(key, held)| match holds.get(key) {
         Some(id) => *id == held.id,
         None => held.expires != 0 && held.expires <= now,
     });
     if covered < floor || !is_same || holds.keys().any(|key| !expected.contains_key(key)) {
         scene.board.anomaly(format!(
-            "a backup begun at {floor} or later holds {holds:?} as of {covered}, where {expected:?} was"
+            "a backup begun at {floor} or later holds {holds:?} as of {covered}, but the state was {expected:?}"
         ));
     }
 }

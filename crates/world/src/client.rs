@@ -1,5 +1,5 @@
 //! A client: one task that runs transactions, one-step operations and reads until it has done
-//! its share, or the database has failed.
+//! its number of operations or the database has failed.
 
 use crate::board::Board;
 use crate::expiry::Expiry;
@@ -21,38 +21,38 @@ use std::time::{Duration, UNIX_EPOCH};
 
 pub(crate) type Db = Database<String, Value>;
 
-/// What all who use a database in one life have in common.
+/// The state that all tasks of one life share.
 #[derive(Clone)]
 pub(crate) struct Scene {
     pub(crate) life: Arc<Life>,
     pub(crate) timeline: Timeline,
     pub(crate) board: Board,
     pub(crate) stamps: Arc<Stamps>,
-    /// The latest time of day there had been when the life began, and the virtual time then.
+    /// The latest time of day in the lives before, and the virtual time at which this life began.
     pub(crate) began: (u64, Duration),
-    /// Whether the disk may fail, or the machine stop.
+    /// Whether the disk may fail or the machine may stop.
     pub(crate) has_faults: bool,
 }
 
-/// Why a client goes no further.
+/// The reason why a client stops early.
 #[derive(Debug)]
 pub(crate) enum Stop {
     /// The database takes no more commits.
     Failed,
 }
 
-/// What became of a call that may fail.
+/// The outcome of a call that may fail.
 pub(crate) enum Outcome<T> {
     Done(T),
-    /// Refused because of others; nothing has happened.
+    /// The call conflicted with other transactions, and had no effect.
     Conflict,
-    /// Refused for a reason that the configuration gives; nothing has happened.
+    /// The call was refused for a reason that the configuration explains, and had no effect.
     Refused,
 }
 
 impl Scene {
-    /// The latest time that the database may have, in milliseconds since 1970: that of the machine,
-    /// or the latest in earlier lives with what has passed since.
+    /// Returns the latest time that the database may have, in milliseconds since 1970: the machine's
+    /// time, or the latest time of the lives before plus the time that has passed since they ended.
     pub(crate) fn now(&self) -> u64 {
         let since = virtual_time::system_time().duration_since(UNIX_EPOCH);
         let machine = since.map_or(0, |since| since.as_millis() as u64);
@@ -60,14 +60,15 @@ impl Scene {
         machine.max(latest + (virtual_time::elapsed() - elapsed).as_millis() as u64 + 1)
     }
 
-    /// No call of the database that begins now has an earlier time, if it looks at the machine's.
+    /// Returns the machine's time. A database call that begins now and reads the machine's clock has at
+    /// least this time.
     pub(crate) fn earliest(&self) -> u64 {
         let since = virtual_time::system_time().duration_since(UNIX_EPOCH);
         since.map_or(0, |since| since.as_millis() as u64)
     }
 
-    /// When a value expires that was committed between these times, and that its writer lets expire
-    /// then: a policy may give it a life.
+    /// Returns when a value expires that was committed between `from` and `to`, and for which its writer
+    /// asked for `asked`. A policy may give a time to live to a value without one.
     pub(crate) fn expiry_of(&self, asked: Expiry, from: u64, to: u64) -> Expiry {
         match self.life.eviction_ttl {
             Some(life) if asked == Expiry::NEVER => Expiry::after(life, from, to),
@@ -75,7 +76,7 @@ impl Scene {
         }
     }
 
-    /// Sorts out an error: it is to be expected, or an anomaly.
+    /// Decides whether an error is expected or an anomaly.
     pub(crate) fn judge<T>(&self, who: &str, result: Result<T, FluxError>) -> Result<Outcome<T>, Stop> {
         self.board.raise();
         let error = match result {
@@ -93,7 +94,7 @@ impl Scene {
             FluxError::OutcomeUnknown { .. } | FluxError::FatalPersistenceError { .. } if self.has_faults => {
                 Err(Stop::Failed)
             }
-            // The log may have failed, or be closing, before anything was said to a client.
+            // The log may have failed, or may be closing, although no client was told so before.
             FluxError::Persistence(PersistenceError::Io { .. } | PersistenceError::Unavailable(_))
                 if self.has_faults =>
             {
@@ -125,10 +126,10 @@ impl Client {
         Client { name, db, scene, rng, pen, held: Vec::new(), process: Process::default() }
     }
 
-    /// Does its share; returns what it has committed.
+    /// Runs the client's operations, and returns its committed transactions.
     pub(crate) fn run(mut self) -> Process<String, u64> {
         if let Habit::Large(most) = self.scene.life.diet.habit {
-            // An extension that is refused (for want of room, say) may succeed later.
+            // If the extension is refused, for example because there is no room, a later one may succeed.
             let _ = self.extend(most);
         }
         for _ in 0..self.scene.life.operations {
@@ -152,7 +153,7 @@ impl Client {
         self.scene.timeline.operates();
         let is_contended = self.scene.life.diet.keys <= 4;
         let drawn = match self.scene.life.diet.habit {
-            // No other writes than those of the habit.
+            // Leave out `read_range` and `write_many`: these habits do no other writes than their own.
             Habit::Gets | Habit::OneLength(_) => self.rng.random_range(0..20),
             _ => self.rng.random_range(0..23),
         };
@@ -185,7 +186,7 @@ impl Client {
         }
     }
 
-    /// Begins, does some steps, and commits, or rolls back: by itself, or in a session.
+    /// Begins a transaction, does some steps, and commits or rolls back, directly or in a session.
     fn transaction(&mut self) -> Result<(), Stop> {
         let (begin, floor) = (self.scene.stamps.next(), self.scene.timeline.floor());
         let (in_session, rolls_back) = (self.rng.random_bool(0.2), self.rng.random_bool(0.1));
@@ -221,7 +222,7 @@ impl Client {
         Ok(())
     }
 
-    /// Does some steps; `None` if one was refused.
+    /// Does some steps of a transaction. Returns `None` if a step was refused.
     pub(crate) fn script(&mut self, tx: &Tx, point: ReadPoint, floor: u64) -> Result<Option<Ended>, Stop> {
         let base = self.scene.timeline.begin(point, floor, false);
         self.scene.board.raise();
@@ -240,7 +241,7 @@ impl Client {
         Ok(Some(ended))
     }
 
-    /// A transaction has committed: it had to be allowed.
+    /// Checks that a transaction which has committed was allowed to.
     pub(crate) fn committed(&mut self, begin: u64, point: ReadPoint, ended: &Ended) {
         let model = &ended.model;
         let end = self.scene.stamps.next();
@@ -249,6 +250,8 @@ impl Client {
             model.written().map(|(key, id)| (key.clone(), id.copied())).collect();
         board.count(|counts| counts.transactions += 1);
         if written.is_empty() {
+            // A transaction that has written nothing has no timestamp of its own: it stays at its read
+            // point.
             timeline.acknowledge_reads(point, point.timestamp);
         } else {
             let Some(commit) = timeline.find(point.timestamp, &written) else {
@@ -275,7 +278,7 @@ impl Client {
             let state = timeline.state(commit).unwrap_or_default();
             for (key, asked) in &ended.expiries {
                 let expiry = self.scene.expiry_of(*asked, ended.time, self.scene.now());
-                // Expired keys may be gone.
+                // The key may be absent, because an expired key may already be removed.
                 if let Some(held) = state.get(key).filter(|held| !expiry.allows(held.expires)) {
                     let what = format!("{} committed {key} in {commit} to expire {expiry:?}", self.name);
                     return board.anomaly(format!("{what}, and it is {held:?}"));
@@ -286,7 +289,7 @@ impl Client {
         self.process.committed.push(Committed { begin, end, ops: model.ops().to_vec() });
     }
 
-    /// A transaction was refused: something had to be in its way.
+    /// Checks that a transaction which was refused had a conflict.
     fn refused(&mut self, point: ReadPoint, model: &Model) {
         self.process.refused += 1;
         let Scene { timeline, board, life, .. } = &self.scene;
@@ -299,7 +302,7 @@ impl Client {
                         && timeline
                             .is_touched(point, |key| model.noted().iter().any(|scan| scan.contains(key)))
             }
-            // A delete of what was not there may count as a write, or not.
+            // The engine may or may not count the delete of an absent key as a write.
             IsolationLevel::Snapshot => {
                 let writes: Vec<String> = model.ops().iter().filter_map(written_key).collect();
                 let is_written = |key: &str| writes.iter().any(|written| written == key);
@@ -308,14 +311,17 @@ impl Client {
             }
         };
         if !is_explained {
-            let what =
-                format!("{} was refused at {point:?}, and nothing had changed: {:?}", self.name, model.ops());
+            let what = format!(
+                "{} was refused at {point:?}, although nothing had changed: {:?}",
+                self.name,
+                model.ops()
+            );
             board.anomaly(what);
         }
     }
 }
 
-/// The model of a transaction that has come to its end.
+/// The model of a transaction.
 pub(crate) type Model = fluxmap_testkit::model::ModelTxn<String, u64>;
 
 fn written_key(op: &fluxmap_testkit::op::Op<String, u64>) -> Option<String> {

@@ -1,5 +1,5 @@
-//! The simulated disk of the testkit, as the engine on shuttle sees it: each call takes time,
-//! in which other tasks run.
+//! The simulated disk of the testkit, for the engine on shuttle: each call takes time, during
+//! which other tasks run.
 
 use crate::files::LogFiles;
 use fluxmap::disk::{Disk as _, OpenMode as RealMode};
@@ -12,15 +12,15 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// A disk whose calls are steps of the schedule.
+/// A disk whose calls let the scheduler run other tasks.
 #[derive(Clone)]
 pub(crate) struct WorldDisk {
     pub(crate) sim: SimDisk,
-    /// The most turns that others get during one call.
+    /// The maximum number of times that other tasks may run before a call, and after it.
     slowness: u32,
     rng: Arc<Mutex<StdRng>>,
     pub(crate) log: LogFiles,
-    /// Whether calls never return any more.
+    /// Whether all calls block for ever.
     #[cfg(test)]
     stuck: Arc<std::sync::atomic::AtomicBool>,
 }
@@ -51,13 +51,13 @@ impl WorldDisk {
         }
     }
 
-    /// From here on, no call returns.
+    /// Makes all calls from now on block for ever.
     #[cfg(test)]
     pub(crate) fn get_stuck(&self) {
         self.stuck.store(true, std::sync::atomic::Ordering::Relaxed);
     }
 
-    /// Lets others run.
+    /// Lets other tasks run for a random number of turns.
     fn take_time(&self) {
         #[cfg(test)]
         while self.stuck.load(std::sync::atomic::Ordering::Relaxed) {
@@ -70,7 +70,7 @@ impl WorldDisk {
         (0..turns).for_each(|_| shuttle::thread::yield_now());
     }
 
-    /// Does a call amid the time that it takes.
+    /// Does a call, and lets other tasks run before and after it.
     fn call<T>(&self, call: impl FnOnce(&SimDisk) -> io::Result<T>) -> io::Result<T> {
         self.take_time();
         let result = call(&self.sim);

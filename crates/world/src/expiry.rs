@@ -1,8 +1,8 @@
-//! When a value is to expire, as far as the client that wrote it can know.
+//! The expiry time of a value, as far as the client that wrote the value can know it.
 
 use std::time::Duration;
 
-/// The times, in milliseconds since 1970, at one of which a value expires.
+/// A range of times, in milliseconds since 1970, in which a value expires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Expiry {
     earliest: u64,
@@ -10,26 +10,26 @@ pub(crate) struct Expiry {
 }
 
 impl Expiry {
-    /// As the engine notes it, too.
+    /// The engine also stores 0 for "never".
     pub(crate) const NEVER: Expiry = Expiry::at(0);
 
-    /// At this very time; zero: never.
+    /// Exactly this time; 0 means never.
     pub(crate) const fn at(time: u64) -> Expiry {
         Expiry { earliest: time, latest: time }
     }
 
-    /// So long after a moment in between these times.
+    /// The time `life` after a moment from `earliest` to `latest`.
     pub(crate) fn after(life: Duration, earliest: u64, latest: u64) -> Expiry {
         let life = u64::try_from(life.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
         Expiry { earliest: earliest.saturating_add(life), latest: latest.saturating_add(life) }
     }
 
-    /// Whether the engine may have noted this.
+    /// Returns whether the engine may have stored this expiry time.
     pub(crate) fn allows(self, expires: u64) -> bool {
         self.earliest <= expires && expires <= self.latest
     }
 
-    /// Whether so much may be left at a moment in between these times.
+    /// Returns whether `left` may be the time to live at a moment from `from` to `to`.
     pub(crate) fn leaves(self, left: Option<Duration>, from: u64, to: u64) -> bool {
         let Some(left) = left else { return self == Expiry::NEVER };
         let left = left.as_millis();

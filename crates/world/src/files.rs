@@ -1,10 +1,10 @@
-//! The bound that a pool is on the files of the log, and what becomes of them.
+//! The bound that the pool sets for the size of the log files, and the events of these files.
 //!
-//! **F1.** However commits and checkpoints go, the segments together take no more than was
-//! configured, and at least two of the smallest. A segment that a commit of its own size made longer
-//! counts as one of the size that it was to have. Left out are what an earlier life has left, as long
-//! as it is there; the end of a life, at which whatever is queued is written; and a life in which a
-//! file could not be renamed or removed.
+//! **F1.** At any time, the segments together take at most the configured size, or the size of two of
+//! the smallest segments if that is more. A segment that one large commit has made longer counts with
+//! its intended size. The rule does not cover segments of an earlier life while they exist, the end of
+//! a life, when all queued records are written, and a life in which a file could not be renamed or
+//! removed.
 
 use crate::board::Board;
 use crate::life::DIRECTORY;
@@ -13,21 +13,21 @@ use fluxmap_testkit::disk::SimDisk;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The smallest segment that there is.
+/// The smallest size of a segment.
 const SMALLEST: u64 = 4096;
 
-/// See the [module](self). Clones are the same.
+/// The check of the bound; see the [module](self). Clones share their state.
 #[derive(Clone)]
 pub(crate) struct LogFiles {
     pub(crate) board: Board,
     segment: u64,
     limit: u64,
-    /// The bound on the size of the files; `None` once nothing is promised any more.
+    /// The bound on the size of the segments; `None` once the rule does not apply any more.
     allowed: Arc<Mutex<Option<u64>>>,
 }
 
 impl LogFiles {
-    /// Of a database that is going to be opened with what is on the disk.
+    /// Makes the check for a database that is to be opened on this disk.
     pub(crate) fn new(life: &Life, board: &Board, sim: &SimDisk) -> Self {
         let bound = life.segment.saturating_mul(life.pool as u64);
         let segment = (bound / 4).clamp(SMALLEST, life.segment.max(SMALLEST));
@@ -42,14 +42,14 @@ impl LogFiles {
         *self.allowed.lock().unwrap_or_else(PoisonError::into_inner) = allowed;
     }
 
-    /// The size of the segments.
+    /// Returns the size of all segments together.
     fn taken(&self, sim: &SimDisk) -> u64 {
         let files = sim.files();
         let segments = files.iter().filter(|(path, _)| is_segment(path));
         segments.map(|(_, length)| (*length).min(self.segment)).sum()
     }
 
-    /// A file has been renamed, or removed.
+    /// Checks the bound after a file was renamed or removed.
     pub(crate) fn renamed(&self, sim: &SimDisk, from: &Path, to: Option<&Path>, went_well: bool) {
         if to == Some(&Path::new(DIRECTORY).join("snapshot.db")) && went_well {
             self.board.event("checkpoints");
@@ -69,20 +69,22 @@ impl LogFiles {
         let taken = self.taken(sim);
         if taken > allowed {
             self.board.anomaly(format!(
-                "the segments of the log take {taken} bytes, and {allowed} are the most: {:?}",
+                "the segments of the log take {taken} bytes, but only {allowed} are allowed: {:?}",
                 sim.files()
             ));
         }
+        // An earlier life may have left more than the limit. As its segments go, the bound comes down to
+        // the limit, and it never rises again.
         self.set_allowed(Some(self.limit.max(allowed.min(taken))));
     }
 
-    /// The database is going to be closed or dropped.
+    /// Ends the check before the database is closed or dropped.
     pub(crate) fn end(&self) {
         self.set_allowed(None);
     }
 }
 
-/// Whether that is a segment of the log, and no draft of one.
+/// Returns whether the path is that of a segment, and not of the draft of one.
 fn is_segment(path: &Path) -> bool {
     let number = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_prefix("wal."));
     path.parent() == Some(Path::new(DIRECTORY))

@@ -1,12 +1,13 @@
-//! Whole lives of databases under simulation.
+//! Simulates databases over their whole lives. A *life* lasts from opening a database to its close,
+//! its drop or a crash.
 //!
-//! A seed draws a *world*: how its databases are configured, what their clients do, which
+//! A seed draws a *world*: how its databases are configured, which operations their clients run, which
 //! faults the disk has, when the process or the power dies, and every choice of the schedule
 //! in between. The engine is the one that users run, compiled on the locks, atomics, threads
-//! and clocks of the model checker shuttle (`crates/shuttle`), so that all of a world happens
+//! and clocks of the model checker shuttle (`crates/shuttle`), so that a whole world runs
 //! on one thread and the seed replays it, step by step.
 //!
-//! | question | room |
+//! | question | module |
 //! |---|---|
 //! | What does a seed draw? | [`plan`] |
 //! | Which thread runs next? | `schedule` |
@@ -14,11 +15,11 @@
 //! | What may be seen at which timestamp, and what must survive? | `timeline` |
 //! | When must a value expire? | `expiry` |
 //! | What does a lease promise? | `transact` |
-//! | How does one life begin and end? | `life` |
-//! | What did a world come to, and how is a failure made small? | [`run`], `shrink` |
+//! | How does a life begin and end? | `life` |
+//! | What is the result of a world, and how is a failing world made smaller? | [`run`], `shrink` |
 //!
-//! What it checks is listed in ARCHITECTURE.md, with the faults that were planted to see that
-//! it finds them.
+//! ARCHITECTURE.md lists the checks, and the faults that were planted to see whether the checks find
+//! them.
 
 #![forbid(unsafe_code)]
 

@@ -1,5 +1,5 @@
-//! Lives: from opening a database, over what its clients do, to its end, and on with what a
-//! death leaves of the disk.
+//! Lives: each opens the database, runs its clients and ends it. The next life continues with the disk
+//! as the crash has left it.
 
 use crate::board::Board;
 use crate::chores;
@@ -27,17 +27,17 @@ use std::sync::Arc;
 /// The directory of the database.
 pub(crate) const DIRECTORY: &str = "db";
 
-/// Writes of each client in each life: numbers that no other has.
+/// The number of write numbers that each client has in each life. No other client or life uses them.
 const WRITES: u64 = 1 << 20;
 
-/// All lives of a world, one after the other. Runs as the first task of a schedule.
+/// Runs all lives of a world, one after the other, as the first task of a schedule.
 pub(crate) fn all(world: &World, board: &Board) {
     value::begin();
     let outline = world.outline();
     let mut account = Account {
         timeline: Timeline::new(board.clone()),
         disk: SimDisk::new(world.seed),
-        // Nothing was written yet.
+        // Any level will do, because nothing is written yet.
         written_with: Durability::Full,
         latest: 0,
         gives_lives: false,
@@ -56,15 +56,15 @@ pub(crate) fn all(world: &World, board: &Board) {
     }
 }
 
-/// What goes on from life to life.
+/// The state that is passed from life to life.
 struct Account {
     timeline: Timeline,
     disk: SimDisk,
-    /// How what is on the disk was written.
+    /// The durability level of the life that wrote the files.
     written_with: Durability,
-    /// The latest time of day there has been, in milliseconds since 1970.
+    /// The latest time of day of all lives, in milliseconds since 1970.
     latest: u64,
-    /// Whether a policy has given keys a life since the files were created.
+    /// Whether a policy has given keys a time to live since the files were created.
     gives_lives: bool,
 }
 
@@ -78,9 +78,11 @@ fn live(
 ) {
     let mut rng = world.rng(10_000 + number as u64);
     let disk = outline.is_durable.then(|| prepare_disk(life, account, board, &mut rng));
+    // A database in memory is empty at the beginning of each life.
     if disk.is_none() {
         account.timeline = Timeline::new(board.clone());
     }
+    // The database must cope with a machine clock that was set forward or back between two lives.
     if rng.random_bool(0.2) {
         virtual_time::set_time_of_day(rng.random_range(-3_600_000..3_600_000));
     }
@@ -96,7 +98,7 @@ fn live(
         has_faults,
     };
     board.note("world", "opens the database");
-    // Also if opening fails: it may get as far as a checkpoint.
+    // Do this even if opening fails, because it may write a checkpoint before it does.
     account.gives_lives |= life.eviction_ttl.is_some();
     let failed = match open(&scene, disk.as_ref()) {
         Ok(db) => {
@@ -125,7 +127,7 @@ fn live(
         Err(error) => {
             board.note("world", format!("could not be opened: {error:?}"));
             if !has_faults || !is_of_the_disk(&error) {
-                board.anomaly(format!("it cannot be opened: {error}, {error:?}"));
+                board.anomaly(format!("the database cannot be opened: {error}, {error:?}"));
             }
             true
         }
@@ -137,7 +139,7 @@ fn live(
     }
 }
 
-/// Whether an error says that the disk failed, and not that what is on it is wrong.
+/// Returns whether an error says that the disk failed, and not that the files are damaged.
 fn is_of_the_disk(error: &FluxError) -> bool {
     match error {
         FluxError::Persistence(source)
@@ -149,10 +151,10 @@ fn is_of_the_disk(error: &FluxError) -> bool {
     }
 }
 
-/// The disk of this life, with its faults.
+/// Returns the disk of this life, with its faults.
 fn prepare_disk(life: &Life, account: &mut Account, board: &Board, rng: &mut StdRng) -> WorldDisk {
     let sim = account.disk.clone();
-    // Where reads count, they can fail too, and be the call at which the machine stops.
+    // If reads are counted, they can fail too, and the machine can stop at one.
     sim.count_reads(life.counts_reads);
     if let Some(call) = life.crash {
         sim.crash_at(call);
@@ -207,7 +209,7 @@ fn open(scene: &Scene, disk: Option<&WorldDisk>) -> Result<Db, FluxError> {
         Durability::Full => block_on(builder.durability_full(options).build()),
         Durability::Relaxed { interval, commits, bytes } => {
             let relaxed = builder.durability_relaxed(options);
-            // At least one of them is there.
+            // The plan sets at least one of the three limits.
             let mut relaxed = match (interval, commits, bytes) {
                 (Some(interval), ..) => relaxed.flush_interval(interval),
                 (_, Some(commits), _) => relaxed.flush_after_commits(commits),
@@ -224,7 +226,7 @@ fn open(scene: &Scene, disk: Option<&WorldDisk>) -> Result<Db, FluxError> {
     }
 }
 
-/// Everything between opening and the end. Returns whether the database had failed.
+/// Runs a life from after opening to its end. Returns whether the database had failed.
 fn run(db: Db, scene: &Scene, disk: Option<&WorldDisk>, number: usize, rng: &mut StdRng) -> bool {
     let (board, life, timeline) = (&scene.board, &scene.life, &scene.timeline);
     let state = timeline.state(timeline.last()).unwrap_or_default();
@@ -233,7 +235,8 @@ fn run(db: Db, scene: &Scene, disk: Option<&WorldDisk>, number: usize, rng: &mut
     let clients: Vec<_> = (0..life.clients)
         .map(|client| {
             let name = format!("client-{client}");
-            // With as many digits in the first life as in later ones: values may be of one length.
+            // Add 1, so that the numbers have as many digits in the first life as in later ones: a habit
+            // may need values of one length.
             let first = ((number as u64 + 1) * 16 + client as u64) * WRITES;
             let rng = rand::SeedableRng::seed_from_u64(rng.random());
             let client = Client::new(name.clone(), db.clone(), scene.clone(), rng, first);
@@ -260,12 +263,13 @@ fn run(db: Db, scene: &Scene, disk: Option<&WorldDisk>, number: usize, rng: &mut
     board.events("commits held back", leases.held_back);
     board.raise();
     let has_failed = block_on(db.flush()).is_err();
+    // After a failure, a client may not know whether its commit has happened, so there is no full history.
     if !keys_go && !has_failed && !disk.is_some_and(|disk| disk.sim.has_crashed()) {
         check_history(processes, &db, scene);
     }
     board.note("world", "ends the database");
     if let Some(disk) = disk {
-        // Records that are queued now are written, whatever it takes.
+        // The end of a life writes all queued records, even if the log then exceeds its bound (F1).
         disk.log.end();
     }
     let closed = match life.closes {
@@ -277,19 +281,20 @@ fn run(db: Db, scene: &Scene, disk: Option<&WorldDisk>, number: usize, rng: &mut
     };
     let closed = scene.judge("world", closed).is_ok();
     let has_failed = has_failed || !closed || disk.is_some_and(|disk| disk.sim.has_crashed());
+    // Closing or dropping a database syncs everything, unless a fault may have prevented it.
     if !has_failed && disk.is_none_or(|_| !scene.has_faults) {
         timeline.closed();
     }
     has_failed
 }
 
-/// Whether keys may go by themselves in a life that begins with this state.
+/// Returns whether keys may be evicted or expire in a life that begins with this state.
 fn keys_go(life: &Life, state: &State) -> bool {
     let evicts = life.limit.is_some() || life.eviction_ttl.is_some() || life.chores.evictions > 0;
     evicts || life.diet.expiring || state.values().any(|held| held.expires != 0)
 }
 
-/// What is there at first, as a transaction of its own.
+/// Returns the initial pairs, as written by a transaction of their own.
 fn initial_process(scene: &Scene, state: State) -> Process<String, u64> {
     let begin = scene.stamps.next();
     let ops = state.into_iter().map(|(key, held)| Op::Put { key, value: held.id }).collect();
@@ -297,8 +302,8 @@ fn initial_process(scene: &Scene, state: State) -> Process<String, u64> {
     Process { committed: vec![Committed { begin, end, ops }], refused: 0 }
 }
 
-/// Holds what everybody saw against the checker that knows nothing of timestamps. Not where keys
-/// go by themselves: a history does not say when.
+/// Checks the history of all clients with the checker that does not use timestamps. The caller leaves this
+/// out if keys may be evicted or expire, because a history does not say when they do.
 fn check_history(mut processes: Vec<Process<String, u64>>, db: &Db, scene: &Scene) {
     if scene.life.isolation != IsolationLevel::Serializable {
         return;
@@ -311,12 +316,12 @@ fn check_history(mut processes: Vec<Process<String, u64>>, db: &Db, scene: &Scen
     let history = History { processes };
     scene.board.count(|counts| counts.checks += 1);
     if !history.is_strictly_serializable() {
-        scene.board.anomaly(format!("no order explains this history:\n{history}"));
+        scene.board.anomaly(format!("this history has no serial order:\n{history}"));
     }
 }
 
 impl Account {
-    /// What the death leaves for the next life.
+    /// Sets the disk and the timeline to the state that the crash leaves for the next life.
     fn after_death(&mut self, life: &Life, disk: &WorldDisk, failed: bool, board: &Board) {
         let sim = &disk.sim;
         let crashed = if life.midway { sim.frozen_midway() } else { sim.frozen() };
@@ -333,6 +338,8 @@ impl Account {
                 counts.power_cuts += u64::from(life.death != Death::Process);
             });
         }
+        // Only a power cut can lose acknowledged commits, and only those that relaxed durability may leave
+        // unsynced.
         let slack = match (life.death, self.written_with) {
             (Death::Process, _) | (_, Durability::Full | Durability::InMemory) => 0,
             (Death::Power(_), Durability::Relaxed { commits, .. }) => {

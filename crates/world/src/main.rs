@@ -1,4 +1,4 @@
-//! `world`: runs whole lives of databases under simulation. See `scripts/world.sh`.
+//! `world`: simulates databases over their whole lives. See `scripts/world.sh`.
 
 use clap::Parser;
 use fluxmap_world::plan::{Profile, World};
@@ -10,40 +10,40 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Whole lives of FluxMap databases under simulation.
+/// Simulates FluxMap databases over their whole lives.
 #[derive(Clone, Debug, Parser)]
 struct Arguments {
-    /// How long to go on with worlds of ever new seeds.
+    /// How many seconds to run worlds, each with a new seed.
     #[arg(long, default_value_t = 20)]
     seconds: u64,
-    /// The first seed; drawn anew if it is left out.
+    /// The first seed, by default a random one.
     #[arg(long)]
     from: Option<u64>,
-    /// Runs the world of this seed alone.
+    /// Runs only the world of this seed.
     #[arg(long)]
     seed: Option<u64>,
-    /// Instead of the profile that each seed picks.
+    /// Uses this profile instead of the one that each seed picks.
     #[arg(long)]
     profile: Option<Profile>,
-    /// The most clients of a life.
+    /// The maximum number of clients in a life.
     #[arg(long)]
     clients: Option<usize>,
-    /// The most operations of a client in a life.
+    /// The maximum number of operations of each client in a life.
     #[arg(long)]
     operations: Option<usize>,
-    /// The most lives.
+    /// The maximum number of lives.
     #[arg(long)]
     lives: Option<usize>,
-    /// How many steps of the schedule count as going on for ever.
+    /// The number of schedule steps after which a world counts as hanging.
     #[arg(long)]
     steps: Option<usize>,
-    /// How many worlds run side by side.
+    /// The number of worlds that run in parallel.
     #[arg(long, default_value_t = 2)]
     jobs: usize,
-    /// Prints what has happened in the world of `--seed`.
+    /// Prints the log of the world of `--seed`, if the world fails.
     #[arg(long)]
     log: bool,
-    /// Leaves a world that fails as it is.
+    /// Does not look for a smaller world that fails.
     #[arg(long)]
     no_shrink: bool,
     /// Prints the result as JSON.
@@ -70,7 +70,7 @@ fn one(arguments: &Arguments, seed: u64) -> ExitCode {
     let world = arguments.world(seed);
     let report = run(world);
     if arguments.log && !arguments.json && report.failure.is_none() {
-        println!("{:?} has nothing wrong", world.profile());
+        println!("no errors in {:?}", world.profile());
     }
     match report.failure {
         None => {
@@ -87,7 +87,7 @@ fn one(arguments: &Arguments, seed: u64) -> ExitCode {
     }
 }
 
-/// Worlds of ever new seeds, until the time is over or one fails.
+/// Runs worlds, each with a new seed, until the time is over or one fails.
 fn many(arguments: &Arguments) -> ExitCode {
     let first = arguments.from.unwrap_or_else(rand::random);
     eprintln!("seeds from {first}");
@@ -115,10 +115,12 @@ fn many(arguments: &Arguments) -> ExitCode {
                 }
             });
         }
+        // While this sender exists, the iteration over `results` does not end.
         drop(sender);
         for (world, report) in results {
             worlds += 1;
             counts.add(&report.counts);
+            // Other jobs may also find a failure before they stop; keep only the first.
             if let (Some(failure), None) = (report.failure, &failed) {
                 failed = Some(world);
                 first_failure = Some(failure);
@@ -134,7 +136,7 @@ fn many(arguments: &Arguments) -> ExitCode {
     let (small, failure) = match arguments.no_shrink {
         true => (world, failure),
         false => {
-            eprintln!("making it smaller");
+            eprintln!("looking for a smaller world that fails");
             let (small, report) = shrink(world, |attempt| eprintln!("  trying {attempt:?}"));
             (small, report.failure.unwrap_or(failure))
         }
@@ -143,7 +145,7 @@ fn many(arguments: &Arguments) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Prints what failed, and what had been done by then, in so many worlds.
+/// Prints the failure, and the counts of all worlds that have run so far.
 fn print_failure(arguments: &Arguments, world: &World, failure: &Failure, done: (&Counts, u64)) {
     let replay = format!("cargo run --quiet -p fluxmap-world -- {}", replay(world).join(" "));
     let (counts, worlds) = done;
@@ -160,7 +162,7 @@ fn print_failure(arguments: &Arguments, world: &World, failure: &Failure, done: 
     println!("{}", summary(counts, worlds, 1));
 }
 
-/// The arguments that run a world alone, with its log.
+/// Returns the arguments that run only this world, and print its log.
 fn replay(world: &World) -> Vec<String> {
     let World { seed, profile, clients, operations, lives, steps } = *world;
     let bounds =
@@ -192,7 +194,7 @@ fn summary(counts: &Counts, worlds: u64, anomalies: u64) -> String {
     };
     let Counts { lives, transactions, refusals, reads, checks, .. } = counts;
     format!(
-        "{worlds} worlds, {lives} lives, {transactions} transactions, {refusals} refusals, {} crashes ({} of the power, {} amid calls of the disk); faults: {}; seldom: {}; {reads} reads and {checks} states checked; {anomalies} anomalies",
+        "{worlds} worlds, {lives} lives, {transactions} transactions, {refusals} refusals, {} crashes ({} power cuts, {} during disk calls); faults: {}; rare events: {}; {reads} reads and {checks} states checked; {anomalies} anomalies",
         counts.crashes,
         counts.power_cuts,
         counts.crashes_amid_calls,
@@ -211,8 +213,8 @@ mod tests {
         let other = World { profile: Some(Profile::LongReaders), steps: Some(9), ..World::new(u64::MAX) };
         for world in [World::new(0), small, other] {
             let words = ["world".to_owned()].into_iter().chain(replay(&world));
-            let arguments = Arguments::try_parse_from(words).expect("they are known");
-            let seed = arguments.seed.expect("it is given");
+            let arguments = Arguments::try_parse_from(words).expect("the program accepts the arguments");
+            let seed = arguments.seed.expect("the arguments contain the seed");
             assert!(arguments.log);
             assert_eq!(arguments.world(seed), world);
         }

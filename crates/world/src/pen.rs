@@ -18,17 +18,17 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub(crate) type Pairs = Vec<(String, u64)>;
 
-/// Names keys, and gives every write a number of its own.
+/// Chooses keys, and gives every write a number of its own.
 #[derive(Clone)]
 pub(crate) struct Pen {
     pub(crate) keys: u64,
     pub(crate) largest: usize,
     pub(crate) expiring: bool,
-    /// Whether all values are of the largest size.
+    /// Whether all values have the largest size.
     is_even: bool,
-    /// The limit of a scan that has one is below this.
+    /// The limit of a scan, if it has one, is less than this.
     longest: usize,
-    /// Who writes: the upper digits of the numbers.
+    /// The number of the next write. Its upper digits name the life and the client.
     next: Arc<AtomicU64>,
 }
 
@@ -40,7 +40,7 @@ impl Pen {
         Pen { keys, largest, expiring, is_even, longest, next: Arc::new(AtomicU64::new(first)) }
     }
 
-    /// Two letters, so that prefixes and ranges hold some of the keys.
+    /// Returns a key of a letter and a number, so that prefixes and ranges contain some of the keys.
     pub(crate) fn key(&self, rng: &mut StdRng) -> String {
         let number = rng.random_range(0..self.keys);
         format!("{}{}", ["a", "b", "c"][(number % 3) as usize], number / 3)
@@ -61,7 +61,7 @@ impl Pen {
         Value::new(id, size)
     }
 
-    /// Some pairs, at most so many, of which two may have the same key.
+    /// Returns at most `most` pairs, of which some may have the same key.
     pub(crate) fn pairs(&self, rng: &mut StdRng, most: usize) -> Vec<(String, Value)> {
         (0..rng.random_range(0..=most)).map(|_| (self.key(rng), self.value(rng))).collect()
     }
@@ -82,7 +82,7 @@ impl Pen {
     }
 }
 
-/// The scan of a prefix.
+/// Returns the scan that is equal to a prefix scan.
 pub(crate) fn prefix_scan(prefix: &str, reverse: bool, limit: Option<usize>) -> Scan<String> {
     let upper = match prefix.as_bytes().split_last() {
         None => Bound::Unbounded,
@@ -94,12 +94,12 @@ pub(crate) fn prefix_scan(prefix: &str, reverse: bool, limit: Option<usize>) -> 
     Scan { lower: Bound::Included(prefix.to_owned()), upper, reverse, limit }
 }
 
-/// The ends of a scan as ranges take them.
+/// Returns the bounds of a scan, in the form that range methods take.
 pub(crate) fn ends(scan: &Scan<String>) -> (Bound<String>, Bound<String>) {
     (scan.lower.clone(), scan.upper.clone())
 }
 
-/// All pairs that a range has.
+/// Returns all pairs of a range.
 pub(crate) fn pairs(mut range: SnapshotRange<String, Value>) -> Result<Pairs, FluxError> {
     let mut pairs = Pairs::new();
     while let Some((key, value)) = range.try_next()? {
@@ -108,7 +108,7 @@ pub(crate) fn pairs(mut range: SnapshotRange<String, Value>) -> Result<Pairs, Fl
     Ok(pairs)
 }
 
-/// The first pairs of a stream, which is dropped when there are enough.
+/// Returns the first pairs of a stream, and drops the stream after `limit` pairs.
 pub(crate) fn taken(
     mut stream: impl Stream<Item = Result<(String, Arc<Value>), FluxError>> + Unpin,
     limit: Option<usize>,
@@ -122,7 +122,7 @@ pub(crate) fn taken(
     Ok(pairs)
 }
 
-/// The time that the engine notes: in milliseconds since 1970, and not zero, which is never.
+/// Returns the time as the engine stores it: in milliseconds since 1970, and at least 1, as 0 means never.
 pub(crate) fn millis(at: SystemTime) -> u64 {
     at.duration_since(UNIX_EPOCH).map_or(1, |since| since.as_millis() as u64).max(1)
 }

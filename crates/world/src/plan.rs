@@ -1,4 +1,4 @@
-//! What a seed draws: the configuration of each life, its faults and its end.
+//! Draws, from a seed, the configuration of each life, its faults and its end.
 
 use fluxmap_shuttle::IsolationLevel;
 use fluxmap_shuttle::mem::EvictionPolicy;
@@ -8,45 +8,45 @@ use rand::{Rng, SeedableRng};
 use std::io::ErrorKind;
 use std::time::Duration;
 
-/// What a world is about.
+/// The emphasis of a world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Profile {
     /// Few keys, many conflicts.
     Contention,
-    /// A crash every few dozen calls of the disk.
+    /// A crash every few dozen disk calls.
     Recovery,
     /// Memory limits, keys that expire, evictions.
     Eviction,
-    /// Snapshots and transactions that are held for long.
+    /// Snapshots and transactions that are held for a long time.
     LongReaders,
-    /// A disk whose calls take long, fill up and fail.
+    /// A disk that is slow, gets full and fails.
     SlowDisk,
 }
 
 impl Profile {
-    /// All of them.
+    /// All profiles.
     pub const ALL: [Profile; 5] =
         [Profile::Contention, Profile::Recovery, Profile::Eviction, Profile::LongReaders, Profile::SlowDisk];
 }
 
-/// A world: a seed, and bounds that make it smaller than the seed would.
+/// A world: a seed, and bounds that make the world smaller than the seed alone would.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct World {
-    /// Draws everything.
+    /// The seed from which everything is drawn.
     pub seed: u64,
-    /// Instead of the one that the seed picks.
+    /// The profile, if it is not to be the one that the seed picks.
     pub profile: Option<Profile>,
-    /// The most clients.
+    /// The maximum number of clients.
     pub clients: Option<usize>,
-    /// The most operations of each client in each life.
+    /// The maximum number of operations of each client in each life.
     pub operations: Option<usize>,
-    /// The most lives.
+    /// The maximum number of lives.
     pub lives: Option<usize>,
-    /// How many steps of the schedule count as going on for ever, if not so many as usual.
+    /// The number of schedule steps after which the world counts as hanging, if not the usual one.
     pub steps: Option<usize>,
 }
 
-/// No client does more operations in one life.
+/// The maximum number of operations that a client is given in one life.
 pub(crate) const MOST_OPERATIONS: usize = 30;
 
 impl World {
@@ -56,14 +56,14 @@ impl World {
         World { seed, profile: None, clients: None, operations: None, lives: None, steps: None }
     }
 
-    /// A generator of its own for one part of the world.
+    /// Returns a random generator for one part of the world, independent of the other parts.
     pub(crate) fn rng(&self, part: u64) -> StdRng {
         StdRng::seed_from_u64(
             self.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ part.wrapping_mul(0xD1B5_4A32_D192_ED03),
         )
     }
 
-    /// The profile that it has.
+    /// Returns the world's profile.
     #[must_use]
     pub fn profile(&self) -> Profile {
         let drawn = Profile::ALL[self.rng(1).random_range(0..Profile::ALL.len())];
@@ -79,14 +79,14 @@ pub(crate) enum Durability {
     Relaxed { interval: Option<Duration>, commits: Option<usize>, bytes: Option<u64> },
 }
 
-/// What kills the process, if it is not asked to end.
+/// The cause of a crash, for a life that does not end with a close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Death {
     Process,
     Power(Loss),
 }
 
-/// A call of the disk that fails.
+/// A disk call that fails.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Failure {
     pub(crate) call: u64,
@@ -94,7 +94,7 @@ pub(crate) struct Failure {
     pub(crate) for_ever: bool,
 }
 
-/// One life: from opening to the end.
+/// The plan of one life, which lasts from opening the database to its end.
 #[derive(Clone, Debug)]
 pub(crate) struct Life {
     pub(crate) durability: Durability,
@@ -102,56 +102,56 @@ pub(crate) struct Life {
     pub(crate) vacuum: Option<Duration>,
     pub(crate) max_age: Option<Duration>,
     pub(crate) limit: Option<(u64, EvictionPolicy)>,
-    /// How long each key lives, under `EvictionPolicy::Ttl`.
+    /// The time to live of each key, under `EvictionPolicy::Ttl`.
     pub(crate) eviction_ttl: Option<Duration>,
     pub(crate) segment: u64,
     pub(crate) pool: usize,
     pub(crate) slowness: u32,
-    /// Whether calls of the disk that change nothing count among those that fail and crash.
+    /// Whether disk calls that change nothing are counted too, and so can fail or be the point of a crash.
     pub(crate) counts_reads: bool,
     pub(crate) capacity: Option<u64>,
     pub(crate) failure: Option<Failure>,
-    /// The call of the disk at which the machine stops.
+    /// The number of the disk call at which the machine stops.
     pub(crate) crash: Option<u64>,
-    /// Whether that call has been done in part.
+    /// Whether that call has taken effect in part when the machine stops.
     pub(crate) midway: bool,
     pub(crate) death: Death,
-    /// Whether a life that comes to its end is closed, or only dropped.
+    /// Whether the database is closed at the end of the life, and not only dropped.
     pub(crate) closes: bool,
     pub(crate) clients: usize,
     pub(crate) operations: usize,
     pub(crate) chores: Chores,
-    /// What the clients write.
+    /// The keys and values of the clients.
     pub(crate) diet: Diet,
 }
 
-/// What goes on beside the clients.
+/// How often each kind of background work is done beside the clients.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Chores {
     pub(crate) checkpoints: u32,
     pub(crate) backups: u32,
     pub(crate) vacuums: u32,
     pub(crate) evictions: u32,
-    /// How often time passes.
+    /// How often the clock is advanced.
     pub(crate) ticks: u32,
 }
 
-/// The operations that the clients of a world do most: some faults show only where one thing is done
-/// over and over.
+/// The operations that the clients of a world do most: some faults show only if one operation is
+/// repeated very often.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Habit {
-    /// Everything that there is.
+    /// All operations.
     Mixed,
-    /// Gets of one or two keys, beside short writes to them and vacuums: a get without a snapshot
-    /// is overtaken between any two of its steps.
+    /// Gets of one or two keys, beside short writes to these keys and vacuums. A get without a snapshot
+    /// may be overtaken by a write between any two of its steps.
     Gets,
-    /// Writes of one length in the log, with values of so many bytes: where the log breaks off, a
-    /// whole frame that an earlier use of the file has left begins.
+    /// Writes of one length in the log, with values of this many bytes. Where the log breaks off, a
+    /// complete frame begins that an earlier use of the file has left.
     OneLength(usize),
-    /// Transactions that run again after each conflict, on two or three keys: leases come about.
+    /// Transactions on two or three keys that are retried after each conflict, so that some get leases.
     Conflicts,
-    /// Hundreds of keys, of which a commit may write so many: blocks of a checkpoint are full, the index
-    /// has several runs, and streams go on in several turns.
+    /// Hundreds of keys, of which one commit may write this many. Blocks of a checkpoint get full, the
+    /// index has several runs, and streams let others run several times.
     Large(usize),
 }
 
@@ -163,13 +163,13 @@ pub(crate) struct Diet {
     pub(crate) largest: usize,
     /// Whether values may be given a time to live.
     pub(crate) expiring: bool,
-    /// How many snapshots a client holds, at most.
+    /// The maximum number of snapshots that a client holds.
     pub(crate) snapshots: usize,
-    /// The most steps of a transaction.
+    /// The maximum number of steps of a transaction.
     pub(crate) steps: usize,
 }
 
-/// What stays the same from life to life.
+/// The settings that stay the same from life to life.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Outline {
     pub(crate) profile: Profile,
@@ -211,7 +211,8 @@ impl World {
         };
         let habit = outline.habit;
         let is_even = matches!(habit, Habit::OneLength(_));
-        // Nobody asks for a sync, after which the log has a mark of another length.
+        // A quiet life asks for no checkpoint and no flush: a sync adds a mark of another length to the
+        // log.
         let is_quiet = is_even && rng.random_bool(0.6);
         let operations = operations(rng, profile, habit);
         Life {
@@ -254,7 +255,7 @@ impl World {
     }
 }
 
-/// How many operations each client does.
+/// Returns the number of operations of each client.
 fn operations(rng: &mut StdRng, profile: Profile, habit: Habit) -> usize {
     match (habit, profile) {
         (Habit::Gets, _) => rng.random_range(10..=MOST_OPERATIONS),
@@ -336,7 +337,7 @@ fn policy(rng: &mut StdRng) -> EvictionPolicy {
 
 fn durability(rng: &mut StdRng, habit: Habit) -> Durability {
     if matches!(habit, Habit::OneLength(_)) && rng.random_bool(0.6) {
-        // Many frames that are not synced: a power cut takes one, and leaves others behind it.
+        // Leave many frames unsynced, so that a power cut takes one frame and leaves others behind it.
         let commits = Some(rng.random_range(10..100));
         return Durability::Relaxed { interval: None, commits, bytes: None };
     }
@@ -351,7 +352,7 @@ fn durability(rng: &mut StdRng, habit: Habit) -> Durability {
     }
 }
 
-/// The call of the disk at which the machine stops.
+/// Draws the number of the disk call at which the machine stops, if it is to stop.
 fn crash(rng: &mut StdRng, profile: Profile, is_even: bool) -> Option<u64> {
     let is_there = match profile {
         Profile::Recovery => 0.85,

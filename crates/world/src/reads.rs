@@ -1,4 +1,4 @@
-//! Reads outside of transactions: of single keys, and of snapshots, held for long.
+//! Reads outside of transactions: of single keys, and of snapshots that are held for a long time.
 
 use crate::client::{Client, Outcome, Stop};
 use crate::expiry::Expiry;
@@ -13,16 +13,16 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A stream lets others run after so many items.
+/// The number of items after which a stream lets other tasks run.
 const ITEMS_PER_TURN: usize = 128;
 
-/// A snapshot that is held, with what it must show for ever.
+/// A snapshot that a client holds, with the pairs that it must always show.
 pub(crate) struct Held {
     view: Snapshot<String, Value>,
     shows: BTreeMap<String, u64>,
-    /// The same with the times at which values expire, and what has expired.
+    /// The same pairs with their expiry times, and the expired pairs.
     raw: State,
-    /// The time at which it reads.
+    /// The time at which the snapshot reads.
     time: u64,
 }
 
@@ -30,7 +30,7 @@ impl Client {
     fn same<T: PartialEq + std::fmt::Debug>(&self, what: &str, real: T, model: T) {
         self.scene.board.count(|counts| counts.reads += 1);
         if real != model {
-            self.scene.board.anomaly(format!("{} {what}: was {real:?}, and had to be {model:?}", self.name));
+            self.scene.board.anomaly(format!("{} {what}: was {real:?}, but should be {model:?}", self.name));
         }
         self.scene.board.raise();
     }
@@ -62,7 +62,7 @@ impl Client {
         Ok(())
     }
 
-    /// Reads several keys at one moment.
+    /// Reads several keys in one call, which must find them in one state.
     fn read_several(&mut self, is_array: bool) -> Result<(), Stop> {
         let (begin, since) = (self.scene.stamps.next(), self.scene.timeline.since());
         let keys: [String; 3] = std::array::from_fn(|_| self.pen.key(&mut self.rng));
@@ -87,7 +87,7 @@ impl Client {
         Ok(())
     }
 
-    /// Asks whether there is a value, or how long it still lives.
+    /// Asks whether a key has a value, or for its time to live.
     fn ask(&mut self, key: &str, since: Since) -> Result<(), Stop> {
         let timeline = &self.scene.timeline;
         let checked = match self.rng.random() {
@@ -125,7 +125,7 @@ impl Client {
         Ok(())
     }
 
-    /// Takes a snapshot, looks around in it, and perhaps keeps it.
+    /// Takes a snapshot, reads it, and perhaps keeps it.
     pub(crate) fn snapshot(&mut self) -> Result<(), Stop> {
         let (begin, floor) = (self.scene.stamps.next(), self.scene.timeline.floor());
         let view = self.db.snapshot();
@@ -146,7 +146,7 @@ impl Client {
         Ok(())
     }
 
-    /// Looks again at a snapshot that it holds.
+    /// Reads a held snapshot again.
     pub(crate) fn reread(&mut self) -> Result<(), Stop> {
         let Some(held) = self.held.pop() else { return Ok(()) };
         self.scene.board.note(&self.name, "looks again at a snapshot");
@@ -158,7 +158,7 @@ impl Client {
         looked.map(|_| ())
     }
 
-    /// Compares a snapshot with what it must show; returns all pairs.
+    /// Compares reads of a snapshot with the pairs that it must show. Returns all pairs.
     fn look(&mut self, held: &Held) -> Result<Outcome<Pairs>, Stop> {
         let view = &held.view;
         let key = self.pen.key(&mut self.rng);
@@ -208,14 +208,14 @@ impl Client {
         Ok(Outcome::Done(all))
     }
 
-    /// One of the seldom used reads of a snapshot.
+    /// Does one of the less common reads of a snapshot.
     fn look_closely(&mut self, held: &Held) -> Result<Outcome<()>, Stop> {
         let Held { view, shows, raw, time } = held;
         let keys: [String; 3] = std::array::from_fn(|_| self.pen.key(&mut self.rng));
         let pair = |pair: Option<(String, Arc<Value>)>| pair.map(|(key, value)| (key, value.id));
         let choice = self.rng.random_range(0..9);
         let scan = Scan { limit: None, reverse: false, ..self.pen.scan(&mut self.rng) };
-        // Each with what it is.
+        // Each read with its expected result.
         let (real, shown) = match choice {
             0 => {
                 let real = view.get_many(keys.each_ref().map(String::as_str));
@@ -257,7 +257,7 @@ impl Client {
         Ok(Outcome::Done(()))
     }
 
-    /// The pairs of a range, as far as the scan goes.
+    /// Returns the pairs of a range in the order of `scan`, up to its limit.
     pub(crate) fn pairs_of(
         &self,
         mut range: fluxmap_shuttle::SnapshotRange<String, Value>,

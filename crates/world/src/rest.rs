@@ -1,4 +1,4 @@
-//! What must hold when nobody does anything: the books, and that nothing is left behind.
+//! The checks of a database at rest: the memory figures are right, and nothing is left behind.
 
 use crate::client::{Db, Scene};
 use crate::pen::pairs;
@@ -10,10 +10,11 @@ use std::pin::Pin;
 use futures_core::Stream;
 use std::future::poll_fn;
 
-/// The books when nothing is kept for a checkpoint any more; `None` if one is still being written.
+/// Returns the memory figures once no checkpoint keeps old versions, or `None` if one is still being
+/// written.
 fn settled_books(db: &Db) -> Option<MemoryInfo> {
     for _ in 0..20 {
-        // A checkpoint that begins from here on keeps nothing that is old.
+        // A checkpoint that begins after this line keeps no old versions.
         let nobody_reads = db.memory_info().live_snapshots == 0;
         block_on(db.vacuum()).ok()?;
         let info = db.memory_info();
@@ -25,14 +26,15 @@ fn settled_books(db: &Db) -> Option<MemoryInfo> {
     None
 }
 
-/// Looks into a database that is at rest.
+/// Checks a database that is at rest.
 pub(crate) fn check(db: &Db, scene: &Scene) {
     let Scene { board, timeline, life, .. } = scene;
-    board.note("rest", "looks at the books");
-    // A key may expire amid all of this.
+    board.note("rest", "checks the memory figures");
+    // While a key may expire, its removal can change the figures during these checks.
     let may_expire =
         timeline.state(timeline.last()).is_some_and(|raw| raw.values().any(|held| held.expires != 0));
-    // Not all that was published: the worker may be about to apply the removal of a key that has expired.
+    // Expect the applied commits to be synced, and not all published ones: the worker may have published
+    // the removal of an expired key that it has not applied yet.
     let (applied, _) = db.watermarks();
     if block_on(db.flush()).is_err() {
         return;
@@ -41,18 +43,18 @@ pub(crate) fn check(db: &Db, scene: &Scene) {
     if block_on(db.vacuum()).is_err() {
         return;
     }
-    // What that removed has to be stable before it can be freed.
+    // The removals of this vacuum must be stable before a second vacuum can free the memory.
     if block_on(db.flush()).is_err() || block_on(db.vacuum()).is_err() {
         return;
     }
     let view = db.snapshot();
     let point = view.read_point();
     let shows = timeline.begin(point, timeline.floor(), true);
-    // If it has become too old, there is nothing to compare.
+    // A snapshot that has become too old cannot be compared.
     let Ok(real) = pairs(view.range(..)) else { return };
     drop(view);
     if real != shows.into_iter().collect::<Vec<_>>() {
-        return board.anomaly(format!("at rest, {real:?} is there at {point:?}"));
+        return board.anomaly(format!("at rest, the database holds the wrong pairs {real:?} at {point:?}"));
     }
     board.count(|counts| counts.checks += 1);
     let Some(info) = settled_books(db) else { return };
@@ -64,7 +66,7 @@ pub(crate) fn check(db: &Db, scene: &Scene) {
         ));
     }
     if info.live_snapshots == 1 && life.durability != Durability::InMemory {
-        // A checkpoint is being written, from a snapshot that keeps what it needs.
+        // A checkpoint is being written from a snapshot, which keeps old versions.
         return;
     }
     if info.live_snapshots != 0 {
@@ -72,24 +74,24 @@ pub(crate) fn check(db: &Db, scene: &Scene) {
     }
     let raw = timeline.state(applied).unwrap_or_default();
     if !may_expire && (info.keys != raw.len() as u64 || info.versions != info.keys) {
-        board.anomaly(format!("at rest, {} keys are there, and the books say {info:?}", raw.len()));
+        board.anomaly(format!("at rest, there are {} keys, but the memory figures are {info:?}", raw.len()));
     }
     if let (Some((limit, _)), false) = (life.limit, may_expire) {
         let mut weight = 0;
         let mut all = db.scan_metadata();
         while let Some(item) = block_on(poll_fn(|context| Pin::new(&mut all).poll_next(context))) {
-            // If it has become too old, there is nothing to compare.
+            // A snapshot that has become too old cannot be compared.
             let Ok(item) = item else { return };
             weight += item.size_bytes;
         }
         if info.live_bytes != weight {
-            board.anomaly(format!("at rest, the keys weigh {weight}, and the books say {info:?}"));
+            board.anomaly(format!("at rest, the keys weigh {weight}, but the memory figures are {info:?}"));
         }
-        // A database that was opened may hold a 64th more until its next commit.
+        // A database may exceed its limit by a 64th between opening and its next commit.
         let is_evicting =
             life.limit.is_some_and(|(_, policy)| policy != fluxmap_shuttle::mem::EvictionPolicy::Manual);
         if is_evicting && info.live_bytes + info.index_bytes > limit + limit / 64 {
-            board.anomaly(format!("at rest, more is there than the limit of {limit}: {info:?}"));
+            board.anomaly(format!("at rest, the database exceeds its limit of {limit}: {info:?}"));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Runs worlds, and makes those that fail small.
+//! Runs worlds, and looks for a smaller world if one fails.
 
 use crate::board::Board;
 pub use crate::board::Counts;
@@ -13,34 +13,35 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Once};
 use std::thread;
 
-/// Steps after which a world counts as hanging. Most need some ten thousand.
+/// The number of steps after which a world counts as hanging. Most worlds need some ten thousand.
 const MOST_STEPS: usize = 6_000_000;
 
-/// Stacks are for what the engine does in one task; scans of a whole database and the
-/// encoder's frames need more than shuttle's own default.
+/// The stack size of each task. Scans of a whole database and the frames of the encoder need more than
+/// shuttle's default.
 const STACK: usize = 1 << 19;
 
 /// Why a world failed.
 #[derive(Clone, Debug)]
 pub struct Failure {
-    /// What was found first.
+    /// The first error that was found.
     pub what: String,
-    /// What everybody was doing.
+    /// The activity of each task at that time.
     pub doing: Vec<String>,
-    /// The wait of each thread that waited, with its line of code. The database's own threads are included.
+    /// The wait of each thread that waited, with its line of code. The database's own threads are
+    /// included.
     pub waiting: Vec<String>,
-    /// What had happened.
+    /// The log of the world.
     pub log: Vec<String>,
 }
 
-/// What a world came to.
+/// The result of a world.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// What was done.
+    /// The counts of the world.
     pub counts: Counts,
-    /// Steps of the schedule.
+    /// The number of steps of the schedule.
     pub steps: u64,
-    /// What was wrong, if anything.
+    /// The failure, if the world failed.
     pub failure: Option<Failure>,
 }
 
@@ -49,8 +50,8 @@ thread_local! {
     static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Keeps what panics say in a world, instead of printing it: a world that is made small panics
-/// many times.
+/// Keeps the messages of panics in a world instead of printing them: the search for a smaller world
+/// panics many times.
 fn keep_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -64,15 +65,16 @@ fn keep_panics() {
     });
 }
 
-/// Runs a world to its end, or to the first thing that is wrong.
+/// Runs a world to its end, or to its first error.
 ///
 /// # Panics
 ///
-/// If the system has no thread for it.
+/// If the system cannot start a thread for the world.
 #[must_use]
 pub fn run(world: World) -> Report {
     keep_panics();
-    // On a thread of its own: one that a failed world has panicked on counts as panicking for ever.
+    // Use a thread for each world: after a failed world has panicked, its thread counts as panicking for
+    // ever.
     let thread = thread::Builder::new().name("world".into()).spawn(move || run_here(world));
     thread.expect("the system has a thread").join().expect("panics of a world are caught")
 }
@@ -87,6 +89,7 @@ fn execute(seed: u64, most_steps: usize, body: impl Fn(&Board) + Send + Sync + '
     let mut config = Config::new();
     config.stack_size = STACK;
     config.max_steps = MaxSteps::FailAfter(most_steps);
+    // The seed replays the schedule, so shuttle need not print it.
     config.failure_persistence = FailurePersistence::None;
     config.silence_warnings = true;
     let steps = Arc::new(AtomicU64::new(0));
@@ -101,7 +104,7 @@ fn execute(seed: u64, most_steps: usize, body: impl Fn(&Board) + Send + Sync + '
     let failure = match (result, board.first_anomaly()) {
         (Ok(()), None) => None,
         (_, Some(what)) => Some(what),
-        (Err(_), None) => Some(panicked.unwrap_or_else(|| "a panic that says nothing".into())),
+        (Err(_), None) => Some(panicked.unwrap_or_else(|| "a panic without a message".into())),
     };
     let failure = failure.map(|what| Failure {
         what,
@@ -113,13 +116,13 @@ fn execute(seed: u64, most_steps: usize, body: impl Fn(&Board) + Send + Sync + '
     Report { counts: board.counts(), steps: steps.load(Ordering::Relaxed), failure }
 }
 
-/// A smaller world that fails as well: fewer lives, clients and operations, with the same seed.
+/// Returns a smaller world that fails as well, with fewer lives, clients and operations and the same seed.
 /// Calls `tell` before each attempt.
 pub fn shrink(world: World, tell: impl FnMut(World)) -> (World, Report) {
     shrink_by(world, run, tell)
 }
 
-/// The same, of worlds that are run by `run`.
+/// Does the same, but runs the worlds with `run`.
 fn shrink_by(world: World, run: impl Fn(World) -> Report, mut tell: impl FnMut(World)) -> (World, Report) {
     let (mut best, mut report) = (world, run(world));
     let bounds = [
@@ -128,7 +131,7 @@ fn shrink_by(world: World, run: impl Fn(World) -> Report, mut tell: impl FnMut(W
         |world: &mut World, bound| world.operations = Some(bound),
     ];
     for set in bounds {
-        // Upwards: the smallest that fails.
+        // Go upwards, so that the first bound that fails is the smallest.
         for bound in 1..=MOST_OPERATIONS {
             let mut smaller = best;
             set(&mut smaller, bound);

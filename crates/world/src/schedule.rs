@@ -1,15 +1,15 @@
-//! Which task runs next.
+//! Chooses the task that runs next.
 //!
-//! Uniform choice at each step seldom finds what needs one task to stand still for long while
-//! others go on. So a schedule has a style, drawn from the seed:
+//! A uniform choice at each step rarely finds errors that need one task to stand still for a long time
+//! while others run. So a schedule has a style, drawn from the seed:
 //!
-//! - *sticky*: the task that runs goes on with a certain probability, else any other does;
+//! - *sticky*: the running task goes on with a certain probability, otherwise a random task runs;
 //! - *priorities* that change at a few points (Burckhardt and others, "A randomized scheduler
 //!   with probabilistic guarantees of finding bugs", ASPLOS 2010).
 //!
-//! In both, now and then the task that runs is *frozen*, wherever it is, amid a commit too, for
-//! up to some thousand steps: as by an operating system that runs something else. It goes on
-//! earlier only if nobody else can.
+//! In both styles, the running task is *frozen* now and then, at any point, even in the middle of a
+//! commit, for up to some thousand steps, as when an operating system runs something else. It goes on
+//! earlier only if no other task can run.
 
 use rand::rngs::StdRng;
 use rand::{Rng, RngCore, SeedableRng};
@@ -17,7 +17,7 @@ use shuttle::scheduler::{Schedule, Scheduler, Task, TaskId};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// How tasks are chosen.
+/// The way in which tasks are chosen.
 #[derive(Clone, Copy, Debug)]
 enum Style {
     /// The probability that the running task goes on.
@@ -26,13 +26,13 @@ enum Style {
     Priorities(f64),
 }
 
-/// What the schedule keeps of each task.
+/// The scheduler's record of a task.
 #[derive(Clone, Copy, Debug, Default)]
 struct Standing {
     priority: i64,
-    /// The step at which it may run again.
+    /// The step from which the task may run again.
     frozen_until: u64,
-    /// It has asked that others go first until this step.
+    /// The step until which other tasks run first, because the task has yielded.
     yields_until: u64,
 }
 
@@ -44,7 +44,7 @@ pub(crate) struct Seeded {
     /// The probability that the running task is frozen.
     freezing: f64,
     step: u64,
-    /// The number of steps, for who started it.
+    /// The number of steps, for the starter of the execution.
     steps: Arc<AtomicU64>,
     standings: Vec<Standing>,
     lowest: i64,
@@ -107,7 +107,7 @@ impl Scheduler for Seeded {
         is_yielding: bool,
     ) -> Option<TaskId> {
         self.step += 1;
-        // Relaxed: it is read when the execution has ended.
+        // Relaxed: the number is read only after the execution has ended.
         self.steps.store(self.step, Ordering::Relaxed);
         if let Some(current) = current {
             self.change_current(current, is_yielding);
@@ -121,7 +121,7 @@ impl Scheduler for Seeded {
             }
         }
         if ready.is_empty() {
-            // Everybody stands still: whoever is nearest to going on does.
+            // All runnable tasks are frozen or have yielded: run the task that may go on first.
             let due = |task: TaskId, standings: &[Standing]| {
                 let standing = standings[usize::from(task)];
                 standing.frozen_until.max(standing.yields_until)

@@ -1,5 +1,5 @@
-//! Random steps of a transaction, each done on the real one and on a model that began at the
-//! same read point, and compared at once.
+//! Random steps of a transaction. Each step is done by the real transaction and by a model that began at
+//! the same read point, and the results are compared at once.
 
 mod lives;
 mod many;
@@ -32,27 +32,27 @@ pub(crate) struct Script<'t> {
     scene: &'t Scene,
     who: &'t str,
     savepoints: Vec<(usize, Savepoint, Expiries)>,
-    /// The values that it reads, with the times at which they expire.
+    /// The state that the transaction reads, with expiry times.
     base: State,
-    /// The time at which it reads.
+    /// The time at which the transaction reads.
     time: u64,
-    /// When the values expire that it has put.
+    /// The expiry times of the values that the transaction has written.
     expiries: Expiries,
 }
 
-/// When the values under these keys are to expire.
+/// The expiry times of the values under these keys.
 pub(crate) type Expiries = BTreeMap<String, Expiry>;
 
 /// A transaction that has done its steps.
 pub(crate) struct Ended {
     pub(crate) model: ModelTxn<String, u64>,
-    /// When the values that it has put expire.
+    /// The expiry times of the values that the transaction has written.
     pub(crate) expiries: Expiries,
-    /// The time when it ended, or earlier.
+    /// A lower bound of the time at which the transaction ended.
     pub(crate) time: u64,
 }
 
-/// What a step of the engine refused, which ends the transaction.
+/// The result of a step. An error of the engine ends the transaction.
 pub(crate) type Step = Result<(), FluxError>;
 
 impl<'t> Script<'t> {
@@ -73,7 +73,7 @@ impl<'t> Script<'t> {
         Ended { model: self.model, expiries: self.expiries, time: self.scene.earliest() }
     }
 
-    /// When the value expires that the transaction finds under a key that has one.
+    /// Returns when the value under a key expires that the transaction sees.
     fn expiry(&self, key: &str) -> Expiry {
         let base = || self.base.get(key).map_or(Expiry::NEVER, |held| Expiry::at(held.expires));
         self.expiries.get(key).copied().unwrap_or_else(base)
@@ -83,7 +83,7 @@ impl<'t> Script<'t> {
         let board = &self.scene.board;
         board.count(|counts| counts.reads += 1);
         if real != model {
-            board.anomaly(format!("{} {what}: was {real:?}, and had to be {model:?}", self.who));
+            board.anomaly(format!("{} {what}: was {real:?}, but should be {model:?}", self.who));
             board.raise();
         }
     }

@@ -12,14 +12,14 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// What an operation of one step has done.
+/// The effect of an operation of one step.
 #[derive(Clone, Copy, Debug)]
 struct Effect {
-    /// What it says that the key held, if it says anything.
+    /// The value that the operation reports to have found, if it reports one.
     saw: Option<Option<u64>>,
-    /// What it wrote, if it wrote.
+    /// The value that the operation wrote (`None` for a removal), if it wrote.
     wrote: Option<Option<u64>>,
-    /// When that is to expire; `None` if it keeps the time that the value before it had.
+    /// The expiry time of the written value; `None` if the value keeps that of the value before it.
     expires: Option<Expiry>,
 }
 
@@ -30,13 +30,13 @@ impl Effect {
 }
 
 impl Client {
-    /// Does one of them.
+    /// Does a random operation of one step.
     pub(crate) fn single(&mut self) -> Result<(), Stop> {
         let choice = self.rng.random_range(0..8);
         self.do_single(choice)
     }
 
-    /// Writes a value, whatever was there.
+    /// Writes a value blindly.
     pub(crate) fn put(&mut self) -> Result<(), Stop> {
         self.do_single(0)
     }
@@ -49,7 +49,7 @@ impl Client {
         let before = self.scene.earliest();
         self.scene.board.note(&self.name, format!("one step ({choice}) on {key}, writing {new}"));
         let db = &self.db;
-        // The value that a swap has not found.
+        // The value that a swap expected and did not find.
         let differs = Cell::new(None);
         let result = match choice {
             0 | 1 | 7 => {
@@ -74,7 +74,7 @@ impl Client {
                 let (saw, value) = (&Cell::new(None), &Cell::new(Some(value)));
                 let change = |old: &Value| {
                     saw.set(Some(old.id));
-                    // It may be called again, after a conflict.
+                    // The engine may call this again after a conflict, when `value` is already gone.
                     value.take().unwrap_or_else(|| Value::new(new, 0))
                 };
                 let updated = block_on(db.update(key.as_str(), change));
@@ -94,7 +94,9 @@ impl Client {
                 let found = self.scene.timeline.check_differs(&key, saw, since.floor, self.scene.now());
                 self.scene.board.count(|counts| counts.reads += 1);
                 if let Err(what) = found {
-                    self.scene.board.anomaly(format!("{} did not swap: {what}", self.name));
+                    self.scene
+                        .board
+                        .anomaly(format!("{}: a swap was refused without a reason: {what}", self.name));
                 }
             }
             self.check_effect((begin, before), since, key, effect);
@@ -103,7 +105,8 @@ impl Client {
         Ok(())
     }
 
-    /// Swaps the value that it has read; tells through `differs` which value it has not found any more.
+    /// Reads a value and swaps it. If the swap finds another value, `differs` gets the value that was
+    /// read.
     fn swap(
         &self,
         key: &str,
@@ -149,8 +152,8 @@ impl Client {
                     Some(None) => before.is_none_or(|held| expired(&held)),
                     Some(Some(saw)) => before.is_some_and(|held| held.id == saw),
                 };
-                // At the snapshot level the first committer wins, which is the same here: the
-                // key that was read is the one that is written.
+                // At the snapshot level the first committer wins, which gives the same guarantee here:
+                // the key that was read is the key that is written.
                 if !explains {
                     let what = format!(
                         "{} saw {saw:?} under {key}, and committed {commit} over {before:?}",

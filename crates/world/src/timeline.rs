@@ -1,15 +1,15 @@
-//! The account of one database over all its lives: its state after each commit, as far as it is
-//! known by what was published, and what of it must survive.
+//! The timeline of one database over all its lives: its state after each commit, as far as the
+//! published versions tell it, and which part of it must survive.
 //!
-//! Rules that are checked here, on every publication, read and recovery:
+//! It checks these rules on every publication, read and recovery:
 //!
-//! - **T1.** Timestamps grow by one, without gaps; whatever is published, a commit, an eviction
-//!   or an expiry, has one of its own.
-//! - **T2.** Who begins to read after something was acknowledged, or shown by a read of the
-//!   stable state, reads at least that.
-//! - **T3.** Reads at a later timestamp have a later or the same time.
-//! - **T4.** After a crash, the state is one of those there were, whole, and not before the last
-//!   that was acknowledged or shown, as far as the durability level promises that.
+//! - **T1.** Timestamps grow by one, without gaps. Each publication, which is a commit, an eviction
+//!   or an expiry, has a timestamp of its own.
+//! - **T2.** A read that begins after a commit was acknowledged, or shown by a read of the
+//!   stable state, reads at the timestamp of that commit or later.
+//! - **T3.** A read at a later timestamp has the same time or a later one.
+//! - **T4.** After a crash, the recovered state is one whole state of the database, and no earlier one
+//!   than the last that was acknowledged or shown, as far as the durability level promises that.
 
 mod conflicts;
 mod reads;
@@ -24,24 +24,24 @@ use fluxmap_shuttle::ReadPoint;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// What a key holds.
+/// The value of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Held {
     pub(crate) id: u64,
-    /// In milliseconds since 1970; zero: never.
+    /// The expiry time in milliseconds since 1970; 0 means never.
     pub(crate) expires: u64,
 }
 
-/// All keys, those included that have expired and were not removed yet.
+/// All keys, including expired ones that are not removed yet.
 pub(crate) type State = BTreeMap<String, Held>;
 
-/// What is there at a time.
+/// Returns the pairs of a state that have not expired at a time.
 pub(crate) fn visible(state: &State, time: u64) -> BTreeMap<String, u64> {
     let is_there = |held: &Held| held.expires == 0 || held.expires > time;
     state.iter().filter(|(_, held)| is_there(held)).map(|(key, held)| (key.clone(), held.id)).collect()
 }
 
-/// The times from `from` to `to` at which other values are visible than just before, and the first.
+/// Returns `from`, and the times after it, up to `to`, at which a value of the state expires.
 pub(crate) fn moments(state: &State, from: u64, to: u64) -> impl Iterator<Item = u64> {
     let expiries = state.values().map(|held| held.expires);
     std::iter::once(from).chain(expiries.filter(move |expires| from < *expires && *expires <= to))
@@ -50,9 +50,9 @@ pub(crate) fn moments(state: &State, from: u64, to: u64) -> impl Iterator<Item =
 /// One publication.
 #[derive(Clone, Debug)]
 struct Commit {
-    /// The task that published it.
+    /// The task that published the commit.
     task: usize,
-    /// The number of what the task was doing, in the order in which such things were begun.
+    /// The number of the task's operation; numbers are given in the order in which operations begin.
     operation: u64,
     changes: BTreeMap<String, Option<Held>>,
 }
@@ -62,37 +62,38 @@ struct Inner {
     first: u64,
     /// The state after each commit.
     states: Vec<State>,
-    /// What led from each state to the next.
+    /// The commits that led from each state to the next.
     commits: Vec<Commit>,
-    /// For each state, the latest time at which anybody read it.
+    /// For each state, the latest time at which a reader has read it.
     times: Vec<u64>,
-    /// Whether the database is being opened: commits are read back, at any timestamp.
+    /// Whether the database is being opened: recovery publishes commits again, with any timestamps.
     is_opening: bool,
-    /// What was published meanwhile, by recovery and behind it.
+    /// The versions that were published during the opening, by recovery and after it.
     early: Vec<(u64, usize, String, Option<Held>)>,
-    /// Whatever begins now reads at least this.
+    /// The earliest timestamp that a read which begins now may have (T2).
     floor: u64,
-    /// The latest time of a view of the stable state.
+    /// The latest time of a read of the stable state, or of an acknowledged transaction.
     seen: u64,
-    /// What must survive, as the durability level says.
+    /// The last commit that must survive, as far as the durability level promises that.
     promised: u64,
-    /// What is synced for certain: neither flags nor limits can lose it.
+    /// The last commit that is certainly synced, and so survives at every durability level.
     synced: u64,
-    /// Keys that had no room when the first state was read, and are in the files until the commits
-    /// that remove them, each with what it may hold there.
+    /// Keys that were evicted for lack of room when the first state was read. The files contain them until
+    /// commits remove them. Each has the values that it may have in the files.
     hidden: BTreeMap<String, Vec<Held>>,
-    /// Whether an opening that failed has removed keys. It may have recovered any state from the last
-    /// promised one on, and its commits, of which only some may have got to the disk, have the numbers
-    /// of commits that were lost before.
+    /// Whether an opening that failed has removed keys. Such an opening may have recovered any state
+    /// from the last promised one on. Its removals, of which only some may have reached the disk, have
+    /// the timestamps of commits that were lost before.
     is_vague: bool,
-    /// How many commits of what was promised the deaths since it was last open may take.
+    /// How many of the promised commits may be lost in the crashes since the database was last open.
     slack: u64,
-    /// How many operations and attempts were begun, and the last one of each task.
+    /// The number of operations and attempts that have begun.
     operations: u64,
+    /// The latest operation of each task.
     present: BTreeMap<usize, u64>,
 }
 
-/// See the [module](self). Clones are the same.
+/// See the [module](self). Clones share their state.
 #[derive(Clone)]
 pub(crate) struct Timeline {
     inner: Arc<Mutex<Inner>>,
@@ -102,7 +103,7 @@ pub(crate) struct Timeline {
 }
 
 impl Timeline {
-    /// Of a database that is to be created.
+    /// Makes the timeline of a database that is to be created.
     pub(crate) fn new(board: Board) -> Self {
         let inner = Inner { is_opening: true, ..Inner::beginning(0, State::new()) };
         Timeline { inner: Arc::new(Mutex::new(inner)), board, may_fail: false }
@@ -112,7 +113,7 @@ impl Timeline {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes notice of a version that is being published. Called amid the engine's code.
+    /// Records a version that is being published. The engine calls this in the middle of a commit.
     pub(crate) fn publish(&self, timestamp: u64, key: &str, held: Option<Held>) {
         let task = usize::from(shuttle::current::me());
         self.board.note("published last", format!("{timestamp}: {key} = {held:?}, by task {task}"));
@@ -127,13 +128,13 @@ impl Timeline {
         }
     }
 
-    /// The same, for a life in which the log may fail.
+    /// Returns the same timeline, and sets whether the log may fail in this life.
     pub(crate) fn that_may_fail(self, may_fail: bool) -> Timeline {
         Timeline { may_fail, ..self }
     }
 
-    /// Takes notice that the calling task begins an operation, an attempt or a commit, and returns its
-    /// number.
+    /// Records that the calling task begins an operation, an attempt or a commit, and returns the
+    /// number of it.
     pub(crate) fn operates(&self) -> u64 {
         let mut inner = self.inner();
         inner.operations += 1;
@@ -142,32 +143,32 @@ impl Timeline {
         number
     }
 
-    /// The newest timestamp that was published.
+    /// Returns the latest published timestamp.
     pub(crate) fn last(&self) -> u64 {
         self.inner().last()
     }
 
-    /// What whoever begins now must at least see.
+    /// Returns the earliest timestamp that a read which begins now may have.
     pub(crate) fn floor(&self) -> u64 {
         self.inner().floor
     }
 
-    /// What is there at a read point; takes notice that somebody reads there, who asked for it
-    /// when the floor was `floor` (T2, T3).
+    /// Returns the pairs at a read point, and records and checks the read (T2, T3). `floor` is the floor
+    /// from before the caller asked for the read point.
     pub(crate) fn begin(&self, point: ReadPoint, floor: u64, is_stable: bool) -> BTreeMap<String, u64> {
         let ReadPoint { timestamp, time } = point;
         let mut inner = self.inner();
         let last = inner.last();
         if timestamp < floor || timestamp > last {
-            let what = format!("a view reads at {timestamp}, and must see {floor} and no more than {last}");
+            let what = format!("a view reads at {timestamp}, but must read from {floor} to {last}");
             drop(inner);
             self.board.anomaly(what);
             return BTreeMap::new();
         }
         let index = (timestamp - inner.first) as usize;
-        // Where the log may fail, a view of an earlier state may have a later time than a transaction that has
-        // read a later state. Once the log has failed, the later state never becomes stable, so the
-        // transaction is never acknowledged, and the time of the stable state goes on.
+        // Where the log may fail, a view of an earlier state may have a later time than a transaction
+        // that has read a later state. Once the log has failed, the later state never becomes stable, so
+        // the transaction is never acknowledged, and the time of the stable state goes on.
         let (earlier, later) = (&inner.times[..index], &inner.times[index + 1..]);
         let earlier = if self.may_fail && !is_stable { &[] } else { earlier };
         let later = if self.may_fail { &[] } else { later };
@@ -175,7 +176,7 @@ impl Timeline {
         let after = later.iter().filter(|time| **time != 0).min().copied();
         if time != 0 && (before > time || after.is_some_and(|after| after < time)) {
             self.board.anomaly(format!(
-                "a view of {timestamp} has the time {time}, others of before {before}, of later {after:?}"
+                "a view of {timestamp} has the time {time}; earlier states were read at {before}, later ones at {after:?}"
             ));
         }
         inner.times[index] = inner.times[index].max(time);
@@ -186,41 +187,43 @@ impl Timeline {
         visible(&inner.states[index], time)
     }
 
-    /// Takes notice that a commit, or a read at this timestamp, was acknowledged.
+    /// Records that a commit, or a read at this timestamp, was acknowledged.
     pub(crate) fn acknowledge(&self, timestamp: u64) {
         let mut inner = self.inner();
         inner.show(timestamp);
     }
 
-    /// The same of a transaction that has read at `point`.
+    /// Records that a transaction which has read at `point` was acknowledged.
     pub(crate) fn acknowledge_reads(&self, point: ReadPoint, timestamp: u64) {
         let mut inner = self.inner();
         inner.show(timestamp);
         inner.seen = inner.seen.max(point.time);
     }
 
-    /// Takes notice that everything up to this timestamp was said to be synced.
+    /// Records that the database has reported everything up to this timestamp as synced.
     pub(crate) fn synced(&self, timestamp: u64) {
         let mut inner = self.inner();
         inner.show(timestamp);
         inner.synced = inner.synced.max(timestamp);
     }
 
-    /// The timestamp of the first commit after `after` by the calling task that wrote this: behind
-    /// it, the task may have removed what it had let expire.
+    /// Returns the timestamp of the first commit after `after` in which the calling task wrote
+    /// `written`. Later commits of the task may match as well, because they may remove keys that it has
+    /// let expire.
     pub(crate) fn find(&self, after: u64, written: &BTreeMap<String, Option<u64>>) -> Option<u64> {
         self.find_all(after, written).first().copied()
     }
 
-    /// The last such commit, where `after` may be before earlier commits of the task, in which it
-    /// may have evicted a key that it removes now.
+    /// Returns the last such commit. It serves callers whose `after` may precede earlier commits of the
+    /// task: one of these may have evicted a key that the task removes now.
     pub(crate) fn find_last(&self, after: u64, written: &BTreeMap<String, Option<u64>>) -> Option<u64> {
         self.find_all(after, written).last().copied()
     }
 
     fn find_all(&self, after: u64, written: &BTreeMap<String, Option<u64>>) -> Vec<u64> {
         self.commits(after, |_, changes| {
-            // A value that expires may have been out of its own writer's sight.
+            // A value may have expired before its own writer saw it, so that the writer takes it for
+            // absent.
             let expires = |held: &Option<Held>| held.is_some_and(|held| held.expires != 0);
             let is_same = |held: &Option<Held>, id: &Option<u64>| {
                 held.map(|held| held.id) == *id || id.is_none() && expires(held)
@@ -233,8 +236,9 @@ impl Timeline {
         })
     }
 
-    /// The timestamps of the commits after `after` by the calling task for which `is_it` holds, given the
-    /// states from `after` to the one before the commit, and what the commit changed.
+    /// Returns the timestamps of the commits after `after` by the calling task for which `is_it` holds.
+    /// Its arguments are the states from `after` to the one before the commit, and the changes of the
+    /// commit.
     pub(crate) fn commits(
         &self,
         after: u64,
@@ -250,14 +254,14 @@ impl Timeline {
         found.map(|(index, _)| inner.first + index as u64 + 1).collect()
     }
 
-    /// The state after a commit, raw.
+    /// Returns the state after a commit, including expired keys.
     pub(crate) fn state(&self, timestamp: u64) -> Option<State> {
         let inner = self.inner();
         let index = timestamp.checked_sub(inner.first)? as usize;
         inner.states.get(index).cloned()
     }
 
-    /// What a key held just before a commit.
+    /// Returns the value of a key just before a commit.
     pub(crate) fn before(&self, commit: u64, key: &str) -> Option<Held> {
         self.state(commit - 1)?.get(key).copied()
     }
@@ -268,7 +272,7 @@ impl Inner {
         self.first + self.commits.len() as u64
     }
 
-    /// An account that begins with this state.
+    /// A timeline that begins with this state.
     fn beginning(first: u64, state: State) -> Inner {
         Inner {
             first,
@@ -314,7 +318,7 @@ impl Inner {
     }
 
     fn show(&mut self, timestamp: u64) {
-        // Also after the machine has stopped: it rests on calls of the disk that came before.
+        // Do this even after the machine has stopped: an acknowledgement rests on earlier disk calls.
         self.floor = self.floor.max(timestamp);
         self.promised = self.promised.max(timestamp);
     }

@@ -1,11 +1,11 @@
-//! `transact`, and the promise of a lease.
+//! Checks of `transact`, and of the promise of a lease.
 //!
-//! **The promise.** While an attempt runs under a lease, nobody else commits a change of a key that the
-//! attempt before has read (at the snapshot level, written), if the commit was begun after the attempt.
-//! Commits that were begun earlier may have passed the check of leases before there was this one. It is no such
-//! change that a key expires, or is evicted to make room: neither waits for leases.
+//! **The promise.** While an attempt runs under a lease, no other task commits a change of a key that the
+//! previous attempt has read (at the snapshot level: written), unless the commit began before the attempt.
+//! A commit that began before may have passed the check of leases before the lease existed. Expiries, and
+//! evictions to make room, do not count as changes here: neither waits for leases.
 //!
-//! So a transaction whose reads stay the same is lost at most to commits that were begun before its lease.
+//! So a transaction whose reads stay the same loses at most to commits that began before its lease.
 
 use crate::client::{Client, Db, Model, Outcome, Scene, Stop};
 use crate::script::Ended;
@@ -17,10 +17,10 @@ use std::cell::{Cell, RefCell};
 use std::ops::Bound;
 use std::time::Duration;
 
-/// The course of one call of `transact`.
+/// The progress of one call of `transact`.
 #[derive(Default)]
 struct Course {
-    /// The last attempt that did all its steps.
+    /// The last attempt that has done all its steps.
     last: Option<(ReadPoint, Ended)>,
     has_stopped: bool,
     was_refused: bool,
@@ -28,7 +28,7 @@ struct Course {
 
 /// The state of an attempt when its body begins.
 struct Attempt {
-    /// The number of the attempt among everything that is begun.
+    /// The number of the attempt, in the order in which operations begin.
     number: u64,
     has_lease: bool,
 }
@@ -39,10 +39,10 @@ impl Attempt {
         Attempt { number, has_lease: db.holds_lease() }
     }
 
-    /// The body is about to end. `before` is the attempt before it.
+    /// Checks the promise of the lease when the body is about to end. `before` is the previous attempt.
     fn end(self, db: &Db, scene: &Scene, who: &str, before: Option<&(ReadPoint, Ended)>) {
-        // An attempt has one lease at most, and a lease that has ended does not begin again: if the attempt has it
-        // now, it has had it since `begin`.
+        // An attempt has at most one lease, and a lease that has ended does not begin again. So if the
+        // attempt has a lease now, it has had it since `begin`.
         let Some((_, before)) = before.filter(|_| self.has_lease && db.holds_lease()) else { return };
         scene.board.event("attempts under a lease");
         let protected = protected(scene, &before.model);
@@ -52,12 +52,12 @@ impl Attempt {
             let what = format!("{who} has a lease, and commit {} has changed {}", clash.at, clash.key);
             scene
                 .board
-                .anomaly(format!("{what}, which the attempt before has read: {:?}", before.model.ops()));
+                .anomaly(format!("{what}, which the previous attempt has read: {:?}", before.model.ops()));
         }
     }
 }
 
-/// The keys that a lease protects after this attempt.
+/// Returns the keys that a lease protects after this attempt.
 fn protected(scene: &Scene, model: &Model) -> Vec<Scan<String>> {
     let point = |key: &String| Scan {
         lower: Bound::Included(key.clone()),
@@ -71,7 +71,7 @@ fn protected(scene: &Scene, model: &Model) -> Vec<Scan<String>> {
 }
 
 impl Client {
-    /// Mostly, `transact` goes on until it has committed.
+    /// Draws the options of a call. Most calls have no limit, and retry until they have committed.
     fn options(&mut self) -> Option<TransactOptions> {
         let options = TransactOptions::default();
         match self.rng.random_range(0..10) {
@@ -81,11 +81,12 @@ impl Client {
         }
     }
 
-    /// `transact`, which runs the steps again after each conflict.
+    /// Calls `transact`, which runs the steps again after each conflict.
     pub(crate) fn transact(&mut self) -> Result<(), Stop> {
         let (begin, floor) = (self.scene.stamps.next(), self.scene.timeline.floor());
         self.scene.board.note(&self.name, "transacts");
-        // One seed for all attempts would draw the same steps; so does a body that is run again.
+        // Use one seed for all attempts: they draw the same steps, as the body of a real program repeats
+        // its own.
         let seed: u64 = self.rng.random();
         let (db, options) = (self.db.clone(), self.options());
         let is_bounded = options.is_some();

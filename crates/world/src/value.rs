@@ -1,5 +1,5 @@
-//! The values of a world: told apart by a number that no other write uses, and counted while
-//! they live.
+//! The values of a world. Each has a number that no other write uses, and the values that are alive are
+//! counted.
 
 use fluxmap_shuttle::mem::MemSize;
 use serde::{Deserialize, Serialize};
@@ -10,17 +10,17 @@ thread_local! {
     static ALIVE: Cell<i64> = const { Cell::new(0) };
 }
 
-/// How many values are alive in this world.
+/// Returns the number of values that are alive in this world.
 pub(crate) fn alive() -> i64 {
     ALIVE.get()
 }
 
-/// To be called where a world begins: one that failed before it leaves what it had.
+/// Call this when a world begins: a world that failed on this thread before leaves its count behind.
 pub(crate) fn begin() {
     ALIVE.set(0);
 }
 
-/// Counts the value that has it. Made by `default` only, also where a value is decoded.
+/// Counts the value that contains it. Only `default` makes one, also when a value is decoded.
 #[derive(Debug, PartialEq)]
 struct Life(());
 
@@ -40,7 +40,7 @@ impl Drop for Life {
 /// A value.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Value {
-    /// Unique among all writes of a world.
+    /// A number that no other write of the world has.
     pub(crate) id: u64,
     padding: Vec<u8>,
     #[serde(skip)]

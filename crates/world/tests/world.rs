@@ -1,11 +1,11 @@
-//! Worlds of the seeds that have failed once, and of fresh ones.
+//! Runs the worlds of seeds that have failed once, and worlds of new seeds.
 
 use clap::ValueEnum;
 use fluxmap_world::plan::{Profile, World};
 use fluxmap_world::run::{Counts, run, shrink};
 use std::time::{Duration, Instant};
 
-/// How long worlds of fresh seeds are run for.
+/// How long to run worlds of new seeds.
 const TIME: Duration = Duration::from_secs(20);
 
 fn check(world: World, counts: &mut Counts) {
@@ -14,7 +14,7 @@ fn check(world: World, counts: &mut Counts) {
     if report.failure.is_some() {
         let (small, report) = shrink(world, |_| {});
         panic!(
-            "{world:?} fails; made small: {small:?}\n{:#?}",
+            "{world:?} fails; the smallest world that fails: {small:?}\n{:#?}",
             report.failure.map(|failure| (failure.what, failure.doing, failure.waiting))
         );
     }
@@ -35,7 +35,7 @@ fn worlds_that_have_failed_once_hold() {
     assert!(counts.lives > 0);
 }
 
-/// For some seconds; `scripts/world.sh` goes on for longer.
+/// Runs for some seconds; `scripts/world.sh` runs longer.
 #[test]
 fn worlds_of_fresh_seeds_hold() {
     let first: u64 = rand::random();
@@ -51,7 +51,7 @@ fn worlds_of_fresh_seeds_hold() {
     assert!(counts.transactions > 0 && counts.checks > 0);
 }
 
-/// Else a seed would be of no use.
+/// Without this, a failure could not be replayed from its seed.
 #[test]
 fn the_same_seed_is_the_same_world() {
     for seed in 0..20 {

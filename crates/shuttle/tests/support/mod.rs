@@ -1,5 +1,5 @@
-//! Helpers that the models share: how they are explored, and a disk in memory that can say at any
-//! moment what a power loss would leave.
+//! Helpers of the models: a function that explores a model, and a disk in memory that can return, at any
+//! moment, the state that a power loss would leave.
 
 #![allow(dead_code, unreachable_pub)]
 
@@ -12,9 +12,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The stack of each thread of a model. An atomic of shuttle's takes a hundred bytes and more, and
-/// opening a database puts several hundreds of them on the stack, so that shuttle's 60 KiB would
-/// overflow.
+/// The stack size of each thread of a model. An atomic of shuttle takes a hundred bytes or more, and
+/// opening a database puts several hundred of them on the stack, so that shuttle's default of 60 KiB
+/// would overflow.
 const STACK: usize = 256 << 10;
 
 /// Runs a model under this many schedules: half of them chosen uniformly, half with few
@@ -30,7 +30,7 @@ pub fn explore(schedules: usize, model: impl Fn() + Send + Sync + 'static) {
     Runner::new(PctScheduler::new(3, schedules / 2), config).run(move || again());
 }
 
-/// The bytes of a file, and those of them that are synced. Names are durable at once.
+/// The bytes of a file, and the bytes at its last sync. Names are durable at once.
 #[derive(Clone, Debug, Default)]
 struct Content {
     written: Vec<u8>,
@@ -48,14 +48,14 @@ struct NoLock;
 
 impl Lock for NoLock {}
 
-/// Locks a mutex of the standard library. It is not shuttle's, because recovery reads on a real
-/// thread, and no schedule depends on this lock.
+/// Locks a mutex of the standard library. A mutex of shuttle would not do, because recovery reads on a
+/// real thread, and no schedule depends on this lock.
 fn open_up<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl MemDisk {
-    /// The disk as the death of the process, or a power loss, would leave it now.
+    /// Returns the disk as a process death, or a power loss, would leave it now.
     pub fn left(&self, power_loss: bool) -> MemDisk {
         let files = open_up(&self.0);
         let left = files.iter().map(|(path, content)| {

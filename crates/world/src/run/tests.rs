@@ -14,7 +14,7 @@ use shuttle::sync::Mutex;
 use shuttle::thread as task;
 
 fn failure(report: Report) -> Failure {
-    report.failure.expect("it fails")
+    report.failure.expect("the world fails")
 }
 
 #[test]
@@ -39,7 +39,7 @@ fn of_a_hang_it_is_told_who_waits_and_what_for() {
     assert_eq!(failure.log.len(), 2);
 }
 
-/// A database that is opened on this disk, or in memory.
+/// Opens a database on this disk, or in memory. A commit that writes the key `closed` waits for the gate.
 fn open(disk: Option<&WorldDisk>, gate: &Arc<Mutex<()>>) -> Db {
     let gate = Arc::clone(gate);
     let builder = Database::<String, Value>::builder().observer(move |_, key: &String, _, _| {
@@ -59,7 +59,7 @@ fn put(db: &Db, name: &str, key: &'static str) -> task::JoinHandle<()> {
     task::Builder::new().name(name.into()).spawn(put).expect("a task can be started")
 }
 
-/// The line about this task.
+/// Returns the line of the report about this task.
 fn line<'f>(failure: &'f Failure, name: &str) -> &'f str {
     let line = failure.waiting.iter().find(|line| line.starts_with(&format!("{name} (task ")));
     line.unwrap_or_else(|| panic!("{name} waits for something: {:?}", failure.waiting))
@@ -78,7 +78,7 @@ fn of_a_lock_it_is_told_who_holds_it_and_where_both_took_it() {
         let tasks = [put(&db, "client-0", "closed"), put(&db, "client-1", "closed")];
         tasks.into_iter().for_each(|task| waits::waiting("a client", || task.join()).expect("no panic"));
     };
-    // Either client may be the first. So that it is told in any case, some schedules are tried.
+    // Either client may be the first. Try several schedules, so that both orders are likely to be tested.
     for seed in 0..10 {
         let failure = failure(thread::spawn(move || execute(seed, 10_000, hang)).join().expect("contained"));
         assert!(failure.what.contains("deadlock"), "{}", failure.what);

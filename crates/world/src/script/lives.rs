@@ -1,4 +1,4 @@
-//! Steps about when a key expires.
+//! Steps that change or read expiry times.
 
 use super::{Script, Step};
 use crate::expiry::Expiry;
@@ -35,12 +35,12 @@ impl Script<'_> {
                 let left = self.tx.ttl(key.as_str())?;
                 let expiry = self.expiry(&key);
                 let is_right = match model {
-                    // Own writes may have made it look at the time anew.
+                    // The transaction may have read the clock again for its own writes.
                     Some(_) => expiry.leaves(left, self.time, self.scene.now()),
                     None => left.is_none(),
                 };
                 let what =
-                    format!("ttl {key}, which expires {expiry:?}, is {left:?} at {}: right", self.time);
+                    format!("ttl {key}, which expires {expiry:?}, is {left:?} at {}: is right", self.time);
                 self.same(&what, is_right, true);
             }
             (_, held) => {
@@ -57,8 +57,9 @@ impl Script<'_> {
         Ok(())
     }
 
-    /// Time may have passed between the choice of a time to live and the write, or before the
-    /// transaction first looked at the time: what it has just written is out of its sight then.
+    /// Removes a key from the model if its value has expired for the transaction. Time may have passed
+    /// between the choice of a time to live and the write, or before the transaction first read the
+    /// clock.
     pub(super) fn notice_expiry(&mut self, key: &String) -> Step {
         if self.tx.ttl(key.as_str())?.is_none() {
             self.model.remove(key);

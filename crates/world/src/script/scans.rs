@@ -43,7 +43,7 @@ impl Script<'_> {
         Ok(())
     }
 
-    /// A range from both its ends.
+    /// Reads a range from both its ends.
     pub(super) fn walk(&mut self, rng: &mut StdRng) -> Step {
         let scan = self.pen.scan(rng);
         let mut range = self.tx.range(ends(&scan))?;

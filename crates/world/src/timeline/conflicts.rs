@@ -1,20 +1,20 @@
-//! Conflicts: which commits may not stand, and which refusals are explained.
+//! Conflicts: checks that commits were allowed, and that refusals have a cause.
 
 use super::{Held, Inner, Timeline};
 use fluxmap_shuttle::ReadPoint;
 use fluxmap_testkit::op::Scan;
 use std::collections::BTreeMap;
 
-/// Up to where a transaction is judged.
+/// The end of the range of commits that a transaction is compared with.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Until {
-    /// By what was there before the commit at this timestamp, which it made.
+    /// The commits before the transaction's own commit, which has this timestamp.
     Commit(u64),
-    /// By whatever has been there since.
+    /// All commits so far.
     Now,
 }
 
-/// Why a commit may not stand, or why it was refused.
+/// A change that forbids a commit, or that explains a refusal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Clash {
     pub(crate) key: String,
@@ -22,8 +22,8 @@ pub(crate) struct Clash {
 }
 
 impl Timeline {
-    /// A key that a transaction at `point` had noted and that has changed since: by another's write, an eviction, or
-    /// an expiry that somebody has seen.
+    /// Returns a key that a transaction at `point` has read and that has changed since: by a write of
+    /// another transaction, by an eviction, or by an expiry that a reader has seen.
     pub(crate) fn clash(&self, point: ReadPoint, until: Until, noted: &[Scan<String>]) -> Option<Clash> {
         let inner = self.inner();
         let from = (point.timestamp - inner.first) as usize;
@@ -32,7 +32,8 @@ impl Timeline {
         if let Some(clash) = inner.changed(point, until, |key, _| is_noted(key)) {
             return Some(clash);
         }
-        // Somebody has read a state without the commit at a time at which the key had expired.
+        // Without a changing commit, a reader may have read the state at a time at which the key had
+        // expired.
         let seen = inner.times[..=to].iter().max().copied().unwrap_or(0);
         let base = &inner.states[from];
         let expired = |held: &Held| held.expires > point.time && held.expires <= seen;
@@ -40,7 +41,7 @@ impl Timeline {
         gone.map(|(key, _)| Clash { key: key.clone(), at: point.timestamp })
     }
 
-    /// Whether any key that was noted could have expired since `point`.
+    /// Returns whether any of the keys that were read could have expired since `point`.
     pub(crate) fn could_expire(&self, point: ReadPoint, noted: &[Scan<String>]) -> bool {
         let inner = self.inner();
         let base = &inner.states[(point.timestamp - inner.first) as usize];
@@ -48,18 +49,18 @@ impl Timeline {
             .any(|(key, held)| held.expires > point.time && noted.iter().any(|scan| scan.contains(key)))
     }
 
-    /// Whether anything has been written since `point` under keys that were noted, be it only the removal of
-    /// what had expired before. Once a snapshot has become too old, the versions that would tell the two
-    /// apart may be gone.
+    /// Returns whether a commit since `point` has changed one of these keys, even if it only removed a
+    /// key that had expired before. Once a snapshot has become too old, the versions that would show the
+    /// difference may be gone.
     pub(crate) fn is_touched(&self, point: ReadPoint, mut noted: impl FnMut(&String) -> bool) -> bool {
         let inner = self.inner();
         let from = (point.timestamp - inner.first) as usize;
         inner.commits[from..].iter().any(|commit| commit.changes.keys().any(&mut noted))
     }
 
-    /// Whether one of these keys was written by somebody else since `point`: the first committer
-    /// wins. That a key which expires is removed may count as written, or not: an expiry is no
-    /// commit, and may be removed by the very commit that is judged.
+    /// Returns one of these keys that another transaction has written since `point`: the first committer
+    /// wins. The removal of an expired key may or may not count as a write: an expiry is no commit, and
+    /// the removal may be part of the very commit that is checked.
     pub(crate) fn overtaken(
         &self,
         point: ReadPoint,
@@ -76,8 +77,9 @@ impl Timeline {
         inner.changed(point, until, |key, held| judged(key, held) && written(key))
     }
 
-    /// A key for which `asked` holds, and that another task has changed in a commit which it began after this
-    /// operation. Without `evictions`, this includes removals, if the key was not going to expire.
+    /// Returns a key for which `asked` holds and which another task has changed in a commit that began
+    /// after this operation. If nothing is evicted, removals count too, unless the key had an expiry
+    /// time.
     pub(crate) fn changed_by_others(
         &self,
         operation: u64,
@@ -104,7 +106,7 @@ impl Timeline {
 }
 
 impl Inner {
-    /// The number of commits before that.
+    /// Returns the number of commits before `until`.
     fn end(&self, until: Until) -> usize {
         match until {
             Until::Now => self.commits.len(),
@@ -112,8 +114,8 @@ impl Inner {
         }
     }
 
-    /// A key that was changed since `point`. That what had expired there is gone in the end
-    /// changes nothing.
+    /// Returns a key for which `asked` holds and which has changed since `point`. The removal of a key
+    /// that had expired at `point` is no change.
     fn changed(
         &self,
         point: ReadPoint,
@@ -133,7 +135,8 @@ impl Inner {
                 let newest: BTreeMap<_, _> = changes.collect();
                 newest.into_iter().find(|(key, (_, held))| clashes(key, held) && asked(key, held))
             }
-            // It may have been found before it was gone again.
+            // Look at all changes, and not only at the last of each key: the refusal may rest on a value
+            // that a later commit has removed.
             Until::Now => changes.into_iter().find(|(key, (_, held))| clashes(key, held) && asked(key, held)),
         };
         clash.map(|(key, (index, _))| Clash { key: key.clone(), at: self.first + index as u64 + 1 })

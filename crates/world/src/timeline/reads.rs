@@ -1,16 +1,16 @@
-//! Reads outside of transactions: which states they may have seen.
+//! Checks which states a read outside of transactions may have seen.
 
 use super::{State, Timeline};
 
-/// From where on somebody reads.
+/// The oldest state, and the earliest time, that a read may see.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Since {
     pub(crate) floor: u64,
-    /// A view of the stable state, of that one or an earlier one, has had this time.
+    /// A view of this state, or of an earlier stable one, has had this time.
     pub(crate) time: u64,
 }
 
-/// Whether all of that was found in one state, at one time of those.
+/// Returns whether `state` shows all of `found` at one and the same time from `from` to `to`.
 fn is_of_one_moment(state: &State, found: &[(String, Option<u64>)], from: u64, to: u64) -> bool {
     let (mut earliest, mut latest) = (from, to.max(from));
     for (key, found) in found {
@@ -26,14 +26,14 @@ fn is_of_one_moment(state: &State, found: &[(String, Option<u64>)], from: u64, t
 }
 
 impl Timeline {
-    /// The oldest state that a read may see which begins now.
+    /// Returns the oldest state and the earliest time that a read which begins now may see.
     pub(crate) fn since(&self) -> Since {
         let inner = self.inner();
         Since { floor: inner.floor, time: inner.seen }
     }
 
-    /// Takes notice that a read outside of transactions has found `found` under a key, begun
-    /// when the floor and the time were those of `since`; `now` is the time when it ended.
+    /// Checks that a read outside of transactions may have found `found` under a key. `since` is from
+    /// before the read began, and `now` is the time at which it ended.
     pub(crate) fn check_get(
         &self,
         key: &str,
@@ -44,7 +44,7 @@ impl Timeline {
         self.check_many(&[(key.to_owned(), found)], since, now)
     }
 
-    /// The same of several keys, which were read at one moment.
+    /// Checks the same for several keys, which must have been read in one state and at one time.
     pub(crate) fn check_many(
         &self,
         found: &[(String, Option<u64>)],
@@ -65,8 +65,8 @@ impl Timeline {
         )
     }
 
-    /// Takes notice that a read outside of transactions has shown some state for which `explains`
-    /// holds, of those since the floor. Returns them if there is none.
+    /// Checks that `explains` holds for one of the states since the floor, and records that the first such
+    /// state was shown. Returns the states if it holds for none.
     pub(crate) fn check_state(
         &self,
         floor: u64,
@@ -84,7 +84,7 @@ impl Timeline {
         }
     }
 
-    /// Takes notice that a swap has not found `expected` under a key.
+    /// Checks that a swap was right not to find `expected` under a key.
     pub(crate) fn check_differs(
         &self,
         key: &str,

@@ -1,34 +1,36 @@
-//! Deaths and openings: what must have survived (T4).
+//! Crashes and openings: checks which commits have survived (T4).
 
 use super::{Held, Inner, State, Timeline};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-/// In what a recovered state may differ from the one that was written.
+/// How a recovered state may differ from the one that was written.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Leeway {
-    /// Keys may have no room any more.
+    /// Whether keys may be evicted because the memory limit leaves no room for them.
     pub(crate) has_limit: bool,
-    /// A policy may give keys without a time of their own one, in memory first, and in the files
+    /// Whether a policy may give an expiry time to keys without one: at first in memory, and in the files
     /// with the next checkpoint.
     pub(crate) gives_lives: bool,
-    /// The latest time of day there has been.
+    /// The latest time of day of all lives.
     pub(crate) now: u64,
 }
 
 impl Timeline {
-    /// The database has been opened, and says that the last commit is this one. Checks what it
-    /// holds (T4): all of that state, or a part if it has less room, or it is later, now.
+    /// Records that the database was opened and reports `recovered` as its last commit. Checks the
+    /// recovered pairs (T4): all of that state, or a part of it if there is less room or keys have
+    /// expired since.
     pub(crate) fn opened(&self, recovered: u64, leeway: Leeway) -> Result<(), String> {
         let mut inner = self.inner();
         let last = inner.last();
         let promised = inner.promised.saturating_sub(inner.slack).max(inner.synced);
         if recovered < promised || recovered > last && !inner.is_vague {
             return Err(format!(
-                "commit {recovered} was recovered as the last; {promised} was promised, {last} the newest"
+                "commit {recovered} was recovered as the last; {promised} was promised, {last} is the newest"
             ));
         }
         let early = std::mem::take(&mut inner.early);
+        // Recovery has published the commits up to `recovered`. The database has made the others since.
         let (replayed, later): (Vec<_>, Vec<_>) =
             early.into_iter().partition(|(timestamp, ..)| *timestamp <= recovered);
         let mut state = State::new();
@@ -38,7 +40,8 @@ impl Timeline {
                 None => state.remove(&key),
             };
         }
-        // Where an opening that failed has removed keys, it began with one of these.
+        // If an opening that failed has removed keys (`is_vague`), it may have begun with any of these
+        // states.
         let latest = recovered.min(last);
         let earliest = if inner.is_vague { promised.max(inner.first).min(latest) } else { latest };
         let mut hidden: BTreeMap<String, Vec<Held>> = BTreeMap::new();
@@ -55,7 +58,7 @@ impl Timeline {
         }
         if !is_explained {
             return Err(format!(
-                "commit {recovered} was recovered as the last, after which {:?} was there; {state:?} was recovered",
+                "commit {recovered} was recovered as the last: the state should be {:?}, but is {state:?}",
                 inner.expected(latest)
             ));
         }
@@ -66,8 +69,8 @@ impl Timeline {
         Ok(())
     }
 
-    /// The account of the next life, after a death that may take so many of the commits that
-    /// were acknowledged or shown and not synced.
+    /// Returns the timeline of the next life. `slack` is the number of commits that the crash may have
+    /// lost although they were acknowledged or shown, because they were not synced.
     pub(crate) fn next_life(&self, slack: u64) -> Timeline {
         let inner = self.inner();
         let next = Inner {
@@ -91,7 +94,8 @@ impl Timeline {
         Timeline { inner: Arc::new(Mutex::new(next)), board: self.board.clone(), may_fail: false }
     }
 
-    /// It was closed: all that was published must be there when it is opened again.
+    /// Records that the database was closed or dropped without a failure: the next opening must recover
+    /// every published commit.
     pub(crate) fn closed(&self) {
         let mut inner = self.inner();
         inner.promised = inner.last();
@@ -100,7 +104,7 @@ impl Timeline {
 }
 
 impl Inner {
-    /// The keys in the files after a commit, each with the values that it may have.
+    /// Returns the keys in the files after a commit, each with the values that it may have there.
     fn expected(&self, timestamp: u64) -> BTreeMap<String, Vec<Held>> {
         let index = ((timestamp - self.first) as usize).min(self.commits.len());
         let is_written =
@@ -111,7 +115,7 @@ impl Inner {
         shown.chain(hidden).collect()
     }
 
-    /// Whether `state` may be recovered from files that hold `expected`.
+    /// Returns whether `state` may be recovered from files that hold `expected`.
     fn explains(&self, expected: &BTreeMap<String, Vec<Held>>, state: &State, leeway: Leeway) -> bool {
         let Leeway { has_limit, gives_lives, now } = leeway;
         let is_same = |held: &Held, before: &Held| {
@@ -120,9 +124,10 @@ impl Inner {
         let is_part = state.iter().all(|(key, held)| {
             expected.get(key).is_some_and(|before| before.iter().any(|before| is_same(held, before)))
         });
-        // A checkpoint leaves out what had expired when it was begun.
+        // A checkpoint leaves out keys that had expired when it began.
         let may_miss = |(key, held): (&String, &Vec<Held>)| {
-            // A life that was given when it was opened may have ended before a checkpoint.
+            // A time to live that a policy gave to the key at an opening may have ended before a
+            // checkpoint.
             let has_gone = has_limit || gives_lives || self.hidden.contains_key(key);
             let may_expire = held.iter().any(|held| held.expires != 0 && held.expires <= now);
             has_gone || state.contains_key(key) || may_expire

@@ -1,4 +1,4 @@
-//! Openings that failed before a state was recovered.
+//! Recovery after openings that failed.
 
 use super::*;
 use crate::board::Board;
@@ -6,10 +6,10 @@ use crate::board::Board;
 const HELD: [Held; 3] = [Held { id: 1, expires: 0 }, Held { id: 2, expires: 0 }, Held { id: 3, expires: 0 }];
 const LEEWAY: Leeway = Leeway { has_limit: false, gives_lives: false, now: 0 };
 
-/// A life that writes `a`, acknowledged, `b`, and `a` again.
+/// Returns the timeline after a life that writes `a`, which is acknowledged, then `b`, and `a` again.
 fn one_life() -> Timeline {
     let timeline = Timeline::new(Board::default());
-    timeline.opened(0, LEEWAY).expect("nothing is there yet");
+    timeline.opened(0, LEEWAY).expect("the timeline is empty");
     timeline.publish(1, "a", Some(HELD[0]));
     timeline.acknowledge(1);
     timeline.publish(2, "b", Some(HELD[1]));
@@ -21,7 +21,7 @@ fn recover(timeline: &Timeline, pairs: &[(u64, &str, Option<Held>)]) {
     pairs.iter().for_each(|(timestamp, key, held)| timeline.publish(*timestamp, key, *held));
 }
 
-/// Publishing asks which task runs.
+/// Runs `body` in a task, because `publish` asks shuttle for the current task.
 fn in_a_task(body: impl Fn() + Send + Sync + 'static) {
     shuttle::check_random(body, 1);
 }
@@ -30,7 +30,7 @@ fn in_a_task(body: impl Fn() + Send + Sync + 'static) {
 fn an_opening_that_failed_may_have_used_the_number_of_a_lost_commit() {
     in_a_task(|| {
         let opening = one_life();
-        // It recovers two commits, removes what has no room, and fails.
+        // The opening recovers two commits, removes a key that has no room, and fails.
         recover(&opening, &[(1, "a", Some(HELD[0])), (2, "b", Some(HELD[1])), (3, "a", None)]);
         let next = opening.next_life(0);
         recover(&next, &[(3, "b", Some(HELD[1]))]);
