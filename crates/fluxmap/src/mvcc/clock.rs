@@ -35,7 +35,7 @@ impl Clock {
     /// Returns the newest commit that is in the index. A thread that has read this timestamp sees
     /// everything that the commit wrote.
     pub(crate) fn applied(&self) -> Timestamp {
-        match self.has_two_hands() {
+        match self.has_two_timestamps() {
             // Acquire: pairs with `apply`.
             true => self.applied.load(Ordering::Acquire),
             false => self.stable(),
@@ -50,7 +50,7 @@ impl Clock {
     /// Makes a commit visible to transactions, all at once; without a log, to every reader. Called by
     /// the holder of the commit lock.
     pub(crate) fn apply(&self, timestamp: Timestamp) {
-        if self.has_two_hands() {
+        if self.has_two_timestamps() {
             // Release: the commit's versions are linked into their chains before.
             self.applied.store(timestamp, Ordering::Release);
         }
@@ -59,7 +59,7 @@ impl Clock {
         }
     }
 
-    fn has_two_hands(&self) -> bool {
+    fn has_two_timestamps(&self) -> bool {
         self.has_log || planted("get-lags-in-memory")
     }
 
