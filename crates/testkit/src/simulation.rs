@@ -167,7 +167,7 @@
 //!
 //! When a test panics, the simulation prints the last steps and the seed: `FLUXMAP_SEED=17`. A test that
 //! draws its seeds from [`workload::seeds`](crate::workload::seeds) runs only that seed if this variable is
-//! set:
+//! set. For a test `no_job_is_lost` in `tests/jobs.rs`:
 //!
 //! ```console
 //! $ FLUXMAP_SEED=17 cargo test --test jobs no_job_is_lost -- --exact --nocapture

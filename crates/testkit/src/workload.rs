@@ -5,7 +5,8 @@
 //! test prints the seed that it used; a test that goes through [`seeds`] tries many. `FLUXMAP_SCALE=<number>`
 //! multiplies the runs of a randomized test, for a soak test.
 //!
-//! The variable reaches every test of the command, so name the test that is to replay:
+//! The variable reaches every test of the command, so name the test that is to replay, such as
+//! `no_job_is_lost` in `tests/jobs.rs`:
 //!
 //! ```console
 //! $ FLUXMAP_SEED=17 cargo test --test jobs no_job_is_lost -- --exact --nocapture
