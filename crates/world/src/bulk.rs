@@ -110,13 +110,16 @@ impl Client {
     /// Writes so many pairs at most.
     pub(crate) fn extend(&mut self, most: usize) -> Result<(), Stop> {
         let (begin, since) = (self.scene.stamps.next(), self.scene.timeline.since());
-        let before = self.scene.earliest();
+        let (before, first) = (self.scene.earliest(), self.pen.next());
         let pairs = self.pen.pairs(&mut self.rng, most);
         let written: BTreeMap<String, Option<u64>> =
             pairs.iter().map(|(key, value)| (key.clone(), Some(value.id))).collect();
         self.scene.board.note(&self.name, format!("extends by {written:?}"));
         let result = block_on(self.db.extend(pairs));
-        let Outcome::Done(()) = self.scene.judge(&self.name, result)? else { return Ok(()) };
+        let Outcome::Done(()) = self.scene.judge(&self.name, result)? else {
+            self.check_no_trace(since.floor, first);
+            return Ok(());
+        };
         self.scene.board.count(|counts| counts.transactions += 1);
         if written.is_empty() {
             return Ok(());

@@ -185,9 +185,28 @@ impl Client {
         }
     }
 
-    /// Begins, does some steps, and commits, or rolls back: by itself, or in a session.
+    /// An operation that began when the floor was `floor`, and the next value `first`, has not committed: nothing
+    /// that it wrote was published.
+    pub(crate) fn check_no_trace(&self, floor: u64, first: u64) {
+        if let Some((commit, id)) = self.scene.timeline.trace(floor, first..self.pen.next()) {
+            let what = format!("{} has not committed, and its value {id} is in commit {commit}", self.name);
+            self.scene.board.anomaly(what);
+        }
+        self.scene.board.raise();
+    }
+
     fn transaction(&mut self) -> Result<(), Stop> {
-        let (begin, floor) = (self.scene.stamps.next(), self.scene.timeline.floor());
+        let (floor, first) = (self.scene.timeline.floor(), self.pen.next());
+        if !self.try_transaction(floor)? {
+            self.check_no_trace(floor, first);
+        }
+        Ok(())
+    }
+
+    /// Begins, does some steps, and commits, or rolls back: by itself, or in a session. Returns whether it has
+    /// committed.
+    fn try_transaction(&mut self, floor: u64) -> Result<bool, Stop> {
+        let begin = self.scene.stamps.next();
         let (in_session, rolls_back) = (self.rng.random_bool(0.2), self.rng.random_bool(0.1));
         self.scene.board.note(&self.name, if in_session { "begins in a session" } else { "begins" });
         let db = self.db.clone();
@@ -199,26 +218,27 @@ impl Client {
         let own = (!in_session).then(|| db.begin());
         let Some(tx) = own.as_ref().or(session.open_transaction()) else {
             self.scene.board.anomaly(format!("{} has begun no transaction", self.name));
-            return Ok(());
+            return Ok(false);
         };
         let point = tx.read_point();
-        let Some(ended) = self.script(tx, point, floor)? else { return Ok(()) };
+        let Some(ended) = self.script(tx, point, floor)? else { return Ok(false) };
         if rolls_back {
             own.map_or_else(|| drop(session.rollback()), Tx::rollback);
-            return Ok(());
+            return Ok(false);
         }
         self.scene.board.note(&self.name, format!("commits, having read at {}", point.timestamp));
         let result = match own {
             Some(tx) => block_on(tx.commit()),
             None => block_on(session.commit()),
         };
-        match self.scene.judge(&self.name, result)? {
+        let outcome = self.scene.judge(&self.name, result)?;
+        match &outcome {
             Outcome::Done(()) => self.committed(begin, point, &ended),
             Outcome::Conflict => self.refused(point, &ended.model),
             Outcome::Refused => {}
         }
         self.scene.board.raise();
-        Ok(())
+        Ok(matches!(outcome, Outcome::Done(())))
     }
 
     /// Does some steps; `None` if one was refused.

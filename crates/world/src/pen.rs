@@ -61,6 +61,12 @@ impl Pen {
         Value::new(id, size)
     }
 
+    /// The number that the next value will have. All values since an earlier one have numbers from that one on.
+    pub(crate) fn next(&self) -> u64 {
+        // Relaxed: only the client that writes draws numbers.
+        self.next.load(Ordering::Relaxed)
+    }
+
     /// Some pairs, at most so many, of which two may have the same key.
     pub(crate) fn pairs(&self, rng: &mut StdRng, most: usize) -> Vec<(String, Value)> {
         (0..rng.random_range(0..=most)).map(|_| (self.key(rng), self.value(rng))).collect()

@@ -89,7 +89,11 @@ impl Client {
                 false => Effect::of(Some(Some(held.id)), None),
             }),
         };
-        if let Outcome::Done(effect) = self.scene.judge(&self.name, result)? {
+        let outcome = self.scene.judge(&self.name, result)?;
+        if !matches!(&outcome, Outcome::Done(Effect { wrote: Some(Some(_)), .. })) {
+            self.check_no_trace(since.floor, new);
+        }
+        if let Outcome::Done(effect) = outcome {
             if let Some(saw) = differs.get() {
                 let found = self.scene.timeline.check_differs(&key, saw, since.floor, self.scene.now());
                 self.scene.board.count(|counts| counts.reads += 1);

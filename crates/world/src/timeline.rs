@@ -22,6 +22,7 @@ pub(crate) use recovery::Leeway;
 use crate::board::Board;
 use fluxmap_shuttle::ReadPoint;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What a key holds.
@@ -248,6 +249,15 @@ impl Timeline {
             commit.task == task && is_it(&inner.states[from..=*index], &commit.changes)
         });
         found.map(|(index, _)| inner.first + index as u64 + 1).collect()
+    }
+
+    /// The first commit after `after` that published one of these numbers of values, and the number.
+    pub(crate) fn trace(&self, after: u64, ids: Range<u64>) -> Option<(u64, u64)> {
+        let inner = self.inner();
+        let commits = inner.commits.iter().zip(inner.first + 1..).skip((after - inner.first) as usize);
+        let published =
+            commits.flat_map(|(commit, at)| commit.changes.values().flatten().map(move |held| (at, held.id)));
+        published.into_iter().find(|(_, id)| ids.contains(id))
     }
 
     /// The state after a commit, raw.

@@ -88,11 +88,13 @@ impl Client {
         // One seed for all attempts would draw the same steps; so does a body that is run again.
         let seed: u64 = self.rng.random();
         let (db, options) = (self.db.clone(), self.options());
-        let is_bounded = options.is_some();
+        let (is_bounded, first) = (options.is_some(), self.pen.next());
         let course = Cell::new(Course::default());
         let this = RefCell::new(&mut *self);
         let result = block_on(db.transact_with(options.unwrap_or_default(), async |tx| {
             let (mut client, mut so_far) = (this.borrow_mut(), course.take());
+            // The attempts before were lost.
+            client.check_no_trace(floor, first);
             client.rng = rand::SeedableRng::seed_from_u64(seed);
             let attempt = Attempt::begin(&db, &client.scene);
             let point = tx.read_point();
@@ -116,6 +118,13 @@ impl Client {
             result
         }));
         let Course { last, has_stopped, was_refused } = course.into_inner();
+        let may_be_published = matches!(
+            result,
+            Ok(()) | Err(FluxError::OutcomeUnknown { .. } | FluxError::FatalPersistenceError { .. })
+        );
+        if !may_be_published {
+            self.check_no_trace(floor, first);
+        }
         if has_stopped {
             return Err(Stop::Failed);
         }
