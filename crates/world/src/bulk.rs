@@ -77,7 +77,7 @@ impl Client {
             _ => db.is_empty().map(|is_empty| (Found::Number(usize::from(!is_empty)), end(false))),
         };
         drop(db);
-        if let Outcome::Done((found, scan)) = self.scene.judge(&self.name, result)? {
+        if let Outcome::Done((found, scan)) = self.judge(result)? {
             self.check_range(begin, since, scan, found);
         }
         self.scene.board.raise();
@@ -116,7 +116,7 @@ impl Client {
             pairs.iter().map(|(key, value)| (key.clone(), Some(value.id))).collect();
         self.scene.board.note(&self.name, format!("extends by {written:?}"));
         let result = block_on(self.db.extend(pairs));
-        let Outcome::Done(()) = self.scene.judge(&self.name, result)? else {
+        let Outcome::Done(()) = self.judge(result)? else {
             self.check_no_trace(since.floor, first);
             return Ok(());
         };
@@ -161,7 +161,7 @@ impl Client {
             _ if clears => (block_on(db.clear()).map(Found::Number), Scan::all()),
             _ => (block_on(db.remove_range(ends(&scan))).map(Found::Number), scan),
         };
-        if let Outcome::Done(found) = self.scene.judge(&self.name, result)? {
+        if let Outcome::Done(found) = self.judge(result)? {
             self.check_removal(begin, since, scan, found);
         }
         self.scene.board.raise();
@@ -215,7 +215,7 @@ impl Client {
         let since = self.scene.timeline.since();
         self.scene.board.note(&self.name, format!("lets {key} expire at {}", millis(at)));
         let result = block_on(self.db.expire_at(key.as_str(), at));
-        let Outcome::Done(is_there) = self.scene.judge(&self.name, result)? else { return Ok(()) };
+        let Outcome::Done(is_there) = self.judge(result)? else { return Ok(()) };
         self.check_life(&key, since, is_there, Expiry::at(millis(at)), |_| false);
         Ok(())
     }
@@ -226,7 +226,7 @@ impl Client {
         let (since, before) = (self.scene.timeline.since(), self.scene.earliest());
         self.scene.board.note(&self.name, format!("lets {key} live for ever"));
         let result = block_on(self.db.persist(key.as_str()));
-        let Outcome::Done(has_changed) = self.scene.judge(&self.name, result)? else { return Ok(()) };
+        let Outcome::Done(has_changed) = self.judge(result)? else { return Ok(()) };
         let expiry = self.scene.expiry_of(Expiry::NEVER, before, self.scene.now());
         self.check_life(&key, since, has_changed, expiry, |held| held.expires == 0);
         Ok(())

@@ -141,7 +141,7 @@ fn backup(db: &Db, scene: &Scene, disk: &WorldDisk, rng: &mut StdRng) {
     let copy = match block_on(builder.build()) {
         Ok(copy) => copy,
         // Faults go on, in this directory too.
-        Err(error) if scene.has_faults => {
+        Err(error) if scene.faults.have_fired() => {
             return scene.board.note("backup", format!("not opened: {error:?}"));
         }
         Err(error) => return scene.board.anomaly(format!("a backup cannot be opened: {error:?}")),

@@ -2,6 +2,7 @@
 //! its share, or the database has failed.
 
 use crate::board::Board;
+use crate::disk::Faults;
 use crate::expiry::Expiry;
 use crate::pen::Pen;
 use crate::plan::{Habit, Life};
@@ -30,8 +31,7 @@ pub(crate) struct Scene {
     pub(crate) stamps: Arc<Stamps>,
     /// The latest time of day there had been when the life began, and the virtual time then.
     pub(crate) began: (u64, Duration),
-    /// Whether the disk may fail, or the machine stop.
-    pub(crate) has_faults: bool,
+    pub(crate) faults: Faults,
 }
 
 /// Why a client goes no further.
@@ -77,6 +77,16 @@ impl Scene {
 
     /// Sorts out an error: it is to be expected, or an anomaly.
     pub(crate) fn judge<T>(&self, who: &str, result: Result<T, FluxError>) -> Result<Outcome<T>, Stop> {
+        self.judge_since(Duration::ZERO, who, result)
+    }
+
+    /// The same of a call that has read from no snapshot which was taken before the virtual time `began`.
+    pub(crate) fn judge_since<T>(
+        &self,
+        began: Duration,
+        who: &str,
+        result: Result<T, FluxError>,
+    ) -> Result<Outcome<T>, Stop> {
         self.board.raise();
         let error = match result {
             Ok(value) => return Ok(Outcome::Done(value)),
@@ -84,23 +94,31 @@ impl Scene {
         };
         self.board.note(who, format!("-> {error:?}"));
         let life = &self.life;
+        let age = virtual_time::elapsed() - began;
         match error {
             FluxError::SerializationConflict | FluxError::WriteConflict => Ok(Outcome::Conflict),
             FluxError::MemoryLimitExceeded | FluxError::ExceedsMemoryLimit { .. } if life.limit.is_some() => {
+                self.board.event("refusals for the limit");
                 Ok(Outcome::Refused)
             }
-            FluxError::SnapshotTooOld { .. } if life.max_age.is_some() => Ok(Outcome::Refused),
-            FluxError::OutcomeUnknown { .. } | FluxError::FatalPersistenceError { .. } if self.has_faults => {
+            FluxError::SnapshotTooOld { .. } if life.max_age.is_some_and(|most| age >= most) => {
+                self.board.event("snapshots too old");
+                Ok(Outcome::Refused)
+            }
+            FluxError::OutcomeUnknown { .. } | FluxError::FatalPersistenceError { .. }
+                if self.faults.have_fired() =>
+            {
                 Err(Stop::Failed)
             }
             // The log may have failed, or be closing, before anything was said to a client.
             FluxError::Persistence(PersistenceError::Io { .. } | PersistenceError::Unavailable(_))
-                if self.has_faults =>
+                if self.faults.have_fired() =>
             {
                 Ok(Outcome::Refused)
             }
             error => {
-                self.board.anomaly(format!("{who}: an error that nothing explains: {error:?}"));
+                let what = format!("{who}: an error that nothing explains, since {began:?}: {error:?}");
+                self.board.anomaly(what);
                 self.board.raise();
                 Err(Stop::Failed)
             }
@@ -116,13 +134,21 @@ pub(crate) struct Client {
     pub(crate) rng: StdRng,
     pub(crate) pen: Pen,
     pub(crate) held: Vec<Held>,
+    /// The virtual time when its operation began.
+    pub(crate) began: Duration,
     pub(crate) process: Process<String, u64>,
 }
 
 impl Client {
     pub(crate) fn new(name: String, db: Db, scene: Scene, rng: StdRng, first: u64) -> Self {
         let pen = Pen::new(&scene.life.diet, first);
-        Client { name, db, scene, rng, pen, held: Vec::new(), process: Process::default() }
+        let (began, process) = (virtual_time::elapsed(), Process::default());
+        Client { name, db, scene, rng, pen, held: Vec::new(), began, process }
+    }
+
+    /// Sorts out the error of a call that reads from no snapshot of an earlier operation.
+    pub(crate) fn judge<T>(&self, result: Result<T, FluxError>) -> Result<Outcome<T>, Stop> {
+        self.scene.judge_since(self.began, &self.name, result)
     }
 
     /// Does its share; returns what it has committed.
@@ -150,6 +176,7 @@ impl Client {
 
     fn operation(&mut self) -> Result<(), Stop> {
         self.scene.timeline.operates();
+        self.began = virtual_time::elapsed();
         let is_contended = self.scene.life.diet.keys <= 4;
         let drawn = match self.scene.life.diet.habit {
             // No other writes than those of the habit.
@@ -213,7 +240,7 @@ impl Client {
         let mut session = db.handle();
         if in_session {
             let begun = session.begin();
-            self.scene.judge(&self.name, begun)?;
+            self.judge(begun)?;
         }
         let own = (!in_session).then(|| db.begin());
         let Some(tx) = own.as_ref().or(session.open_transaction()) else {
@@ -231,7 +258,7 @@ impl Client {
             Some(tx) => block_on(tx.commit()),
             None => block_on(session.commit()),
         };
-        let outcome = self.scene.judge(&self.name, result)?;
+        let outcome = self.judge(result)?;
         match &outcome {
             Outcome::Done(()) => self.committed(begin, point, &ended),
             Outcome::Conflict => self.refused(point, &ended.model),
@@ -250,7 +277,7 @@ impl Client {
         let mut script = Script::new(tx, base, (raw, point.time), &self.pen, &scene, &self.name);
         for _ in 0..self.rng.random_range(1..=self.scene.life.diet.steps) {
             let done = script.step(&mut self.rng);
-            match self.scene.judge(&self.name, done)? {
+            match self.judge(done)? {
                 Outcome::Done(()) => {}
                 Outcome::Conflict | Outcome::Refused => return Ok(None),
             }

@@ -84,16 +84,15 @@ fn live(
     if rng.random_bool(0.2) {
         virtual_time::set_time_of_day(rng.random_range(-3_600_000..3_600_000));
     }
-    let has_faults =
-        disk.is_some() && (life.crash.is_some() || life.failure.is_some() || life.capacity.is_some());
-    let timeline = account.timeline.clone().that_may_fail(has_faults);
+    let faults = disk.as_ref().map(|disk| disk.faults.clone()).unwrap_or_default();
+    let timeline = account.timeline.clone().on_disk(faults.clone());
     let scene = Scene {
         life: Arc::clone(life),
         timeline: timeline.clone(),
         board: board.clone(),
         stamps: Arc::new(Stamps::default()),
         began: (account.latest, virtual_time::elapsed()),
-        has_faults,
+        faults,
     };
     board.note("world", "opens the database");
     // Also if opening fails: it may get as far as a checkpoint.
@@ -124,7 +123,7 @@ fn live(
         }
         Err(error) => {
             board.note("world", format!("could not be opened: {error:?}"));
-            if !has_faults || !is_of_the_disk(&error) {
+            if !scene.faults.have_fired() || !is_of_the_disk(&error) {
                 board.anomaly(format!("it cannot be opened: {error}, {error:?}"));
             }
             true
@@ -277,7 +276,7 @@ fn run(db: Db, scene: &Scene, disk: Option<&WorldDisk>, number: usize, rng: &mut
     };
     let closed = scene.judge("world", closed).is_ok();
     let has_failed = has_failed || !closed || disk.is_some_and(|disk| disk.sim.has_crashed());
-    if !has_failed && disk.is_none_or(|_| !scene.has_faults) {
+    if !has_failed && !scene.faults.have_fired() {
         timeline.closed();
     }
     has_failed

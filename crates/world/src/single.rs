@@ -89,7 +89,7 @@ impl Client {
                 false => Effect::of(Some(Some(held.id)), None),
             }),
         };
-        let outcome = self.scene.judge(&self.name, result)?;
+        let outcome = self.judge(result)?;
         if !matches!(&outcome, Outcome::Done(Effect { wrote: Some(Some(_)), .. })) {
             self.check_no_trace(since.floor, new);
         }

@@ -20,6 +20,7 @@ pub(crate) use reads::Since;
 pub(crate) use recovery::Leeway;
 
 use crate::board::Board;
+use crate::disk::Faults;
 use fluxmap_shuttle::ReadPoint;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -98,15 +99,15 @@ struct Inner {
 pub(crate) struct Timeline {
     inner: Arc<Mutex<Inner>>,
     board: Board,
-    /// Whether the log may fail in this life.
-    may_fail: bool,
+    /// Once there was a fault, the log may have failed.
+    faults: Faults,
 }
 
 impl Timeline {
     /// Of a database that is to be created.
     pub(crate) fn new(board: Board) -> Self {
         let inner = Inner { is_opening: true, ..Inner::beginning(0, State::new()) };
-        Timeline { inner: Arc::new(Mutex::new(inner)), board, may_fail: false }
+        Timeline { inner: Arc::new(Mutex::new(inner)), board, faults: Faults::default() }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -128,9 +129,9 @@ impl Timeline {
         }
     }
 
-    /// The same, for a life in which the log may fail.
-    pub(crate) fn that_may_fail(self, may_fail: bool) -> Timeline {
-        Timeline { may_fail, ..self }
+    /// The same, for a life on a disk with these faults.
+    pub(crate) fn on_disk(self, faults: Faults) -> Timeline {
+        Timeline { faults, ..self }
     }
 
     /// Takes notice that the calling task begins an operation, an attempt or a commit, and returns its
@@ -166,12 +167,13 @@ impl Timeline {
             return BTreeMap::new();
         }
         let index = (timestamp - inner.first) as usize;
-        // Where the log may fail, a view of an earlier state may have a later time than a transaction that has
+        let may_have_failed = self.faults.have_fired();
+        // If the log has failed, a view of an earlier state may have a later time than a transaction that has
         // read a later state. Once the log has failed, the later state never becomes stable, so the
         // transaction is never acknowledged, and the time of the stable state goes on.
         let (earlier, later) = (&inner.times[..index], &inner.times[index + 1..]);
-        let earlier = if self.may_fail && !is_stable { &[] } else { earlier };
-        let later = if self.may_fail { &[] } else { later };
+        let earlier = if may_have_failed && !is_stable { &[] } else { earlier };
+        let later = if may_have_failed { &[] } else { later };
         let before = earlier.iter().max().copied().unwrap_or(0);
         let after = later.iter().filter(|time| **time != 0).min().copied();
         if time != 0 && (before > time || after.is_some_and(|after| after < time)) {

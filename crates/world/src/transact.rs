@@ -137,7 +137,7 @@ impl Client {
                 self.scene.board.event("transactions given up");
             }
             (result, _) => {
-                if let Outcome::Conflict = self.scene.judge(&self.name, result)? {
+                if let Outcome::Conflict = self.judge(result)? {
                     self.scene.board.anomaly(format!("{}: transact returned a conflict", self.name));
                 }
             }

@@ -1,6 +1,7 @@
 //! Deaths and openings: what must have survived (T4).
 
 use super::{Held, Inner, State, Timeline};
+use crate::disk::Faults;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
@@ -88,7 +89,7 @@ impl Timeline {
             operations: 0,
             present: BTreeMap::new(),
         };
-        Timeline { inner: Arc::new(Mutex::new(next)), board: self.board.clone(), may_fail: false }
+        Timeline { inner: Arc::new(Mutex::new(next)), board: self.board.clone(), faults: Faults::default() }
     }
 
     /// It was closed: all that was published must be there when it is opened again.
