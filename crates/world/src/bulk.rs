@@ -154,6 +154,9 @@ impl Client {
         let one_end = |reverse| Scan { reverse, limit: Some(1), ..Scan::all() };
         let clears = drawn == 9 && self.rng.random_bool(0.3);
         self.scene.board.note(&self.name, format!("removes many ({drawn}, {clears}): {scan:?}"));
+        // Either end may be any key.
+        let whole = matches!(drawn, 6 | 7) || clears;
+        self.scene.timeline.claim(if whole { Scan::all() } else { scan.clone() });
         let db = &self.db;
         let (result, scan) = match drawn {
             6 => (block_on(db.pop_first()).map(one), one_end(false)),

@@ -4,7 +4,7 @@
 use crate::board::Board;
 use crate::disk::Faults;
 use crate::expiry::Expiry;
-use crate::pen::Pen;
+use crate::pen::{self, Pen};
 use crate::plan::{Habit, Life};
 use crate::reads::Held;
 use crate::script::{Ended, Script, Tx};
@@ -284,6 +284,8 @@ impl Client {
         }
         let ended = script.end();
         self.scene.timeline.operates();
+        let removed = ended.model.written().filter(|(_, id)| id.is_none());
+        removed.for_each(|(key, _)| self.scene.timeline.claim(pen::point(key)));
         Ok(Some(ended))
     }
 

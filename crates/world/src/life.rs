@@ -112,6 +112,7 @@ fn live(
             }
             let leeway = Leeway {
                 has_limit: life.limit.is_some(),
+                keys_go: life.limit.is_some() || life.chores.evictions > 0,
                 gives_lives: account.gives_lives,
                 now: scene.now(),
             };
@@ -174,10 +175,11 @@ fn prepare_disk(life: &Life, account: &mut Account, board: &Board, rng: &mut Std
 
 fn open(scene: &Scene, disk: Option<&WorldDisk>) -> Result<Db, FluxError> {
     let life = &scene.life;
-    let timeline = scene.timeline.clone();
+    let observed = scene.clone();
     let mut builder = Database::<String, Value>::builder().isolation_level(life.isolation).observer(
         move |timestamp, key: &String, value: Option<&Arc<Value>>, expires| {
-            timeline.publish(timestamp, key, value.map(|value| Held { id: value.id, expires }));
+            let held = value.map(|value| Held { id: value.id, expires });
+            observed.timeline.publish(timestamp, key, held, observed.now());
         },
     );
     if let Some(interval) = life.vacuum {

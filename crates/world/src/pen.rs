@@ -100,6 +100,12 @@ pub(crate) fn prefix_scan(prefix: &str, reverse: bool, limit: Option<usize>) -> 
     Scan { lower: Bound::Included(prefix.to_owned()), upper, reverse, limit }
 }
 
+/// The scan of one key.
+pub(crate) fn point(key: &str) -> Scan<String> {
+    let end = || Bound::Included(key.to_owned());
+    Scan { lower: end(), upper: end(), ..Scan::all() }
+}
+
 /// The ends of a scan as ranges take them.
 pub(crate) fn ends(scan: &Scan<String>) -> (Bound<String>, Bound<String>) {
     (scan.lower.clone(), scan.upper.clone())

@@ -2,6 +2,7 @@
 
 use crate::client::{Client, Outcome, Stop};
 use crate::expiry::Expiry;
+use crate::pen::point;
 use crate::timeline::{Held, Since};
 use crate::value::Value;
 use fluxmap_shuttle::FluxError;
@@ -48,6 +49,9 @@ impl Client {
         let (begin, since) = (self.scene.stamps.next(), self.scene.timeline.since());
         let before = self.scene.earliest();
         self.scene.board.note(&self.name, format!("one step ({choice}) on {key}, writing {new}"));
+        if choice == 3 || choice == 2 && !self.pen.expiring {
+            self.scene.timeline.claim(point(&key));
+        }
         let db = &self.db;
         // The value that a swap has not found.
         let differs = Cell::new(None);

@@ -22,6 +22,7 @@ pub(crate) use recovery::Leeway;
 use crate::board::Board;
 use crate::disk::Faults;
 use fluxmap_shuttle::ReadPoint;
+use fluxmap_testkit::op::Scan;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -92,6 +93,10 @@ struct Inner {
     /// How many operations and attempts were begun, and the last one of each task.
     operations: u64,
     present: BTreeMap<usize, u64>,
+    /// The keys that the operation of each task may remove.
+    claims: BTreeMap<usize, Vec<Scan<String>>>,
+    /// Whether keys may go at any time: there is a memory limit, or somebody evicts.
+    keys_go: bool,
 }
 
 /// See the [module](self). Clones are the same.
@@ -114,8 +119,9 @@ impl Timeline {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes notice of a version that is being published. Called amid the engine's code.
-    pub(crate) fn publish(&self, timestamp: u64, key: &str, held: Option<Held>) {
+    /// Takes notice of a version that is being published when the time is `now` at the latest. Called amid the
+    /// engine's code.
+    pub(crate) fn publish(&self, timestamp: u64, key: &str, held: Option<Held>, now: u64) {
         let task = usize::from(shuttle::current::me());
         self.board.note("published last", format!("{timestamp}: {key} = {held:?}, by task {task}"));
         let mut inner = self.inner();
@@ -123,7 +129,7 @@ impl Timeline {
             inner.early.push((timestamp, task, key.to_owned(), held));
             return;
         }
-        if let Err(what) = inner.publish(timestamp, task, key, held) {
+        if let Err(what) = inner.publish(timestamp, task, key, held, now) {
             drop(inner);
             self.board.anomaly(what);
         }
@@ -140,8 +146,17 @@ impl Timeline {
         let mut inner = self.inner();
         inner.operations += 1;
         let number = inner.operations;
-        inner.present.insert(usize::from(shuttle::current::me()), number);
+        let task = usize::from(shuttle::current::me());
+        inner.present.insert(task, number);
+        inner.claims.remove(&task);
         number
+    }
+
+    /// Takes notice that the operation that the calling task has begun may remove these keys. Nobody else may
+    /// remove a key that has not expired, unless keys go for want of room or are evicted.
+    pub(crate) fn claim(&self, keys: Scan<String>) {
+        let task = usize::from(shuttle::current::me());
+        self.inner().claims.entry(task).or_default().push(keys);
     }
 
     /// The newest timestamp that was published.
@@ -298,10 +313,31 @@ impl Inner {
             slack: 0,
             operations: 0,
             present: BTreeMap::new(),
+            claims: BTreeMap::new(),
+            keys_go: false,
         }
     }
 
-    fn publish(&mut self, timestamp: u64, task: usize, key: &str, held: Option<Held>) -> Result<(), String> {
+    /// Whether the task has a reason to remove this key, if the time is `now`.
+    fn may_remove(&self, task: usize, key: &String, now: u64) -> bool {
+        let before = self.states.last().and_then(|state| state.get(key));
+        let has_gone = before.is_none_or(|held| held.expires != 0 && held.expires <= now);
+        let claims = self.claims.get(&task);
+        has_gone || self.keys_go || claims.is_some_and(|claims| claims.iter().any(|keys| keys.contains(key)))
+    }
+
+    fn publish(
+        &mut self,
+        timestamp: u64,
+        task: usize,
+        key: &str,
+        held: Option<Held>,
+        now: u64,
+    ) -> Result<(), String> {
+        if held.is_none() && !self.may_remove(task, &key.to_owned(), now) {
+            let before = self.states.last().and_then(|state| state.get(key));
+            return Err(format!("commit {timestamp} removes {key} without a reason at {now}: {before:?}"));
+        }
         let last = self.last();
         if timestamp == last + 1 {
             let state = self.states[self.states.len() - 1].clone();

@@ -8,13 +8,13 @@
 //! So a transaction whose reads stay the same is lost at most to commits that were begun before its lease.
 
 use crate::client::{Client, Db, Model, Outcome, Scene, Stop};
+use crate::pen::point;
 use crate::script::Ended;
 use fluxmap_shuttle::{FluxError, IsolationLevel, ReadPoint, TransactOptions};
 use fluxmap_testkit::op::Scan;
 use rand::Rng;
 use shuttle::future::block_on;
 use std::cell::{Cell, RefCell};
-use std::ops::Bound;
 use std::time::Duration;
 
 /// The course of one call of `transact`.
@@ -59,11 +59,6 @@ impl Attempt {
 
 /// The keys that a lease protects after this attempt.
 fn protected(scene: &Scene, model: &Model) -> Vec<Scan<String>> {
-    let point = |key: &String| Scan {
-        lower: Bound::Included(key.clone()),
-        upper: Bound::Included(key.clone()),
-        ..Scan::all()
-    };
     match scene.life.isolation {
         IsolationLevel::Serializable => model.noted().to_vec(),
         IsolationLevel::Snapshot => model.written().map(|(key, _)| point(key)).collect(),

@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex};
 pub(crate) struct Leeway {
     /// Keys may have no room any more.
     pub(crate) has_limit: bool,
+    /// Whether keys may go at any time.
+    pub(crate) keys_go: bool,
     /// A policy may give keys without a time of their own one, in memory first, and in the files
     /// with the next checkpoint.
     pub(crate) gives_lives: bool,
@@ -60,9 +62,9 @@ impl Timeline {
                 inner.expected(latest)
             ));
         }
-        *inner = Inner { hidden, ..Inner::beginning(recovered, state) };
+        *inner = Inner { hidden, keys_go: leeway.keys_go, ..Inner::beginning(recovered, state) };
         for (timestamp, task, key, held) in later {
-            inner.publish(timestamp, task, &key, held)?;
+            inner.publish(timestamp, task, &key, held, leeway.now)?;
         }
         Ok(())
     }
@@ -88,6 +90,8 @@ impl Timeline {
             slack: inner.slack.max(slack),
             operations: 0,
             present: BTreeMap::new(),
+            claims: BTreeMap::new(),
+            keys_go: false,
         };
         Timeline { inner: Arc::new(Mutex::new(next)), board: self.board.clone(), faults: Faults::default() }
     }
@@ -114,7 +118,7 @@ impl Inner {
 
     /// Whether `state` may be recovered from files that hold `expected`.
     fn explains(&self, expected: &BTreeMap<String, Vec<Held>>, state: &State, leeway: Leeway) -> bool {
-        let Leeway { has_limit, gives_lives, now } = leeway;
+        let Leeway { has_limit, gives_lives, now, .. } = leeway;
         let is_same = |held: &Held, before: &Held| {
             held.id == before.id && (held.expires == before.expires || gives_lives)
         };
