@@ -88,7 +88,8 @@ fn of_a_lock_it_is_told_who_holds_it_and_where_both_took_it() {
             false => (one, zero, "client-1"),
         };
         has_all(first, &["waits for the gate at crates/world/src/run/tests.rs:"]);
-        let waits = "waits for the lock of commit::Order<String, Value> at crates/fluxmap/src/commit.rs:";
+        let waits =
+            "waits for the lock of commit::CommitSection<String, Value> at crates/fluxmap/src/commit.rs:";
         has_all(
             second,
             &[waits, &format!(", which {holder} (task "), "took at crates/fluxmap/src/commit.rs:"],
