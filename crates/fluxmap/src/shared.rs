@@ -14,7 +14,7 @@ use crate::txn::own::note_commit;
 use crate::txn::priority::{HeldBack, Priority, Protects};
 use crate::txn::write_set::Write;
 use crate::worker::{Schedule, Worker};
-use fluxmap_index::{Timestamp, contain};
+use fluxmap_index::{Timestamp, contain, planted};
 use std::collections::BTreeSet;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -275,6 +275,10 @@ impl<K: Key, V: Value> Core<K, V> {
         what: &'static str,
         work: impl FnOnce() -> Option<Instant>,
     ) -> Option<Instant> {
+        let work = || {
+            assert!(!planted("background-work-panics"), "a planted panic");
+            work()
+        };
         contain(work).unwrap_or_else(|| {
             // Relaxed: it is only a count.
             self.panics.fetch_add(1, Ordering::Relaxed);

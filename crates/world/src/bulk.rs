@@ -81,7 +81,7 @@ impl Client {
             _ => db.is_empty().map(|is_empty| (Found::Number(usize::from(!is_empty)), end(false))),
         };
         drop(db);
-        if let Outcome::Done((found, scan)) = self.scene.judge(&self.name, result)? {
+        if let Outcome::Done((found, scan)) = self.judge(result)? {
             self.check_range(begin, since, scan, found);
         }
         self.scene.board.raise();
@@ -114,13 +114,16 @@ impl Client {
     /// Writes at most `most` pairs in one step.
     pub(crate) fn extend(&mut self, most: usize) -> Result<(), Stop> {
         let (begin, since) = (self.scene.stamps.next(), self.scene.timeline.since());
-        let before = self.scene.earliest();
+        let (before, first) = (self.scene.earliest(), self.pen.next());
         let pairs = self.pen.pairs(&mut self.rng, most);
         let written: BTreeMap<String, Option<u64>> =
             pairs.iter().map(|(key, value)| (key.clone(), Some(value.id))).collect();
         self.scene.board.note(&self.name, format!("extends by {written:?}"));
         let result = block_on(self.db.extend(pairs));
-        let Outcome::Done(()) = self.scene.judge(&self.name, result)? else { return Ok(()) };
+        let Outcome::Done(()) = self.judge(result)? else {
+            self.check_no_trace(since.floor, first);
+            return Ok(());
+        };
         self.scene.board.count(|counts| counts.transactions += 1);
         if written.is_empty() {
             return Ok(());
@@ -155,6 +158,9 @@ impl Client {
         let one_end = |reverse| Scan { reverse, limit: Some(1), ..Scan::all() };
         let clears = drawn == 9 && self.rng.random_bool(0.3);
         self.scene.board.note(&self.name, format!("removes many ({drawn}, {clears}): {scan:?}"));
+        // Either end may be any key.
+        let whole = matches!(drawn, 6 | 7) || clears;
+        self.scene.timeline.claim(if whole { Scan::all() } else { scan.clone() });
         let db = &self.db;
         let (result, scan) = match drawn {
             6 => (block_on(db.pop_first()).map(one), one_end(false)),
@@ -162,7 +168,7 @@ impl Client {
             _ if clears => (block_on(db.clear()).map(Found::Number), Scan::all()),
             _ => (block_on(db.remove_range(ends(&scan))).map(Found::Number), scan),
         };
-        if let Outcome::Done(found) = self.scene.judge(&self.name, result)? {
+        if let Outcome::Done(found) = self.judge(result)? {
             self.check_removal(begin, since, scan, found);
         }
         self.scene.board.raise();
@@ -217,7 +223,7 @@ impl Client {
         let since = self.scene.timeline.since();
         self.scene.board.note(&self.name, format!("lets {key} expire at {}", millis(at)));
         let result = block_on(self.db.expire_at(key.as_str(), at));
-        let Outcome::Done(is_there) = self.scene.judge(&self.name, result)? else { return Ok(()) };
+        let Outcome::Done(is_there) = self.judge(result)? else { return Ok(()) };
         self.check_life(&key, since, is_there, Expiry::at(millis(at)), |_| false);
         Ok(())
     }
@@ -228,7 +234,7 @@ impl Client {
         let (since, before) = (self.scene.timeline.since(), self.scene.earliest());
         self.scene.board.note(&self.name, format!("lets {key} live for ever"));
         let result = block_on(self.db.persist(key.as_str()));
-        let Outcome::Done(has_changed) = self.scene.judge(&self.name, result)? else { return Ok(()) };
+        let Outcome::Done(has_changed) = self.judge(result)? else { return Ok(()) };
         let expiry = self.scene.expiry_of(Expiry::NEVER, before, self.scene.now());
         self.check_life(&key, since, has_changed, expiry, |held| held.expires == 0);
         Ok(())

@@ -142,7 +142,7 @@ fn backup(db: &Db, scene: &Scene, disk: &WorldDisk, rng: &mut StdRng) {
     let copy = match block_on(builder.build()) {
         Ok(copy) => copy,
         // The faults of the disk go on, and affect the directory of the backup too.
-        Err(error) if scene.has_faults => {
+        Err(error) if scene.faults.have_fired() => {
             return scene.board.note("backup", format!("not opened: {error:?}"));
         }
         Err(error) => return scene.board.anomaly(format!("a backup cannot be opened: {error:?}")),

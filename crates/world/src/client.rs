@@ -2,8 +2,9 @@
 //! its number of operations or the database has failed.
 
 use crate::board::Board;
+use crate::disk::Faults;
 use crate::expiry::Expiry;
-use crate::pen::Pen;
+use crate::pen::{self, Pen};
 use crate::plan::{Habit, Life};
 use crate::reads::Held;
 use crate::script::{Ended, Script, Tx};
@@ -30,8 +31,7 @@ pub(crate) struct Scene {
     pub(crate) stamps: Arc<Stamps>,
     /// The latest time of day in the lives before, and the virtual time at which this life began.
     pub(crate) began: (u64, Duration),
-    /// Whether the disk may fail or the machine may stop.
-    pub(crate) has_faults: bool,
+    pub(crate) faults: Faults,
 }
 
 /// The reason why a client stops early.
@@ -78,6 +78,16 @@ impl Scene {
 
     /// Decides whether an error is expected or an anomaly.
     pub(crate) fn judge<T>(&self, who: &str, result: Result<T, FluxError>) -> Result<Outcome<T>, Stop> {
+        self.judge_since(Duration::ZERO, who, result)
+    }
+
+    /// The same of a call that has read from no snapshot which was taken before the virtual time `began`.
+    pub(crate) fn judge_since<T>(
+        &self,
+        began: Duration,
+        who: &str,
+        result: Result<T, FluxError>,
+    ) -> Result<Outcome<T>, Stop> {
         self.board.raise();
         let error = match result {
             Ok(value) => return Ok(Outcome::Done(value)),
@@ -85,23 +95,31 @@ impl Scene {
         };
         self.board.note(who, format!("-> {error:?}"));
         let life = &self.life;
+        let age = virtual_time::elapsed() - began;
         match error {
             FluxError::SerializationConflict | FluxError::WriteConflict => Ok(Outcome::Conflict),
             FluxError::MemoryLimitExceeded | FluxError::ExceedsMemoryLimit { .. } if life.limit.is_some() => {
+                self.board.event("refusals for the limit");
                 Ok(Outcome::Refused)
             }
-            FluxError::SnapshotTooOld { .. } if life.max_age.is_some() => Ok(Outcome::Refused),
-            FluxError::OutcomeUnknown { .. } | FluxError::FatalPersistenceError { .. } if self.has_faults => {
+            FluxError::SnapshotTooOld { .. } if life.max_age.is_some_and(|most| age >= most) => {
+                self.board.event("snapshots too old");
+                Ok(Outcome::Refused)
+            }
+            FluxError::OutcomeUnknown { .. } | FluxError::FatalPersistenceError { .. }
+                if self.faults.have_fired() =>
+            {
                 Err(Stop::Failed)
             }
             // The log may have failed, or may be closing, although no client was told so before.
             FluxError::Persistence(PersistenceError::Io { .. } | PersistenceError::Unavailable(_))
-                if self.has_faults =>
+                if self.faults.have_fired() =>
             {
                 Ok(Outcome::Refused)
             }
             error => {
-                self.board.anomaly(format!("{who}: an error that nothing explains: {error:?}"));
+                let what = format!("{who}: an error that nothing explains, since {began:?}: {error:?}");
+                self.board.anomaly(what);
                 self.board.raise();
                 Err(Stop::Failed)
             }
@@ -117,13 +135,21 @@ pub(crate) struct Client {
     pub(crate) rng: StdRng,
     pub(crate) pen: Pen,
     pub(crate) held: Vec<Held>,
+    /// The virtual time when its operation began.
+    pub(crate) began: Duration,
     pub(crate) process: Process<String, u64>,
 }
 
 impl Client {
     pub(crate) fn new(name: String, db: Db, scene: Scene, rng: StdRng, first: u64) -> Self {
         let pen = Pen::new(&scene.life.diet, first);
-        Client { name, db, scene, rng, pen, held: Vec::new(), process: Process::default() }
+        let (began, process) = (virtual_time::elapsed(), Process::default());
+        Client { name, db, scene, rng, pen, held: Vec::new(), began, process }
+    }
+
+    /// Sorts out the error of a call that reads from no snapshot of an earlier operation.
+    pub(crate) fn judge<T>(&self, result: Result<T, FluxError>) -> Result<Outcome<T>, Stop> {
+        self.scene.judge_since(self.began, &self.name, result)
     }
 
     /// Runs the client's operations, and returns its committed transactions.
@@ -151,6 +177,7 @@ impl Client {
 
     fn operation(&mut self) -> Result<(), Stop> {
         self.scene.timeline.operates();
+        self.began = virtual_time::elapsed();
         let is_contended = self.scene.life.diet.keys <= 4;
         let drawn = match self.scene.life.diet.habit {
             // Leave out `read_range` and `write_many`: these habits do no other writes than their own.
@@ -186,40 +213,61 @@ impl Client {
         }
     }
 
-    /// Begins a transaction, does some steps, and commits or rolls back, directly or in a session.
+    /// Checks that nothing was published of an operation that has not committed. When it began, the timeline's
+    /// floor was `floor`, and `first` was the number of the next value.
+    pub(crate) fn check_no_trace(&self, floor: u64, first: u64) {
+        if let Some((commit, id)) = self.scene.timeline.trace(floor, first..self.pen.next()) {
+            let what = format!("{} has not committed, and its value {id} is in commit {commit}", self.name);
+            self.scene.board.anomaly(what);
+        }
+        self.scene.board.raise();
+    }
+
+    /// Runs a transaction, and checks that it has left no trace if it has not committed.
     fn transaction(&mut self) -> Result<(), Stop> {
-        let (begin, floor) = (self.scene.stamps.next(), self.scene.timeline.floor());
+        let (floor, first) = (self.scene.timeline.floor(), self.pen.next());
+        if !self.try_transaction(floor)? {
+            self.check_no_trace(floor, first);
+        }
+        Ok(())
+    }
+
+    /// Begins a transaction, does some steps, and commits or rolls back, directly or in a session. Returns whether it has
+    /// committed.
+    fn try_transaction(&mut self, floor: u64) -> Result<bool, Stop> {
+        let begin = self.scene.stamps.next();
         let (in_session, rolls_back) = (self.rng.random_bool(0.2), self.rng.random_bool(0.1));
         self.scene.board.note(&self.name, if in_session { "begins in a session" } else { "begins" });
         let db = self.db.clone();
         let mut session = db.handle();
         if in_session {
             let begun = session.begin();
-            self.scene.judge(&self.name, begun)?;
+            self.judge(begun)?;
         }
         let own = (!in_session).then(|| db.begin());
         let Some(tx) = own.as_ref().or(session.open_transaction()) else {
             self.scene.board.anomaly(format!("{} has begun no transaction", self.name));
-            return Ok(());
+            return Ok(false);
         };
         let point = tx.read_point();
-        let Some(ended) = self.script(tx, point, floor)? else { return Ok(()) };
+        let Some(ended) = self.script(tx, point, floor)? else { return Ok(false) };
         if rolls_back {
             own.map_or_else(|| drop(session.rollback()), Tx::rollback);
-            return Ok(());
+            return Ok(false);
         }
         self.scene.board.note(&self.name, format!("commits, having read at {}", point.timestamp));
         let result = match own {
             Some(tx) => block_on(tx.commit()),
             None => block_on(session.commit()),
         };
-        match self.scene.judge(&self.name, result)? {
+        let outcome = self.judge(result)?;
+        match &outcome {
             Outcome::Done(()) => self.committed(begin, point, &ended),
             Outcome::Conflict => self.refused(point, &ended.model),
             Outcome::Refused => {}
         }
         self.scene.board.raise();
-        Ok(())
+        Ok(matches!(outcome, Outcome::Done(())))
     }
 
     /// Does some steps of a transaction. Returns `None` if a step was refused.
@@ -231,13 +279,15 @@ impl Client {
         let mut script = Script::new(tx, base, (raw, point.time), &self.pen, &scene, &self.name);
         for _ in 0..self.rng.random_range(1..=self.scene.life.diet.steps) {
             let done = script.step(&mut self.rng);
-            match self.scene.judge(&self.name, done)? {
+            match self.judge(done)? {
                 Outcome::Done(()) => {}
                 Outcome::Conflict | Outcome::Refused => return Ok(None),
             }
         }
         let ended = script.end();
         self.scene.timeline.operates();
+        let removed = ended.model.written().filter(|(_, id)| id.is_none());
+        removed.for_each(|(key, _)| self.scene.timeline.claim(pen::point(key)));
         Ok(Some(ended))
     }
 

@@ -10,7 +10,24 @@ use rand::rngs::StdRng;
 use std::fmt;
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+
+/// Whether the disk of a life has failed, has been full or has stopped so far. Before that, nothing excuses an
+/// error. Clones are the same.
+#[derive(Clone, Default)]
+pub(crate) struct Faults(Arc<AtomicBool>);
+
+impl Faults {
+    pub(crate) fn have_fired(&self) -> bool {
+        // Relaxed: a world runs on one thread.
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn fire(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
 
 /// A disk whose calls let the scheduler run other tasks.
 #[derive(Clone)]
@@ -20,9 +37,10 @@ pub(crate) struct WorldDisk {
     slowness: u32,
     rng: Arc<Mutex<StdRng>>,
     pub(crate) log: LogFiles,
+    pub(crate) faults: Faults,
     /// Whether all calls block for ever.
     #[cfg(test)]
-    stuck: Arc<std::sync::atomic::AtomicBool>,
+    stuck: Arc<AtomicBool>,
 }
 
 impl fmt::Debug for WorldDisk {
@@ -46,6 +64,7 @@ impl WorldDisk {
             slowness,
             rng: Arc::new(Mutex::new(rng)),
             log,
+            faults: Faults::default(),
             #[cfg(test)]
             stuck: Arc::default(),
         }
@@ -54,13 +73,13 @@ impl WorldDisk {
     /// Makes all calls from now on block for ever.
     #[cfg(test)]
     pub(crate) fn get_stuck(&self) {
-        self.stuck.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.stuck.store(true, Ordering::Relaxed);
     }
 
     /// Lets other tasks run for a random number of turns.
     fn take_time(&self) {
         #[cfg(test)]
-        while self.stuck.load(std::sync::atomic::Ordering::Relaxed) {
+        while self.stuck.load(Ordering::Relaxed) {
             fluxmap_shuttle::waits::waiting("a disk that is stuck", shuttle::thread::park);
         }
         let turns = match self.slowness {
@@ -75,9 +94,15 @@ impl WorldDisk {
         self.take_time();
         let result = call(&self.sim);
         if let Err(error) = &result {
+            // Before anybody hears of it.
             match SimError::of(error) {
-                Some(SimError::Injected { .. }) => self.log.board.fault("failing calls"),
+                Some(SimError::Injected { .. }) => {
+                    self.faults.fire();
+                    self.log.board.fault("failing calls");
+                }
+                Some(SimError::Crashed { .. }) => self.faults.fire(),
                 None if error.kind() == io::ErrorKind::StorageFull => {
+                    self.faults.fire();
                     self.log.board.fault("writes to full disks");
                 }
                 _ => {}

@@ -86,16 +86,15 @@ fn live(
     if rng.random_bool(0.2) {
         virtual_time::set_time_of_day(rng.random_range(-3_600_000..3_600_000));
     }
-    let has_faults =
-        disk.is_some() && (life.crash.is_some() || life.failure.is_some() || life.capacity.is_some());
-    let timeline = account.timeline.clone().that_may_fail(has_faults);
+    let faults = disk.as_ref().map(|disk| disk.faults.clone()).unwrap_or_default();
+    let timeline = account.timeline.clone().on_disk(faults.clone());
     let scene = Scene {
         life: Arc::clone(life),
         timeline: timeline.clone(),
         board: board.clone(),
         stamps: Arc::new(Stamps::default()),
         began: (account.latest, virtual_time::elapsed()),
-        has_faults,
+        faults,
     };
     board.note("world", "opens the database");
     // Do this even if opening fails, because it may write a checkpoint before it does.
@@ -115,6 +114,7 @@ fn live(
             }
             let leeway = Leeway {
                 has_limit: life.limit.is_some(),
+                keys_go: life.limit.is_some() || life.chores.evictions > 0,
                 gives_lives: account.gives_lives,
                 now: scene.now(),
             };
@@ -126,7 +126,7 @@ fn live(
         }
         Err(error) => {
             board.note("world", format!("could not be opened: {error:?}"));
-            if !has_faults || !is_of_the_disk(&error) {
+            if !scene.faults.have_fired() || !is_of_the_disk(&error) {
                 board.anomaly(format!("the database cannot be opened: {error}, {error:?}"));
             }
             true
@@ -177,10 +177,11 @@ fn prepare_disk(life: &Life, account: &mut Account, board: &Board, rng: &mut Std
 
 fn open(scene: &Scene, disk: Option<&WorldDisk>) -> Result<Db, FluxError> {
     let life = &scene.life;
-    let timeline = scene.timeline.clone();
+    let observed = scene.clone();
     let mut builder = Database::<String, Value>::builder().isolation_level(life.isolation).observer(
         move |timestamp, key: &String, value: Option<&Arc<Value>>, expires| {
-            timeline.publish(timestamp, key, value.map(|value| Held { id: value.id, expires }));
+            let held = value.map(|value| Held { id: value.id, expires });
+            observed.timeline.publish(timestamp, key, held, observed.now());
         },
     );
     if let Some(interval) = life.vacuum {
@@ -282,7 +283,7 @@ fn run(db: Db, scene: &Scene, disk: Option<&WorldDisk>, number: usize, rng: &mut
     let closed = scene.judge("world", closed).is_ok();
     let has_failed = has_failed || !closed || disk.is_some_and(|disk| disk.sim.has_crashed());
     // Closing or dropping a database syncs everything, unless a fault may have prevented it.
-    if !has_failed && disk.is_none_or(|_| !scene.has_faults) {
+    if !has_failed && !scene.faults.have_fired() {
         timeline.closed();
     }
     has_failed

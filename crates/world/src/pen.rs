@@ -61,6 +61,12 @@ impl Pen {
         Value::new(id, size)
     }
 
+    /// Returns the number that the next value will have. Numbers grow.
+    pub(crate) fn next(&self) -> u64 {
+        // Relaxed: only the client that writes draws numbers.
+        self.next.load(Ordering::Relaxed)
+    }
+
     /// Returns at most `most` pairs, of which some may have the same key.
     pub(crate) fn pairs(&self, rng: &mut StdRng, most: usize) -> Vec<(String, Value)> {
         (0..rng.random_range(0..=most)).map(|_| (self.key(rng), self.value(rng))).collect()
@@ -92,6 +98,12 @@ pub(crate) fn prefix_scan(prefix: &str, reverse: bool, limit: Option<usize>) -> 
         }
     };
     Scan { lower: Bound::Included(prefix.to_owned()), upper, reverse, limit }
+}
+
+/// Returns a scan of one key.
+pub(crate) fn point(key: &str) -> Scan<String> {
+    let end = || Bound::Included(key.to_owned());
+    Scan { lower: end(), upper: end(), ..Scan::all() }
 }
 
 /// Returns the bounds of a scan, in the form that range methods take.

@@ -24,6 +24,8 @@ pub(crate) struct Held {
     raw: State,
     /// The time at which the snapshot reads.
     time: u64,
+    /// The virtual time before it was taken.
+    began: Duration,
 }
 
 impl Client {
@@ -52,7 +54,7 @@ impl Client {
             1 => self.db.get_with(key.as_str(), |value| value.id),
             _ => self.db.get_many([key.as_str()]).map(|[found]| found.map(|value| value.id)),
         };
-        if let Outcome::Done(found) = self.scene.judge(&self.name, found)? {
+        if let Outcome::Done(found) = self.judge(found)? {
             self.scene.board.count(|counts| counts.reads += 1);
             if let Err(what) = self.scene.timeline.check_get(&key, found, since, self.scene.now()) {
                 self.scene.board.anomaly(format!("{}: {what}", self.name));
@@ -72,7 +74,7 @@ impl Client {
             true => self.db.get_many(asked).map(Vec::from),
             false => self.db.get_each(asked),
         };
-        if let Outcome::Done(found) = self.scene.judge(&self.name, found)? {
+        if let Outcome::Done(found) = self.judge(found)? {
             self.scene.board.count(|counts| counts.reads += 1);
             let ids = found.into_iter().map(|value| value.map(|value| value.id));
             let found: Vec<_> = keys.into_iter().zip(ids).collect();
@@ -92,7 +94,7 @@ impl Client {
         let timeline = &self.scene.timeline;
         let checked = match self.rng.random() {
             true => {
-                let has = self.scene.judge(&self.name, self.db.contains_key(key))?;
+                let has = self.judge(self.db.contains_key(key))?;
                 let Outcome::Done(has) = has else { return Ok(()) };
                 let now = self.scene.now();
                 let explains = |state: &State| match state.get(key) {
@@ -104,7 +106,7 @@ impl Client {
                 timeline.check_state(since.floor, explains).map_err(|states| (format!("{has}"), states))
             }
             false => {
-                let left = self.scene.judge(&self.name, self.db.ttl(key))?;
+                let left = self.judge(self.db.ttl(key))?;
                 let Outcome::Done(left) = left else { return Ok(()) };
                 let now = self.scene.now();
                 let explains = |state: &State| match state.get(key) {
@@ -134,7 +136,7 @@ impl Client {
         let shows = self.scene.timeline.begin(point, floor, true);
         self.scene.board.raise();
         let raw = self.scene.timeline.state(point.timestamp).unwrap_or_default();
-        let held = Held { view, shows, raw, time: point.time };
+        let held = Held { view, shows, raw, time: point.time, began: self.began };
         if let Outcome::Done(items) = self.look(&held)? {
             let end = self.scene.stamps.next();
             let ops = vec![Op::Scan { scan: Scan::all(), items }];
@@ -158,12 +160,16 @@ impl Client {
         looked.map(|_| ())
     }
 
+    fn judge_held<T>(&self, held: &Held, result: Result<T, FluxError>) -> Result<Outcome<T>, Stop> {
+        self.scene.judge_since(held.began, &self.name, result)
+    }
+
     /// Compares reads of a snapshot with the pairs that it must show. Returns all pairs.
     fn look(&mut self, held: &Held) -> Result<Outcome<Pairs>, Stop> {
         let view = &held.view;
         let key = self.pen.key(&mut self.rng);
         let result = view.get(key.as_str()).map(|found| found.map(|value| value.id));
-        let Outcome::Done(found) = self.scene.judge(&self.name, result)? else { return Ok(Outcome::Refused) };
+        let Outcome::Done(found) = self.judge_held(held, result)? else { return Ok(Outcome::Refused) };
         self.same(&format!("snapshot get {key}"), found, held.shows.get(&key).copied());
         if let Outcome::Refused = self.look_closely(held)? {
             return Ok(Outcome::Refused);
@@ -193,7 +199,7 @@ impl Client {
             }
         };
         let (scan, real) = part;
-        let Outcome::Done(real) = self.scene.judge(&self.name, real)? else { return Ok(Outcome::Refused) };
+        let Outcome::Done(real) = self.judge_held(held, real)? else { return Ok(Outcome::Refused) };
         if real.len() > ITEMS_PER_TURN {
             self.scene.board.event("long scans");
         }
@@ -203,14 +209,14 @@ impl Client {
             all.push((key.clone(), value.id));
             ControlFlow::<()>::Continue(())
         });
-        let Outcome::Done(_) = self.scene.judge(&self.name, visited)? else { return Ok(Outcome::Refused) };
+        let Outcome::Done(_) = self.judge_held(held, visited)? else { return Ok(Outcome::Refused) };
         self.same("snapshot", all.clone(), Scan::all().over(&held.shows));
         Ok(Outcome::Done(all))
     }
 
     /// Does one of the less common reads of a snapshot.
     fn look_closely(&mut self, held: &Held) -> Result<Outcome<()>, Stop> {
-        let Held { view, shows, raw, time } = held;
+        let Held { view, shows, raw, time, .. } = held;
         let keys: [String; 3] = std::array::from_fn(|_| self.pen.key(&mut self.rng));
         let pair = |pair: Option<(String, Arc<Value>)>| pair.map(|(key, value)| (key, value.id));
         let choice = self.rng.random_range(0..9);
@@ -252,7 +258,7 @@ impl Client {
                 (view.ttl(keys[0].as_str()).map(|left| format!("{left:?}")), format!("{left:?}"))
             }
         };
-        let Outcome::Done(real) = self.scene.judge(&self.name, real)? else { return Ok(Outcome::Refused) };
+        let Outcome::Done(real) = self.judge_held(held, real)? else { return Ok(Outcome::Refused) };
         self.same(&format!("snapshot read ({choice}) of {keys:?}, {scan:?}"), real, shown);
         Ok(Outcome::Done(()))
     }

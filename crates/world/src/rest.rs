@@ -1,6 +1,6 @@
 //! The checks of a database at rest: the memory figures are right, and nothing is left behind.
 
-use crate::client::{Db, Scene};
+use crate::client::{Db, Outcome, Scene};
 use crate::pen::pairs;
 use crate::plan::Durability;
 use fluxmap_shuttle::MemoryInfo;
@@ -10,20 +10,26 @@ use std::pin::Pin;
 use futures_core::Stream;
 use std::future::poll_fn;
 
-/// Returns the memory figures once no checkpoint keeps old versions, or `None` if one is still being
-/// written.
-fn settled_books(db: &Db) -> Option<MemoryInfo> {
+/// Returns the memory figures once no snapshot is live, or, if some stay live, with these. `None` if the database
+/// has failed.
+fn settled_books(db: &Db, scene: &Scene) -> Option<MemoryInfo> {
+    let mut books = None;
     for _ in 0..20 {
         // A checkpoint that begins after this line keeps no old versions.
         let nobody_reads = db.memory_info().live_snapshots == 0;
         block_on(db.vacuum()).ok()?;
         let info = db.memory_info();
-        if nobody_reads || info.backlog == 0 {
-            return Some(info);
+        let is_settled = nobody_reads && info.live_snapshots == 0;
+        books = Some(info);
+        if is_settled {
+            break;
         }
-        shuttle::thread::yield_now();
+        // A checkpoint that is being written has a snapshot. Another one ends after it.
+        if scene.life.durability != Durability::InMemory {
+            let Ok(Outcome::Done(_)) = scene.judge("rest", block_on(db.checkpoint())) else { return None };
+        }
     }
-    None
+    books
 }
 
 /// Checks a database that is at rest.
@@ -56,18 +62,13 @@ pub(crate) fn check(db: &Db, scene: &Scene) {
     if real != shows.into_iter().collect::<Vec<_>>() {
         return board.anomaly(format!("at rest, the database holds the wrong pairs {real:?} at {point:?}"));
     }
-    board.count(|counts| counts.checks += 1);
-    let Some(info) = settled_books(db) else { return };
+    let Some(info) = settled_books(db, scene) else { return };
     let (applied, stable) = db.watermarks();
     if stable > applied || !may_expire && (applied != stable || applied != timeline.last()) {
         board.anomaly(format!(
             "at rest, {applied} is applied, {stable} stable, {} published",
             timeline.last()
         ));
-    }
-    if info.live_snapshots == 1 && life.durability != Durability::InMemory {
-        // A checkpoint is being written from a snapshot, which keeps old versions.
-        return;
     }
     if info.live_snapshots != 0 {
         board.anomaly(format!("at rest, there are {} snapshots", info.live_snapshots));
@@ -94,4 +95,5 @@ pub(crate) fn check(db: &Db, scene: &Scene) {
             board.anomaly(format!("at rest, the database exceeds its limit of {limit}: {info:?}"));
         }
     }
+    board.count(|counts| counts.checks += 1);
 }

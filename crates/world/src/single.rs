@@ -2,6 +2,7 @@
 
 use crate::client::{Client, Outcome, Stop};
 use crate::expiry::Expiry;
+use crate::pen::point;
 use crate::timeline::{Held, Since};
 use crate::value::Value;
 use fluxmap_shuttle::FluxError;
@@ -48,6 +49,9 @@ impl Client {
         let (begin, since) = (self.scene.stamps.next(), self.scene.timeline.since());
         let before = self.scene.earliest();
         self.scene.board.note(&self.name, format!("one step ({choice}) on {key}, writing {new}"));
+        if choice == 3 || choice == 2 && !self.pen.expiring {
+            self.scene.timeline.claim(point(&key));
+        }
         let db = &self.db;
         // The value that a swap expected and did not find.
         let differs = Cell::new(None);
@@ -89,7 +93,11 @@ impl Client {
                 false => Effect::of(Some(Some(held.id)), None),
             }),
         };
-        if let Outcome::Done(effect) = self.scene.judge(&self.name, result)? {
+        let outcome = self.judge(result)?;
+        if !matches!(&outcome, Outcome::Done(Effect { wrote: Some(Some(_)), .. })) {
+            self.check_no_trace(since.floor, new);
+        }
+        if let Outcome::Done(effect) = outcome {
             if let Some(saw) = differs.get() {
                 let found = self.scene.timeline.check_differs(&key, saw, since.floor, self.scene.now());
                 self.scene.board.count(|counts| counts.reads += 1);

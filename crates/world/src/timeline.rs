@@ -20,8 +20,11 @@ pub(crate) use reads::Since;
 pub(crate) use recovery::Leeway;
 
 use crate::board::Board;
+use crate::disk::Faults;
 use fluxmap_shuttle::ReadPoint;
+use fluxmap_testkit::op::Scan;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The value of a key.
@@ -91,6 +94,10 @@ struct Inner {
     operations: u64,
     /// The latest operation of each task.
     present: BTreeMap<usize, u64>,
+    /// The keys that the operation of each task may remove.
+    claims: BTreeMap<usize, Vec<Scan<String>>>,
+    /// Whether keys may go at any time: there is a memory limit, or somebody evicts.
+    keys_go: bool,
 }
 
 /// See the [module](self). Clones share their state.
@@ -98,23 +105,24 @@ struct Inner {
 pub(crate) struct Timeline {
     inner: Arc<Mutex<Inner>>,
     board: Board,
-    /// Whether the log may fail in this life.
-    may_fail: bool,
+    /// Once there was a fault, the log may have failed.
+    faults: Faults,
 }
 
 impl Timeline {
     /// Makes the timeline of a database that is to be created.
     pub(crate) fn new(board: Board) -> Self {
         let inner = Inner { is_opening: true, ..Inner::beginning(0, State::new()) };
-        Timeline { inner: Arc::new(Mutex::new(inner)), board, may_fail: false }
+        Timeline { inner: Arc::new(Mutex::new(inner)), board, faults: Faults::default() }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Records a version that is being published. The engine calls this in the middle of a commit.
-    pub(crate) fn publish(&self, timestamp: u64, key: &str, held: Option<Held>) {
+    /// Records a version that is being published, when the time is `now` at the latest. The engine calls this in
+    /// the middle of a commit.
+    pub(crate) fn publish(&self, timestamp: u64, key: &str, held: Option<Held>, now: u64) {
         let task = usize::from(shuttle::current::me());
         self.board.note("published last", format!("{timestamp}: {key} = {held:?}, by task {task}"));
         let mut inner = self.inner();
@@ -122,15 +130,15 @@ impl Timeline {
             inner.early.push((timestamp, task, key.to_owned(), held));
             return;
         }
-        if let Err(what) = inner.publish(timestamp, task, key, held) {
+        if let Err(what) = inner.publish(timestamp, task, key, held, now) {
             drop(inner);
             self.board.anomaly(what);
         }
     }
 
-    /// Returns the same timeline, and sets whether the log may fail in this life.
-    pub(crate) fn that_may_fail(self, may_fail: bool) -> Timeline {
-        Timeline { may_fail, ..self }
+    /// Returns the same timeline for a life whose disk has these faults.
+    pub(crate) fn on_disk(self, faults: Faults) -> Timeline {
+        Timeline { faults, ..self }
     }
 
     /// Records that the calling task begins an operation, an attempt or a commit, and returns the
@@ -139,8 +147,17 @@ impl Timeline {
         let mut inner = self.inner();
         inner.operations += 1;
         let number = inner.operations;
-        inner.present.insert(usize::from(shuttle::current::me()), number);
+        let task = usize::from(shuttle::current::me());
+        inner.present.insert(task, number);
+        inner.claims.remove(&task);
         number
+    }
+
+    /// Records that the operation which the calling task has begun may remove these keys. No other operation may
+    /// remove a key that has not expired, unless the life has a memory limit or evictions.
+    pub(crate) fn claim(&self, keys: Scan<String>) {
+        let task = usize::from(shuttle::current::me());
+        self.inner().claims.entry(task).or_default().push(keys);
     }
 
     /// Returns the latest published timestamp.
@@ -166,12 +183,13 @@ impl Timeline {
             return BTreeMap::new();
         }
         let index = (timestamp - inner.first) as usize;
-        // Where the log may fail, a view of an earlier state may have a later time than a transaction
-        // that has read a later state. Once the log has failed, the later state never becomes stable, so
-        // the transaction is never acknowledged, and the time of the stable state goes on.
+        let may_have_failed = self.faults.have_fired();
+        // If the log has failed, a view of an earlier state may have a later time than a transaction that has
+        // read a later state. Once the log has failed, the later state never becomes stable, so the
+        // transaction is never acknowledged, and the time of the stable state goes on.
         let (earlier, later) = (&inner.times[..index], &inner.times[index + 1..]);
-        let earlier = if self.may_fail && !is_stable { &[] } else { earlier };
-        let later = if self.may_fail { &[] } else { later };
+        let earlier = if may_have_failed && !is_stable { &[] } else { earlier };
+        let later = if may_have_failed { &[] } else { later };
         let before = earlier.iter().max().copied().unwrap_or(0);
         let after = later.iter().filter(|time| **time != 0).min().copied();
         if time != 0 && (before > time || after.is_some_and(|after| after < time)) {
@@ -254,6 +272,15 @@ impl Timeline {
         found.map(|(index, _)| inner.first + index as u64 + 1).collect()
     }
 
+    /// Returns the first commit after `after` that published a value with one of these numbers, and the number.
+    pub(crate) fn trace(&self, after: u64, ids: Range<u64>) -> Option<(u64, u64)> {
+        let inner = self.inner();
+        let commits = inner.commits.iter().zip(inner.first + 1..).skip((after - inner.first) as usize);
+        let published =
+            commits.flat_map(|(commit, at)| commit.changes.values().flatten().map(move |held| (at, held.id)));
+        published.into_iter().find(|(_, id)| ids.contains(id))
+    }
+
     /// Returns the state after a commit, including expired keys.
     pub(crate) fn state(&self, timestamp: u64) -> Option<State> {
         let inner = self.inner();
@@ -290,10 +317,31 @@ impl Inner {
             slack: 0,
             operations: 0,
             present: BTreeMap::new(),
+            claims: BTreeMap::new(),
+            keys_go: false,
         }
     }
 
-    fn publish(&mut self, timestamp: u64, task: usize, key: &str, held: Option<Held>) -> Result<(), String> {
+    /// Whether the task has a reason to remove this key, if the time is `now`.
+    fn may_remove(&self, task: usize, key: &String, now: u64) -> bool {
+        let before = self.states.last().and_then(|state| state.get(key));
+        let has_gone = before.is_none_or(|held| held.expires != 0 && held.expires <= now);
+        let claims = self.claims.get(&task);
+        has_gone || self.keys_go || claims.is_some_and(|claims| claims.iter().any(|keys| keys.contains(key)))
+    }
+
+    fn publish(
+        &mut self,
+        timestamp: u64,
+        task: usize,
+        key: &str,
+        held: Option<Held>,
+        now: u64,
+    ) -> Result<(), String> {
+        if held.is_none() && !self.may_remove(task, &key.to_owned(), now) {
+            let before = self.states.last().and_then(|state| state.get(key));
+            return Err(format!("commit {timestamp} removes {key} without a reason at {now}: {before:?}"));
+        }
         let last = self.last();
         if timestamp == last + 1 {
             let state = self.states[self.states.len() - 1].clone();

@@ -8,13 +8,13 @@
 //! So a transaction whose reads stay the same loses at most to commits that began before its lease.
 
 use crate::client::{Client, Db, Model, Outcome, Scene, Stop};
+use crate::pen::point;
 use crate::script::Ended;
 use fluxmap_shuttle::{FluxError, IsolationLevel, ReadPoint, TransactOptions};
 use fluxmap_testkit::op::Scan;
 use rand::Rng;
 use shuttle::future::block_on;
 use std::cell::{Cell, RefCell};
-use std::ops::Bound;
 use std::time::Duration;
 
 /// The progress of one call of `transact`.
@@ -59,11 +59,6 @@ impl Attempt {
 
 /// Returns the keys that a lease protects after this attempt.
 fn protected(scene: &Scene, model: &Model) -> Vec<Scan<String>> {
-    let point = |key: &String| Scan {
-        lower: Bound::Included(key.clone()),
-        upper: Bound::Included(key.clone()),
-        ..Scan::all()
-    };
     match scene.life.isolation {
         IsolationLevel::Serializable => model.noted().to_vec(),
         IsolationLevel::Snapshot => model.written().map(|(key, _)| point(key)).collect(),
@@ -89,11 +84,13 @@ impl Client {
         // its own.
         let seed: u64 = self.rng.random();
         let (db, options) = (self.db.clone(), self.options());
-        let is_bounded = options.is_some();
+        let (is_bounded, first) = (options.is_some(), self.pen.next());
         let course = Cell::new(Course::default());
         let this = RefCell::new(&mut *self);
         let result = block_on(db.transact_with(options.unwrap_or_default(), async |tx| {
             let (mut client, mut so_far) = (this.borrow_mut(), course.take());
+            // The attempts before were lost.
+            client.check_no_trace(floor, first);
             client.rng = rand::SeedableRng::seed_from_u64(seed);
             let attempt = Attempt::begin(&db, &client.scene);
             let point = tx.read_point();
@@ -117,6 +114,13 @@ impl Client {
             result
         }));
         let Course { last, has_stopped, was_refused } = course.into_inner();
+        let may_be_published = matches!(
+            result,
+            Ok(()) | Err(FluxError::OutcomeUnknown { .. } | FluxError::FatalPersistenceError { .. })
+        );
+        if !may_be_published {
+            self.check_no_trace(floor, first);
+        }
         if has_stopped {
             return Err(Stop::Failed);
         }
@@ -129,7 +133,7 @@ impl Client {
                 self.scene.board.event("transactions given up");
             }
             (result, _) => {
-                if let Outcome::Conflict = self.scene.judge(&self.name, result)? {
+                if let Outcome::Conflict = self.judge(result)? {
                     self.scene.board.anomaly(format!("{}: transact returned a conflict", self.name));
                 }
             }

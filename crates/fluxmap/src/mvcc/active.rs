@@ -108,6 +108,11 @@ impl Registrations {
         }
     }
 
+    /// Whether a place at this timestamp has one reader left. Only for a fault that is planted.
+    fn is_last_at(&self, place: SnapshotKey, timestamp: Timestamp) -> bool {
+        place.0 == timestamp && self.find(place).is_ok_and(|index| self.sorted[index].count == 1)
+    }
+
     fn leave(&mut self, place: SnapshotKey) {
         let Ok(index) = self.find(place) else { return };
         let live = &mut self.sorted[index];
@@ -201,6 +206,9 @@ impl Active {
     pub(crate) fn release(&self, registration: Registration) {
         let mut registrations = self.shards[registration.shard as usize].0.lock();
         registrations.held[registration.kind as usize] -= 1;
+        if planted("one-snapshot-stays") && registrations.is_last_at(registration.place(), 3) {
+            return;
+        }
         registrations.leave(registration.place());
     }
 
@@ -229,6 +237,7 @@ impl Active {
     /// Ends the snapshots that are too old at `now`; returns when the next one will be.
     pub(crate) fn end_old(&self, now: Instant) -> Option<Instant> {
         let max_age = self.max_age?;
+        let max_age = if planted("snapshots-end-early") { max_age / 2 } else { max_age };
         // Do not look more often than waking a thread is worth.
         let mut next = now.checked_add(max_age.max(SHORTEST_AGE));
         for shard in &self.shards {

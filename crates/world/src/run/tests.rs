@@ -142,3 +142,17 @@ fn a_world_that_fails_is_made_as_small_as_it_fails() {
     assert_eq!((small.lives, small.clients, small.operations), (Some(2), Some(3), Some(17)));
     assert!(report.failure.is_some() && attempts == 2 + 3 + 17);
 }
+
+#[test]
+fn a_world_in_which_a_panic_was_contained_fails() {
+    let contains = |_: &Board| {
+        let contained = panic::catch_unwind(|| panic!("an assertion of background work"));
+        assert!(contained.is_err());
+    };
+    let run = move || {
+        keep_panics();
+        execute(1, 10_000, contains)
+    };
+    let failure = failure(thread::spawn(run).join().expect("contained"));
+    assert!(failure.what.contains("an assertion of background work"), "{}", failure.what);
+}

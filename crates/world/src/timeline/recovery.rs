@@ -1,6 +1,7 @@
 //! Crashes and openings: checks which commits have survived (T4).
 
 use super::{Held, Inner, State, Timeline};
+use crate::disk::Faults;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
@@ -9,6 +10,8 @@ use std::sync::{Arc, Mutex};
 pub(crate) struct Leeway {
     /// Whether keys may be evicted because the memory limit leaves no room for them.
     pub(crate) has_limit: bool,
+    /// Whether a memory limit or evictions may remove keys at any time.
+    pub(crate) keys_go: bool,
     /// Whether a policy may give an expiry time to keys without one: at first in memory, and in the files
     /// with the next checkpoint.
     pub(crate) gives_lives: bool,
@@ -62,9 +65,9 @@ impl Timeline {
                 inner.expected(latest)
             ));
         }
-        *inner = Inner { hidden, ..Inner::beginning(recovered, state) };
+        *inner = Inner { hidden, keys_go: leeway.keys_go, ..Inner::beginning(recovered, state) };
         for (timestamp, task, key, held) in later {
-            inner.publish(timestamp, task, &key, held)?;
+            inner.publish(timestamp, task, &key, held, leeway.now)?;
         }
         Ok(())
     }
@@ -90,8 +93,10 @@ impl Timeline {
             slack: inner.slack.max(slack),
             operations: 0,
             present: BTreeMap::new(),
+            claims: BTreeMap::new(),
+            keys_go: false,
         };
-        Timeline { inner: Arc::new(Mutex::new(next)), board: self.board.clone(), may_fail: false }
+        Timeline { inner: Arc::new(Mutex::new(next)), board: self.board.clone(), faults: Faults::default() }
     }
 
     /// Records that the database was closed or dropped without a failure: the next opening must recover
@@ -117,7 +122,7 @@ impl Inner {
 
     /// Returns whether `state` may be recovered from files that hold `expected`.
     fn explains(&self, expected: &BTreeMap<String, Vec<Held>>, state: &State, leeway: Leeway) -> bool {
-        let Leeway { has_limit, gives_lives, now } = leeway;
+        let Leeway { has_limit, gives_lives, now, .. } = leeway;
         let is_same = |held: &Held, before: &Held| {
             held.id == before.id && (held.expires == before.expires || gives_lives)
         };

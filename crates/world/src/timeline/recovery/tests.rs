@@ -2,23 +2,24 @@
 
 use super::*;
 use crate::board::Board;
+use fluxmap_testkit::op::Scan;
 
 const HELD: [Held; 3] = [Held { id: 1, expires: 0 }, Held { id: 2, expires: 0 }, Held { id: 3, expires: 0 }];
-const LEEWAY: Leeway = Leeway { has_limit: false, gives_lives: false, now: 0 };
+const LEEWAY: Leeway = Leeway { has_limit: false, keys_go: false, gives_lives: false, now: 0 };
 
 /// Returns the timeline after a life that writes `a`, which is acknowledged, then `b`, and `a` again.
 fn one_life() -> Timeline {
     let timeline = Timeline::new(Board::default());
     timeline.opened(0, LEEWAY).expect("the timeline is empty");
-    timeline.publish(1, "a", Some(HELD[0]));
+    timeline.publish(1, "a", Some(HELD[0]), 0);
     timeline.acknowledge(1);
-    timeline.publish(2, "b", Some(HELD[1]));
-    timeline.publish(3, "a", Some(HELD[2]));
+    timeline.publish(2, "b", Some(HELD[1]), 0);
+    timeline.publish(3, "a", Some(HELD[2]), 0);
     timeline.next_life(0)
 }
 
 fn recover(timeline: &Timeline, pairs: &[(u64, &str, Option<Held>)]) {
-    pairs.iter().for_each(|(timestamp, key, held)| timeline.publish(*timestamp, key, *held));
+    pairs.iter().for_each(|(timestamp, key, held)| timeline.publish(*timestamp, key, *held, 0));
 }
 
 /// Runs `body` in a task, because `publish` asks shuttle for the current task.
@@ -56,5 +57,31 @@ fn a_number_that_is_used_again_without_a_reason_is_told() {
         let next = one_life();
         recover(&next, &[(3, "b", Some(HELD[1]))]);
         assert!(next.opened(3, LEEWAY).is_err());
+    });
+}
+
+#[test]
+fn a_key_is_removed_only_for_a_reason() {
+    in_a_task(|| {
+        let timeline = |leeway| {
+            let timeline = Timeline::new(Board::default());
+            timeline.opened(0, leeway).expect("nothing is there yet");
+            timeline.publish(1, "a", Some(Held { id: 1, expires: 10 }), 0);
+            timeline
+        };
+        let is_told = |timeline: Timeline, now| {
+            timeline.publish(2, "a", None, now);
+            timeline.board.first_anomaly().is_some()
+        };
+        assert!(is_told(timeline(LEEWAY), 9));
+        assert!(!is_told(timeline(LEEWAY), 10));
+        assert!(!is_told(timeline(Leeway { keys_go: true, ..LEEWAY }), 9));
+        let claimed = timeline(LEEWAY);
+        claimed.claim(Scan::all());
+        assert!(!is_told(claimed, 9));
+        let other = timeline(LEEWAY);
+        other.claim(Scan::all());
+        other.operates();
+        assert!(is_told(other, 9));
     });
 }
