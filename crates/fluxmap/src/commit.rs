@@ -1,7 +1,7 @@
 //! The write order of commits.
 //!
 //! [`Committer::commit`] is the only function that changes what readers see, apart from the deletes of
-//! `mem/removal.rs`, which take the same steps from the stamp on, and `restore.rs`, which runs before
+//! `mem/removal.rs`, which take the same steps from the stamp on, and `replay.rs`, which runs before
 //! the database is in use. Commits are certified, stamped, queued for the log and published one at a
 //! time, under one lock. Hashing, finding places in the index, allocating, encoding, and most of the
 //! certification happen before the lock is taken; writing and syncing the log, making room, and
@@ -212,7 +212,7 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
         let writes = batch.len();
         let mut notify = NotifyOnDrop::new(self.listener.as_ref());
         let mut checks = 0;
-        let mut may_reap = true;
+        let mut may_remove_expired = true;
         let (timestamp, freed, room) = loop {
             let checked_at = self.clock.applied();
             let checked_until = self.expiry_clock.current();
@@ -241,12 +241,12 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
             // Check the snapshot's age last: while it was registered, no version that certification must
             // see could be trimmed; if it has been ended since, the checks above prove nothing.
             certificate.map_or(Ok(()), |certificate| self.active.check(certificate.snapshot))?;
-            if may_reap && section.ledger.is_taken_by_expired(until) {
+            if may_remove_expired && section.ledger.is_taken_by_expired(until) {
                 // `Manual` evicts nothing, but expired keys still take memory: remove them before
                 // refusing the write. Release the lock first, because removal runs user code of the
                 // keys.
                 drop(section);
-                may_reap = self.remove_expired_into(&mut notify.evicted).is_ok();
+                may_remove_expired = self.remove_expired_into(&mut notify.evicted).is_ok();
                 continue;
             }
             let before = self.limit.map(|_| self.index.structure());

@@ -140,7 +140,7 @@ enum JobLocation {
     Ended,
 }
 
-/// The result of an attempt to step an [`DrivenJob`].
+/// The result of an attempt to step a [`DrivenJob`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stepped {
     /// There may be more to do.

@@ -57,7 +57,7 @@ pub(crate) struct Recovered {
 const FIRST_SEGMENT: u64 = 1;
 
 /// Reads the files into `committer`, which must be empty, or creates them. Keys that have no room under
-/// the memory limit are added to `gone`.
+/// the memory limit are added to `evicted`.
 #[tracing::instrument(name = "recovery", skip_all, fields(path = %files.directory.path().display()))]
 pub(crate) fn recover<K: Key, V: Value>(
     files: &Files,

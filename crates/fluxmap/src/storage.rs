@@ -54,16 +54,16 @@ pub(crate) struct Options<K, V> {
 
 impl Storage {
     /// Locks the directory, reads its files into `core`, which must be fresh, and starts the log and the
-    /// jobs. Keys that had no room in memory and are still in the files are added to `gone`.
+    /// jobs. Keys that had no room in memory and are still in the files are added to `evicted`.
     pub(crate) fn open<K: Key, V: Value>(
         options: Options<K, V>,
         mut core: Core<K, V>,
-        gone: &mut Vec<K>,
+        evicted: &mut Vec<K>,
     ) -> Result<(Self, Arc<Core<K, V>>), PersistenceError> {
         let Options { mut files, policy, coder, check } = options;
         files.directory = files.directory.create()?;
         let lock: Arc<dyn Lock> = files.directory.lock()?.into();
-        let recovered = recover(&files, &coder, &core.committer, gone)?;
+        let recovered = recover(&files, &coder, &core.committer, evicted)?;
         // Up to here there was no log, so every commit that was read back is stable.
         let clock = Arc::new(Clock::with_log(core.committer.clock.stable()));
         core.committer.clock = Arc::clone(&clock);

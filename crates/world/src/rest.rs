@@ -12,15 +12,15 @@ use std::future::poll_fn;
 
 /// Returns the memory figures once no snapshot is live, or, if some stay live, with these. `None` if the database
 /// has failed.
-fn settled_books(db: &Db, scene: &Scene) -> Option<MemoryInfo> {
-    let mut books = None;
+fn settled_figures(db: &Db, scene: &Scene) -> Option<MemoryInfo> {
+    let mut figures = None;
     for _ in 0..20 {
         // A checkpoint that begins after this line keeps no old versions.
         let nobody_reads = db.memory_info().live_snapshots == 0;
         block_on(db.vacuum()).ok()?;
         let info = db.memory_info();
         let is_settled = nobody_reads && info.live_snapshots == 0;
-        books = Some(info);
+        figures = Some(info);
         if is_settled {
             break;
         }
@@ -29,7 +29,7 @@ fn settled_books(db: &Db, scene: &Scene) -> Option<MemoryInfo> {
             let Ok(Outcome::Done(_)) = scene.judge("rest", block_on(db.checkpoint())) else { return None };
         }
     }
-    books
+    figures
 }
 
 /// Checks a database that is at rest.
@@ -62,7 +62,7 @@ pub(crate) fn check(db: &Db, scene: &Scene) {
     if real != shows.into_iter().collect::<Vec<_>>() {
         return board.anomaly(format!("at rest, the database holds the wrong pairs {real:?} at {point:?}"));
     }
-    let Some(info) = settled_books(db, scene) else { return };
+    let Some(info) = settled_figures(db, scene) else { return };
     let (applied, stable) = db.watermarks();
     if stable > applied || !may_expire && (applied != stable || applied != timeline.last()) {
         board.anomaly(format!(

@@ -46,7 +46,7 @@ impl<K: Ord + Hash + Clone + 'static, V: 'static> Committer<K, V> {
         drop_deferred(freed);
     }
 
-    /// Evicts from the keys read back so far, and adds the evicted keys to `gone`; there is no log yet
+    /// Evicts from the keys read back so far, and adds the evicted keys to `evicted`; there is no log yet
     /// to record their removal. Until all files have been read, the limit may be exceeded by an eighth:
     /// at some points of the log the data may have been larger than the limit by one commit, before its
     /// evictions follow. At the end, a small excess may stay until the next commit: the size of the
