@@ -54,10 +54,8 @@ impl Scene {
     /// Returns the latest time that the database may have, in milliseconds since 1970: the machine's
     /// time, or the latest time of the lives before plus the time that has passed since they ended.
     pub(crate) fn now(&self) -> u64 {
-        let since = virtual_time::system_time().duration_since(UNIX_EPOCH);
-        let machine = since.map_or(0, |since| since.as_millis() as u64);
         let (latest, elapsed) = self.began;
-        machine.max(latest + (virtual_time::elapsed() - elapsed).as_millis() as u64 + 1)
+        self.earliest().max(latest + (virtual_time::elapsed() - elapsed).as_millis() as u64 + 1)
     }
 
     /// Returns the machine's time. A database call that begins now and reads the machine's clock has at
@@ -232,8 +230,8 @@ impl Client {
         Ok(())
     }
 
-    /// Begins a transaction, does some steps, and commits or rolls back, directly or in a session. Returns whether it has
-    /// committed.
+    /// Begins a transaction, does some steps, and commits or rolls back, directly or in a session. Returns
+    /// whether it has committed.
     fn try_transaction(&mut self, floor: u64) -> Result<bool, Stop> {
         let begin = self.scene.stamps.next();
         let (in_session, rolls_back) = (self.rng.random_bool(0.2), self.rng.random_bool(0.1));

@@ -50,6 +50,11 @@ pub(crate) fn moments(state: &State, from: u64, to: u64) -> impl Iterator<Item =
     std::iter::once(from).chain(expiries.filter(move |expires| from < *expires && *expires <= to))
 }
 
+/// Returns the number of the task that runs.
+fn this_task() -> usize {
+    usize::from(shuttle::current::me())
+}
+
 /// One publication.
 #[derive(Clone, Debug)]
 struct Commit {
@@ -123,7 +128,7 @@ impl Timeline {
     /// Records a version that is being published, when the time is `now` at the latest. The engine calls this in
     /// the middle of a commit.
     pub(crate) fn publish(&self, timestamp: u64, key: &str, held: Option<Held>, now: u64) {
-        let task = usize::from(shuttle::current::me());
+        let task = this_task();
         self.board.note("published last", format!("{timestamp}: {key} = {held:?}, by task {task}"));
         let mut inner = self.inner();
         if inner.is_opening {
@@ -147,7 +152,7 @@ impl Timeline {
         let mut inner = self.inner();
         inner.operations += 1;
         let number = inner.operations;
-        let task = usize::from(shuttle::current::me());
+        let task = this_task();
         inner.present.insert(task, number);
         inner.claims.remove(&task);
         number
@@ -156,7 +161,7 @@ impl Timeline {
     /// Records that the operation which the calling task has begun may remove these keys. No other operation may
     /// remove a key that has not expired, unless the life has a memory limit or evictions.
     pub(crate) fn claim(&self, keys: Scan<String>) {
-        let task = usize::from(shuttle::current::me());
+        let task = this_task();
         self.inner().claims.entry(task).or_default().push(keys);
     }
 
@@ -194,7 +199,8 @@ impl Timeline {
         let after = later.iter().filter(|time| **time != 0).min().copied();
         if time != 0 && (before > time || after.is_some_and(|after| after < time)) {
             self.board.anomaly(format!(
-                "a view of {timestamp} has the time {time}; earlier states were read at {before}, later ones at {after:?}"
+                "a view of {timestamp} has the time {time}; earlier states were read at {before}, later ones at \
+                 {after:?}"
             ));
         }
         inner.times[index] = inner.times[index].max(time);
@@ -262,7 +268,7 @@ impl Timeline {
         after: u64,
         is_it: impl Fn(&[State], &BTreeMap<String, Option<Held>>) -> bool,
     ) -> Vec<u64> {
-        let task = usize::from(shuttle::current::me());
+        let task = this_task();
         let inner = self.inner();
         let from = (after - inner.first) as usize;
         let commits = inner.commits.iter().enumerate().skip(from);

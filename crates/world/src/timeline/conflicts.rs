@@ -1,6 +1,6 @@
 //! Conflicts: checks that commits were allowed, and that refusals have a cause.
 
-use super::{Held, Inner, Timeline};
+use super::{Held, Inner, Timeline, this_task};
 use fluxmap_shuttle::ReadPoint;
 use fluxmap_testkit::op::Scan;
 use std::collections::BTreeMap;
@@ -86,7 +86,7 @@ impl Timeline {
         evictions: bool,
         asked: impl Fn(&String) -> bool,
     ) -> Option<Clash> {
-        let task = usize::from(shuttle::current::me());
+        let task = this_task();
         let inner = self.inner();
         let commits = inner.commits.iter().zip(&inner.states).zip(inner.first + 1..);
         for ((commit, before), at) in commits {
